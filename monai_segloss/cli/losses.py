@@ -1,0 +1,179 @@
+"""``segloss list``, ``show``, ``check`` and ``schema``."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from monai_segloss import LossInfo
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands about losses."""
+    app.command("list")(list_)
+    app.command()(show)
+    app.command()(check)
+    app.command()(schema)
+
+
+def find_or_exit(key: str) -> LossInfo:
+    """The registry entry, or a usage error that names the nearest keys."""
+    import monai_segloss
+
+    try:
+        return monai_segloss.find(key)
+    except KeyError as error:
+        raise typer.BadParameter(str(error), param_hint="KEY") from None
+
+
+def list_(
+    tag: Annotated[str | None, typer.Argument(help="Only losses of this family or tag, e.g. region, recall.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
+) -> None:
+    """List the losses: family, paper, what they need, when to use them.
+
+    Example: segloss list imbalance
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    import monai_segloss
+
+    chosen = monai_segloss.list_losses(tag)
+    if not chosen:
+        known = sorted({t for info in monai_segloss.list_losses() for t in (info.family, *info.tags)})
+        raise typer.BadParameter(f"no loss has the tag {tag!r}; tags are {', '.join(known)}.", param_hint="TAG")
+    if as_json:
+        typer.echo(json.dumps([_facts(info) for info in chosen], indent=2))
+        return
+    table = Table(title=f"{len(chosen)} losses", show_lines=True)
+    for column in ("key", "family", "needs", "paper", "when to use"):
+        table.add_column(column, overflow="fold", no_wrap=column == "key")
+    for info in chosen:
+        needs = ", ".join(spec.key for spec in info.needs) or "-"
+        table.add_row(info.key, info.family, needs, info.paper, info.when)
+    Console().print(table)
+
+
+def show(
+    key: Annotated[str, typer.Argument(help="Key or alias of a loss, see segloss list.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
+) -> None:
+    """Explain a loss: formula, parameters, support, source, and how to use it on each surface.
+
+    Example: segloss show focal_tversky
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    info = find_or_exit(key)
+    if as_json:
+        typer.echo(json.dumps(_facts(info), indent=2))
+        return
+    out = Console(highlight=False)
+    out.print(f"[bold]{info.key}[/]  {info.summary}\n\n{info.when}\n")
+    out.print("[bold]Definition[/]")
+    text = f"  LaTeX: {info.formula}\n\n{inspect.getdoc(info.cls) or ''}"
+    out.print(text, markup=False, soft_wrap=True)
+    table = Table("parameter", "default", title="Parameters", title_justify="left")
+    for name, parameter in info.parameters.items():
+        table.add_row(name, "required" if parameter.default is parameter.empty else repr(parameter.default))
+    out.print("", table)
+    out.print(f"[bold]Supports[/] {', '.join(info.support)}")
+    for name, reason in info.waive.items():
+        out.print(f"  without the property {name!r}: {reason}", markup=False)
+    out.print(f"[bold]Source[/] {info.paper}. {info.doi}\n\n[bold]Use it[/]")
+    for surface, line in surfaces(info).items():
+        out.print(f"  {surface:<14}", end="")
+        out.print(line, markup=False, soft_wrap=True)
+
+
+def surfaces(info: LossInfo) -> dict[str, str]:
+    """How the loss is written on each surface."""
+    from monai_segloss.core.registry import camel
+
+    arguments = {"softmax": True, "to_onehot_y": True, **info.example}
+    call = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+    return {
+        "Python": f"monai_segloss.{info.cls.__name__}({call})",
+        "by name": f'monai_segloss.create("{info.key}", {call})',
+        "MONAI config": json.dumps({"_target_": f"monai_segloss.{info.cls.__name__}", **arguments}),
+        "bundle": f"python -m monai.bundle run --config_file \"['configs/train.json','configs/losses/{info.key}.json']\"",
+        "nnU-Net": f"nnUNetv2_train DATASET 3d_fullres 0 -tr nnUNetTrainer{camel(info.key)}",
+        "trainer": _policy(info),
+    }
+
+
+def _policy(info: LossInfo) -> str:
+    policy = info.nnunet
+    words = ["softmax for labels, sigmoid for regions"]
+    if policy.include_background is not None:
+        words.append(f"background {'scored' if policy.include_background else 'left out'} for labels")
+    if policy.batch is not None:
+        words.append("batch statistics as the plan says" if policy.batch == "plan" else f"batch={policy.batch}")
+    return "; ".join([*words, *(f"{name}={value}" for name, value in policy.arguments.items())])
+
+
+def _facts(info: LossInfo) -> dict[str, Any]:
+    empty = inspect.Parameter.empty
+    parameters = {n: None if p.default is empty else p.default for n, p in info.parameters.items()}
+    return {
+        "key": info.key,
+        "class": f"monai_segloss.{info.cls.__name__}",
+        "family": info.family,
+        "summary": info.summary,
+        "when": info.when,
+        "formula": info.formula,
+        "paper": info.paper,
+        "doi": info.doi,
+        "aliases": info.aliases,
+        "tags": info.tags,
+        "needs": [spec.key for spec in info.needs],
+        "support": info.support,
+        "parameters": parameters,
+        "waive": dict(info.waive),
+        "use": surfaces(info),
+    }
+
+
+def check(
+    path: Annotated[
+        Path, typer.Argument(help="An nnU-Net raw data set, a bundle folder, or a loss configuration file.")
+    ],
+    loss: Annotated[str | None, typer.Option(help="Check against the needs of this loss.")] = None,
+) -> None:
+    """Check a data set, a bundle or a loss configuration before hours of training.
+
+    Example: segloss check nnUNet_raw/Dataset004_Hippocampus --loss focal_tversky
+    """
+    from rich.console import Console
+
+    from monai_segloss import checking
+
+    info = None if loss is None else find_or_exit(loss)
+    try:
+        findings = checking.check(path, info)
+    except checking.CannotCheck as error:
+        raise typer.BadParameter(str(error), param_hint="PATH") from None
+    out = Console(highlight=False)
+    style = {"error": "bold red", "warning": "yellow", "ok": "green"}
+    for finding in findings:
+        out.print(f"[{style[finding.level]}]{finding.level:>7}[/]  ", end="")
+        out.print(finding.text, markup=False)
+    if any(finding.level == "error" for finding in findings):
+        raise typer.Exit(1)
+
+
+def schema() -> None:
+    """Print the JSON schema of a loss configuration.
+
+    Example: segloss schema > loss.schema.json
+    """
+    from monai_segloss.config import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2))

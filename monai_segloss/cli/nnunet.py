@@ -1,0 +1,178 @@
+"""``segloss nnunet``: make the trainers known to nnU-Net, put losses into plans, export models."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+app = typer.Typer(help="Use the losses in nnU-Net v2.", no_args_is_help=True)
+PREPROCESSED = "nnUNet_preprocessed"
+MISSING = "nnU-Net is not installed in this environment: pip install 'monai-segloss[nnunet]'"
+
+
+def register(parent: typer.Typer) -> None:
+    """Add the ``nnunet`` commands."""
+    parent.add_typer(app, name="nnunet")
+
+
+@app.command()
+def enable() -> None:
+    """Let every nnU-Net of this Python environment find the trainers.
+
+    Writes one line into a .pth file of the environment; `segloss nnunet disable` removes it.
+
+    Example: segloss nnunet enable && nnUNetv2_train 4 3d_fullres 0 -tr nnUNetTrainerFocalTversky
+    """
+    from nnunet_trainers import startup
+
+    try:
+        file = startup.enable()
+    except OSError as error:
+        fail(f"Cannot enable the trainers: {error}. Set the variable in your shell instead:\n\n{startup.export_line()}")
+    typer.echo(f"nnU-Net now finds the trainers ({file} was written; undo with: segloss nnunet disable).")
+    if not installed("nnunetv2"):
+        typer.echo(f"Note: {MISSING}", err=True)
+
+
+@app.command()
+def disable() -> None:
+    """Undo `segloss nnunet enable`."""
+    from nnunet_trainers import startup
+
+    removed = startup.disable()
+    typer.echo("\n".join(f"Removed {file}." for file in removed) or "The trainers were not enabled; nothing removed.")
+
+
+@app.command()
+def env(
+    path: Annotated[bool, typer.Option("--path", help="Print only the folder, e.g. for ENV in a Dockerfile.")] = False,
+) -> None:
+    """Print the shell line that makes the trainers known, for containers and clusters.
+
+    Example: eval "$(segloss nnunet env)"
+    """
+    from nnunet_trainers import discovery_dir, startup
+
+    typer.echo(discovery_dir() if path else startup.export_line())
+
+
+@app.command()
+def plan(
+    dataset: Annotated[str, typer.Argument(help="Id or name of the data set.")],
+    parent: Annotated[str, typer.Argument(help="Configuration to inherit from, e.g. 3d_fullres.")],
+    name: Annotated[str, typer.Argument(help="Suffix of the new configuration <parent>_<name>.")],
+    loss: Annotated[str | None, typer.Option(help="Key of a loss (segloss list).")] = None,
+    argument: Annotated[
+        list[str] | None, typer.Option("--set", help="Argument of the loss as name=value; repeat for more.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="JSON or YAML file with a loss configuration instead.")] = None,
+    plans: Annotated[str, typer.Option(help="Plans identifier.")] = "nnUNetPlans",
+    replace: Annotated[bool, typer.Option(help="Replace a configuration of that name.")] = False,
+) -> None:
+    """Add a plans configuration with a loss, to be trained with nnUNetTrainerSegLoss.
+
+    For settings that are no numbers and for sums of losses; numbers can stand in the name of a trainer. The stages of a
+    cascade are added together; the configurations that planning made stay as they are.
+
+    Example: segloss nnunet plan 4 3d_fullres weighted --loss cross_entropy --set weight=[1,2,5]
+    """
+    from nnunet_trainers.plans import PlansError, add_configuration
+
+    content = loss_configuration(loss, argument or [], config)
+    file = plans_file(dataset, plans)
+    try:
+        added = add_configuration(file, parent, name, content, replace)
+    except PlansError as error:
+        fail(str(error))
+    typer.echo(f"Added to {file}: {', '.join(added)}.")
+    for each in added:
+        typer.echo(
+            f"nnUNetv2_train {dataset} {each} 0 -tr nnUNetTrainerSegLoss{'' if plans == 'nnUNetPlans' else f' -p {plans}'}"
+        )
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="Model folder TRAINER__PLANS__CONFIGURATION.")],
+    output: Annotated[Path | None, typer.Option(help="New folder; default: below MODEL/exported.")] = None,
+) -> None:
+    """Copy a trained model so that nnU-Net predicts with it where this package is not installed.
+
+    Example: segloss nnunet export $nnUNet_results/Dataset004_X/nnUNetTrainerFocalTversky__nnUNetPlans__3d_fullres
+    """
+    if not installed("nnunetv2"):
+        fail(MISSING)
+    from nnunet_trainers.export import ExportError
+    from nnunet_trainers.export import export as export_model
+
+    try:
+        target = export_model(model, output)
+    except ExportError as error:
+        fail(str(error))
+    typer.echo(f"Wrote {target}. Predict with: nnUNetv2_predict_from_modelfolder -m {target} -i IMAGES -o OUTPUT")
+
+
+def fail(message: str) -> NoReturn:
+    """End with exit code 1 and a message."""
+    typer.echo(message, err=True)
+    raise typer.Exit(1)
+
+
+def installed(package: str) -> bool:
+    """Whether a package can be imported here."""
+    return importlib.util.find_spec(package) is not None
+
+
+def loss_configuration(loss: str | None, settings: list[str], file: Path | None) -> dict[str, Any]:
+    """The loss that the options describe, checked, as plain JSON."""
+    from pydantic import ValidationError
+
+    from monai_segloss.checking import CannotCheck, read_file
+    from monai_segloss.config import LossConfig
+    from nnunet_trainers.building import plain, sentence
+
+    if (loss is None) == (file is None):
+        raise typer.BadParameter("give either --loss (with --set) or --config.", param_hint="--loss")
+    try:
+        content = read_file(file) if file else {"loss": loss, "arguments": dict(map(_setting, settings))}
+        config = LossConfig.model_validate(content)
+        config.build()
+    except (CannotCheck, OSError) as error:
+        raise typer.BadParameter(str(error), param_hint="--config") from None
+    except (ValidationError, TypeError, ValueError) as error:
+        raise typer.BadParameter(sentence(error), param_hint="--loss" if file is None else "--config") from None
+    return dict(plain(config.model_dump(exclude_defaults=True)))
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise typer.BadParameter(f"{text!r} is not name=value.", param_hint="--set")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        raise typer.BadParameter(
+            f'{value!r} in {text!r} is no JSON value: numbers, true, false, null, [lists] or "text".',
+            param_hint="--set",
+        ) from None
+
+
+def plans_file(dataset: str, plans: str) -> Path:
+    """The plans of a data set, or exit code 1 with what is missing."""
+    folder = os.environ.get(PREPROCESSED)
+    if folder is None:
+        fail(f"The variable {PREPROCESSED} is not set: it names the folder with the preprocessed data sets.")
+    names = sorted(each.name for each in Path(folder).glob("Dataset[0-9][0-9][0-9]_*"))
+    wanted = f"Dataset{int(dataset):03d}_" if dataset.isdigit() else dataset
+    chosen = [name for name in names if name == wanted or (dataset.isdigit() and name.startswith(wanted))]
+    if len(chosen) != 1:
+        fail(f"{folder} has {len(chosen)} data sets {dataset!r}; expected one of {', '.join(names) or 'some'}.")
+    file = Path(folder, chosen[0], f"{plans}.json")
+    if not file.is_file():
+        fail(f"{file} does not exist: run nnUNetv2_plan_and_preprocess -d {dataset} first.")
+    return file

@@ -1,0 +1,117 @@
+"""Configuration of a loss as plain data, validated against the constructors' signatures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from monai_segloss.core.errors import nearest
+from monai_segloss.core.module import READING, SegLoss
+from monai_segloss.core.registry import LossInfo, create, find, list_losses
+from monai_segloss.losses import WeightedSum
+from monai_segloss.schedules import schedule
+
+RESERVED = ("weight", "loss")
+"""Keys of a term that are not arguments of its loss."""
+
+
+class LossConfig(BaseModel):
+    """One loss with arguments, or a weighted sum of terms.
+
+    Args:
+        loss: registry key or alias.
+        arguments: constructor arguments of ``loss``, the reading aside.
+        terms: instead of the two, name -> weight or {"weight": ..., argument: ...}, see `WeightedSum`.
+
+    Raises:
+        pydantic.ValidationError: an unknown key, argument or schedule, with the nearest names.
+
+    Example:
+        >>> from monai_segloss import LossConfig
+        >>> LossConfig(loss="focal_tversky", arguments={"gamma": 2}).build(softmax=True, to_onehot_y=True).gamma
+        2.0
+        >>> LossConfig(terms={"dice": 1, "cross_entropy": 0.5}).model_dump(exclude_defaults=True)
+        {'terms': {'dice': {'weight': 1.0}, 'cross_entropy': {'weight': 0.5}}}
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    loss: str | None = Field(None, description="registry key of the loss")
+    arguments: dict[str, Any] = Field(default_factory=dict, description="constructor arguments of the loss")
+    terms: dict[str, dict[str, Any]] = Field(default_factory=dict, description="terms of a weighted sum, by name")
+
+    @field_validator("terms", mode="before")
+    @classmethod
+    def _weights(cls, terms: Any) -> Any:
+        if not isinstance(terms, Mapping):
+            return terms
+        plain = {n: v if isinstance(v, Mapping) and "schedule" not in v else {"weight": v} for n, v in terms.items()}
+        return {n: {**v, "weight": _number(v.get("weight", 1.0))} for n, v in plain.items()}
+
+    @model_validator(mode="after")
+    def _known(self) -> LossConfig:
+        if (self.loss is None) == (not self.terms):
+            raise ValueError("give either loss or terms")
+        if self.arguments and self.loss is None:
+            raise ValueError("arguments belong to loss; give the arguments of a term beside its weight")
+        if self.loss is not None:
+            _check_arguments(_find(self.loss), self.arguments)
+        for name, term in self.terms.items():
+            schedule(term["weight"])
+            info = _find(term.get("loss", name))
+            _check_arguments(info, {n: v for n, v in term.items() if n not in RESERVED})
+        return self
+
+    def build(self, **common: Any) -> SegLoss:
+        """The module; ``common`` are shared arguments, each term of a sum gets those that it takes."""
+        if self.loss is not None:
+            return create(self.loss, **{**common, **self.arguments})
+        return WeightedSum(self.terms, **common)
+
+
+def _number(weight: Any) -> Any:
+    return float(weight) if isinstance(weight, int | float) else weight
+
+
+def _find(key: str) -> LossInfo:
+    try:
+        return find(key)
+    except KeyError as error:
+        raise ValueError(str(error)) from None
+
+
+def _check_arguments(info: LossInfo, arguments: Mapping[str, Any]) -> None:
+    known = [name for name in info.parameters if name not in READING]
+    for name in arguments:
+        if name not in known:
+            raise ValueError(f"{info.key} has no argument {name!r}{nearest(name, known)}; it has {', '.join(known)}.")
+    info.cls(**arguments)
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema of `LossConfig` in which each loss lists its own arguments with their defaults."""
+    schema = LossConfig.model_json_schema()
+    schema["properties"]["loss"] = {
+        "enum": [info.key for info in list_losses()],
+        "description": "registry key of the loss",
+    }
+    schema["allOf"] = [
+        {
+            "if": {"properties": {"loss": {"const": info.key}}, "required": ["loss"]},
+            "then": {"properties": {"arguments": {"properties": _properties(info), "additionalProperties": False}}},
+        }
+        for info in list_losses()
+    ]
+    return schema
+
+
+def _properties(info: LossInfo) -> dict[str, Any]:
+    kinds = {bool: "boolean", float: "number", int: "number"}
+    return {
+        name: {"default": parameter.default}
+        | ({"type": kinds[type(parameter.default)]} if type(parameter.default) in kinds else {})
+        for name, parameter in info.parameters.items()
+        if name not in READING
+    }

@@ -1,0 +1,268 @@
+"""Reading: MONAI's input arguments, once, from ``(input, target)`` to a `SegBatch` that every loss shares."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from monai_segloss.core import check
+from monai_segloss.core.counts import Activation, Counts, Stat, activate, log_activate, one_hot_labels, soft_statistics
+from monai_segloss.core.sync import sum_over_processes
+
+TP, FP, FN = Stat("tp"), Stat("fp"), Stat("fn")
+AREA = (TP, FP, FN)
+AREA_L1 = (Stat("tp_l1"), Stat("fp_l1"), Stat("fn_l1"))
+
+
+class SegBatch:
+    """A batch as read: logits, target, mask, and what losses compute from them, each once.
+
+    Args:
+        logits: (B, C, *S) as given (half precision stays half; everything computed from it is float32).
+        target: labels (B, *S), or one channel per class (B, C, *S).
+        mask: (B, *S) bool, True where a voxel counts, or None where all do.
+        activation: ``"softmax"``, ``"sigmoid"``, ``"none"`` or a callable.
+        spacing: physical size of a voxel in array axis order, (ndim,) or (B, ndim), or None.
+        maps: what the caller sent beside the target, by name.
+    """
+
+    def __init__(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        mask: Tensor | None,
+        activation: Activation,
+        spacing: Tensor | None = None,
+        maps: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        self.logits, self.target, self.mask, self.activation = logits, target, mask, activation
+        self.spacing, self.maps = spacing, dict(maps or {})
+        self._sums: dict[Stat, Tensor] = {}
+        self._clean: Tensor | None = None
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions of (B, C, *S)."""
+        return self.logits.ndim
+
+    @property
+    def classes(self) -> int:
+        """Number of channels C."""
+        return self.logits.shape[1]
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether the target is one label per voxel."""
+        return self.target.ndim < self.logits.ndim
+
+    @property
+    def clean(self) -> Tensor:
+        """Logits in float32 (or float64) with 0 at ignored voxels, so that a NaN there reaches no gradient."""
+        if self._clean is None:
+            z = self.logits if self.logits.dtype == torch.float64 else self.logits.float()
+            self._clean = z if self.mask is None else z.masked_fill(~self.mask[:, None], 0)
+        return self._clean
+
+    @property
+    def prob(self) -> Tensor:
+        """Probabilities (B, C, *S)."""
+        return activate(self.clean, self.activation)
+
+    @property
+    def log_prob(self) -> Tensor:
+        """log of the probabilities (B, C, *S)."""
+        return log_activate(self.clean, self.activation)
+
+    @property
+    def one_hot(self) -> Tensor:
+        """Target (B, C, *S): bool from labels, else as given; 0 where ignored."""
+        target = one_hot_labels(self.target, self.classes) if self.has_labels else self.target
+        return target if self.mask is None else target.masked_fill(~self.mask[:, None], 0)
+
+    @property
+    def labels(self) -> Tensor:
+        """Class of each voxel (B, *S), int64, 0 where ignored; of a one-hot or soft target the largest channel."""
+        labels = self.target.long() if self.has_labels else self.target.float().argmax(1)
+        return labels if self.mask is None else labels.masked_fill(~self.mask, 0)
+
+    @property
+    def voxels(self) -> Tensor:
+        """Number of voxels that count, (B, 1)."""
+        shape = self.logits.shape
+        dtype = torch.float64 if self.logits.dtype == torch.float64 else torch.float32
+        if self.mask is None:
+            return torch.full((shape[0], 1), float(shape[2:].numel()), dtype=dtype, device=self.logits.device)
+        return self.mask.flatten(1).sum(1, keepdim=True).to(dtype)
+
+    def request(self, *which: Stat) -> None:
+        """Compute statistics that are not there yet, all in one pass."""
+        new = tuple(s for s in dict.fromkeys(which) if s not in self._sums)
+        if new:
+            sums = soft_statistics(self.logits, self.target, new, self.activation, self.mask)
+            self._sums.update(zip(new, sums.unbind(2), strict=True))
+
+    def sum(self, stat: Stat) -> Tensor:
+        """One statistic, (B, C)."""
+        self.request(stat)
+        return self._sums[stat]
+
+    def total(self, x: Tensor) -> Tensor:
+        """Masked spatial sum of ``x`` (B, C, *S), (B, C)."""
+        x = x if self.mask is None else x * self.mask[:, None]
+        return x.flatten(2).sum(2) if x.ndim > 2 else x
+
+    def scored(self, include_background: bool = True, over_batch: bool = False) -> Scored:
+        """The view of a loss that leaves channel 0 out or sums over the batch (and over the processes of DDP)."""
+        if not include_background and self.classes == 1:
+            warnings.warn("single channel prediction, `include_background=False` ignored.", stacklevel=4)
+            include_background = True
+        return Scored(self, include_background, over_batch)
+
+    def map(self, name: str) -> Tensor | None:
+        """A map of one value per voxel that the caller sent, as (B, *S), or None."""
+        return check.voxel_map(name, self.maps[name], self.logits) if name in self.maps else None
+
+
+class Scored:
+    """Statistics of a `SegBatch` as one loss scores them: with or without background, per sample or over the batch."""
+
+    def __init__(self, batch: SegBatch, include_background: bool, over_batch: bool) -> None:
+        self.batch, self.over_batch = batch, over_batch
+        self.first = 0 if include_background else 1
+
+    def sums(self, *which: Stat) -> list[Tensor]:
+        """Statistics (B | 1, C), computed in one pass."""
+        self.batch.request(*which)
+        return [self._view(self.batch.sum(stat)[:, self.first :]) for stat in which]
+
+    @property
+    def classes(self) -> int:
+        """Number of scored classes."""
+        return self.batch.classes - self.first
+
+    def foreground(self, weight: Tensor | None) -> Tensor | None:
+        """The scored classes' part of weights of all classes."""
+        return weight if weight is None or weight.ndim == 0 else weight[self.first :]
+
+    @property
+    def present(self) -> Tensor:
+        """Number of voxels behind each row, (B | 1, 1)."""
+        return self._view(self.batch.voxels)
+
+    def counts(self, soft_label: bool = False) -> Counts:
+        """True positives, false positives, false negatives; with ``soft_label`` in the L1 form for soft targets."""
+        tp, fp, fn = self.sums(*(AREA_L1 if soft_label else AREA))
+        return Counts(tp, fp, fn, self.present)
+
+    def _view(self, x: Tensor) -> Tensor:
+        return sum_over_processes(x.sum(0, keepdim=True)) if self.over_batch else x
+
+
+class Reader:
+    """Reads ``(input, target)`` as MONAI's arguments say.
+
+    The order is fixed: check, then zero the logits of ignored voxels, then activate all channels, then resolve ignored
+    labels; a background channel drops last, in `SegBatch.scored`, never before a softmax.
+
+    Args:
+        to_onehot_y: the target holds labels (B, 1, *S) or (B, *S).
+        sigmoid: apply a sigmoid to ``input``.
+        softmax: apply a softmax over the channels of ``input``.
+        other_act: any other function from ``input`` to probabilities.
+        ignore_index: voxels of this label have no influence; for a target of one channel per class, the voxels of that
+            channel.
+    """
+
+    def __init__(
+        self,
+        to_onehot_y: bool = False,
+        sigmoid: bool = False,
+        softmax: bool = False,
+        other_act: Callable[[Tensor], Tensor] | None = None,
+        ignore_index: int | None = None,
+    ) -> None:
+        if other_act is not None and not callable(other_act):
+            raise TypeError(f"other_act must be None or callable but is {type(other_act).__name__}.")
+        if int(sigmoid) + int(softmax) + int(other_act is not None) > 1:
+            raise ValueError("Incompatible values: more than 1 of [sigmoid=True, softmax=True, other_act is not None].")
+        self.to_onehot_y, self.sigmoid, self.softmax = to_onehot_y, sigmoid, softmax
+        self.other_act, self.ignore_index = other_act, ignore_index
+        self._seen: set[tuple[Any, ...]] = set()
+
+    def activation(self, channels: int) -> Activation:
+        """What turns ``input`` into probabilities."""
+        if self.softmax and channels == 1:
+            warnings.warn("single channel prediction, `softmax=True` ignored.", stacklevel=4)
+            return "none"
+        return "softmax" if self.softmax else "sigmoid" if self.sigmoid else self.other_act or "none"
+
+    def read(
+        self,
+        input: Tensor,
+        target: Tensor | Mapping[str, Tensor],
+        mask: Tensor | None = None,
+        spacing: Any = None,
+        maps: Mapping[str, Tensor] | None = None,
+    ) -> SegBatch:
+        """Check and read one batch; see `SegLoss.forward` for the arguments."""
+        maps = {name: plain(x) for name, x in (maps or {}).items() if x is not None}
+        if isinstance(target, Mapping):
+            target, mask, maps = _unpack(target, mask, maps)
+        input, target = plain(input), plain(target)
+        check.tensors(input, target)
+        labels = self.to_onehot_y and input.shape[1] > 1
+        if self.to_onehot_y and input.shape[1] == 1:
+            warnings.warn("single channel prediction, `to_onehot_y=True` ignored.", stacklevel=4)
+        target = check.labels_shape(input, target) if labels else check.channels_shape(input, target)
+        valid = None if mask is None else check.mask(plain(mask), input)
+        ignored = self._ignored(target, labels)
+        if ignored is not None:
+            valid = ~ignored if valid is None else valid & ~ignored
+            if not labels and target.shape[1] == 1:
+                target = torch.where(ignored[:, None], target.new_zeros(()), target)
+        self._check_values(target, labels, input.shape[1], valid)
+        return SegBatch(input, target, valid, self.activation(input.shape[1]), check.spacing(spacing, input), maps)
+
+    def _ignored(self, target: Tensor, labels: bool) -> Tensor | None:
+        if self.ignore_index is None:
+            return None
+        if labels:
+            return target == self.ignore_index
+        if target.shape[1] == 1:
+            return target[:, 0] == self.ignore_index
+        return target[:, self.ignore_index] > 0 if 0 <= self.ignore_index < target.shape[1] else None
+
+    def _check_values(self, target: Tensor, labels: bool, classes: int, valid: Tensor | None) -> None:
+        """On the CPU always; on other devices once per shape, so that a training step never waits for the device."""
+        if torch.compiler.is_compiling():
+            check.values_in_graph(target, labels, classes, valid)
+            return
+        if target.device.type != "cpu":
+            key = (target.shape, target.dtype, labels, classes)
+            if key in self._seen:
+                return
+            self._seen.add(key)
+        check.values(target, labels, classes, valid, self.ignore_index)
+
+
+def plain(x: Tensor) -> Tensor:
+    """``x`` without a tensor subclass such as MONAI's MetaTensor."""
+    if torch.compiler.is_compiling() or type(x) is Tensor or not isinstance(x, Tensor):
+        return x
+    return x.as_subclass(Tensor)
+
+
+def _unpack(
+    target: Mapping[str, Tensor], mask: Tensor | None, maps: dict[str, Tensor]
+) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
+    if "label" not in target:
+        raise ValueError(f"target is a mapping with keys {sorted(target)}; expected a key 'label'.")
+    clash = sorted(set(target) & set(maps) | ({"mask"} if mask is not None and "mask" in target else set()))
+    if clash:
+        raise ValueError(f"target and the keyword arguments both give {clash}; give each once.")
+    rest = {name: plain(x) for name, x in target.items() if name not in ("label", "mask")}
+    return target["label"], target.get("mask", mask), {**maps, **rest}

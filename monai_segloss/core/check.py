@@ -1,0 +1,153 @@
+"""Checks of what a caller sends: one sentence that names the argument, before any work."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from monai_segloss.core.errors import LossShapeError
+
+
+def tensors(input: Tensor, target: Tensor) -> None:
+    """Type, device and number of dimensions."""
+    for name, x in (("input", input), ("target", target)):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{name} must be a tensor but is {type(x).__name__}.")
+    if not input.is_floating_point():
+        raise TypeError(f"input must be floating point (logits or probabilities) but has dtype {input.dtype}.")
+    if input.ndim < 2:
+        raise LossShapeError(f"input has shape {tuple(input.shape)}; expected (B, C, *spatial).")
+    if input.numel() == 0:
+        raise LossShapeError(f"input has shape {tuple(input.shape)} and so no voxels.")
+    if input.device != target.device:
+        raise ValueError(f"target is on {target.device} but input on {input.device}; move one of them.")
+
+
+def labels_shape(input: Tensor, target: Tensor) -> Tensor:
+    """The labels as (B, *S)."""
+    wanted, with_channel = _voxel_shapes(input)
+    if target.shape == with_channel:
+        return target.flatten(0, 1).reshape(wanted)
+    if target.shape == wanted:
+        return target
+    raise LossShapeError(
+        f"target has shape {tuple(target.shape)}; with to_onehot_y=True and input {tuple(input.shape)} expected labels "
+        f"of shape {with_channel} or {wanted}."
+    )
+
+
+def channels_shape(input: Tensor, target: Tensor) -> Tensor:
+    """The target as (B, C, *S)."""
+    if target.shape == input.shape:
+        return target
+    if input.shape[1] == 1 and target.shape == input.shape[:1] + input.shape[2:]:
+        return target[:, None]
+    hint = ""
+    if input.shape[1] > 1 and tuple(target.shape) in _voxel_shapes(input):
+        hint = " (pass to_onehot_y=True for a target of labels)"
+    raise LossShapeError(
+        f"ground truth has different shape ({tuple(target.shape)}) from input ({tuple(input.shape)}): target must have "
+        f"one channel per class{hint}."
+    )
+
+
+def _voxel_shapes(input: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shapes of one value per voxel: (B, *S) and (B, 1, *S)."""
+    batch, _, *space = input.shape
+    return (batch, *space), (batch, 1, *space)
+
+
+def mask(x: Tensor, input: Tensor) -> Tensor:
+    """The mask as boolean (B, *S)."""
+    return voxel_shape("mask", x, input).to(torch.bool)
+
+
+def voxel_shape(name: str, x: Tensor, input: Tensor) -> Tensor:
+    """A map of one value per voxel as (B, *S)."""
+    wanted, with_channel = _voxel_shapes(input)
+    if x.device != input.device:
+        raise ValueError(f"{name} is on {x.device} but input on {input.device}; move one of them.")
+    if x.shape == wanted:
+        return x
+    if x.shape == with_channel:
+        return x[:, 0]
+    raise LossShapeError(
+        f"{name} has shape {tuple(x.shape)}; with input {tuple(input.shape)} expected {wanted} or {with_channel}."
+    )
+
+
+def voxel_map(name: str, x: Tensor, input: Tensor) -> Tensor:
+    """A map of weights >= 0 as (B, *S), checked on the CPU."""
+    x = voxel_shape(name, x, input)
+    if x.device.type == "cpu" and not torch.compiler.is_compiling() and not bool((x >= 0).all()):
+        raise ValueError(f"{name} holds NaN or negative values; expected weights of at least 0.")
+    return x
+
+
+def values(target: Tensor, labels: bool, classes: int, valid: Tensor | None, ignore_index: int | None) -> None:
+    """Labels are integers in range, other targets lie in [0, 1]; both free of NaN, ignored voxels aside."""
+    if target.dtype == torch.bool:
+        return
+    low, high = (float(x) for x in target.aminmax())
+    top = classes - 1 if labels else 1
+    fractional = labels and target.is_floating_point() and not bool((target == target.floor()).all())
+    if low >= 0 and high <= top and not fractional:
+        return
+    kept = target if valid is None else target[valid if labels else valid[:, None].expand_as(target)]
+    if kept.is_floating_point() and bool(kept.isnan().any()):
+        raise ValueError(f"target holds NaN at {int(kept.isnan().sum())} voxels.")
+    bad = kept[(kept < 0) | (kept > top)]
+    if labels and bad.numel():
+        note = "" if ignore_index is None else f" or the ignored label {ignore_index}"
+        raise ValueError(
+            f"target holds the label {_number(bad[0])} ({bad.numel()} voxels outside of the range); with {classes} "
+            f"channels in input expected labels 0 to {top}{note}."
+        )
+    if bad.numel():
+        raise ValueError(
+            f"target holds the value {_number(bad[0])}; a target of one channel per class must lie in [0, 1] "
+            "(pass to_onehot_y=True for labels)."
+        )
+    if labels and kept.is_floating_point() and not bool((kept == kept.floor()).all()):
+        raise ValueError("target holds fractions; with to_onehot_y=True expected integer labels.")
+
+
+def values_in_graph(target: Tensor, labels: bool, classes: int, valid: Tensor | None) -> None:
+    """The range check as an assertion that stays in a compiled graph and does not wait for the device."""
+    if target.dtype == torch.bool:
+        return
+    bad = (target < 0) | (target > (classes - 1 if labels else 1))
+    if valid is not None:
+        bad = bad & (valid if labels else valid[:, None])
+    torch._assert_async(~bad.any(), "target holds a label or value outside of the range that input has channels for")
+
+
+def spacing(value: Any, input: Tensor) -> Tensor | None:
+    """Voxel spacing as a tensor (ndim,) or (B, ndim) in array axis order, from the argument; None where not given."""
+    if value is None:
+        return None
+    ndim = input.ndim - 2
+    x = torch.as_tensor(value, dtype=torch.float64)
+    if x.shape not in ((ndim,), (input.shape[0], ndim)):
+        raise LossShapeError(f"spacing has shape {tuple(x.shape)}; expected ({ndim},) or ({input.shape[0]}, {ndim}).")
+    if not torch.compiler.is_compiling() and not bool(((x > 0) & (x < math.inf)).all()):
+        raise ValueError(f"spacing is {x.tolist()}; expected positive numbers.")
+    return x
+
+
+def _number(x: Tensor) -> int | float:
+    value = float(x)
+    return int(value) if value.is_integer() else value
+
+
+def non_negative(**arguments: float) -> tuple[float, ...]:
+    """Constructor arguments that must be finite numbers of at least 0."""
+    for name, value in arguments.items():
+        if not isinstance(value, int | float):
+            raise TypeError(f"{name} must be a number, got {value!r}.")
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name} should be no less than 0.0, got {value!r}.")
+    return tuple(float(value) for value in arguments.values())

@@ -1,0 +1,216 @@
+"""Soft statistics: the sums over voxels of which most losses are a function.
+
+`soft_statistics` is the one operation behind them.  It has a plain formula, written with ordinary differentiable tensor
+operations, which is the definition; faster backends for a device register themselves in `BACKENDS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Activation = str | Callable[[Tensor], Tensor]
+
+
+class Stat(NamedTuple):
+    """One statistic, summed over the voxels of a sample for every class; ``power`` is the exponent of the focal sums.
+
+    With p the probability, g the target and v the voxel weight, per (sample, class):
+
+    ========= =================================== ============ ====================================
+    ``tp``    sum v p g                           ``ce``       -sum v g log p
+    ``fp``    sum v p (1 - g)                     ``ce_neg``   -sum v (1 - g) log(1 - p)
+    ``fn``    sum v (1 - p) g                     ``nlp``      -sum v log p
+    ``g``     sum v g                             ``focal``    -sum v g (1 - p)^power log p
+    ``se``    sum v (p - g)^2                     ``focal_neg`` -sum v (1 - g) p^power log(1 - p)
+    ``tp_l1`` sum v min(p, g)                     ``fp_l1``    sum v max(p - g, 0)
+    ``fn_l1`` sum v max(g - p, 0)
+    ========= =================================== ============ ====================================
+    """
+
+    name: str
+    power: float = 0.0
+
+
+class Voxels:
+    """Probability, complement, their logarithms and target of the voxels, each computed when first asked for."""
+
+    def __init__(self, z: Tensor, g: Tensor, activation: Activation) -> None:
+        self.z, self.g, self.activation = z, g, activation
+        self._p: Tensor | None = None
+        self._lp: Tensor | None = None
+
+    @property
+    def p(self) -> Tensor:
+        """Probability."""
+        if self._p is None:
+            self._p = activate(self.z, self.activation)
+        return self._p
+
+    @property
+    def q(self) -> Tensor:
+        """1 - p."""
+        return torch.sigmoid(-self.z) if self.activation == "sigmoid" else 1 - self.p
+
+    @property
+    def lp(self) -> Tensor:
+        """log p."""
+        if self._lp is None:
+            self._lp = log_activate(self.z, self.activation)
+        return self._lp
+
+    @property
+    def lq(self) -> Tensor:
+        """log(1 - p)."""
+        return log_complement(self.z, self.activation)
+
+
+def activate(z: Tensor, activation: Activation) -> Tensor:
+    """Probabilities of the logits ``z`` (B, C, ...); with ``"none"`` the input is taken as probabilities."""
+    if activation == "softmax":
+        return torch.softmax(z, 1)
+    if activation == "sigmoid":
+        return torch.sigmoid(z)
+    return z if isinstance(activation, str) else activation(z)
+
+
+def log_activate(z: Tensor, activation: Activation) -> Tensor:
+    """log p, from the logits where there are logits."""
+    if activation == "softmax":
+        return torch.log_softmax(z, 1)
+    if activation == "sigmoid":
+        return F.logsigmoid(z)
+    return _log(activate(z, activation))
+
+
+def log_complement(z: Tensor, activation: Activation) -> Tensor:
+    """log(1 - p); for softmax exact near p = 1.
+
+    Only the class with the largest logit can have p above 1/2; there the log-sum-exp of the other logits takes the place
+    of 1 - p.
+    """
+    if activation == "sigmoid":
+        return F.logsigmoid(-z)
+    p = activate(z, activation)
+    if activation != "softmax":
+        return _log(1 - p)
+    top = one_hot_labels(z.argmax(1), z.shape[1])
+    others = torch.logsumexp(z.masked_fill(top, -torch.inf), 1, keepdim=True) - torch.logsumexp(z, 1, keepdim=True)
+    return torch.where(top, others, torch.log1p(-p.masked_fill(top, 0)))
+
+
+def _log(p: Tensor) -> Tensor:
+    return p.clamp_min(torch.finfo(p.dtype).tiny).log()
+
+
+def _power(base: Tensor, exponent: float) -> Tensor:
+    """``base ** exponent`` whose gradient stays finite at 0 for exponents below 1."""
+    return base.clamp_min(1e-7) ** exponent if 0 < exponent < 1 else base**exponent
+
+
+FORMULAS: dict[str, Callable[[Voxels, float], Tensor]] = {
+    "g": lambda v, a: v.g,
+    "tp": lambda v, a: v.p * v.g,
+    "fp": lambda v, a: v.p * (1 - v.g),
+    "fn": lambda v, a: v.q * v.g,
+    "se": lambda v, a: (v.p - v.g) ** 2,
+    "tp_l1": lambda v, a: torch.minimum(v.p, v.g),
+    "fp_l1": lambda v, a: (v.p - v.g).clamp_min(0),
+    "fn_l1": lambda v, a: (v.g - v.p).clamp_min(0),
+    "ce": lambda v, a: -v.g * v.lp,
+    "ce_neg": lambda v, a: -(1 - v.g) * v.lq,
+    "nlp": lambda v, a: -v.lp,
+    "focal": lambda v, a: -v.g * _power(v.q, a) * v.lp,
+    "focal_neg": lambda v, a: -(1 - v.g) * _power(v.p, a) * v.lq,
+}
+
+
+def plain_statistics(
+    logits: Tensor,
+    target: Tensor,
+    which: Sequence[Stat],
+    activation: Activation = "softmax",
+    weight: Tensor | None = None,
+) -> Tensor:
+    """The definition of `soft_statistics` in ordinary tensor operations (same arguments, same result)."""
+    z = logits.flatten(2) if logits.ndim > 2 else logits[..., None]
+    z = z if z.dtype == torch.float64 else z.float()
+    labels = target.reshape(z.shape[0], -1) if is_labels(logits, target) else None
+    g = target.reshape(z.shape) if labels is None else one_hot_labels(labels, z.shape[1])
+    w = None if weight is None else weight.reshape(z.shape[0], 1, -1)
+    if w is not None:
+        z, g = z.masked_fill(void(w), 0), g.masked_fill(void(w), 0)
+    voxels = Voxels(z, g.to(z.dtype), activation)
+    sums = []
+    for stat in which:
+        value = FORMULAS[stat.name](voxels, stat.power)
+        sums.append((value if w is None else value * w.to(value.dtype)).sum(2))
+    return torch.stack(sums, 2)
+
+
+def void(weight: Tensor) -> Tensor:
+    """Where a mask or a weight says that a voxel has no influence."""
+    return ~weight if weight.dtype == torch.bool else weight <= 0
+
+
+def is_labels(logits: Tensor, target: Tensor) -> bool:
+    """Whether ``target`` (B, *S) holds labels rather than one channel per class."""
+    return target.ndim == logits.ndim - 1
+
+
+def one_hot_labels(labels: Tensor, classes: int) -> Tensor:
+    """Boolean (B, C, ...) of the labels (B, ...); a label outside of the classes gives no channel."""
+    index = torch.arange(classes, device=labels.device).view(1, -1, *(1,) * (labels.ndim - 1))
+    return labels[:, None] == index
+
+
+Backend = Callable[[Tensor, Tensor, "tuple[Stat, ...]", Activation, "Tensor | None"], Tensor]
+BACKENDS: dict[str, Backend] = {}
+"""Device type -> a faster equal of `plain_statistics`; `monai_segloss.kernels` fills it."""
+
+
+def soft_statistics(
+    logits: Tensor,
+    target: Tensor,
+    which: Sequence[Stat],
+    activation: Activation = "softmax",
+    weight: Tensor | None = None,
+) -> Tensor:
+    """Sums of soft statistics over the voxels of each sample, differentiable in ``logits``.
+
+    Args:
+        logits: (B, C, *S), any floating type and memory format; computed in float32 (float64 stays).
+        target: labels (B, *S) of any integer type, or one channel per class (B, C, *S): bool, one-hot, soft, regions.
+        which: the K statistics, see `Stat`.
+        activation: ``"softmax"``, ``"sigmoid"``, ``"none"`` (``logits`` are probabilities) or a callable.
+        weight: (B, *S) boolean mask or weights >= 0 of the voxels; where it is 0 the logits have no influence at all.
+
+    Returns:
+        (B, C, K) in float32 (float64 for float64 logits).
+
+    Example:
+        >>> import torch
+        >>> from monai_segloss.core.counts import Stat, soft_statistics
+        >>> sums = soft_statistics(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 0, 1]]), (Stat("tp"), Stat("fp")))
+        >>> sums[0].tolist()
+        [[1.5, 0.5], [0.5, 1.5]]
+    """
+    backend = BACKENDS.get(logits.device.type)
+    if backend is None or torch.compiler.is_compiling():
+        return plain_statistics(logits, target, tuple(which), activation, weight)
+    return backend(logits, target, tuple(which), activation, weight)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Soft true positives, false positives and false negatives (B | 1, C) and the voxels n (B | 1, 1) they come from."""
+
+    tp: Tensor
+    fp: Tensor
+    fn: Tensor
+    n: Tensor

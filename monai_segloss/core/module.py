@@ -1,0 +1,186 @@
+"""`SegLoss`, the one base class, and the arguments that losses share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, TypedDict, final
+
+import torch
+from torch import Tensor, nn
+
+from monai_segloss.core import check
+from monai_segloss.core.batch import Reader, SegBatch
+from monai_segloss.core.counts import Stat
+from monai_segloss.core.errors import nearest
+from monai_segloss.core.reduce import REDUCTIONS, Scores, Term, reduce
+
+Weight = Sequence[float] | float | Tensor
+
+
+class ReadingArgs(TypedDict, total=False):
+    """How ``input`` and ``target`` are read and the value reduced: arguments of every loss."""
+
+    to_onehot_y: bool
+    sigmoid: bool
+    softmax: bool
+    other_act: Callable[[Tensor], Tensor] | None
+    ignore_index: int | None
+    reduction: str
+
+
+class ScoringArgs(ReadingArgs, total=False):
+    """How classes and samples are scored: arguments of the losses whose formula has a place for them."""
+
+    include_background: bool
+    batch: bool
+    smooth_nr: float
+    smooth_dr: float
+    weight: Weight | None
+
+
+DEFAULTS: dict[str, Any] = {
+    "include_background": True,
+    "to_onehot_y": False,
+    "sigmoid": False,
+    "softmax": False,
+    "other_act": None,
+    "reduction": "mean",
+    "smooth_nr": 1e-5,
+    "smooth_dr": 1e-5,
+    "batch": False,
+    "weight": None,
+    "ignore_index": None,
+}
+"""Defaults of the shared arguments, MONAI's."""
+
+READING = tuple(ReadingArgs.__annotations__)
+SCORING = tuple(name for name in ScoringArgs.__annotations__ if name not in READING)
+
+
+class SegLoss(nn.Module, ABC):
+    """A segmentation loss: read, `loss`, reduce.  A card implements `loss` and nothing else.
+
+    Keyword arguments, of every loss:
+        to_onehot_y: the target holds labels (B, 1, *S) or (B, *S) instead of one channel per class.
+        sigmoid, softmax, other_act: how ``input`` becomes probabilities; none of them: ``input`` holds probabilities.
+        ignore_index: voxels of this label have no influence on value and gradient.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``; ``none`` broadcasts against (B, C, *S).
+
+    Keyword arguments where the formula has a place for them (`scoring` names those of a class):
+        include_background: whether channel 0 is scored; it drops after the activation.
+        batch: sum the statistics over the batch, and over the processes of DistributedDataParallel, before the formula.
+        smooth_nr, smooth_dr: added to the numerator and the denominator of a ratio.
+        weight: one factor per scored class, or one for all; not normalized.
+    """
+
+    scoring: ClassVar[tuple[str, ...]] = SCORING
+    accepts: ClassVar[tuple[str, ...]] = ()
+    """Maps a caller may send as keyword or in a target mapping."""
+    scalar: ClassVar[bool] = False
+    """Whether the loss is one number by nature, so that ``reduction="none"`` is refused."""
+    include_background: bool
+    batch: bool
+    smooth_nr: float
+    smooth_dr: float
+    class_weight: Tensor | None
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__()
+        allowed = (*self.scoring, *READING)
+        for name in arguments:
+            if name not in allowed:
+                hint = nearest(name, allowed)
+                raise TypeError(f"{type(self).__name__}() got an unexpected argument {name!r}{hint or '.'}")
+        given = {name: arguments.get(name, DEFAULTS[name]) for name in allowed}
+        reduction = str(getattr(given.pop("reduction"), "value", arguments.get("reduction", "mean")))
+        if reduction not in REDUCTIONS:
+            raise ValueError(f'Unsupported reduction: {reduction}, available options are ["mean", "sum", "none"].')
+        if self.scalar and reduction == "none":
+            raise ValueError(f"{type(self).__name__} is one number for the batch: reduction must be 'mean' or 'sum'.")
+        self.reduction = reduction
+        self.reader = Reader(**{name: given.pop(name) for name in READING if name != "reduction"})
+        weight = given.pop("weight", None)
+        self.register_buffer("class_weight", None if weight is None else class_weight(weight))
+        for name, value in given.items():
+            smooth = name.startswith("smooth")
+            setattr(self, name, check.non_negative(**{name: float(value)})[0] if smooth else bool(value))
+        self.last: dict[str, Tensor] = {}
+        self.arguments: dict[str, Any] = dict(arguments)
+
+    @property
+    def needs(self) -> tuple[Any, ...]:
+        """Maps the loss cannot do without (`MapSpec`); it computes them itself where the caller does not send them."""
+        return ()
+
+    def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
+        """Statistics that `loss` will ask for: naming them lets the terms of a sum share one pass."""
+        return ()
+
+    @abstractmethod
+    def loss(self, batch: SegBatch) -> Scores | Mapping[str, Term]:
+        """The formula."""
+
+    @final  # type: ignore[misc]
+    def forward(
+        self,
+        input: Tensor,
+        target: Tensor | Mapping[str, Tensor],
+        *,
+        mask: Tensor | None = None,
+        spacing: Any = None,
+        **maps: Tensor,
+    ) -> Tensor:
+        """Value of the loss.
+
+        Args:
+            input: logits or probabilities (B, C, *S), any floating type.
+            target: labels (B, 1, *S) or (B, *S) with ``to_onehot_y``, else (B, C, *S) one-hot, soft labels or regions;
+                or a mapping with the key ``label`` and, where the caller has them, ``mask`` and maps.
+            mask: (B, 1, *S) or (B, *S), true where a voxel counts.
+            spacing: voxel spacing in array axis order, (ndim,) or (B, ndim), for losses that measure distances.
+            maps: maps by name, see `accepts` and `needs`.
+
+        Raises:
+            ValueError: where shapes (also an AssertionError), devices, labels or values do not fit.
+            TypeError: where a type is wrong or a map is not one that the loss knows.
+        """
+        with torch.autocast(device_type=input.device.type if isinstance(input, Tensor) else "cpu", enabled=False):
+            batch = self.reader.read(input, target, mask, spacing, maps)
+            self._check_maps(batch)
+            batch.request(*self.statistics(batch))
+            value, terms = reduce(self.loss(batch), self.reduction, batch.ndim)
+        if terms:
+            self.last = terms
+        return value
+
+    def extra_repr(self) -> str:
+        """The arguments as given."""
+        return ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
+
+    def _check_maps(self, batch: SegBatch) -> None:
+        known = (*self.accepts, *(spec.key for spec in self.needs))
+        for name in batch.maps:
+            if name not in known:
+                hint = f"; it takes {', '.join(known)}" if known else "; it takes none"
+                raise TypeError(f"{type(self).__name__} does not know the map {name!r}{hint}.")
+
+    def weights(self, classes: int) -> Tensor | None:
+        """Class weights for ``classes`` scored channels, checked."""
+        if self.class_weight is None or self.class_weight.ndim == 0:
+            return self.class_weight
+        if self.class_weight.shape[0] != classes:
+            raise ValueError(
+                f"The length of the `weight` sequence should be the same as the number of classes: it has "
+                f"{self.class_weight.shape[0]} values for {classes} scored classes. "
+                "If `include_background=False`, the weight should not include the background category class 0."
+            )
+        return self.class_weight
+
+
+def class_weight(weight: Weight) -> Tensor:
+    """Class weights as a float tensor, each at least 0."""
+    x = torch.as_tensor(weight, dtype=torch.float32)
+    if x.ndim > 1 or not bool(((x >= 0) & x.isfinite()).all()):
+        raise ValueError(f"the value/values of the `weight` should be no less than 0: one per class, got {weight!r}.")
+    return x

@@ -1,0 +1,65 @@
+"""From the parts of a loss to its value: the only place that averages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a loss hands to the reduction.
+
+    Args:
+        total: summands of the numerator, already masked and weighted: a table (B | 1, C | 1) or a map (B, C | 1, *S).
+        count: what the mean divides by, broadcastable to ``total``; its sum after broadcasting is the divisor.
+    """
+
+    total: Tensor
+    count: Tensor
+
+    @staticmethod
+    def table(values: Tensor, present: Tensor, weight: Tensor | None = None) -> Scores:
+        """Scores of a (B | 1, C) table: samples with ``present`` (B | 1, 1) == 0 leave the mean; class weights scale."""
+        present = (present > 0).to(values.dtype).expand_as(values)
+        values = torch.where(present > 0, values, values.detach().new_zeros(()))
+        if weight is not None:
+            values = values * weight.to(values)
+        return Scores(values, present)
+
+
+@dataclass(frozen=True)
+class Term:
+    """One weighted term of a compound loss."""
+
+    weight: float
+    scores: Scores
+
+
+def reduce(scores: Scores | Mapping[str, Term], reduction: str, ndim: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """The value of a loss, and the detached value of each term of a compound.
+
+    ``"mean"`` divides the masked sum by what was summed and is 0, with zero gradient, where nothing was; ``"sum"`` adds;
+    ``"none"`` keeps a shape with ``ndim`` dimensions that broadcasts against (B, C, *S).
+    """
+    if isinstance(scores, Mapping):
+        values = {name: _reduce(term.scores, reduction, ndim) for name, term in scores.items()}
+        total = sum(scores[name].weight * value for name, value in values.items())
+        assert isinstance(total, Tensor)
+        return total, {name: value.detach() for name, value in values.items()}
+    return _reduce(scores, reduction, ndim), {}
+
+
+def _reduce(scores: Scores, reduction: str, ndim: int) -> Tensor:
+    total, count = scores.total, scores.count
+    if reduction == "none":
+        return total.reshape(total.shape + (1,) * (ndim - total.ndim))
+    if reduction == "sum":
+        return total.sum()
+    divisor = count.expand_as(total).sum() if count.ndim else count
+    return total.sum() / torch.where(divisor > 0, divisor, torch.ones_like(divisor))

@@ -1,0 +1,184 @@
+"""The registry: one entry per loss, from which names, tests, docs, trainers and bundles follow."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from monai_segloss.core.errors import UnknownLoss, nearest
+from monai_segloss.core.module import DEFAULTS, READING, SegLoss
+
+ACRONYMS = {
+    "ce": "CE", "bce": "BCE", "dt": "DT", "er": "ER", "mcc": "MCC", "iou": "IoU", "topk": "TopK", "dou": "DoU",
+    "f1": "F1", "cc": "CC", "sdm": "SDM", "cldice": "clDice",
+}  # fmt: skip
+"""Parts of a key that Camel case spells in their own way."""
+
+EVERYTHING = ("labels", "regions", "soft labels", "ignore", "2-D", "3-D")
+
+
+@dataclass(frozen=True)
+class NnUNetPolicy:
+    """What a trainer passes beside softmax (labels) or sigmoid (regions).
+
+    Args:
+        include_background: value for labels; regions always score all channels.  None: the loss has no such argument.
+        batch: ``"plan"`` (as the plan's batch_dice says), a fixed value, or None where the loss has no such argument.
+        arguments: recommended values of other arguments.
+    """
+
+    include_background: bool | None = False
+    batch: bool | str | None = "plan"
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LossInfo:
+    """One loss.
+
+    Args:
+        key: snake_case name of registry key, function and file.
+        cls: the module class; its name is Camel(key) + "Loss".
+        family: voxel, region, compound, boundary, topology, prior, instance, partial, structural or learned.
+        summary: the loss in one line.
+        when: when to use it, in one or two sentences, with what is known against it.
+        formula: the formula in LaTeX.
+        paper: authors, venue, year.
+        doi: arXiv number or DOI.
+        aliases: other names that `create` and `find` know.
+        tags: words to search by.
+        support: targets and shapes it supports, out of `EVERYTHING`.
+        example: constructor arguments of the smallest sensible example, beside the activation.
+        size: shortest edge, in voxels, of an image that the loss makes sense on.
+        nnunet: policy of the nnU-Net trainer.
+        waive: property of the contract -> why it is honestly false for this loss.
+    """
+
+    key: str
+    cls: type[SegLoss]
+    family: str
+    summary: str
+    when: str
+    formula: str
+    paper: str
+    doi: str
+    aliases: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    support: tuple[str, ...] = EVERYTHING
+    example: Mapping[str, Any] = field(default_factory=dict)
+    size: int = 1
+    nnunet: NnUNetPolicy = field(default_factory=NnUNetPolicy)
+    waive: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def needs(self) -> tuple[Any, ...]:
+        """Maps that the loss of the example needs."""
+        return self.cls(**self.example).needs
+
+    @property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        """All constructor arguments with their defaults, shared ones included, in signature order."""
+        return inspect.signature(self.cls).parameters
+
+
+_REGISTRY: dict[str, LossInfo] = {}
+_NAMES: dict[str, str] = {}
+LOSSES: Mapping[str, LossInfo] = MappingProxyType(_REGISTRY)
+"""All losses by key."""
+
+T = TypeVar("T", bound=type[SegLoss])
+
+
+def camel(key: str) -> str:
+    """Camel case of a key: ``focal_tversky`` -> ``FocalTversky``, ``dice_ce`` -> ``DiceCE``."""
+    return "".join(ACRONYMS.get(part, part[:1].upper() + part[1:]) for part in key.split("_"))
+
+
+def register(key: str, *, positional: str = "", **facts: Any) -> Callable[[T], T]:
+    """Class decorator that enters a loss into the registry.
+
+    Args:
+        key: snake_case key; the class must be called ``camel(key) + "Loss"``.
+        positional: names of the arguments that may be given by position, where the class has MONAI's name.
+        facts: the other fields of `LossInfo`.
+
+    Raises:
+        ValueError: where the key, an alias or the class name breaks the rules of naming.
+    """
+
+    def enter(cls: T) -> T:
+        if cls.__name__ != f"{camel(key)}Loss":
+            raise ValueError(f"class {cls.__name__} registered as {key!r} must be called {camel(key)}Loss.")
+        info = LossInfo(key=key, cls=cls, **facts)
+        for name in (key, *info.aliases):
+            if name in _NAMES:
+                raise ValueError(f"the name {name!r} already belongs to {_NAMES[name]!r}.")
+            _NAMES[name] = key
+        _REGISTRY[key] = info
+        _set_signature(cls, tuple(positional.split()))
+        cls.__module__ = "monai_segloss"
+        return cls
+
+    return enter
+
+
+def _set_signature(cls: type[SegLoss], positional: tuple[str, ...]) -> None:
+    """Give the class a full signature (shared arguments spelled out) and MONAI's order of positional arguments."""
+    init = cls.__init__
+    own = [p for n, p in inspect.signature(init).parameters.items() if n != "self" and p.kind is not p.VAR_KEYWORD]
+    known = {p.name: p for p in own}
+    shared = [n for n in DEFAULTS if n in (*cls.scoring, *READING) and n not in known]
+    known |= {n: inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=DEFAULTS[n]) for n in shared}
+    order = (*positional, *(n for n in known if n not in positional))
+    kinds = [
+        inspect.Parameter.POSITIONAL_OR_KEYWORD if n in positional else inspect.Parameter.KEYWORD_ONLY for n in order
+    ]
+    signature = inspect.Signature([known[n].replace(kind=kind) for n, kind in zip(order, kinds, strict=True)])
+
+    @functools.wraps(init)
+    def full(self: SegLoss, *args: Any, **kwargs: Any) -> None:
+        if len(args) > len(positional):
+            raise TypeError(f"{cls.__name__}() takes at most {len(positional)} positional arguments, got {len(args)}.")
+        for name, value in zip(positional, args, strict=False):
+            if name in kwargs:
+                raise TypeError(f"{cls.__name__}() got multiple values for argument {name!r}.")
+            kwargs[name] = value
+        init(self, **kwargs)
+        self.arguments = kwargs
+
+    cls.__init__ = full  # type: ignore[method-assign]
+    cls.__signature__ = signature  # type: ignore[attr-defined]
+
+
+def find(key: str) -> LossInfo:
+    """The entry of a key, an alias or a class name.
+
+    Raises:
+        UnknownLoss: a KeyError that names the nearest known names.
+    """
+    name = _NAMES.get(key) or _NAMES.get(key.lower())
+    if name is None:
+        name = next((k for k, info in _REGISTRY.items() if key in (info.cls.__name__, camel(k))), None)
+    if name is None:
+        raise UnknownLoss(f"no loss is called {key!r}{nearest(key, _NAMES)} (`segloss list` shows all).")
+    return _REGISTRY[name]
+
+
+def create(key: str, **arguments: Any) -> SegLoss:
+    """A loss by name: ``create("focal_tversky", softmax=True, to_onehot_y=True)``.
+
+    Raises:
+        UnknownLoss: no such key.
+        TypeError: an argument that the loss does not take.
+    """
+    return find(key).cls(**arguments)
+
+
+def list_losses(tag: str | None = None) -> list[LossInfo]:
+    """All entries, or those of a family or with a tag, sorted by key."""
+    chosen = [i for i in _REGISTRY.values() if tag is None or tag == i.family or tag in i.tags]
+    return sorted(chosen, key=lambda info: info.key)

@@ -1,0 +1,1 @@
+"""The embedded data set and the run that takes one loss through nnU-Net from raw volumes to a report."""

@@ -1,0 +1,171 @@
+"""Where a loss differs on purpose from the loss of the same name elsewhere.  Tests and documentation read this list."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One named difference.
+
+    Args:
+        key: the registry key, or ``"*"`` for all losses.
+        peer: the library and version it was seen in.
+        name: short identifier that a test of the difference carries.
+        theirs: what the peer does.
+        ours: what we do.
+    """
+
+    key: str
+    peer: str
+    name: str
+    theirs: str
+    ours: str
+
+
+MONAI = "MONAI 1.6.1"
+NNUNET = "nnU-Net 2.8.1"
+
+DIFFERENCES = (
+    Difference(
+        "focal",
+        MONAI,
+        "focal-softmax-mean",
+        "With softmax the mean also divides by the number of classes, so that gamma 0 gives the cross-entropy over C.",
+        "The mean over voxels; gamma 0 is the cross-entropy.",
+    ),
+    Difference(
+        "focal",
+        MONAI,
+        "focal-ignore-index",
+        "Passing ignore_index multiplies the loss by C, even where nothing is ignored: a sum over C channels is divided by "
+        "a mask of one channel.",
+        "ignore_index with nothing to ignore changes nothing.",
+    ),
+    Difference(
+        "focal",
+        MONAI,
+        "focal-background",
+        "include_background=False drops channel 0 of the logits before the softmax; a scalar alpha is then dropped too.",
+        "The background drops after the softmax; alpha holds.",
+    ),
+    Difference(
+        "focal",
+        MONAI,
+        "focal-sum",
+        'reduction="sum" averages over space first.',
+        "The sum over voxels.",
+    ),
+    Difference(
+        "dice_focal",
+        MONAI,
+        "dice-focal-activation",
+        "softmax=True holds for the Dice term only: the focal term takes the sigmoid of the same logits.",
+        "Both terms see the same probabilities.",
+    ),
+    Difference(
+        "dice_ce",
+        MONAI,
+        "dice-ce-activation",
+        "The cross-entropy term always takes the softmax of the input (the sigmoid for one channel), whatever activation "
+        "the Dice term has.",
+        "Both terms see the same probabilities: with sigmoid=True the second is binary cross-entropy per channel, and "
+        "without an activation the input is read as probabilities.",
+    ),
+    Difference(
+        "focal",
+        MONAI,
+        "focal-soft-targets",
+        "With soft targets the sigmoid form scales the focusing logit by 2g - 1: the factor is 0.5^gamma at g = 0.5, "
+        "whatever the prediction.",
+        "The positive part is focused by 1 - p and the negative by p, each weighted by the target.",
+    ),
+    Difference(
+        "dice_ce",
+        MONAI,
+        "dice-ce-onehot-weight",
+        "Weighted cross-entropy of a one-hot target is divided by the voxels, that of labels by the sum of weights.",
+        "Labels and the same one-hot target give one value.",
+    ),
+    Difference(
+        "dice",
+        MONAI,
+        "dice-one-class-weight",
+        "weight is ignored where one class is scored.",
+        "It is applied.",
+    ),
+    Difference(
+        "*",
+        MONAI,
+        "ignored-nan",
+        "Ignored voxels are multiplied by 0: a NaN there makes the loss NaN.",
+        "Their logits become 0 first.",
+    ),
+    Difference(
+        "*",
+        MONAI,
+        "ignore-index-of-channels",
+        "With a target of one channel per class, an ignore_index outside of the channels ignores voxels that are 0 in all "
+        "channels.",
+        "Those voxels count; send a mask to leave them out.",
+    ),
+    Difference(
+        "*",
+        MONAI,
+        "none-shape",
+        'reduction="none" has a shape of its own in each class.',
+        "A table is (B, C, 1, ...), with batch=True (1, C, 1, ...); a map is (B, 1, *S) or (B, C, *S). Losses that are one "
+        "number by nature refuse it.",
+    ),
+    Difference(
+        "*",
+        MONAI,
+        "half-precision",
+        "Half-precision input outside of autocast is summed in half precision: NaN, or always 1.",
+        "Everything is computed in float32.",
+    ),
+    Difference(
+        "*",
+        f"{MONAI} and {NNUNET}",
+        "all-ignored-sample",
+        "A sample of which every voxel is ignored enters the mean as a perfect one.",
+        "It leaves the mean.",
+    ),
+    Difference(
+        "*",
+        MONAI,
+        "value-check",
+        "Labels out of range fail in a scatter, values outside of [0, 1] or NaN in a one-hot target pass.",
+        "One sentence that names the value.",
+    ),
+    Difference(
+        "dice",
+        NNUNET,
+        "dice-sign",
+        "The loss is minus the Dice coefficient.",
+        "One minus the Dice coefficient: the value is larger by 1, the gradient is the same.",
+    ),
+    Difference(
+        "topk_cross_entropy",
+        NNUNET,
+        "topk-ignored",
+        "k percent are taken of all voxels, the ignored ones enter as zeros; fewer than 100 / k voxels give NaN.",
+        "k percent of the valid voxels, at least one.",
+    ),
+    Difference(
+        "dice_ce",
+        NNUNET,
+        "regions-ignore",
+        "With regions and an ignore label the binary cross-entropy is summed over channels and divided by a mask of one "
+        "channel: C times too large.",
+        "The mean over channels and valid voxels.",
+    ),
+    Difference(
+        "cross_entropy",
+        NNUNET,
+        "all-ignored",
+        "Cross-entropy of a patch without a valid voxel is NaN.",
+        "0, with zero gradient.",
+    ),
+)

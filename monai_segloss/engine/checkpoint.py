@@ -1,0 +1,107 @@
+"""Checkpoints from which a training goes on after it was killed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Events
+from torch import nn
+
+
+class ResumableCheckpoint:
+    """Handler: the whole state after every epoch, the best weights after every better validation.
+
+    ``last.pt`` holds every object, the epoch and the best metric so far, so that a resumed run goes on counting and
+    does not replace better weights by worse ones; ``model.pt`` holds ``{"model": weights}``, which MONAI's
+    ``CheckpointLoader`` reads. Both are written to another name and then renamed: a killed run leaves the previous
+    file. Only rank 0 writes. Attach it behind the handlers that validate and that step the schedule.
+
+    Args:
+        save_dir: folder for both files, made if missing.
+        objects: what to save, by name, each with a ``state_dict``; ``"model"`` is the network.
+        validator: the evaluator whose key metric decides; None keeps the last weights as ``model.pt``.
+        resume: continue from ``last.pt`` if it is there.
+
+    Raises:
+        ValueError: ``objects`` has no ``"model"``, or ``resume`` is no bool; when the run starts: the checkpoint has
+            another loss or more epochs than the trainer.
+    """
+
+    def __init__(
+        self, save_dir: str | Path, objects: Mapping[str, Any], validator: Any = None, resume: bool = False
+    ) -> None:
+        if "model" not in objects:
+            raise ValueError(f"objects must have the key 'model', the network; got {sorted(objects)}.")
+        if not isinstance(resume, bool):  # the string "false" of a command line would count as true
+            raise ValueError(f"resume must be True or False, got {resume!r}.")
+        self.save_dir = Path(save_dir)
+        self.objects = {name: _unwrapped(value) for name, value in objects.items()}
+        self.validator = validator
+        self.resume = resume
+
+    def attach(self, engine: Any) -> None:
+        """Register with the trainer ``engine``."""
+        if self.resume:
+            engine.add_event_handler(Events.STARTED, self._load)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._save)
+
+    def _save(self, engine: Any) -> None:
+        if engine.state.rank > 0:
+            return
+        best = self._best()
+        if best["best_metric_epoch"] in (-1, engine.state.epoch):
+            _write({"model": self.objects["model"].state_dict()}, self.save_dir / "model.pt")
+        states = {name: value.state_dict() for name, value in self.objects.items()}
+        about = {"epoch": engine.state.epoch, "loss": _describe(engine.loss_function), **best}
+        _write({**states, "about": about}, self.save_dir / "last.pt")
+
+    def _best(self) -> dict[str, Any]:
+        if self.validator is None:
+            return {"best_metric": -1.0, "best_metric_epoch": -1}
+        state = self.validator.state
+        return {"best_metric": float(state.best_metric), "best_metric_epoch": int(state.best_metric_epoch)}
+
+    def _load(self, engine: Any) -> None:
+        path = self.save_dir / "last.pt"
+        if not path.exists():
+            engine.logger.info(f"No {path} to resume from: training starts at the first epoch.")
+            return
+        saved = torch.load(path, map_location=engine.state.device, weights_only=True)
+        about = saved["about"]
+        self._check(engine, about, path)
+        for name, value in self.objects.items():
+            value.load_state_dict(saved[name])
+        engine.state.epoch = about["epoch"]
+        engine.state.iteration = about["epoch"] * (engine.state.epoch_length or 0)
+        if self.validator is not None:
+            self.validator.state.best_metric = about["best_metric"]
+            self.validator.state.best_metric_epoch = about["best_metric_epoch"]
+        engine.logger.info(f"Resumed from {path} after epoch {about['epoch']}.")
+
+    def _check(self, engine: Any, about: Mapping[str, Any], path: Path) -> None:
+        loss = _describe(engine.loss_function)
+        if about["loss"] != loss:
+            raise ValueError(f"{path} was trained with the loss {about['loss']}, not {loss}: use another save_dir.")
+        if about["epoch"] > engine.state.max_epochs:
+            raise ValueError(f"{path} has {about['epoch']} epochs, more than max_epochs={engine.state.max_epochs}.")
+
+
+def _describe(loss: Any) -> str:
+    """What a checkpoint remembers of its loss; no memory addresses."""
+    return repr(loss) if isinstance(loss, nn.Module) else getattr(loss, "__qualname__", type(loss).__qualname__)
+
+
+def _unwrapped(value: Any) -> Any:
+    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    return value.module if isinstance(value, wrappers) else value
+
+
+def _write(content: Mapping[str, Any], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.part")
+    torch.save(content, partial)
+    os.replace(partial, path)

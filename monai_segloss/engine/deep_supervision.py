@@ -1,0 +1,106 @@
+"""One loss over the outputs of a deeply supervised network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from torch import Tensor, nn
+
+
+class DeepSupervision(nn.Module):
+    """Weighted sum of one loss over the outputs of a deeply supervised network, finest first.
+
+    ``sum_l weights[l] * loss(outputs[l], target at the size of outputs[l])``. The target, a tensor or a mapping with
+    ``"label"``, is sampled at the nearest voxel, its affine following. A map that the loss declares in ``needs`` is
+    handed on at the target's own size only; at other sizes the loss computes it from the smaller label.
+
+    Args:
+        loss: called as ``loss(output, target)``.
+        weights: one weight per output; None means MONAI's 1, 1/2, 1/4, 1/8, 1/16, 1/16 ... An output of weight 0 costs
+            nothing.
+
+    Shape:
+        outputs (B, C, *S_l) each, in a list or tuple, or one tensor; target (B, 1 or C, *S) or (B, *S).
+
+    Raises:
+        ValueError: the number of outputs is not the number of weights.
+
+    Example:
+        >>> outputs = [torch.randn(1, 2, 8, 8), torch.randn(1, 2, 4, 4)]
+        >>> float(DeepSupervision(lambda output, label: output.sum() * 0 + 1)(outputs, torch.zeros(1, 1, 8, 8)))
+        1.5
+    """
+
+    def __init__(self, loss: nn.Module | Callable[..., Tensor], weights: Sequence[float] | None = None) -> None:
+        super().__init__()
+        self.loss = loss
+        self.weights = None if weights is None else tuple(weights)
+        self.last: dict[str, Tensor] = {}
+
+    @property
+    def needs(self) -> tuple[Any, ...]:
+        """The maps of the wrapped loss."""
+        return tuple(getattr(self.loss, "needs", ()))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Hand the epoch on to the wrapped loss, if it takes one."""
+        set_epoch = getattr(self.loss, "set_epoch", None)
+        if set_epoch is not None:
+            set_epoch(epoch)
+
+    def forward(self, input: Tensor | Sequence[Tensor], target: Tensor | Mapping[str, Tensor]) -> Tensor:
+        """The weighted sum; ``last`` then holds the weighted sum of each term of the loss."""
+        outputs = [input] if isinstance(input, Tensor) else list(input)
+        total = outputs[0].new_zeros((), dtype=torch.float32)
+        self.last = {}
+        for output, weight in zip(outputs, self._weights(len(outputs)), strict=True):
+            if weight == 0:
+                continue
+            total = total + weight * self.loss(output, self._at(target, output.shape[2:]))
+            for term, value in getattr(self.loss, "last", {}).items():
+                self.last[term] = self.last.get(term, 0) + weight * value
+        return total
+
+    def _weights(self, outputs: int) -> tuple[float, ...]:
+        if self.weights is None:
+            return tuple(max(0.5**level, 0.0625) for level in range(outputs))
+        if len(self.weights) != outputs:
+            raise ValueError(f"weights has {len(self.weights)} entries, but the network gave {outputs} outputs.")
+        return self.weights
+
+    def _at(self, target: Tensor | Mapping[str, Tensor], size: torch.Size) -> Tensor | dict[str, Tensor]:
+        if isinstance(target, Tensor):
+            return _nearest(target, size)
+        declared = {spec.key for spec in self.needs}
+        return {
+            key: _nearest(value, size)
+            for key, value in target.items()
+            if key not in declared or value.shape[-len(size) :] == size
+        }
+
+
+def _nearest(target: Tensor, size: torch.Size) -> Tensor:
+    """``target`` sampled at the voxel centers of a grid of ``size``, any dtype (``interpolate`` has no integers)."""
+    before = target.shape[-len(size) :]
+    if before == size:
+        return target
+    sampled = target
+    for axis, (old, new) in enumerate(zip(before, size, strict=True), start=target.ndim - len(size)):
+        index = ((torch.arange(new, device=target.device) + 0.5) * (old / new)).long().clamp_(max=old - 1)
+        sampled = sampled.index_select(axis, index)
+    if isinstance(sampled, MetaTensor):
+        factors = torch.tensor([old / new for old, new in zip(before, size, strict=True)])
+        sampled.affine = _scaled(sampled.affine, factors)
+    return sampled
+
+
+def _scaled(affine: Tensor, factors: Tensor) -> Tensor:
+    """Affine of a grid whose voxels are ``factors`` larger and whose corner stays where it is."""
+    scaled, axes = affine.clone(), len(factors)
+    scaled[..., :axes] = affine[..., :axes] * factors.to(affine)
+    shift = affine[..., :axes] @ ((factors.to(affine) - 1) / 2)
+    scaled[..., -1] = affine[..., -1] + shift
+    return scaled

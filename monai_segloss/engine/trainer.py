@@ -1,0 +1,103 @@
+"""MONAI's supervised trainer, serving maps, epoch and log of its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.engines import SupervisedTrainer, default_prepare_batch
+from monai.engines.utils import IterationEvents
+from monai.utils import CommonKeys
+from torch import Tensor
+
+
+class SegLossTrainer(SupervisedTrainer):
+    """``SupervisedTrainer`` that also serves the maps, the epoch and the log of its loss.
+
+    A batch key that a map in ``loss_function.needs`` names reaches the loss beside the label, as
+    ``{"label": label, key: map}``; a map that the batch lacks is left to the loss, which computes it. Handlers,
+    metrics and postprocessing see the plain label. Every epoch begins with ``loss_function.set_epoch(epoch)``, counted
+    from 0, and ends with the mean of each entry of ``loss_function.last`` in ``state.metrics`` as ``loss_<term>``,
+    where every MONAI logger finds it. Losses without these attributes, MONAI's own included, train as they always did.
+
+    Args:
+        *args, **kwargs: as for ``monai.engines.SupervisedTrainer``.
+        prepare_batch: as there; its label may be a tensor, not a mapping.
+        train_handlers: as there.
+        target_keys: further batch keys for the loss, e.g. ``("mask", "weight_map")``.
+
+    Raises:
+        KeyError: a key of ``target_keys`` is not in the batch.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        prepare_batch: Callable[..., Any] = default_prepare_batch,
+        train_handlers: Sequence[Any] | None = None,
+        target_keys: Sequence[str] = (),
+        **kwargs: Any,
+    ) -> None:
+        self._prepare_plain = prepare_batch
+        self.target_keys = tuple(target_keys)
+        super().__init__(
+            *args,
+            prepare_batch=self._prepare_with_maps,
+            # first in the list: the handlers behind it find the plain label and the finished metrics
+            train_handlers=[_LossEvents(), *(train_handlers or ())],
+            **kwargs,
+        )
+
+    def _prepare_with_maps(
+        self, batchdata: Any, device: torch.device | None = None, non_blocking: bool = False, **kwargs: Any
+    ) -> Any:
+        prepared = self._prepare_plain(batchdata, device, non_blocking, **kwargs)
+        maps = {
+            key: batchdata[key].to(device=device, non_blocking=non_blocking, **kwargs) for key in self._keys(batchdata)
+        }
+        if not maps:
+            return prepared
+        image, label, *rest = prepared
+        return (image, {CommonKeys.LABEL: label, **maps}, *rest)
+
+    def _keys(self, batchdata: Any) -> list[str]:
+        for key in self.target_keys:
+            if key not in batchdata:
+                raise KeyError(f"target_keys names {key!r}, which is not in the batch; it has {sorted(batchdata)}.")
+        needed = (spec.key for spec in getattr(self.loss_function, "needs", ()))
+        return [*self.target_keys, *(key for key in needed if isinstance(batchdata, Mapping) and key in batchdata)]
+
+
+class _LossEvents:
+    """Plain label after the loss, epoch before it, means of the terms after each epoch."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.count = 0
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_STARTED, self.start)
+        engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self.collect)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.report)
+
+    def start(self, engine: Any) -> None:
+        for term in self.sums:  # a term whose weight is 0 from now on must not keep its last value
+            engine.state.metrics.pop(f"loss_{term}", None)
+        self.sums, self.count = {}, 0
+        set_epoch = getattr(engine.loss_function, "set_epoch", None)
+        if set_epoch is not None:
+            set_epoch(engine.state.epoch - 1)
+
+    def collect(self, engine: Any) -> None:
+        target = engine.state.output[CommonKeys.LABEL]
+        if isinstance(target, Mapping):
+            engine.state.output[CommonKeys.LABEL] = target[CommonKeys.LABEL]
+        self.count += 1
+        for term, value in getattr(engine.loss_function, "last", {}).items():
+            self.sums[term] = self.sums.get(term, 0) + torch.as_tensor(value).detach()
+
+    def report(self, engine: Any) -> None:
+        for term, value in self.sums.items():
+            engine.state.metrics[f"loss_{term}"] = float(value) / self.count

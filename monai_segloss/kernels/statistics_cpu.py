@@ -1,0 +1,95 @@
+"""`soft_statistics` on the CPU: chunks of voxels that stay in cache, nothing kept for the backward pass but the inputs.
+
+Labels with softmax, the common case, take a hand-written path: per voxel only the true class needs more than the row
+sums.  Everything else runs the plain
+formula chunk by chunk.  The backward pass computes each chunk again and writes its gradient once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from monai_segloss.core.counts import Activation, Stat, is_labels, plain_statistics
+from monai_segloss.kernels.labels_cpu import SPARSE, Chunk, Slopes, label_gradient, label_sums
+
+CHUNK_ELEMENTS = 1 << 20
+"""Logits per chunk: large enough that the cost of calling an operation vanishes, small enough for the shared cache."""
+CHUNK_VOXELS = (1 << 12, 1 << 17)
+"""Fewest and most voxels per chunk."""
+
+
+def chunked_statistics(
+    logits: Tensor, target: Tensor, which: tuple[Stat, ...], activation: Activation, weight: Tensor | None = None
+) -> Tensor:
+    """`soft_statistics` in chunks (same arguments, same result)."""
+    batch, classes = logits.shape[:2]
+    flat = logits.reshape(batch, classes, -1)
+    labels = is_labels(logits, target)
+    target = target.reshape(batch, -1) if labels else target.reshape(flat.shape)
+    weight = None if weight is None else weight.reshape(batch, -1)
+    sparse = labels and activation == "softmax" and all(stat.name in SPARSE for stat in which)
+    return _Chunked.apply(flat, target, weight, which, activation, sparse)
+
+
+def _chunks(classes: int, voxels: int) -> Iterator[slice]:
+    fewest, most = CHUNK_VOXELS
+    size = min(most, max(fewest, CHUNK_ELEMENTS // classes))
+    return (slice(start, start + size) for start in range(0, voxels, size))
+
+
+class _Chunked(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        which: tuple[Stat, ...],
+        activation: Activation,
+        sparse: bool,
+    ) -> Tensor:
+        ctx.save_for_backward(logits, target, weight)
+        ctx.which, ctx.activation, ctx.sparse = which, activation, sparse
+        batch, classes, voxels = logits.shape
+        sums = []
+        for b in range(batch):
+            parts: list[Tensor] = []
+            for part in _chunks(classes, voxels):
+                if sparse:
+                    parts += label_sums(Chunk.cut(logits, target, weight, b, part), which)
+                else:
+                    parts += plain_statistics(*_cut(logits, target, weight, b, part, which, activation))[0].unbind(1)
+            sums.append(torch.stack([x.double() for x in parts]).view(-1, len(which), classes).sum(0).T)
+        return torch.stack(sums).to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        logits, target, weight = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a second derivative is wanted: differentiate the definition
+            sums = plain_statistics(logits, target, ctx.which, ctx.activation, weight)
+            return (*torch.autograd.grad(sums, logits, grad, create_graph=True), None, None, None, None, None)
+        batch, classes, voxels = logits.shape
+        out = torch.empty_like(logits)
+        for b in range(batch):
+            slopes = Slopes.of(ctx.which, grad[b].double() if logits.dtype == torch.float64 else grad[b].float())
+            for part in _chunks(classes, voxels):
+                if ctx.sparse:
+                    label_gradient(out[b, :, part], Chunk.cut(logits, target, weight, b, part), slopes)
+                    continue
+                z, *rest = _cut(logits.detach(), target, weight, b, part, ctx.which, ctx.activation)
+                with torch.enable_grad():
+                    z = z.requires_grad_()
+                    sums = plain_statistics(z, *rest)
+                out[b, :, part] = torch.autograd.grad(sums, z, grad[b : b + 1])[0][0]
+        return out, None, None, None, None, None
+
+
+def _cut(
+    logits: Tensor, target: Tensor, weight: Tensor | None, b: int, part: slice, which: tuple[Stat, ...], act: Activation
+) -> tuple[Any, ...]:
+    one = slice(b, b + 1)
+    return logits[one, :, part], target[one, ..., part], which, act, None if weight is None else weight[one, part]

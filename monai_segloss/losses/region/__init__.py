@@ -1,0 +1,1 @@
+"""Losses of overlap: functions of sums over a class."""

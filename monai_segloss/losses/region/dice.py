@@ -1,0 +1,108 @@
+"""Soft Dice loss.  Drozdzal et al., DLMIA 2016 (un-squared); Milletari et al., 3DV 2016 (squared)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Unpack
+
+from torch import Tensor
+
+from monai_segloss.core.batch import AREA, AREA_L1, Scored, SegBatch
+from monai_segloss.core.counts import Stat
+from monai_segloss.core.module import ScoringArgs, SegLoss
+from monai_segloss.core.reduce import Scores
+from monai_segloss.core.registry import register
+
+POSITIONAL = (
+    "include_background to_onehot_y sigmoid softmax other_act squared_pred jaccard reduction smooth_nr smooth_dr batch "
+    "weight"
+)
+
+
+def dice(tp: Tensor, error: Tensor, smooth_nr: float = 1e-5, smooth_dr: float = 1e-5) -> Tensor:
+    """1 - (2 TP + nr) / (2 TP + error + dr), written as its complement so that small losses keep their digits.
+
+    ``error`` is FP + FN for Dice, sum (p - g)^2 for the squared form, 2 (FP + FN) for Jaccard.  Shape as given, (B, C).
+    """
+    return (error + (smooth_dr - smooth_nr)) / (2 * tp + error + smooth_dr)
+
+
+@dataclass(frozen=True)
+class DiceForm:
+    """Which Dice: what `DiceLoss` and the compounds with a Dice term share."""
+
+    squared_pred: bool
+    jaccard: bool
+    smooth_nr: float
+    smooth_dr: float
+    soft_label: bool = False
+
+    @property
+    def statistics(self) -> tuple[Stat, ...]:
+        """The true positives first, then what adds up to the error."""
+        if self.squared_pred:
+            return (Stat("tp"), Stat("se"))
+        return AREA_L1 if self.soft_label else AREA
+
+    def scores(self, view: Scored, weight: Tensor | None) -> Scores:
+        """Dice loss per (sample, class), (B | 1, C), with the samples that count."""
+        tp, *errors = view.sums(*self.statistics)
+        error = errors[0] if len(errors) == 1 else errors[0] + errors[1]
+        error = 2 * error if self.jaccard else error
+        return Scores.table(dice(tp, error, self.smooth_nr, self.smooth_dr), view.present, weight)
+
+
+@register(
+    "dice",
+    positional=POSITIONAL + " soft_label ignore_index",
+    family="region",
+    summary="One minus the soft Dice coefficient of each class.",
+    when="The usual region loss. Alone it trains slowly and is unstable for small structures; add cross-entropy.",
+    formula=r"1 - \frac{2\,TP + s_n}{2\,TP + FP + FN + s_d}",
+    paper="Drozdzal et al., The importance of skip connections in biomedical image segmentation, DLMIA 2016; "
+    "Milletari et al., V-Net, 3DV 2016 (squared_pred); Kodym et al., GCPR 2018 (batch)",
+    doi="arXiv:1608.04117; arXiv:1606.04797; arXiv:1812.02427",
+    aliases=("soft_dice",),
+    tags=("overlap", "imbalance"),
+)
+class DiceLoss(SegLoss):
+    """Soft Dice loss, 1 - (2 TP + nr) / (P + G + dr), mean over samples and classes.
+
+    With ``squared_pred`` the V-Net form 1 - (2 TP + nr) / (sum p^2 + sum g^2 + dr); with ``batch=True`` the sums run over
+    the batch, which cures classes that are absent from a sample; ``jaccard`` gives the Jaccard (IoU) loss.
+
+    Args:
+        squared_pred: square prediction and target in the denominator.
+        jaccard: Jaccard index instead of Dice, smoothed as in MONAI (half of the effect of the Dice smoothing).
+        soft_label: TP = (|p| + |g| - |p - g|) / 2, whose minimum lies at p = g also for soft labels.
+        common: see `SegLoss`.
+
+    Example:
+        >>> import torch
+        >>> from monai_segloss import DiceLoss
+        >>> logits, label = torch.zeros(1, 2, 4), torch.tensor([[[0, 0, 1, 1]]])
+        >>> round(DiceLoss(softmax=True, to_onehot_y=True)(logits, label).item(), 4)
+        0.5
+
+    Reference:
+        M. Drozdzal et al., DLMIA 2016, arXiv:1608.04117; F. Milletari et al., 3DV 2016, arXiv:1606.04797;
+        O. Kodym et al., GCPR 2018, arXiv:1812.02427 (batch Dice).
+    """
+
+    def __init__(
+        self,
+        *,
+        squared_pred: bool = False,
+        jaccard: bool = False,
+        soft_label: bool = False,
+        **common: Unpack[ScoringArgs],
+    ) -> None:
+        super().__init__(**common)
+        self.dice = DiceForm(squared_pred, jaccard, self.smooth_nr, self.smooth_dr, soft_label)
+
+    def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
+        return self.dice.statistics
+
+    def loss(self, batch: SegBatch) -> Scores:
+        view = batch.scored(self.include_background, self.batch)
+        return self.dice.scores(view, self.weights(view.classes))

@@ -1,0 +1,75 @@
+"""Tversky loss: false positives and false negatives weigh differently.  Salehi et al., MLMI 2017."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+from torch import Tensor
+
+from monai_segloss.core.batch import AREA, AREA_L1, SegBatch
+from monai_segloss.core.check import non_negative
+from monai_segloss.core.counts import Counts, Stat
+from monai_segloss.core.module import ScoringArgs, SegLoss
+from monai_segloss.core.reduce import Scores
+from monai_segloss.core.registry import NnUNetPolicy, register
+
+
+def tversky(n: Counts, alpha: float, beta: float, smooth_nr: float = 1e-5, smooth_dr: float = 1e-5) -> Tensor:
+    """1 - (TP + nr) / (TP + alpha FP + beta FN + dr) as its complement, (B | 1, C)."""
+    error = alpha * n.fp + beta * n.fn
+    return (error + (smooth_dr - smooth_nr)) / (n.tp + error + smooth_dr)
+
+
+@register(
+    "tversky",
+    positional="include_background to_onehot_y sigmoid softmax other_act alpha beta reduction smooth_nr smooth_dr batch "
+    "soft_label ignore_index",
+    family="region",
+    summary="Dice with separate weights of false positives (alpha) and false negatives (beta).",
+    when="Small lesions whose recall matters: beta above alpha buys recall with precision. Report both.",
+    formula=r"1 - \frac{TP + s_n}{TP + \alpha FP + \beta FN + s_d}",
+    paper="Salehi et al., Tversky loss function for image segmentation using 3D fully convolutional deep networks, "
+    "MLMI 2017",
+    doi="arXiv:1706.05721",
+    tags=("overlap", "imbalance", "recall"),
+    example={"alpha": 0.3, "beta": 0.7},
+    nnunet=NnUNetPolicy(arguments={"alpha": 0.3, "beta": 0.7}),
+)
+class TverskyLoss(SegLoss):
+    """Tversky loss, 1 - (TP + nr) / (TP + alpha FP + beta FN + dr), mean over samples and classes.
+
+    The defaults .5/.5 are MONAI's and make it the Dice loss; the paper's best setting is ``alpha=0.3, beta=0.7``, which
+    the nnU-Net trainer uses.  With two classes and the background included the two channels mirror each other and
+    dilute the asymmetry: use ``include_background=False`` to control recall.
+
+    Args:
+        alpha: weight of false positives.
+        beta: weight of false negatives.
+        soft_label: L1 form of the counts, for soft labels.
+        common: see `SegLoss`.
+
+    Example:
+        >>> import torch
+        >>> from monai_segloss import TverskyLoss
+        >>> loss = TverskyLoss(softmax=True, to_onehot_y=True, alpha=0.3, beta=0.7, include_background=False)
+        >>> round(loss(torch.zeros(1, 2, 4), torch.tensor([[[0, 0, 0, 1]]])).item(), 4)
+        0.6154
+
+    Reference:
+        S. Salehi, D. Erdogmus, A. Gholipour, MLMI 2017, arXiv:1706.05721.
+    """
+
+    def __init__(
+        self, *, alpha: float = 0.5, beta: float = 0.5, soft_label: bool = False, **common: Unpack[ScoringArgs]
+    ) -> None:
+        super().__init__(**common)
+        self.alpha, self.beta = non_negative(alpha=alpha, beta=beta)
+        self.soft_label = soft_label
+
+    def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
+        return AREA_L1 if self.soft_label else AREA
+
+    def loss(self, batch: SegBatch) -> Scores:
+        view = batch.scored(self.include_background, self.batch)
+        table = tversky(view.counts(self.soft_label), self.alpha, self.beta, self.smooth_nr, self.smooth_dr)
+        return Scores.table(table, view.present, self.weights(view.classes))

@@ -1,0 +1,1 @@
+"""Losses that average over voxels."""

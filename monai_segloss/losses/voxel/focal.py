@@ -1,0 +1,157 @@
+"""Focal loss, over classes (softmax) or per region (sigmoid).  Lin et al., ICCV 2017."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from monai_segloss.core.batch import SegBatch
+from monai_segloss.core.check import non_negative
+from monai_segloss.core.counts import FORMULAS, Stat, Voxels
+from monai_segloss.core.module import ReadingArgs, SegLoss, Weight
+from monai_segloss.core.reduce import Scores
+from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.losses.voxel.cross_entropy import is_multilabel
+
+Alpha = float | Sequence[float] | Tensor
+
+
+def focal_statistics(batch: SegBatch, gamma: float) -> tuple[Stat, ...]:
+    """The sums of the positive and, for regions, of the negative part."""
+    return (Stat("focal", gamma), Stat("focal_neg", gamma)) if is_multilabel(batch) else (Stat("focal", gamma),)
+
+
+def focal(
+    batch: SegBatch, gamma: float, alpha: Tensor | None, weight: Tensor | None, include_background: bool = True
+) -> Scores:
+    """Focal loss of a batch from its statistics, (B, C)."""
+    view = batch.scored(include_background)
+    sums = view.sums(*focal_statistics(batch, gamma))
+    positive, negative = focal_factors(view.classes, view.first, alpha, weight, is_multilabel(batch), sums[0])
+    total = positive * sums[0]
+    if len(sums) == 2:
+        return Scores(total + negative * sums[1], view.present)
+    return Scores(total, view.present / view.classes)
+
+
+def focal_map(
+    batch: SegBatch, gamma: float, alpha: Tensor | None, weight: Tensor | None, include_background: bool = True
+) -> Tensor:
+    """Focal loss of each voxel: (B, 1, *S) with one class per voxel, (B, C, *S) for regions; 0 where ignored."""
+    view = batch.scored(include_background)
+    voxels = Voxels(batch.clean, batch.one_hot.to(batch.clean.dtype), batch.activation)
+    multilabel = is_multilabel(batch)
+    shape = (-1, *(1,) * (batch.ndim - 2))
+    factors = focal_factors(view.classes, view.first, alpha, weight, multilabel, batch.clean)
+    positive, negative = (f.expand(view.classes).reshape(shape) for f in factors)
+    value = positive * FORMULAS["focal"](voxels, gamma)[:, view.first :]
+    if multilabel:
+        value = value + negative * FORMULAS["focal_neg"](voxels, gamma)[:, view.first :]
+    else:
+        value = value.sum(1, keepdim=True)
+    return value if batch.mask is None else value * batch.mask[:, None]
+
+
+def focal_factors(
+    classes: int, first: int, alpha: Tensor | None, weight: Tensor | None, multilabel: bool, like: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Factors of the positive and the negative part per scored class."""
+    one = like.new_ones(())
+    w = one if weight is None else weight.to(like)
+    if alpha is None:
+        return w, w
+    a = alpha.to(like)
+    if a.ndim and a.shape[0] != classes:
+        raise ValueError(
+            f"alpha has {a.shape[0]} values for {classes} scored classes; give one per class, or one number."
+        )
+    if multilabel:
+        return w * a, w * (1 - a)
+    if a.ndim == 0:  # one number: the background weighs 1 - alpha
+        a = a.expand(classes) if first else torch.cat(((1 - a)[None], a.expand(classes - 1)))
+    return w * a, one
+
+
+def focal_alpha(alpha: Alpha | None) -> Tensor | None:
+    """``alpha`` as a tensor, checked."""
+    if alpha is None:
+        return None
+    x = torch.as_tensor(alpha, dtype=torch.float32)
+    if x.ndim > 1 or not bool(((x >= 0) & (x <= 1)).all()):
+        raise ValueError(f"alpha must lie in [0, 1], one number or one per class, got {alpha!r}.")
+    return x
+
+
+@register(
+    "focal",
+    positional="include_background to_onehot_y gamma alpha weight reduction use_softmax ignore_index",
+    family="voxel",
+    summary="Cross-entropy in which easy voxels count less, by (1 - p)^gamma.",
+    when="Many easy background voxels. Probabilities come out less confident; usually combined with Dice.",
+    formula=r"-\alpha_{y}\,(1 - p_{y})^{\gamma} \log p_{y}",
+    paper="Lin et al., Focal loss for dense object detection, ICCV 2017",
+    doi="arXiv:1708.02002",
+    tags=("likelihood", "imbalance"),
+    nnunet=NnUNetPolicy(include_background=True, batch=None),
+    waive={"probabilities_need_no_activation": "without an activation it takes the sigmoid, as MONAI's class does"},
+)
+class FocalLoss(SegLoss):
+    """Focal loss; sigmoid unless ``softmax=True`` (or ``use_softmax=True``), as MONAI's class of this name.
+
+    Softmax: the mean over voxels of -alpha_y (1 - p_y)^gamma log p_y; gamma 0 is exactly the cross-entropy (MONAI divides
+    by the number of classes too).  Sigmoid: the mean over channels and voxels of
+    -alpha g (1 - p)^gamma log p - (1 - alpha)(1 - g) p^gamma log(1 - p).  The background drops after the softmax, never
+    before.  ``reduction="none"``: (B, 1, *S) with softmax, (B, C, *S) with sigmoid.
+
+    Args:
+        gamma: exponent, at least 0.
+        alpha: one number: sigmoid, the weight of the positive part, 1 - alpha that of the negative; softmax, the weight of
+            every foreground class, 1 - alpha that of the background.  A sequence: one per scored class.
+        include_background: whether channel 0 is scored.
+        weight: a factor per scored class, or one for all.
+        use_softmax: MONAI's name of ``softmax``.
+        reading: see `SegLoss`.
+
+    Example:
+        >>> import torch
+        >>> from monai_segloss import FocalLoss
+        >>> loss = FocalLoss(softmax=True, to_onehot_y=True)
+        >>> round(loss(torch.zeros(1, 2, 8), torch.zeros(1, 1, 8, dtype=torch.long)).item(), 4)
+        0.1733
+
+    Reference:
+        T.-Y. Lin et al., ICCV 2017, arXiv:1708.02002.
+    """
+
+    scoring = ("include_background", "weight")
+
+    def __init__(
+        self,
+        *,
+        include_background: bool = True,
+        gamma: float = 2.0,
+        alpha: Alpha | None = None,
+        weight: Weight | None = None,
+        use_softmax: bool = False,
+        **reading: Unpack[ReadingArgs],
+    ) -> None:
+        reading["softmax"] = use_softmax or reading.get("softmax", False)
+        if not reading["softmax"] and reading.get("other_act") is None:
+            reading["sigmoid"] = True
+        super().__init__(include_background=include_background, weight=weight, **reading)
+        (self.gamma,) = non_negative(gamma=gamma)
+        self.register_buffer("alpha", focal_alpha(alpha))
+        self.alpha: Tensor | None
+
+    def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
+        return () if self.reduction == "none" else focal_statistics(batch, self.gamma)
+
+    def loss(self, batch: SegBatch) -> Scores:
+        classes = batch.scored(self.include_background).classes
+        arguments = (batch, self.gamma, self.alpha, self.weights(classes), self.include_background)
+        if self.reduction == "none":
+            return Scores(focal_map(*arguments), batch.voxels)
+        return focal(*arguments)

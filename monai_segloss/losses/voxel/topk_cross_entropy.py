@@ -1,0 +1,93 @@
+"""Cross-entropy of the k percent hardest voxels.  Wu et al., 2016; nnU-Net."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from monai_segloss.core.batch import SegBatch
+from monai_segloss.core.module import ReadingArgs, SegLoss, Weight
+from monai_segloss.core.reduce import Scores
+from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.losses.voxel.cross_entropy import cross_entropy_map, is_multilabel, smoothing
+
+
+def topk_cross_entropy(batch: SegBatch, k: float, weight: Tensor | None = None, label_smoothing: float = 0.0) -> Scores:
+    """Sum of the k percent largest cross-entropies among the valid voxels of the batch, and how many they are."""
+    values = cross_entropy_map(batch, weight, label_smoothing)
+    if batch.mask is None:
+        kept = max(1, int(values.numel() * k / 100))
+        return Scores(values.flatten().topk(kept, sorted=False).values.sum(), values.new_tensor(float(kept)))
+    # a number of voxels that depends on the mask, without waiting for the device: rank all, keep the first
+    channels = values.shape[1] if is_multilabel(batch) else 1
+    kept_of_mask = (batch.mask.sum(dtype=torch.float64) * channels * k / 100).floor().clamp_min(1)
+    ranked = torch.where(batch.mask[:, None], values, values.new_full((), -1)).flatten().sort(descending=True).values
+    chosen = (torch.arange(ranked.numel(), device=ranked.device) < kept_of_mask) & ~(ranked < 0)
+    return Scores(torch.where(chosen, ranked, ranked.new_zeros(())).sum(), kept_of_mask.to(values.dtype))
+
+
+def percentage(k: float) -> float:
+    """``k``, checked."""
+    if not 0 < k <= 100:
+        raise ValueError(f"k is a percentage of the voxels and must lie in (0, 100], got {k!r}.")
+    return float(k)
+
+
+@register(
+    "topk_cross_entropy",
+    family="voxel",
+    summary="Mean cross-entropy of the k percent hardest voxels.",
+    when="Few hard voxels among many easy ones; with Dice (dice_topk) among the most robust in comparisons. Noisy labels "
+    "are the hardest voxels: avoid it there.",
+    formula=r"\frac{1}{m}\sum_{i \in \mathrm{top}_m} -\log p_{i,y_i},\quad m = \max(1, \lfloor k N / 100 \rfloor)",
+    paper="Wu, Shen & van den Hengel, Bridging category-level and instance-level semantic image segmentation, 2016; "
+    "Isensee et al., nnU-Net, Nat. Methods 2021",
+    doi="arXiv:1605.06885",
+    aliases=("topk", "topk_ce"),
+    tags=("likelihood", "imbalance"),
+    nnunet=NnUNetPolicy(include_background=None, batch=None),
+    waive={"shards_equal_the_batch": "under DDP each process takes the k percent of its own voxels, as in nnU-Net"},
+)
+class TopKCrossEntropyLoss(SegLoss):
+    """Mean of the k percent largest voxel cross-entropies of the batch, at least one voxel.
+
+    The percentage is of the valid voxels; nnU-Net counts the ignored ones, which enter there as zeros.  Class weights are
+    not renormalized.  With sigmoid the k percent are taken of all channels' voxels.
+
+    Args:
+        k: percentage in (0, 100]; 100 is the cross-entropy.
+        weight: a factor per class, or one for all.
+        label_smoothing: as in `CrossEntropyLoss`.
+        reading: see `SegLoss`; one number for the batch, so ``reduction="none"`` is refused.
+
+    Example:
+        >>> import torch
+        >>> from monai_segloss import TopKCrossEntropyLoss
+        >>> loss = TopKCrossEntropyLoss(k=50, softmax=True, to_onehot_y=True)
+        >>> logits = torch.tensor([[[9.0, 9.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]])
+        >>> round(loss(logits, torch.zeros(1, 1, 4, dtype=torch.long)).item(), 4)
+        0.6931
+
+    Reference:
+        Z. Wu, C. Shen, A. van den Hengel, 2016, arXiv:1605.06885 (a threshold in place of the percentage);
+        F. Isensee et al., Nature Methods 2021.
+    """
+
+    scoring = ("weight",)
+    scalar = True
+
+    def __init__(
+        self,
+        *,
+        k: float = 10.0,
+        weight: Weight | None = None,
+        label_smoothing: float = 0.0,
+        **reading: Unpack[ReadingArgs],
+    ) -> None:
+        super().__init__(weight=weight, **reading)
+        self.k, self.label_smoothing = percentage(k), smoothing(label_smoothing, self.reader.sigmoid)
+
+    def loss(self, batch: SegBatch) -> Scores:
+        return topk_cross_entropy(batch, self.k, self.weights(batch.classes), self.label_smoothing)

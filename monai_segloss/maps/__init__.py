@@ -1,0 +1,1 @@
+"""Labels to arrays without gradient: distance, border weight, contour, skeleton, components."""
