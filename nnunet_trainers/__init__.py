@@ -1,0 +1,27 @@
+"""nnU-Net v2 trainers, one for every loss of `monai_segloss`.
+
+This module is imported at interpreter start where ``segloss nnunet enable`` was used: standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+
+# The module `typing` would take longer to import than everything else here.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+VARIABLE = "nnUNet_extTrainer"
+
+
+def discovery_dir() -> str:
+    """The folder in which nnU-Net finds the trainers; the value for the variable ``nnUNet_extTrainer``."""
+    return os.path.join(os.path.dirname(os.path.abspath(__file__)), "discovery")
+
+
+def extend_environment(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Append the discovery folder to ``nnUNet_extTrainer``, behind the user's own folders, at most once."""
+    folders = [folder for folder in environ.get(VARIABLE, "").split(os.pathsep) if folder]
+    if discovery_dir() not in folders:
+        environ[VARIABLE] = os.pathsep.join([*folders, discovery_dir()])

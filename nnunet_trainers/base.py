@@ -1,0 +1,254 @@
+"""The one generic trainer: nnU-Net's own with another loss, recorded settings, seeds and safe checkpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from pydantic import ValidationError
+from torch import nn
+
+from monai_segloss.config import LossConfig
+from monai_segloss.core.registry import find
+from nnunet_trainers import building, recording, seeding
+from nnunet_trainers.deep_supervision import NnUNetLoss
+from nnunet_trainers.naming import TrainerName, numeric_parameters
+
+GPU = torch.device("cuda")
+INITIALIZATION, EPOCHS, WORKERS = range(3)
+
+
+class SegLossTrainer(nnUNetTrainer):
+    """nnU-Net's trainer with the loss ``key`` of the registry; everything else is nnU-Net's.
+
+    A subclass is a declaration: a docstring and the key. Settings that are numbers come with the name of the class as
+    ``settings`` (see `nnunet_trainers.naming`), others from the plans (see ``nnUNetTrainerSegLoss``).
+
+    Raises (in ``initialize``):
+        NotImplementedError: the loss cannot do what the data set or the plan asks for.
+        OtherConfigurationError: another fold of this model, or the plan, has another configuration.
+    """
+
+    key: ClassVar[str] = ""
+    settings: ClassVar[TrainerName] = TrainerName("")
+
+    # nnU-Net rebuilds a trainer from these argument names, so there can be no others.
+    def __init__(
+        self,
+        plans: dict[str, Any],
+        configuration: str,
+        fold: int,
+        dataset_json: dict[str, Any],
+        device: torch.device = GPU,
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        wanted = self.settings
+        if wanted.lr is not None:
+            self.initial_lr = wanted.lr
+        if wanted.epochs is not None:
+            self.num_epochs = wanted.epochs
+        if wanted.iterations is not None:
+            self.num_iterations_per_epoch = wanted.iterations
+            self.num_val_iterations_per_epoch = max(1, wanted.iterations // 5)
+        self.save_every = min(50, max(1, self.num_epochs // 20))
+        self.terms = recording.TermMeans()
+
+    # -- what is trained ----------------------------------------------------------------------------------------
+
+    @classmethod
+    def name_parameters(cls) -> dict[str, type[int] | type[float]]:
+        """The arguments of the loss that the name of a trainer can set."""
+        return numeric_parameters(find(cls.key).cls)
+
+    @classmethod
+    def named_loss(cls) -> LossConfig | None:
+        """The loss that the name of this trainer stands for; None where the name does not say.
+
+        Raises:
+            ValueError: a value that the loss does not accept.
+        """
+        return LossConfig(loss=cls.key, arguments=dict(cls.settings.arguments))
+
+    def loss_config(self) -> LossConfig:
+        """The loss to train."""
+        named = self.named_loss()
+        assert named is not None
+        return named
+
+    def planned_loss(self) -> LossConfig | None:
+        """The loss in the plans configuration, if there is one.
+
+        Raises:
+            ValueError: what stands there is no loss configuration.
+        """
+        planned = self.configuration_manager.configuration.get(recording.KEY)
+        try:
+            return None if planned is None else LossConfig.model_validate(planned)
+        except ValidationError as error:
+            reason = building.sentence(error)
+            raise ValueError(f"{recording.KEY!r} in configuration {self.configuration_name!r}: {reason}") from None
+
+    @property
+    def facts(self) -> building.Facts:
+        """What plan and data set say about this training."""
+        return building.facts(self.label_manager, self.configuration_manager)
+
+    def configuration_record(self) -> dict[str, Any]:
+        """All settings of this trainer, defaults included, as plain JSON."""
+        return {
+            "trainer": type(self).__name__,
+            **building.record(self.loss_config(), self.facts),
+            "lr": self.initial_lr,
+            "seed": self.settings.seed,
+            "epochs": self.num_epochs,
+            "iterations": self.num_iterations_per_epoch,
+            "versions": building.versions(),
+        }
+
+    def initialize(self) -> None:
+        """Build network, optimizer and loss as nnU-Net does, after everything that could be refused was."""
+        building.refuse_unsupported(self.loss_config(), self.facts)
+        self._refuse_other_loss_in_plans()
+        self._refuse_other_folds()
+        self._refuse_missing_stage()
+        if self.settings.seed is not None:
+            seeding.seed_everything(self.settings.seed, INITIALIZATION)
+        super().initialize()
+        self._optimize_loss()
+        self.print_to_log_file(f"segloss configuration: {json.dumps(self.configuration_record())}")
+
+    def _build_loss(self) -> nn.Module:
+        # Weights of a single scale are 0/0 there; our loss knows what to do then.
+        with np.errstate(invalid="ignore"):
+            theirs = super()._build_loss()
+        loss = building.create_loss(self.loss_config(), self.facts).to(self.device)
+        spacing = self.configuration_manager.spacing
+        if not isinstance(theirs, DeepSupervisionWrapper):
+            return NnUNetLoss(loss, [spacing], None, self.facts.ignores_by_channel)
+        # A scale of 1/2 has voxels twice as large.
+        scales = self._get_deep_supervision_scales()
+        spacings = [[s / f for s, f in zip(spacing, scale, strict=True)] for scale in scales]
+        return NnUNetLoss(loss, spacings, theirs.weight_factors, self.facts.ignores_by_channel)
+
+    def _optimize_loss(self) -> None:
+        learnable = [p for p in self.loss.parameters() if p.requires_grad]
+        if learnable and self.is_ddp:
+            raise NotImplementedError(f"{type(self).__name__}: a loss with learnable weights trains on one GPU only")
+        if learnable:
+            self.optimizer.add_param_group({"params": learnable, "weight_decay": 0.0})
+
+    # -- what is refused ----------------------------------------------------------------------------------------
+
+    def _refuse_other_loss_in_plans(self) -> None:
+        planned = self.planned_loss()
+        if planned is not None:
+            there = building.record(planned, self.facts)
+            here = building.record(self.loss_config(), self.facts)
+            recording.refuse_other(there, here, f"the plan of {self.configuration_name!r}")
+
+    def _refuse_other_folds(self) -> None:
+        own = Path(self.output_folder)
+        for report in sorted(own.parent.glob("fold_*/debug.json")):
+            there = None if report.parent == own else recording.read_record(report)
+            if there is not None:
+                recording.refuse_other(there, self.configuration_record(), str(report.parent))
+
+    def _refuse_missing_stage(self) -> None:
+        if self.is_cascaded and not os.path.isdir(self.folder_with_segs_from_previous_stage):
+            stage = self.configuration_manager.previous_stage_name
+            name = type(self).__name__
+            raise FileNotFoundError(
+                f"configuration {self.configuration_name!r} continues from {stage!r}, on which {name} has not been "
+                f"trained: run nnUNetv2_train ... {stage} ... -tr {name} for every fold first"
+            )
+
+    # -- seeds --------------------------------------------------------------------------------------------------
+
+    def get_dataloaders(self) -> tuple[Any, Any]:
+        """nnU-Net's loaders; with a seed their workers are started again with seeds of their own."""
+        loaders = super().get_dataloaders()
+        if self.settings.seed is not None:
+            for number, loader in enumerate(loaders):
+                if isinstance(loader, NonDetMultiThreadedAugmenter):
+                    purpose = (WORKERS, number, self.local_rank, self.current_epoch)
+                    loader._finish()
+                    loader.seeds = seeding.derive(self.settings.seed, *purpose, count=loader.num_processes)
+                    next(loader)
+        return loaders
+
+    def on_epoch_start(self) -> None:
+        """Seed each epoch by itself, so that a resumed run continues as if it had never stopped."""
+        if self.settings.seed is not None:
+            seeding.seed_everything(self.settings.seed, EPOCHS, self.current_epoch, self.local_rank)
+        super().on_epoch_start()
+
+    # -- terms of the loss in the log -----------------------------------------------------------------------------
+
+    def on_train_epoch_start(self) -> None:
+        """Tell the loss the epoch."""
+        super().on_train_epoch_start()
+        self.loss.set_epoch(self.current_epoch)
+
+    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """nnU-Net's step, with the terms of the loss kept for the log."""
+        result = super().train_step(batch)
+        self.terms.add(self.loss.last)
+        return result
+
+    def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
+        """Log the mean of each term at full resolution, to nnU-Net's log file and to its other loggers."""
+        super().on_train_epoch_end(train_outputs)
+        means = self.terms.take()
+        if means:
+            self.print_to_log_file("train_loss_terms", {name: round(value, 4) for name, value in means.items()})
+        for logger in self.logger.loggers:
+            for name, value in means.items():
+                logger.log(f"train_loss_terms/{name}", value, self.current_epoch)
+
+    # -- what is kept ---------------------------------------------------------------------------------------------
+
+    def on_train_start(self) -> None:
+        """Begin as nnU-Net does, without what a killed process left half-written."""
+        if self.local_rank == 0:
+            for left in Path(self.output_folder).glob("*.tmp"):
+                left.unlink()
+        super().on_train_start()
+
+    def _save_debug_information(self) -> None:
+        super()._save_debug_information()
+        if self.local_rank == 0:
+            path = Path(self.output_folder) / "debug.json"
+            content = json.loads(path.read_text(encoding="utf-8"))
+            recording.write_json(path, {**content, recording.KEY: self.configuration_record()})
+
+    def save_checkpoint(self, filename: str) -> None:
+        """Write nnU-Net's checkpoint, with our configuration and the state of the loss, under its name at the end."""
+        if self.local_rank != 0 or self.disable_checkpointing:
+            super().save_checkpoint(filename)
+            return
+        temporary = f"{filename}.tmp"
+        super().save_checkpoint(temporary)
+        checkpoint = torch.load(temporary, map_location="cpu", weights_only=False)
+        state = {"configuration": self.configuration_record(), "loss_state": self.loss.state_dict()}
+        torch.save({**checkpoint, recording.KEY: state}, temporary)
+        os.replace(temporary, filename)
+
+    def load_checkpoint(self, filename_or_checkpoint: str) -> None:
+        """Load a checkpoint of this very configuration, the state of the loss included."""
+        if not self.was_initialized:
+            self.initialize()
+        checkpoint = torch.load(filename_or_checkpoint, map_location="cpu", weights_only=False, mmap=True)
+        ours = checkpoint.pop(recording.KEY, None)
+        del checkpoint
+        if ours is None:
+            raise recording.OtherConfigurationError(f"{filename_or_checkpoint} was not written by a trainer of segloss")
+        recording.refuse_other(ours["configuration"], self.configuration_record(), filename_or_checkpoint)
+        super().load_checkpoint(filename_or_checkpoint)
+        self.loss.load_state_dict(ours["loss_state"])

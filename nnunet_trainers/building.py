@@ -1,0 +1,126 @@
+"""From a loss by name and the facts of a data set to the loss that is trained, and to its record."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from monai_segloss.config import LossConfig
+from monai_segloss.core.module import READING, SegLoss
+from monai_segloss.core.registry import LossInfo, find
+
+if TYPE_CHECKING:
+    from nnunetv2.utilities.label_handling.label_handling import LabelManager
+    from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
+
+PACKAGES = ("monai-segloss", "nnunetv2", "torch")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What plan and data set say about a training.
+
+    Args:
+        regions: overlapping regions with a sigmoid; otherwise labels with a softmax.
+        ignore_label: label of the voxels that must not count, or None.
+        batch_dice: whether the plan wants overlap scores over the whole batch.
+        dimensions: 2 or 3.
+    """
+
+    regions: bool = False
+    ignore_label: int | None = None
+    batch_dice: bool = False
+    dimensions: int = 3
+
+    @property
+    def ignores_by_channel(self) -> bool:
+        """Whether the last channel of the target marks what to ignore, as nnU-Net has it for regions."""
+        return self.regions and self.ignore_label is not None
+
+
+def facts(labels: LabelManager, configuration: ConfigurationManager) -> Facts:
+    """The facts of a training, out of nnU-Net's managers."""
+    return Facts(
+        bool(labels.has_regions), labels.ignore_label, bool(configuration.batch_dice), len(configuration.patch_size)
+    )
+
+
+def create_loss(config: LossConfig, data: Facts) -> SegLoss:
+    """The loss of a configuration for a data set; a mask for regions comes with the call."""
+    reading: dict[str, Any] = {"sigmoid": True}
+    if not data.regions:
+        reading = {"softmax": True, "to_onehot_y": True, "ignore_index": data.ignore_label}
+    return resolve(config, data).build(**reading)
+
+
+def resolve(config: LossConfig, data: Facts) -> LossConfig:
+    """The configuration with what the data set and the card add; what it says itself stands."""
+    if config.loss is not None:
+        return LossConfig(loss=config.loss, arguments={**policy(find(config.loss), data), **config.arguments})
+    terms = {name: {**policy(_info(name, term), data), **term} for name, term in config.terms.items()}
+    return LossConfig.model_validate({"terms": terms})
+
+
+def policy(info: LossInfo, data: Facts) -> dict[str, Any]:
+    """Arguments that a trainer adds: background and batch scores, and the values that the card recommends."""
+    chosen = info.nnunet
+    arguments = dict(chosen.arguments)
+    if chosen.include_background is not None:
+        arguments["include_background"] = data.regions or chosen.include_background
+    if chosen.batch is not None:
+        arguments["batch"] = data.batch_dice if chosen.batch == "plan" else chosen.batch
+    return arguments
+
+
+def refuse_unsupported(config: LossConfig, data: Facts) -> None:
+    """Raise NotImplementedError where a loss cannot do what the data set asks for."""
+    asked = ["regions" if data.regions else "labels", f"{data.dimensions}-D"]
+    asked += [] if data.ignore_label is None else ["ignore"]
+    terms = config.terms or {str(config.loss): {}}
+    for info in (_info(name, term) for name, term in terms.items()):
+        missing = [what for what in asked if what not in info.support]
+        if missing:
+            raise NotImplementedError(
+                f"loss {info.key!r} does not support {' and '.join(missing)}, as this data set has it"
+            )
+
+
+def record(config: LossConfig, data: Facts) -> dict[str, Any]:
+    """The loss with every argument, defaults included, and how it reads the data set, as plain JSON."""
+    full = resolve(config, data)
+    if full.loss is not None:
+        info = find(full.loss)
+        loss: dict[str, Any] = {"loss": info.key, "arguments": {**_defaults(info), **full.arguments}}
+    else:
+        loss = {"terms": {name: {**_defaults(_info(name, t)), **t} for name, t in full.terms.items()}}
+    return plain({**loss, "data": asdict(data)})
+
+
+def plain(value: Any) -> Any:
+    """A value as plain JSON types; tensors and arrays become lists, what JSON lacks becomes text."""
+    return json.loads(json.dumps(value, default=lambda x: x.tolist() if hasattr(x, "tolist") else str(x)))
+
+
+def sentence(error: Exception) -> str:
+    """What an error says, without the frame that pydantic puts around it."""
+    if isinstance(error, ValidationError):
+        return "; ".join(each["msg"].removeprefix("Value error, ") for each in error.errors())
+    return str(error)
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that decide about the result."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def _info(name: str, term: Mapping[str, Any]) -> LossInfo:
+    return find(term.get("loss", name))
+
+
+def _defaults(info: LossInfo) -> dict[str, Any]:
+    return {name: parameter.default for name, parameter in info.parameters.items() if name not in READING}

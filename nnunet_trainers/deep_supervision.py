@@ -1,0 +1,76 @@
+"""A loss of ours in the place of nnU-Net's: one scale or several, and the ignore channel of regions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from monai_segloss.core.errors import LossShapeError
+
+
+class NnUNetLoss(nn.Module):
+    """The weighted sum of a loss over the scales of deep supervision, or the loss itself where there is one output.
+
+    Args:
+        loss: called as ``loss(output, target, mask=..., spacing=...)``.
+        spacings: voxel spacing of each scale, highest resolution first, in the order of the array axes, in mm.
+        weights: one per scale; a weight of 0 skips the scale. None: output and target are tensors, not lists.
+        ignore_channel: the last channel of the target marks voxels to ignore (nnU-Net's regions with an ignore label).
+
+    Raises:
+        LossShapeError: outputs, targets and scales differ in number.
+    """
+
+    def __init__(
+        self,
+        loss: nn.Module,
+        spacings: Sequence[Sequence[float]],
+        weights: Sequence[float] | None = None,
+        ignore_channel: bool = False,
+    ) -> None:
+        super().__init__()
+        if weights is not None and len(weights) != len(spacings):
+            raise LossShapeError(f"weights: {len(weights)} came for {len(spacings)} scales, expected one per scale")
+        # nnU-Net sets the last weight to 0 and divides by the sum, which is 0/0 for a network with a single scale.
+        single = weights is not None and len(weights) == 1 and math.isnan(weights[0])
+        self.loss = loss
+        self.spacings = tuple(tuple(map(float, spacing)) for spacing in spacings)
+        self.weights = (1.0,) if single else None if weights is None else tuple(map(float, weights))
+        self.ignore_channel = ignore_channel
+        self.last: dict[str, Tensor] = {}
+
+    def forward(self, output: Tensor | Sequence[Tensor], target: Tensor | Sequence[Tensor]) -> Tensor:
+        """The loss of one output, or of a list of outputs with a list of targets, highest resolution first."""
+        if self.weights is None:
+            if not (isinstance(output, Tensor) and isinstance(target, Tensor)):
+                raise LossShapeError("deep supervision is off: output and target must each be one tensor, a list came")
+            return self._at(0, output, target)
+        if isinstance(output, Tensor) or isinstance(target, Tensor):
+            raise LossShapeError(
+                "deep supervision is on: output and target must each be a list of tensors, a tensor came"
+            )
+        if not len(output) == len(target) == len(self.weights):
+            raise LossShapeError(
+                f"deep supervision has {len(self.weights)} scales: {len(output)} outputs and {len(target)} targets came"
+            )
+        terms = [w * self._at(i, output[i], target[i]) for i, w in enumerate(self.weights) if w != 0]
+        return torch.stack(terms).sum()
+
+    def _at(self, scale: int, output: Tensor, target: Tensor) -> Tensor:
+        mask = None
+        if self.ignore_channel:
+            mask, target = target[:, -1:] == 0, target[:, :-1]
+        value: Tensor = self.loss(output, target, mask=mask, spacing=self.spacings[scale])
+        if scale == 0:
+            terms: Mapping[str, Tensor] = getattr(self.loss, "last", {})
+            self.last = dict(terms)
+        return value
+
+    def set_epoch(self, epoch: int) -> None:
+        """Hand the epoch to a loss with weights that change with it."""
+        follow: Callable[[int], None] | None = getattr(self.loss, "set_epoch", None)
+        if follow is not None:
+            follow(epoch)

@@ -1,0 +1,89 @@
+"""Losses in nnU-Net's plans: settings that are no numbers, or several terms, get a configuration of their own."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from monai_segloss.core.errors import nearest
+from nnunet_trainers.recording import KEY, write_json
+
+
+class PlansError(ValueError):
+    """A configuration that cannot be added to the plans."""
+
+
+def add_configuration(
+    file: Path, parent: str, name: str, loss: Mapping[str, Any], replace: bool = False
+) -> dict[str, dict[str, Any]]:
+    """Add ``<parent>_<name>``, which is ``parent`` with another loss, and return what was added.
+
+    The stages of a cascade come together: each stage is added under the same name and points to the others added. The
+    configurations that planning writes are never changed, since planning would write them again.
+
+    Args:
+        file: the plans (``nnUNetPlans.json`` in the preprocessed data set).
+        parent: the configuration to inherit from.
+        name: letters and digits, groups of them joined by single underscores.
+        loss: a validated loss configuration, as plain JSON.
+        replace: whether a configuration of that name with another loss gives way.
+
+    Raises:
+        PlansError: the parent is unknown, the name is not fit for a folder name or is taken.
+    """
+    plans = json.loads(file.read_text(encoding="utf-8"))
+    known = plans["configurations"]
+    if parent not in known:
+        raise PlansError(
+            f"{file.name} has no configuration {parent!r}{nearest(parent, known)} It has {', '.join(known)}."
+        )
+    if not re.fullmatch(r"[A-Za-z0-9]+(_[A-Za-z0-9]+)*", name):
+        raise PlansError(f"name is {name!r}; expected letters and digits, joined by single underscores")
+    added = {f"{each}_{name}": _child(known, each, name, loss) for each in _stages(known, parent)}
+    for each, content in added.items():
+        if each in known and known[each] != content and not replace:
+            raise PlansError(f"configuration {each!r} exists with other content; choose another name, or replace it")
+    known.update(added)
+    write_json(file, plans)
+    return added
+
+
+def _child(known: Mapping[str, Any], parent: str, name: str, loss: Mapping[str, Any]) -> dict[str, Any]:
+    child = {"inherits_from": parent, KEY: dict(loss)}
+    previous, following = _inherited(known, parent, "previous_stage"), _following(known, parent)
+    if previous is not None:
+        child["previous_stage"] = f"{previous}_{name}"
+    if following:
+        names = [f"{each}_{name}" for each in following]
+        child["next_stage"] = names[0] if len(names) == 1 else names
+    return child
+
+
+def _stages(known: Mapping[str, Any], name: str) -> Iterator[str]:
+    """The configuration and all stages of its cascade, first stage first."""
+    first = name
+    while (previous := _inherited(known, first, "previous_stage")) is not None:
+        first = previous
+    waiting = [first]
+    while waiting:
+        each = waiting.pop()
+        yield each
+        waiting += _following(known, each)
+
+
+def _following(known: Mapping[str, Any], name: str) -> list[str]:
+    following = _inherited(known, name, "next_stage")
+    return [following] if isinstance(following, str) else list(following or [])
+
+
+def _inherited(known: Mapping[str, Any], name: str | None, key: str) -> Any:
+    while name is not None:
+        if name not in known:
+            raise PlansError(f"the plans have no configuration {name!r}, which another one refers to")
+        if key in known[name]:
+            return known[name][key]
+        name = known[name].get("inherits_from")
+    return None

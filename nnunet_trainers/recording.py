@@ -1,0 +1,73 @@
+"""What a run leaves behind about itself: its configuration as plain JSON, and the mean of each loss term."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+KEY = "segloss"
+"""The entry of ours in checkpoints, in ``debug.json`` and in the configurations of plans."""
+
+
+class OtherConfigurationError(RuntimeError):
+    """A run meets results of a run with other settings in its own folder."""
+
+
+def write_json(path: str | os.PathLike[str], content: object) -> None:
+    """Write a JSON file under a temporary name and rename it, so that a killed process leaves the old one whole."""
+    target = Path(path)
+    temporary = target.with_name(target.name + ".tmp")
+    temporary.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+    os.replace(temporary, target)
+
+
+def read_record(report: Path) -> dict[str, Any] | None:
+    """The configuration in a ``debug.json``; None where it has none, also because its run was killed while writing."""
+    try:
+        record: dict[str, Any] | None = json.loads(report.read_text(encoding="utf-8")).get(KEY)
+    except json.JSONDecodeError:
+        return None
+    return record
+
+
+def refuse_other(there: Mapping[str, Any], here: Mapping[str, Any], where: str) -> None:
+    """Raise `OtherConfigurationError` where two configurations differ in more than software versions."""
+    found = [text for text in differences(there, here) if not text.startswith("versions.")]
+    if found:
+        raise OtherConfigurationError(
+            f"{where} has another configuration: {'; '.join(found)}; train under another trainer name or configuration"
+        )
+
+
+def differences(there: Any, here: Any, path: str = "") -> Iterator[str]:
+    """Where two plain JSON values differ, as ``loss.arguments.alpha is 0.3 there and 0.5 here``."""
+    if isinstance(there, Mapping) and isinstance(here, Mapping):
+        for key in sorted({*there, *here}):
+            yield from differences(there.get(key), here.get(key), f"{path}.{key}".lstrip("."))
+    elif there != here:
+        yield f"{path} is {json.dumps(there)} there and {json.dumps(here)} here"
+
+
+class TermMeans:
+    """The running mean of each term of a loss; values stay on their device until the mean is asked for."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
+
+    def add(self, terms: Mapping[str, Tensor]) -> None:
+        """Take the detached terms of one step."""
+        for name, value in terms.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
+        self._count += 1
+
+    def take(self) -> dict[str, float]:
+        """The means since the last call."""
+        means = {name: float(total) / self._count for name, total in self._sums.items()}
+        self._sums, self._count = {}, 0
+        return means

@@ -1,0 +1,72 @@
+"""One line in a ``.pth`` file, so that every Python of an environment tells nnU-Net where the trainers are."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import site
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from nnunet_trainers import VARIABLE, discovery_dir
+
+FILE = "segloss_nnunet.pth"
+LINE = (
+    "import importlib.util; importlib.util.find_spec('nnunet_trainers') "
+    "and __import__('nnunet_trainers').extend_environment()\n"
+)
+
+
+def places() -> list[Path]:
+    """Folders whose ``.pth`` files this interpreter reads, best first: that of the environment, then the user's."""
+    user = [Path(site.getusersitepackages())] if site.ENABLE_USER_SITE else []
+    return [Path(sysconfig.get_path("purelib")), *user]
+
+
+def enable() -> Path:
+    """Write the start-up line and return its file.
+
+    Raises:
+        OSError: no folder can be written, or a new interpreter does not act on the line.
+    """
+    reasons = []
+    for place in places():
+        target = place / FILE
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            temporary = target.with_name(f".{FILE}.tmp")
+            temporary.write_text(LINE, encoding="utf-8")
+            os.replace(temporary, target)
+        except OSError as error:
+            reasons.append(f"{place} cannot be written ({error.strerror})")
+            continue
+        if discovery_dir() in seen_by_new_interpreter():
+            return target
+        target.unlink()
+        reasons.append(f"a new interpreter does not act on a file in {place}")
+    raise OSError(" and ".join(reasons))
+
+
+def disable() -> list[Path]:
+    """Remove the start-up line wherever `enable` may have written it and return the files removed."""
+    found = [place / FILE for place in places() if (place / FILE).is_file()]
+    for each in found:
+        each.unlink()
+    return found
+
+
+def seen_by_new_interpreter() -> list[str]:
+    """The folders in ``nnUNet_extTrainer`` of a new interpreter, less those that come from this environment."""
+    environ = {name: value for name, value in os.environ.items() if name != VARIABLE}
+    program = f"import os; print(os.environ.get({VARIABLE!r}, ''))"
+    done = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=True)
+    return done.stdout.strip().split(os.pathsep)
+
+
+def export_line() -> str:
+    """The shell line that does the same for one shell, a container or a cluster job."""
+    if os.name == "nt":
+        return f"set {VARIABLE}=%{VARIABLE}%;{discovery_dir()}"
+    return f'export {VARIABLE}="${{{VARIABLE}:+${VARIABLE}:}}"{shlex.quote(discovery_dir())}'
