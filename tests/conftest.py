@@ -1,0 +1,65 @@
+"""Shared by all tests: a fixed seed, the test data, and a guard that no test leaves global state changed."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("SEGLOSS_TEST_DATA", ROOT.parent / "shared" / "data"))
+
+# Set by the libraries that the tests run, once per process.
+WRITTEN_BY_OTHERS = ("PYTEST_", "TORCH", "_TORCH", "TRITON_", "KINETO_", "OMP_", "MKL_", "KMP_", "MPL")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of public test volumes."""
+    if not DATA.is_dir():
+        pytest.skip(f"no test volumes at {DATA}: set SEGLOSS_TEST_DATA")
+    return DATA
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+    np.random.seed(0)
+    random.seed(0)
+
+
+def global_state() -> dict[str, object]:
+    """What a loss, a transform or a trainer must leave as it found it."""
+    return {
+        "default dtype": torch.get_default_dtype(),
+        "gradient mode": torch.is_grad_enabled(),
+        "inference mode": torch.is_inference_mode_enabled(),
+        "anomaly mode": torch.is_anomaly_enabled(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "threads": torch.get_num_threads(),
+        "cudnn": (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic),
+        "autocast": torch.is_autocast_enabled("cpu"),
+        "numpy errors": np.geterr(),
+        "directory": os.getcwd(),
+        **{f"${name}": value for name, value in os.environ.items() if not name.startswith(WRITTEN_BY_OTHERS)},
+    }
+
+
+@pytest.fixture(autouse=True)
+def global_state_unchanged() -> Iterator[None]:
+    before = global_state()
+    yield
+    after = global_state()
+    names = before.keys() | after.keys()
+    changed = {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
+    assert not changed, f"the test left changed: {changed}"

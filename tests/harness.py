@@ -1,0 +1,61 @@
+"""From a registry entry and a case to numbers: which cases an entry is run on, and how it is called."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import cases
+import torch
+from cases import Case
+from torch import Tensor
+
+import monai_segloss
+from monai_segloss.core.module import SegLoss
+from monai_segloss.core.registry import LossInfo
+
+HARD = ("labels_3d", "labels_2d", "two_classes", "five_classes", "one_class", "regions", "empty_class")
+
+
+def supported(info: LossInfo, *names: str) -> list[Case]:
+    """The cases (all, or the named) that the entry says it can read; at least one."""
+    every = (cases.get(name, info.size) for name in names or cases.BUILDERS)
+    found = [case for case in every if case.tags <= set(info.support)]
+    assert found or names, f"{info.key} supports none of the cases"
+    return found
+
+
+def make(info: LossInfo, case: Case, **arguments: Any) -> SegLoss:
+    """The loss with the arguments of its example, reading the case."""
+    return monai_segloss.create(info.key, **{**info.example, **case.reading, **arguments})
+
+
+def value(loss: Callable[..., Tensor], case: Case, input: Tensor | None = None) -> Tensor:
+    return loss(case.input if input is None else input, case.target, **case.call)
+
+
+def gradient(loss: Callable[..., Tensor], case: Case, input: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Detached value and the gradient of its sum in the input."""
+    leaf = (case.input if input is None else input).detach().clone().requires_grad_()
+    found = value(loss, case, leaf)
+    (slope,) = torch.autograd.grad(found.sum(), leaf)
+    return found.detach(), slope
+
+
+def assert_close(found: Tensor, expected: Tensor, message: str, rtol: float = 1e-6, atol: float = 1e-9) -> None:
+    torch.testing.assert_close(found, expected, rtol=rtol, atol=atol, msg=lambda text: f"{message}: {text}")
+
+
+def refused(expected: tuple[type[Exception], str], call: Callable[..., object], *args: Any, **kwargs: Any) -> None:
+    """The call raises this kind of error, and its one line says what the pattern says."""
+    kind, text = expected
+    caught: Exception | None = None
+    try:
+        call(*args, **kwargs)
+    except Exception as error:
+        caught = error
+    assert caught is not None, f"nothing was raised; expected {kind.__name__} with {text!r}"
+    assert isinstance(caught, kind), f"{type(caught).__name__} instead of {kind.__name__}: {caught}"
+    assert re.search(text, str(caught)), f"{str(caught)!r} does not say {text!r}"
+    assert "\n" not in str(caught)

@@ -1,0 +1,151 @@
+"""Every argument does something, and bad input is refused in one sentence that names it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import cases
+import torch
+from cases import Case
+from harness import make, refused, supported, value
+
+from monai_segloss.core.module import READING
+from monai_segloss.core.registry import LossInfo
+
+# Another value for arguments whose default says too little; the rest is derived from the default.
+OTHER: dict[str, Callable[[Case], Any]] = {
+    "weight": lambda case: [1.0 + 0.5 * c for c in range(case.classes)],
+    "alpha": lambda case: 0.25,
+    "smooth_nr": lambda case: 1.0,
+    "smooth_dr": lambda case: 1.0,
+    "label_smoothing": lambda case: 0.25,
+    "lambda_dice": lambda case: 0.5,
+}
+
+
+def every_argument_matters(info: LossInfo) -> None:
+    """Each argument of the formula changes a value, for one class per voxel as for regions, or is refused there."""
+    one_class_per_voxel = supported(info, "labels_3d", "five_classes", "empty_class", "soft_labels")
+    for group in (one_class_per_voxel, supported(info, "regions", "soft_regions")):
+        for name, parameter in info.parameters.items():
+            if group and name not in READING and name != "use_softmax":
+                assert any(_matters(info, case, name, parameter.default) for case in group), (
+                    f"{name}: another value changes nothing on {', '.join(case.name for case in group)}"
+                )
+
+
+def _matters(info: LossInfo, case: Case, name: str, default: object) -> bool:
+    try:
+        changed = make(info, case, **{name: another(name, default, case)})
+    except ValueError as error:
+        return name in str(error)
+    return not torch.equal(value(make(info, case), case), value(changed, case))
+
+
+def another(name: str, default: object, case: Case) -> object:
+    """A value of the argument that is not its default."""
+    if name in OTHER:
+        return OTHER[name](case)
+    if isinstance(default, bool):
+        return not default
+    if isinstance(default, int):
+        return default + 20
+    assert isinstance(default, float), f"add another value of {name} to OTHER: its default is {default!r}"
+    return default * 1.5 + 0.25
+
+
+def reading_arguments_matter(info: LossInfo) -> None:
+    """Activation, ignored label and reduction change the value; labels without `to_onehot_y` are refused."""
+    for case in supported(info, "labels_3d"):
+        probabilities = torch.softmax(case.input, 1)
+        found = {
+            name: value(make(info, case, **{"softmax": False, name: given}), case, probabilities)
+            for name, given in {
+                "softmax": True,
+                "sigmoid": True,
+                "other_act": torch.square,
+                "ignore_index": 1,
+                "reduction": "sum",
+            }.items()
+        }
+        assert len({round(float(v), 9) for v in found.values()}) == len(found), found
+        refused((ValueError, "to_onehot_y=True"), make(info, case, to_onehot_y=False), case.input, case.target)
+
+
+def unknown_arguments_are_refused(info: LossInfo) -> None:
+    """A misspelt argument is a TypeError that names it and the nearest one; wrong values are named too."""
+
+    def build(**arguments: object) -> object:
+        return info.cls(**{**info.example, **arguments})
+
+    refused((TypeError, "sofmax.*'softmax'"), build, sofmax=True)
+    for name in ("include_background", "batch", "smooth_nr", "smooth_dr", "weight"):
+        if name not in info.parameters:
+            refused((TypeError, name), build, **{name: None})
+    refused((ValueError, "reduction.*average"), build, reduction="average")
+    refused((ValueError, "softmax"), build, softmax=True, sigmoid=True)
+    refused((TypeError, "other_act"), build, other_act=3)
+
+
+def wrong_values_are_refused(info: LossInfo) -> None:
+    """A negative, infinite or missing number is an error that names the argument."""
+    for name, parameter in info.parameters.items():
+        numeric = isinstance(parameter.default, int | float) and not isinstance(parameter.default, bool)
+        if numeric or name in ("weight", "alpha"):
+            for bad in (-1.0, math.inf, math.nan):
+                refused((ValueError, name), info.cls, **{**info.example, name: bad})
+    if "weight" in info.parameters:
+        for case in supported(info, "labels_3d"):
+            refused((ValueError, "weight.*4 values for 3"), value, make(info, case, weight=[1.0, 2.0, 1.0, 1.0]), case)
+
+
+def false_positives_and_negatives(info: LossInfo) -> None:
+    """alpha moves only false positives, beta only false negatives."""
+    for case in supported(info, "one_class", "regions"):
+        truth = case.target.bool()
+        extra = truth | (torch.rand(truth.shape, generator=torch.Generator().manual_seed(0)) < 0.3)
+        missed = truth & (torch.rand(truth.shape, generator=torch.Generator().manual_seed(0)) < 0.7)
+        found = {}
+        for error, predicted in {"alpha": extra, "beta": missed}.items():
+            input = torch.where(predicted, 100.0, -100.0).double()
+            for name in ("alpha", "beta"):
+                low, high = (value(make(info, case, **{name: x}), case, input) for x in (0.25, 0.75))
+                found[error, name] = float(high - low)
+        assert found["alpha", "alpha"] > 0.01, f"{case.name}: alpha does not weigh false positives"
+        assert found["beta", "beta"] > 0.01, f"{case.name}: beta does not weigh false negatives"
+        assert abs(found["alpha", "beta"]) < 1e-9, f"{case.name}: beta moves false positives"
+        assert abs(found["beta", "alpha"]) < 1e-9, f"{case.name}: alpha moves false negatives"
+
+
+def bad_input_is_refused(info: LossInfo) -> None:
+    """Shape, device, type, label and NaN: one sentence that names the argument, before any work."""
+    for case in supported(info, "labels_3d"):
+        loss, x, y = make(info, case), case.input, case.target
+        refused((ValueError, "target.*shape|shape.*target"), loss, x, y[:, :, 1:])
+        refused((AssertionError, "target.*shape|shape.*target"), loss, x, y[:, :, 1:])
+        refused((ValueError, "target.*shape|shape.*target"), loss, x, y[:1])
+        refused((TypeError, "input.*int64"), loss, x.long(), y)
+        refused((TypeError, "target.*ndarray"), loss, x, y.numpy())
+        refused((ValueError, "target is on meta.*cpu"), loss, x, y.to("meta"))
+        refused((ValueError, "mask.*shape"), loss, x, y, mask=torch.ones(2, 3))
+        refused((ValueError, "spacing.*shape"), loss, x, y, spacing=(1.0, 1.0))
+        refused((ValueError, "spacing.*positive"), loss, x, y, spacing=(1.0, 0.0, 1.0))
+        refused((TypeError, "nonsense"), loss, x, y, nonsense=x)
+        refused((ValueError, "label"), loss, x, {"mask": y})
+        seven = y.clone()
+        seven[0, 0, 0, 0, :2] = 7
+        refused((ValueError, "label 7 .*2 voxels.*labels 0 to 2"), loss, x, seven)
+        refused((ValueError, "label -1"), loss, x, y - 1)
+        half = y.double()
+        half[0, 0, 0, 0, 0] = 0.5
+        refused((ValueError, "integer"), loss, x, half)
+        half[0, 0, 0, 0, 0] = torch.nan
+        refused((ValueError, "target.*NaN"), loss, x, half)
+        value(make(info, case, ignore_index=cases.IGNORE), case)
+    for case in supported(info, "regions"):
+        loss = make(info, case)
+        refused((ValueError, "target.*shape|shape.*target"), loss, case.input, case.target[:, :2])
+        refused((ValueError, r"value 2.*\[0, 1\]"), loss, case.input, 2.0 * case.target)
+        refused((ValueError, "target.*NaN"), loss, case.input, torch.where(case.target, torch.nan, 0.0))

@@ -1,0 +1,132 @@
+"""However the same prediction and the same target are written down, the loss is the same."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+
+import torch
+from cases import Case
+from harness import HARD, assert_close, gradient, make, supported, value
+
+from monai_segloss.core.registry import LossInfo
+
+
+def labels_equal_onehot(info: LossInfo) -> None:
+    """Labels with `to_onehot_y` and the same target as channels of any type."""
+    for case in supported(info, *HARD, "ignored"):
+        if not case.labels:
+            continue
+        expected, slope = gradient(make(info, case), case)
+        channels = replace(case, labels=False, ignore_index=None, mask=case.valid)
+        for dtype in (torch.bool, torch.uint8, torch.int64, torch.float16, torch.float64):
+            onehot = replace(channels, target=case.onehot().to(dtype))
+            found, other = gradient(make(info, onehot), onehot)
+            assert_close(found, expected, f"{case.name} as {dtype}", rtol=1e-10)
+            assert_close(other, slope, f"{case.name}: gradient as {dtype}", rtol=1e-9, atol=1e-12)
+
+
+def label_types_and_shapes(info: LossInfo) -> None:
+    """(B, 1, *S) or (B, *S) labels of any integer or floating type, in any memory order."""
+    for case in supported(info, "labels_3d", "ignored"):
+        if not case.labels:
+            continue
+        loss = make(info, case)
+        expected = value(loss, case)
+        for dtype in (torch.uint8, torch.int16, torch.int32, torch.float32, torch.float64):
+            found = value(loss, replace(case, target=case.target.to(dtype)))
+            assert_close(found, expected, f"{case.name}: labels of {dtype}", rtol=1e-12)
+        assert_close(value(loss, replace(case, target=case.target[:, 0])), expected, "labels (B, *S)", rtol=1e-12)
+        scattered = replace(case, target=case.target.transpose(2, 3).contiguous().transpose(2, 3))
+        strided = case.input.movedim(1, -1).contiguous().movedim(-1, 1)
+        found, slope = gradient(loss, scattered, strided)
+        assert_close(found, expected, f"{case.name}: memory order", rtol=1e-12)
+        assert_close(slope, gradient(loss, case)[1], f"{case.name}: gradient, memory order", rtol=1e-9, atol=1e-13)
+
+
+def other_act_equals_activation(info: LossInfo) -> None:
+    """The same activation, given as a function, for one class per voxel."""
+    for case in supported(info, "labels_3d", "ignored", "soft_labels"):
+        expected = value(make(info, case), case)
+        found = value(make(info, case, softmax=False, other_act=softmax), case)
+        assert_close(found, expected, case.name, rtol=1e-9)
+
+
+def probabilities_need_no_activation(info: LossInfo) -> None:
+    """Probabilities without activation give what their logits give."""
+    for case in supported(info, "labels_3d", "ignored", "soft_labels"):
+        expected = value(make(info, case), case)
+        found = value(make(info, case, softmax=False), case, softmax(case.input))
+        assert_close(found, expected, case.name, rtol=1e-9)
+
+
+def one_channel_needs_no_onehot(info: LossInfo) -> None:
+    """For a single channel `to_onehot_y` and `include_background=False` mean nothing, which a warning says."""
+    for case in supported(info, "one_class"):
+        expected = value(make(info, case), case)
+        meaningless = {"to_onehot_y": True, "include_background": False}
+        for name in set(meaningless) & set(info.parameters):
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                found = value(make(info, case, **{name: meaningless[name]}), case)
+            assert any(name in str(w.message) for w in caught), f"no warning that {name} is ignored"
+            assert_close(found, expected, f"{case.name}: {name}", rtol=1e-12)
+
+
+def softmax(z: torch.Tensor) -> torch.Tensor:
+    return torch.softmax(z, 1)
+
+
+def batch_order(info: LossInfo) -> None:
+    """The order of the samples does not matter."""
+    for case in supported(info, *HARD, "ignored", "ignored_sample"):
+        turned = _map(case, lambda x: x.flip(0))
+        _same(info, case, turned, make(info, case), lambda slope: slope.flip(0), "samples in another order")
+
+
+def class_order(info: LossInfo) -> None:
+    """Renaming the foreground classes together with their arguments does not matter."""
+    for case in supported(info, "labels_3d", "five_classes", "ignored", "regions", "soft_labels"):
+        order = [0, *reversed(range(1, case.classes))] if case.labels else list(reversed(range(case.classes)))
+        back = torch.tensor(order).argsort()
+        if case.labels:
+            known = case.target.clamp(0, case.classes - 1)
+            target = torch.where(case.target == known, back[known], case.target)
+        else:
+            target = case.target[:, order]
+        renamed = replace(case, input=case.input[:, order], target=target)
+        weight = [1.0 + 0.5 * c for c in range(case.classes)]
+        weighted = "weight" in info.parameters
+        straight = make(info, case, **({"weight": weight} if weighted else {}))
+        turned = make(info, case, **({"weight": [weight[c] for c in order]} if weighted else {}))
+        expected, slope = gradient(straight, case)
+        found, other = gradient(turned, renamed)
+        assert_close(found, expected, f"{case.name}: classes renamed", rtol=1e-10)
+        assert_close(other[:, back], slope, f"{case.name}: gradient, classes renamed", rtol=1e-9, atol=1e-12)
+
+
+def flips(info: LossInfo) -> None:
+    """Mirroring does not matter."""
+    for case in supported(info, "labels_3d", "labels_2d", "ignored", "regions_masked"):
+        for axis in range(2, case.input.ndim):
+            turned = _map(case, lambda x, axis=axis: x.flip(axis))
+            _same(info, case, turned, make(info, case), lambda s, axis=axis: s.flip(axis), f"axis {axis} flipped")
+
+
+def slice_equals_volume(info: LossInfo) -> None:
+    """A 2-D image and the 3-D volume of this one slice."""
+    for case in supported(info, "labels_2d", "one_class", "soft_labels", "ignored_2d"):
+        volume = _map(case, lambda x: x.unsqueeze(2))
+        _same(info, case, volume, make(info, case), lambda slope: slope.squeeze(2), "one slice")
+
+
+def _map(case: Case, change) -> Case:  # type: ignore[no-untyped-def]
+    mask = None if case.mask is None else change(case.mask.reshape(case.valid.shape))
+    return replace(case, input=change(case.input), target=change(case.target), mask=mask)
+
+
+def _same(info: LossInfo, case: Case, changed: Case, loss, back, what: str) -> None:  # type: ignore[no-untyped-def]
+    expected, slope = gradient(loss, case)
+    found, other = gradient(loss, changed)
+    assert_close(found, expected, f"{case.name}: {what}", rtol=1e-10)
+    assert_close(back(other), slope, f"{case.name}: gradient, {what}", rtol=1e-9, atol=1e-12)

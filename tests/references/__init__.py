@@ -1,0 +1,17 @@
+"""One independent NumPy float64 formula per loss, by registry key; a family is a module.
+
+A reference is called as `reference(input, target, activation, mask, labels=..., ignore_index=..., **arguments)` with
+float64 logits (B, C, *S), a target of labels or channels and the constructor arguments of the loss, and returns the
+value as the library reduces it. Benchmarks may import these too.
+"""
+
+from __future__ import annotations
+
+from . import compound, region, voxel
+from .reading import Array
+
+FAMILIES = (region, voxel, compound)
+REFERENCES = {key: formula for family in FAMILIES for key, formula in family.REFERENCES.items()}
+UNIFORM = {key: formula for family in FAMILIES for key, formula in family.UNIFORM.items()}
+
+__all__ = ["REFERENCES", "UNIFORM", "Array"]

@@ -1,0 +1,143 @@
+"""Losses that are a mean over voxels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .reading import Array, Reading, read, reduce
+
+
+def class_factor(weight: Sequence[float] | float | None, r: Reading) -> Array:
+    """(1, C, 1...) the factor of each class."""
+    classes = r.p.shape[1]
+    values = np.ones(classes) if weight is None else np.broadcast_to(np.asarray(weight, dtype=float), (classes,))
+    return values.reshape(1, classes, *[1] * len(r.axes))
+
+
+def voxel_cross_entropy(r: Reading, weight: Sequence[float] | None, smoothing: float) -> tuple[Array, Array]:
+    """Softmax: -sum_c w_c q_c log p_c and the weight of the voxel, both (B, 1, *S)."""
+    w = class_factor(weight, r)
+    q = (1 - smoothing) * r.g + smoothing / r.p.shape[1]
+    with np.errstate(invalid="ignore"):
+        terms = np.where(q > 0, -w * q * r.log_p, 0.0)
+    return terms.sum(axis=1, keepdims=True), (w * r.g).sum(axis=1, keepdims=True)
+
+
+def binary_cross_entropy(r: Reading, weight: Sequence[float] | None) -> Array:
+    """Per channel; the weight of a class is that of its positive term."""
+    return -class_factor(weight, r) * r.g * r.log_p - (1 - r.g) * r.log_q
+
+
+def cross_entropy(
+    input: Array,
+    target: Any,
+    activation: str | None,
+    mask: Any = None,
+    *,
+    labels: bool = False,
+    ignore_index: int | None = None,
+    weight: Sequence[float] | None = None,
+    label_smoothing: float = 0.0,
+    weight_map: Array | None = None,
+    reduction: str = "mean",
+) -> Array:
+    """Softmax: sum w CE / sum w (Ronneberger 2015 with a map); sigmoid: the mean binary CE of the channels."""
+    r = read(input, target, activation, mask, labels=labels, ignore_index=ignore_index)
+    extra = np.ones_like(r.valid) if weight_map is None else weight_map.reshape(r.valid.shape)
+    if activation == "sigmoid":
+        values = binary_cross_entropy(r, weight) * extra * r.valid
+        if reduction != "mean":
+            return reduce(values, r.valid, reduction)
+        total = (extra * r.valid).sum() * r.p.shape[1]
+        return values.sum() / total if total > 0 else np.zeros(())
+    values, w = voxel_cross_entropy(r, weight, label_smoothing)
+    values, w = values * extra * r.valid, w * extra * r.valid
+    if reduction != "mean":
+        return reduce(values, r.valid, reduction)
+    return values.sum() / w.sum() if w.sum() > 0 else np.zeros(())
+
+
+def focal(
+    input: Array,
+    target: Any,
+    activation: str | None,
+    mask: Any = None,
+    *,
+    labels: bool = False,
+    ignore_index: int | None = None,
+    include_background: bool = True,
+    gamma: float = 2.0,
+    alpha: float | Sequence[float] | None = None,
+    weight: Sequence[float] | float | None = None,
+    reduction: str = "mean",
+) -> Array:
+    """Lin 2017; softmax: mean over the voxels that count, sigmoid: over voxels and channels."""
+    r = read(input, target, activation, mask, labels=labels, ignore_index=ignore_index)
+    values = focal_values(r, gamma, alpha) * r.valid
+    if not include_background and r.p.shape[1] > 1:
+        values = values[:, 1:]
+    if weight is not None:
+        factor = np.broadcast_to(np.asarray(weight, dtype=float), (values.shape[1],))
+        values = values * factor.reshape(1, -1, *[1] * len(r.axes))
+    if activation != "sigmoid":
+        values = values.sum(axis=1, keepdims=True)
+    if reduction != "mean":
+        return reduce(values, r.valid, reduction)
+    return values.sum() / max(r.valid.sum() * values.shape[1], 1.0)
+
+
+def focal_values(r: Reading, gamma: float, alpha: float | Sequence[float] | None) -> Array:
+    classes = r.p.shape[1]
+    positive = negative = np.ones((1, classes))
+    if r.activation == "sigmoid":
+        if alpha is not None:
+            positive, negative = np.full((1, classes), alpha), 1 - np.full((1, classes), alpha)
+        shape = (1, classes, *[1] * len(r.axes))
+        found = -positive.reshape(shape) * r.g * np.exp(gamma * r.log_q) * r.log_p
+        return found - negative.reshape(shape) * (1 - r.g) * np.exp(gamma * r.log_p) * r.log_q
+    if alpha is not None:
+        positive = np.array([1 - alpha, *[alpha] * (classes - 1)]) if np.ndim(alpha) == 0 else np.asarray(alpha)
+    return -positive.reshape(1, classes, *[1] * len(r.axes)) * r.g * np.exp(gamma * r.log_q) * r.log_p
+
+
+def topk_cross_entropy(
+    input: Array,
+    target: Any,
+    activation: str | None,
+    mask: Any = None,
+    *,
+    labels: bool = False,
+    ignore_index: int | None = None,
+    k: float = 10.0,
+    weight: Sequence[float] | None = None,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+) -> Array:
+    """The mean of the k percent largest cross entropies among the voxels (sigmoid: and channels) that count (Wu 2016)."""
+    r = read(input, target, activation, mask, labels=labels, ignore_index=ignore_index)
+    if activation == "sigmoid":
+        values = binary_cross_entropy(r, weight)
+    else:
+        values, _ = voxel_cross_entropy(r, weight, label_smoothing)
+    counted = np.sort(values[np.broadcast_to(r.valid, values.shape) > 0])[::-1]
+    if counted.size == 0:
+        return np.zeros(())
+    kept = counted[: max(1, int(counted.size * k / 100))]
+    return kept.sum() if reduction == "sum" else kept.mean()
+
+
+REFERENCES: dict[str, Callable[..., Array]] = {
+    "cross_entropy": cross_entropy,
+    "focal": focal,
+    "topk_cross_entropy": topk_cross_entropy,
+}
+
+# The value at the uniform prediction with softmax, p = 1/C, whatever the target.
+UNIFORM: dict[str, Callable[[float, float, int], float]] = {
+    "cross_entropy": lambda volume, n, c: np.log(c),
+    "focal": lambda volume, n, c: (1 - 1 / c) ** 2 * np.log(c),
+    "topk_cross_entropy": lambda volume, n, c: np.log(c),
+}

@@ -1,0 +1,214 @@
+"""The bundle: its files, and one short workflow in this process per registered loss."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import json
+import math
+import re
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import nnunet_data
+import pytest
+import torch
+from monai.bundle import ConfigParser, create_workflow
+from monai.engines import SupervisedTrainer
+from monai.utils import set_determinism
+from packaging.version import Version
+from pydantic import ValidationError
+from typer.testing import CliRunner
+
+import monai_segloss
+from monai_segloss.bundle import BundleMetadata, bundle_path, bundles, overlay, write_overlays
+from monai_segloss.core.registry import LossInfo
+
+ROOT = Path(__file__).resolve().parent.parent
+BUNDLE = ROOT / "bundles" / "segloss_segmentation"
+CONFIGS = BUNDLE / "configs"
+LOSSES = monai_segloss.list_losses()
+SMALL = {"patch_size": [16, 16, 16], "num_samples": 1, "network_def#channels": [4, 8], "network_def#strides": [2]}
+
+pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file")  # MONAI's reminder that a configuration is code
+
+
+def load(name: str) -> dict[str, Any]:
+    return json.loads((CONFIGS / name).read_text())
+
+
+def test_every_loss_has_its_overlay(tmp_path: Path) -> None:
+    expected = {f"{info.key}.json": overlay(info) for info in LOSSES}
+    found = {path.name: json.loads(path.read_text()) for path in (CONFIGS / "losses").iterdir()}
+    assert found == expected, "make the overlays again: python docs/generate.py"
+    (tmp_path / "gone.json").touch()
+    assert [path.name for path in write_overlays(tmp_path)] == sorted(expected)
+    for name in expected:
+        assert (tmp_path / name).read_text() == (CONFIGS / "losses" / name).read_text()
+    assert not (tmp_path / "gone.json").exists()
+
+
+def test_an_overlay_says_what_the_card_recommends() -> None:
+    assert overlay(monai_segloss.find("focal_tversky"))["loss"]["include_background"] is False
+    for info in LOSSES:
+        loss = overlay(info)["loss"]
+        assert ("include_background" in loss) == ("include_background" in info.parameters)
+        assert set(loss) - {"_target_"} <= set(info.parameters)
+
+
+def test_the_bundle_travels_with_the_package() -> None:
+    """Whether this is a checkout or an installed wheel."""
+    files = {path.relative_to(BUNDLE) for path in CONFIGS.rglob("*") if path.is_file()}
+    assert files == {
+        path.relative_to(bundle_path()) for path in (bundle_path() / "configs").rglob("*") if path.is_file()
+    }
+    assert all((bundle_path() / file).read_text() == (BUNDLE / file).read_text() for file in files)
+
+
+def test_the_bundle_is_data() -> None:
+    assert not list(BUNDLE.rglob("*.py"))
+    assert (BUNDLE / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
+    assert {"train.json", "evaluate.json", "inference.json", "metadata.json", "logging.conf"} <= {
+        path.name for path in CONFIGS.iterdir()
+    }
+    assert {"loss": load("train.json")["loss"]} == load("losses/dice_ce.json")
+
+
+def test_training_and_inference_agree() -> None:
+    train, inference = load("train.json"), load("inference.json")
+    for key in ("network_def", "normalize", "patch_size", "spacing"):
+        assert inference[key] == train[key]
+    assert inference["inferer"] == train["validate"]["inferer"]
+    steps = json.dumps(train["train"]["deterministic_transforms"])
+    of_images = steps.replace('["image", "label"]', '"image"').replace('["bilinear", "nearest"]', '"bilinear"')
+    assert json.loads(of_images) == inference["preprocessing"]["transforms"]
+
+
+PAGES = [ROOT / "docs" / "how-to" / "bundle.md", BUNDLE / "docs" / "README.md"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=["how-to", "README"])
+def test_the_commands_of_the_documentation_name_what_exists(page: Path) -> None:
+    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    commands = [shlex.split(line) for block in blocks for line in block.splitlines() if "monai.bundle run" in line]
+    assert len(commands) >= 3
+    for command in commands:
+        options = dict(itertools.pairwise(command[command.index("run") + 1 :]))
+        settings = {name[2:]: value for name, value in options.items() if name.startswith("--")}
+        files = settings.pop("config_file")
+        parser = ConfigParser()
+        parser.read_config([BUNDLE / file for file in (ast.literal_eval(files) if files[0] == "[" else [files])])
+        for name in settings:
+            assert name.split("#")[0] in parser, f"{page.name}: {name} is not in {files}"
+
+
+def test_metadata() -> None:
+    metadata = BundleMetadata.model_validate(load("metadata.json"))
+    required = metadata.required_packages_version
+    assert metadata.version == required["monai-segloss"] == version("monai-segloss")
+    for package, wanted in {**required, "torch": metadata.pytorch_version, "numpy": metadata.numpy_version}.items():
+        assert Version(version(package)) >= Version(wanted), package
+    assert Version(version("monai")) >= Version(metadata.monai_version)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"task": None}, "task"),
+        ({"authors": ["a", "b"]}, "authors"),
+        ({"version": "9.9.9"}, "changelog has no entry for version 9.9.9"),
+        ({"optional_packages_version": {}}, "now called required_packages_version"),
+        ({"network_data_format": {"inputs": {}, "outputs": {}}}, "inputs"),
+    ],
+)
+def test_wrong_metadata_is_refused(change: dict[str, Any], message: str) -> None:
+    content = {key: value for key, value in {**load("metadata.json"), **change}.items() if value is not None}
+    with pytest.raises(ValidationError, match=message):
+        BundleMetadata.model_validate(content)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return nnunet_data.write_raw(tmp_path_factory.mktemp("bundle"), "labels")
+
+
+@contextmanager
+def workflow(folder: Path, dataset: Path, *overlays: str, **settings: Any) -> Iterator[Any]:
+    """A workflow of ``train.json`` and overlays, as ``monai.bundle run`` makes it."""
+    try:
+        yield create_workflow(
+            workflow_name="ConfigWorkflow",
+            workflow_type="train",
+            config_file=[str(CONFIGS / name) for name in ("train.json", *overlays)],
+            logging_file=False,
+            bundle_root=str(folder),
+            dataset_dir=str(dataset),
+            **{**SMALL, **settings},
+        )
+    finally:
+        set_determinism(None)
+
+
+@pytest.mark.parametrize("info", LOSSES, ids=[info.key for info in LOSSES])
+def test_the_bundle_trains_with_every_loss(info: LossInfo, tmp_path: Path, dataset: Path) -> None:
+    with workflow(tmp_path, dataset, f"losses/{info.key}.json", epochs=1) as flow:
+        flow.add_property("loss", True, "loss")
+        assert flow.check_properties() == []
+        flow.run()
+        assert type(flow.loss) is info.cls
+        assert math.isfinite(flow.trainer.state.output[0]["loss"])
+        flow.finalize()
+    assert torch.load(tmp_path / "models" / "model.pt", weights_only=True).keys() == {"model"}
+
+
+def test_an_overlay_serves_a_bundle_with_the_stock_trainer(tmp_path: Path, dataset: Path) -> None:
+    """The shape of the segmentation bundles of the model zoo: the key ``loss``, ``SupervisedTrainer``."""
+    stock = {"train#trainer#_target_": "SupervisedTrainer", "train#handlers": [], "epochs": 1}
+    with workflow(tmp_path, dataset, "losses/tversky.json", **stock) as flow:
+        flow.run()
+        assert type(flow.trainer) is SupervisedTrainer
+        assert type(flow.trainer.loss_function) is monai_segloss.TverskyLoss
+        assert math.isfinite(flow.trainer.state.output[0]["loss"])
+
+
+def test_the_bundle_learns_logs_and_evaluates(tmp_path: Path, dataset: Path) -> None:
+    with workflow(tmp_path, dataset, epochs=8, num_samples=4, learning_rate=0.02, cache_rate=1.0) as flow:
+        flow.run()
+        best = flow.evaluator.state.best_metric
+        assert {"loss_dice", "loss_cross_entropy"} <= set(flow.trainer.state.metrics)
+    assert best > 0.6
+    with workflow(tmp_path, dataset, "evaluate.json") as flow:
+        flow.run()
+        assert flow.evaluator.state.metrics["val_mean_dice"] == pytest.approx(best)
+    table = (tmp_path / "eval" / "val_mean_dice_raw.csv").read_text().splitlines()
+    assert table[0] == "filename,class0,class1,mean"
+    assert len(table) == 2  # fold 0 of four cases holds out one
+
+
+def run_cli(*arguments: str) -> tuple[int, str]:
+    from monai_segloss.cli import app
+
+    result = CliRunner().invoke(app, ["bundle", *arguments])
+    return result.exit_code, result.output
+
+
+def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, text = run_cli("list")
+    assert code == 0
+    assert all(f"{path.name}  {path}" in text for path in bundles())
+    code, text = run_cli("show", "focal_tversky")
+    assert code == 0
+    assert str(bundle_path() / "configs" / "losses" / "focal_tversky.json") in text
+    assert '"_target_": "monai_segloss.FocalTverskyLoss"' in text
+    code, text = run_cli("show", "focal_tverski")
+    assert code == 2
+    assert "focal_tversky" in text
+    monkeypatch.chdir(tmp_path)
+    assert run_cli("copy", "mine")[0] == 0
+    assert {p.name for p in (tmp_path / "mine" / "configs").iterdir()} == {p.name for p in CONFIGS.iterdir()}
+    for arguments in (("copy", "mine"), ("copy", "other", "--name", "nothing")):
+        assert run_cli(*arguments)[0] == 2

@@ -1,0 +1,106 @@
+"""The bundle through ``python -m monai.bundle run``, as a user starts it: train, resume, evaluate, infer, two processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import nnunet_data
+import numpy as np
+import pytest
+import torch
+
+from monai_segloss.bundle import bundle_path
+
+SMALL = {"patch_size": [16, 16, 16], "network_def#channels": [4, 8], "network_def#strides": [2]}
+pytestmark = pytest.mark.real
+
+
+def run(bundle: Path, *configs: str, processes: int = 0, **settings: Any) -> str:
+    """Output of the command, started in another folder than the bundle's."""
+    files = [str(bundle / "configs" / name) for name in configs]
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes else []
+    command = [sys.executable, *launcher, "-m", "monai.bundle", "run", "--config_file", str(files)]
+    command += ["--bundle_root", str(bundle)]
+    for name, value in settings.items():
+        command += [f"--{name}", str(value)]
+    done = subprocess.run(
+        command,
+        cwd=bundle.parent,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    return done.stdout
+
+
+def dice(prediction: Path, label: Path, value: int) -> float:
+    a, b = (np.asarray(nibabel.load(path).dataobj) == value for path in (prediction, label))
+    return 2 * float((a & b).sum()) / float(a.sum() + b.sum())
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Training volumes, and one of them as a test image."""
+    folder = nnunet_data.write_raw(tmp_path_factory.mktemp("run"), "labels")
+    (folder / "imagesTs").mkdir()
+    shutil.copy(folder / "imagesTr" / "case_02_0000.nii.gz", folder / "imagesTs")
+    return folder
+
+
+def test_train_resume_evaluate_infer(tmp_path: Path, dataset: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(bundle_path(), bundle)
+    train = ("train.json", "losses/focal_tversky.json")
+    settings = {"dataset_dir": dataset, "learning_rate": 0.02, "num_samples": 8, **SMALL}
+    run(bundle, *train, epochs=2, **settings)
+    text = run(bundle, *train, epochs=16, resume=True, **settings)
+    assert "last.pt after epoch 2" in text
+    assert "Epoch: 16/16" in text
+    assert "Epoch: 2/16" not in text
+    run(bundle, "train.json", "evaluate.json", dataset_dir=dataset, **SMALL)
+    scores = json.loads(text.split("val_mean_dice best value: ")[-1].split()[0])
+    assert float((bundle / "eval" / "metrics.csv").read_text().split(",")[1]) == pytest.approx(scores, abs=1e-4)
+    run(bundle, "inference.json", dataset_dir=dataset, **SMALL)
+    prediction, label = bundle / "predictions" / "case_02.nii.gz", dataset / "labelsTr" / "case_02.nii.gz"
+    assert np.array_equal(nibabel.load(prediction).affine, nibabel.load(label).affine)
+    assert dice(prediction, label, 1) > 0.5
+
+
+def test_two_processes(tmp_path: Path, dataset: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(bundle_path(), bundle)
+    configs = ("train.json", "multi_gpu_train.json", "losses/dice_ce.json")
+    batch = {"loss#batch": True, "epochs": 2, "dataset_dir": dataset, "fold": "all", **SMALL}
+    text = run(bundle, *configs, processes=2, **batch)
+    assert text.count("Epoch: 2/2, Iter: 1/1") == 1  # 4 cases, 2 per process; rank 0 logs
+    assert text.count("Engine run finished") >= 4
+    saved = torch.load(bundle / "models" / "last.pt", weights_only=True)
+    assert saved["about"]["epoch"] == 2
+    assert not any(name.startswith("module.") for name in saved["model"])
+    assert len(list((bundle / "eval").iterdir())) == 2  # the event files of one process
+
+
+def test_real_volumes(data: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(bundle_path(), bundle)
+    source = data / "hippocampus_mr"
+    small = tmp_path / "hippocampus"
+    for kind, suffix in (("imagesTr", "_0000"), ("labelsTr", "")):
+        (small / kind).mkdir(parents=True)
+        for path in sorted((source / "labelsTr").iterdir())[:10]:
+            name = path.name.replace(".nii.gz", f"{suffix}.nii.gz")
+            shutil.copy(source / kind / name, small / kind / name)
+    shutil.copy(source / "dataset.json", small)
+    run(bundle, "train.json", "losses/dice_ce.json", dataset_dir=small, epochs=8, learning_rate=0.01)
+    run(bundle, "train.json", "evaluate.json", dataset_dir=small)
+    assert float((bundle / "eval" / "metrics.csv").read_text().split(",")[1]) > 0.3

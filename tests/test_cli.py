@@ -1,0 +1,141 @@
+"""The command line as a user types it: what it prints, what it refuses, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+import monai_segloss
+from monai_segloss.cli import app
+
+KEYS = [info.key for info in monai_segloss.list_losses()]
+
+
+def segloss(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words), env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"})
+
+
+def test_list_names_every_loss() -> None:
+    result = segloss("list")
+    assert result.exit_code == 0
+    assert all(key in result.output for key in KEYS)
+
+
+def test_list_by_tag_as_json() -> None:
+    facts = json.loads(segloss("list", "recall", "--json").output)
+    assert {"tversky", "focal_tversky"} == {each["key"] for each in facts}
+    assert facts[0]["parameters"]["beta"] == 0.7
+
+
+def test_list_refuses_an_unknown_tag() -> None:
+    result = segloss("list", "recal")
+    assert result.exit_code == 2
+    assert "recall" in result.output
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_show(key: str) -> None:
+    info = monai_segloss.find(key)
+    result = segloss("show", key)
+    assert result.exit_code == 0
+    for part in (info.formula, info.doi, info.cls.__name__, "nnUNetTrainer", *info.parameters):
+        assert part in result.output
+
+
+def test_show_refuses_a_misspelt_key_with_the_nearest() -> None:
+    result = segloss("show", "focal_tverski")
+    assert result.exit_code == 2
+    assert "focal_tversky" in result.output
+
+
+def test_schema_accepts_what_the_configuration_accepts() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads(segloss("schema").output)
+    jsonschema.validate({"loss": "tversky", "arguments": {"alpha": 0.2}}, schema)
+    jsonschema.validate({"terms": {"dice": {"weight": 1}}}, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"loss": "tversky", "arguments": {"alfa": 0.2}}, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"loss": "tverski"}, schema)
+
+
+@pytest.mark.parametrize(
+    ("config", "level", "words"),
+    [
+        ({"loss": "dice", "arguments": {"batch": True}}, 0, "valid configuration: dice"),
+        ({"terms": {"dice": 1, "focal": {"weight": 0.5, "gamma": 3}}}, 0, "sum of dice, focal"),
+        ({"loss": "dise"}, 1, "did you mean 'dice'"),
+        ({"loss": "tversky", "arguments": {"alfa": 1}}, 1, "did you mean 'alpha'"),
+        ({"terms": {"dice": {"weight": {"schedule": "linnear"}}}}, 1, "did you mean 'linear'"),
+        ({"terms": {"dice": -1}}, 1, "at least 0"),
+        ({"loss": {"_target_": "monai_segloss.DiceLoss", "sofmax": True}}, 1, "did you mean 'softmax'"),
+        ({"loss": {"_target_": "monai_segloss.DicLoss"}}, 1, "_target_"),
+    ],
+)
+def test_check_configuration(config: object, level: int, words: str, tmp_path: Path) -> None:
+    file = tmp_path / "loss.json"
+    file.write_text(json.dumps(config))
+    result = segloss("check", str(file))
+    assert result.exit_code == level
+    assert words in " ".join(result.output.split())
+
+
+def write_dataset(folder: Path, label: np.ndarray, ignore: bool = False) -> Path:
+    sitk = pytest.importorskip("SimpleITK")
+    for name in ("imagesTr", "labelsTr"):
+        (folder / name).mkdir(parents=True)
+    image = sitk.GetImageFromArray(label)
+    image.SetSpacing((0.5, 0.5, 3.0))
+    sitk.WriteImage(image, str(folder / "labelsTr" / "a.nii.gz"))
+    sitk.WriteImage(image, str(folder / "imagesTr" / "a_0000.nii.gz"))
+    labels = {"background": 0, "organ": 1, "lesion": 2, **({"ignore": 3} if ignore else {})}
+    facts = {"channel_names": {"0": "CT"}, "labels": labels, "numTraining": 1, "file_ending": ".nii.gz"}
+    (folder / "dataset.json").write_text(json.dumps(facts))
+    return folder
+
+
+def test_check_dataset(tmp_path: Path) -> None:
+    label = np.zeros((4, 8, 8), np.uint8)
+    label[1:3, 2:6, 2:6] = 1
+    result = segloss("check", str(write_dataset(tmp_path / "d", label)), "--loss", "focal_tversky")
+    text = " ".join(result.output.split())
+    assert result.exit_code == 0
+    assert "'organ': in 1 of 1 cases, 12.5 %" in text
+    assert "'lesion' is empty" in text
+    assert "(3.0, 0.5, 0.5)" in text
+
+
+def test_check_dataset_finds_a_wrong_label_and_a_missing_image(tmp_path: Path) -> None:
+    label = np.zeros((4, 8, 8), np.uint8)
+    label[0, 0, :5] = 7
+    folder = write_dataset(tmp_path / "d", label)
+    (folder / "imagesTr" / "a_0000.nii.gz").unlink()
+    result = segloss("check", str(folder))
+    text = " ".join(result.output.split())
+    assert result.exit_code == 1
+    assert "label 7 (5 voxels)" in text
+    assert "a_0000.nii.gz is missing" in text
+
+
+@pytest.mark.parametrize("name", ["nothing", "empty"])
+def test_check_refuses_what_it_does_not_know(name: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert segloss("check", str(tmp_path / name)).exit_code == 2
+
+
+def test_the_installed_command_runs() -> None:
+    code = "from monai_segloss.cli import main; import sys; sys.argv = ['segloss', '--version']; main()"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0
+    assert monai_segloss.__version__ in run.stdout
+
+
+def test_the_command_starts_without_torch() -> None:
+    code = "import sys, monai_segloss.cli; assert not {'torch', 'monai', 'nnunetv2'} & set(sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,251 @@
+"""Where MONAI 1.6 and nnU-Net 2.8 give other values: both sides of every entry of the list that the docs print."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cases
+import pytest
+import torch
+from cases import IGNORE, Case
+from harness import refused
+from torch import Tensor
+from torch.nn import functional as F
+
+import monai_segloss
+from monai_segloss import (
+    DiceCELoss,
+    DiceFocalLoss,
+    DiceLoss,
+    DiceTopKLoss,
+    FocalLoss,
+    TopKCrossEntropyLoss,
+    TverskyLoss,
+)
+from monai_segloss.differences import DIFFERENCES
+
+monai = pytest.importorskip("monai.losses")
+compound = pytest.importorskip("nnunetv2.training.loss.compound_losses")
+from nnunetv2.training.loss.robust_ce_loss import RobustCrossEntropyLoss, TopKLoss  # noqa: E402
+
+DICE = {"batch_dice": False, "do_bg": False, "smooth": 1e-5, "ddp": False}
+
+
+def case_of(name: str) -> tuple[Case, Tensor, Tensor]:
+    case = cases.get(name)
+    return case, case.input.float(), case.target
+
+
+def same(a: Tensor, b: Tensor | float) -> bool:
+    return torch.allclose(a, torch.as_tensor(b, dtype=a.dtype), rtol=1e-4, atol=1e-6)
+
+
+def focal_softmax_mean() -> None:
+    _case, x, y = case_of("five_classes")
+    ce = F.cross_entropy(x, y[:, 0])
+    assert same(monai.FocalLoss(use_softmax=True, to_onehot_y=True, gamma=0)(x, y), ce / 5)
+    assert same(FocalLoss(use_softmax=True, to_onehot_y=True, gamma=0)(x, y), ce)
+
+
+def focal_ignore_index_scale() -> None:
+    _case, x, y = case_of("five_classes")
+    plain, ignoring = ({"to_onehot_y": True}, {"to_onehot_y": True, "ignore_index": IGNORE})
+    assert same(monai.FocalLoss(**ignoring)(x, y), 5 * monai.FocalLoss(**plain)(x, y))
+    assert same(FocalLoss(**ignoring)(x, y), FocalLoss(**plain)(x, y))
+
+
+def focal_background_before_softmax() -> None:
+    _case, x, y = case_of("two_classes")
+    arguments = {"use_softmax": True, "to_onehot_y": True, "include_background": False}
+    assert monai.FocalLoss(**arguments)(x, y) == 0
+    p = torch.softmax(x, 1)[:, 1][y[:, 0] == 1]
+    assert same(FocalLoss(**arguments)(x, y), (-((1 - p) ** 2) * p.log()).sum() / y.numel())
+
+
+def focal_alpha_without_background() -> None:
+    _case, x, y = case_of("five_classes")
+    arguments = {"use_softmax": True, "to_onehot_y": True, "include_background": False}
+    with pytest.warns(UserWarning, match="scalar `alpha` ignored"):
+        assert same(monai.FocalLoss(alpha=0.25, **arguments)(x, y), monai.FocalLoss(**arguments)(x, y))
+    assert same(FocalLoss(alpha=0.25, **arguments)(x, y), 0.25 * FocalLoss(**arguments)(x, y))
+
+
+def focal_sum() -> None:
+    _case, x, y = case_of("labels_3d")
+    parts = FocalLoss(to_onehot_y=True, reduction="none")(x, y)
+    assert same(monai.FocalLoss(to_onehot_y=True, reduction="sum")(x, y), parts.sum() / y[0].numel())
+    assert same(FocalLoss(to_onehot_y=True, reduction="sum")(x, y), parts.sum())
+
+
+def focal_soft_targets() -> None:
+    x, half = torch.full((1, 1, 4), 3.0), torch.full((1, 1, 4), 0.5)
+    bce = F.binary_cross_entropy_with_logits(x, half)
+    assert same(monai.FocalLoss()(x, half), 0.25 * bce)
+    p = torch.sigmoid(x)
+    assert same(FocalLoss()(x, half), (-0.5 * (1 - p) ** 2 * p.log() - 0.5 * p**2 * (1 - p).log()).mean())
+
+
+def dice_focal_activations() -> None:
+    case, x, y = case_of("labels_3d")
+    dice = DiceLoss(**case.reading)(x, y)
+    assert same(monai.DiceFocalLoss(**case.reading)(x, y), dice + monai.FocalLoss(to_onehot_y=True)(x, y))
+    assert same(DiceFocalLoss(**case.reading)(x, y), dice + FocalLoss(**case.reading)(x, y))
+
+
+def dice_ce_activations() -> None:
+    _case, x, y = case_of("regions")
+    y = y.float()
+    dice = DiceLoss(sigmoid=True)(x, y)
+    assert same(monai.DiceCELoss(sigmoid=True)(x, y), dice + F.cross_entropy(x, y))
+    assert same(DiceCELoss(sigmoid=True)(x, y), dice + F.binary_cross_entropy_with_logits(x, y))
+
+
+def dice_ce_weights_of_onehot() -> None:
+    case, x, y = case_of("labels_3d")
+    weight, onehot = torch.tensor([1.0, 2.0, 4.0]), case.onehot().float()
+    theirs, ours = (kind(softmax=True, weight=weight) for kind in (monai.DiceCELoss, DiceCELoss))
+    labels = {"softmax": True, "to_onehot_y": True, "weight": weight}
+    assert not same(theirs(x, onehot), monai.DiceCELoss(**labels)(x, y))
+    assert same(ours(x, onehot), DiceCELoss(**labels)(x, y))
+
+
+def one_scored_class_weight() -> None:
+    case, x, y = case_of("two_classes")
+    arguments = {**case.reading, "include_background": False}
+    assert same(monai.DiceLoss(weight=[3.0], **arguments)(x, y), monai.DiceLoss(**arguments)(x, y))
+    assert same(DiceLoss(weight=[3.0], **arguments)(x, y), 3 * DiceLoss(**arguments)(x, y))
+
+
+def none_shape() -> None:
+    case, x, y = case_of("labels_3d")
+    arguments = {**case.reading, "reduction": "none"}
+    assert monai.DiceLoss(**arguments, batch=True)(x, y).shape == (3, 1, 1, 1)
+    assert monai.TverskyLoss(**arguments)(x, y).shape == (2, 3)
+    for kind in (DiceLoss, TverskyLoss):
+        assert kind(**arguments)(x, y).shape == (2, 3, 1, 1, 1)
+        assert kind(**arguments, batch=True)(x, y).shape == (1, 3, 1, 1, 1)
+
+
+def ignored_sample() -> None:
+    case, x, y = case_of("ignored_sample")
+    kept = [0, 2]
+    for ours, theirs in ((DiceLoss, monai.DiceLoss), (TverskyLoss, monai.TverskyLoss)):
+        assert same(theirs(**case.reading)(x, y), 2 / 3 * theirs(**case.reading)(x[kept], y[kept]))
+        assert same(ours(**case.reading)(x, y), theirs(**case.reading)(x[kept], y[kept]))
+    peer = compound.DC_and_CE_loss(DICE, {}, ignore_label=IGNORE)
+    loss = DiceCELoss(include_background=False, **case.reading)
+    assert same(loss(x[kept], y[kept]), peer(x[kept], y[kept]) + 1)
+    assert same(loss(x, y), loss(x[kept], y[kept]))
+    assert not same(peer(x, y), peer(x[kept], y[kept]))
+
+
+def ignored_nan() -> None:
+    case, x, y = case_of("ignored")
+    spoilt = torch.where(case.valid, x, torch.nan)
+    for kind in ("DiceLoss", "TverskyLoss"):
+        assert getattr(monai, kind)(**case.reading)(spoilt, y).isnan()
+        ours = getattr(monai_segloss, kind)(**case.reading)
+        assert ours(spoilt, y) == ours(x, y)
+
+
+def ignore_index_of_channels() -> None:
+    _case, x, y = case_of("regions")
+    y = y.float()
+    outside = y.sum(1, keepdim=True) > 0
+    arguments = {"sigmoid": True, "ignore_index": IGNORE}
+    assert same(monai.DiceLoss(**arguments)(x, y), DiceLoss(sigmoid=True)(x, y, mask=outside))
+    assert same(DiceLoss(**arguments)(x, y), DiceLoss(sigmoid=True)(x, y))
+
+
+def half_precision() -> None:
+    x, y = torch.randn(1, 2, 64, 64, 64), torch.randint(0, 2, (1, 1, 64, 64, 64))
+    arguments = {"softmax": True, "to_onehot_y": True}
+    theirs = monai.DiceLoss(**arguments)(x.half(), y).float()
+    assert theirs.isnan() or abs(theirs - monai.DiceLoss(**arguments)(x, y)) > 0.1
+    assert same(DiceLoss(**arguments)(x.half(), y), DiceLoss(**arguments)(x.half().float(), y))
+
+
+def label_out_of_range() -> None:
+    case, x, y = case_of("labels_3d")
+    seven = torch.where(y == 2, 7, y)
+    refused((RuntimeError, "index 7 is out of bounds"), monai.DiceLoss(**case.reading), x, seven)
+    refused((ValueError, "label 7.*labels 0 to 2"), DiceLoss(**case.reading), x, seven)
+    double = 2 * case.onehot().float()
+    assert monai.DiceLoss(softmax=True)(x, double).isfinite()
+    refused((ValueError, "value 2"), DiceLoss(softmax=True), x, double)
+
+
+def all_ignored() -> None:
+    case, x, y = case_of("ignored")
+    nothing = torch.full_like(y, IGNORE)
+    assert RobustCrossEntropyLoss(ignore_index=IGNORE)(x, nothing).isnan()
+    assert monai_segloss.CrossEntropyLoss(**case.reading)(x, nothing) == 0
+
+
+def minus_dice() -> None:
+    case, _x, y = case_of("labels_3d")
+    sure = cases.perfect(case).input.float()
+    assert same(compound.DC_and_CE_loss(DICE, {})(sure, y), -1)
+    assert same(DiceCELoss(include_background=False, **case.reading)(sure, y), 0)
+
+
+def regions_with_ignored() -> None:
+    case, x, y = case_of("regions_masked")
+    channels = torch.cat([y, ~case.mask], dim=1)
+    dice = {**DICE, "do_bg": True}
+    whole = {"use_ignore_label": True, "dice_class": compound.MemoryEfficientSoftDiceLoss}
+    theirs = compound.DC_and_BCE_loss({}, dice, weight_dice=0, **whole)(x, channels)
+    ours = monai_segloss.CrossEntropyLoss(sigmoid=True)(x, y, mask=case.mask)
+    assert same(theirs, 3 * ours)
+    overlap = compound.DC_and_BCE_loss({}, dice, weight_ce=0, **whole)(x, channels)
+    assert same(DiceLoss(sigmoid=True)(x, y, mask=case.mask), overlap + 1)
+
+
+def topk_of_ignored() -> None:
+    case, x, y = case_of("labels_2d")
+    y = torch.where(torch.arange(y.numel()).view(y.shape) % 20 == 0, y, IGNORE)
+    counted = F.cross_entropy(x, y[:, 0], ignore_index=IGNORE, reduction="none")[y[:, 0] != IGNORE]
+    voxels = int(y.numel() * 10 / 100)
+    assert voxels > counted.numel()
+    assert same(TopKLoss(ignore_index=IGNORE)(x, y), counted.sum() / voxels)
+    assert same(TopKCrossEntropyLoss(ignore_index=IGNORE, **case.reading)(x, y), counted.max())
+
+    x, y = torch.randn(1, 2, 3, 3), torch.randint(0, 2, (1, 1, 3, 3))
+    assert TopKLoss()(x, y).isnan()
+    hardest = F.cross_entropy(x, y[:, 0], reduction="none").max()
+    assert same(TopKCrossEntropyLoss(softmax=True, to_onehot_y=True)(x, y), hardest)
+    dice = DiceLoss(softmax=True, to_onehot_y=True)(x, y)
+    assert same(DiceTopKLoss(softmax=True, to_onehot_y=True)(x, y), dice + hardest)
+
+
+SHOWN: dict[str, Callable[[], None]] = {
+    "focal-softmax-mean": focal_softmax_mean,
+    "focal-ignore-index": focal_ignore_index_scale,
+    "focal-background": focal_background_before_softmax,
+    "focal-sum": focal_sum,
+    "focal-soft-targets": focal_soft_targets,
+    "dice-focal-activation": dice_focal_activations,
+    "dice-ce-activation": dice_ce_activations,
+    "dice-ce-onehot-weight": dice_ce_weights_of_onehot,
+    "dice-one-class-weight": one_scored_class_weight,
+    "none-shape": none_shape,
+    "half-precision": half_precision,
+    "all-ignored-sample": ignored_sample,
+    "ignored-nan": ignored_nan,
+    "ignore-index-of-channels": ignore_index_of_channels,
+    "value-check": label_out_of_range,
+    "dice-sign": minus_dice,
+    "topk-ignored": topk_of_ignored,
+    "regions-ignore": regions_with_ignored,
+    "all-ignored": all_ignored,
+}
+
+
+def test_every_listed_difference_is_shown() -> None:
+    assert {difference.name for difference in DIFFERENCES} <= set(SHOWN)
+
+
+@pytest.mark.filterwarnings("ignore:size_average and reduce args will be deprecated:UserWarning")
+@pytest.mark.parametrize("name", SHOWN)
+def test_difference(name: str) -> None:
+    SHOWN[name]()

@@ -1,0 +1,217 @@
+"""The tests of the tests: a typical slip, planted into the library, turns the contract red."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import cases
+import pytest
+import torch
+from properties import PROPERTIES
+from test_reference import compare
+from torch import Tensor
+
+import monai_segloss
+from monai_segloss.core import batch as reading
+from monai_segloss.core import counts
+from monai_segloss.core.batch import Reader, SegBatch
+from monai_segloss.core.module import SegLoss
+from monai_segloss.core.registry import LossInfo
+
+Patch = Callable[[pytest.MonkeyPatch, LossInfo], None]
+
+
+def swap_alpha_and_beta(patch: pytest.MonkeyPatch, info: LossInfo) -> None:
+    original = info.cls.loss
+
+    def loss(self: Any, batch: SegBatch) -> Any:
+        self.alpha, self.beta = self.beta, self.alpha
+        try:
+            return original(self, batch)
+        finally:
+            self.alpha, self.beta = self.beta, self.alpha
+
+    patch.setattr(info.cls, "loss", loss)
+
+
+def drop_the_mask(patch: pytest.MonkeyPatch, info: LossInfo) -> None:
+    """Ignored labels become a class like any other."""
+
+    def spoil(read: SegBatch) -> None:
+        read.mask = None
+        if read.has_labels:
+            read.target = read.target.clamp(0, read.classes - 1)
+
+    _after_reading(patch, spoil)
+
+
+def multiply_by_the_mask(patch: pytest.MonkeyPatch, info: LossInfo) -> None:
+    """Instead of zeroing the logits first: a NaN there times 0 is NaN."""
+
+    def sums(logits: Tensor, target: Tensor, which: Any, activation: Any, mask: Tensor | None = None) -> Tensor:
+        g = counts.one_hot_labels(target, logits.shape[1]) if counts.is_labels(logits, target) else target
+        voxels = counts.Voxels(logits.flatten(2), g.flatten(2).to(logits.dtype), activation)
+        kept = 1 if mask is None else mask.flatten(1)[:, None]
+        return torch.stack([(counts.FORMULAS[s.name](voxels, s.power) * kept).sum(2) for s in which], 2)
+
+    patch.setattr(reading, "soft_statistics", sums)
+
+
+def drop_the_background_before_softmax(patch: pytest.MonkeyPatch, info: LossInfo) -> None:
+    original = info.cls.loss
+
+    def loss(self: Any, batch: SegBatch) -> Any:
+        if self.include_background:
+            return original(self, batch)
+        sliced = SegBatch(batch.logits[:, 1:], batch.one_hot[:, 1:], batch.mask, batch.activation)
+        self.include_background = True
+        try:
+            return original(self, sliced)
+        finally:
+            self.include_background = False
+
+    patch.setattr(info.cls, "loss", loss)
+
+
+def drop_the_smoothing_of_the_numerator(patch: pytest.MonkeyPatch, info: LossInfo) -> None:
+    _argument_is(patch, info, "smooth_nr", 0.0)
+
+
+def drop_the_smoothing_of_the_denominator(patch: pytest.MonkeyPatch, info: LossInfo) -> None:
+    _argument_is(patch, info, "smooth_dr", 0.0)
+
+
+def forget_the_batch_argument(patch: pytest.MonkeyPatch, info: LossInfo) -> None:
+    _argument_is(patch, info, "batch", False)
+
+
+def forget_the_class_weights(patch: pytest.MonkeyPatch, info: LossInfo) -> None:
+    patch.setattr(SegLoss, "weights", lambda self, classes: None)
+
+
+def work_in_half_precision(patch: pytest.MonkeyPatch, info: LossInfo) -> None:
+    def spoil(read: SegBatch) -> None:
+        read.logits = read.logits.bfloat16().to(read.logits.dtype)
+
+    _after_reading(patch, spoil)
+
+
+def detach_the_prediction(patch: pytest.MonkeyPatch, info: LossInfo) -> None:
+    """The value stays right, half of the gradient is lost."""
+
+    def spoil(read: SegBatch) -> None:
+        read.logits = (read.logits + read.logits.detach()) / 2
+
+    _after_reading(patch, spoil)
+
+
+def let_ignored_samples_into_the_mean(patch: pytest.MonkeyPatch, info: LossInfo) -> None:
+    patch.setattr(reading.Scored, "present", property(lambda self: torch.ones_like(self._view(self.batch.voxels))))
+
+
+def clip_the_logarithm(patch: pytest.MonkeyPatch, info: LossInfo) -> None:
+    """log(clamp(p)) instead of log-softmax: a confident mistake has no gradient any more."""
+
+    def clipped(z: Tensor, activation: Any) -> Tensor:
+        return counts.activate(z, activation).clamp(1e-7, 1 - 1e-7).log()
+
+    patch.setattr(counts, "log_activate", clipped)
+    patch.setattr(reading, "log_activate", clipped)
+    patch.setattr(counts, "BACKENDS", {})
+
+
+def _after_reading(patch: pytest.MonkeyPatch, change: Callable[[SegBatch], object]) -> None:
+    original = Reader.read
+
+    def read(self: Reader, *args: Any, **kwargs: Any) -> SegBatch:
+        found = original(self, *args, **kwargs)
+        change(found)
+        return found
+
+    patch.setattr(Reader, "read", read)
+
+
+def _argument_is(patch: pytest.MonkeyPatch, info: LossInfo, name: str, fixed: object) -> None:
+    patch.setattr(info.cls, name, property(lambda self: fixed, lambda self, value: None), raising=False)
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A slip, the losses it is planted into, and the checks each of which must notice it."""
+
+    plant: Patch
+    keys: tuple[str, ...]
+    noticed_by: tuple[str, ...]
+
+
+def value_and_gradient(info: LossInfo) -> None:
+    for name in ("labels_2d", "ignored_sample", "extreme"):
+        compare(info, cases.get(name))
+
+
+def value_and_gradient_without_background(info: LossInfo) -> None:
+    compare(info, cases.get("five_classes"), include_background=False)
+
+
+def value_and_gradient_over_the_batch(info: LossInfo) -> None:
+    compare(info, cases.get("five_classes"), batch=True)
+
+
+def value_and_gradient_with_weights(info: LossInfo) -> None:
+    compare(info, cases.get("five_classes"), weight=[1.0, 2.0, 0.5, 0.25, 3.0])
+
+
+COMPARISONS = {
+    check.__name__: check
+    for check in (
+        value_and_gradient,
+        value_and_gradient_without_background,
+        value_and_gradient_over_the_batch,
+        value_and_gradient_with_weights,
+    )
+}
+TVERSKY, REGION = ("tversky", "focal_tversky"), ("dice", "tversky", "focal_tversky")
+VOXEL, COMPOUND = ("cross_entropy", "focal", "topk_cross_entropy"), ("dice_ce", "dice_focal", "dice_topk")
+MUTATIONS = [
+    Mutation(swap_alpha_and_beta, TVERSKY, ("value_and_gradient", "false_positives_and_negatives")),
+    Mutation(drop_the_mask, REGION + VOXEL + COMPOUND, ("ignored_voxels_change_nothing",)),
+    Mutation(drop_the_mask, ("dice_ce",), ("value_and_gradient", "everything_ignored_gives_zero")),
+    Mutation(multiply_by_the_mask, REGION + VOXEL[:2] + COMPOUND, ("ignored_voxels_change_nothing",)),
+    Mutation(
+        drop_the_background_before_softmax, (*REGION, "focal", "dice_ce"), ("value_and_gradient_without_background",)
+    ),
+    Mutation(drop_the_smoothing_of_the_numerator, REGION, ("value_and_gradient", "every_argument_matters")),
+    Mutation(drop_the_smoothing_of_the_denominator, REGION, ("value_and_gradient", "every_argument_matters")),
+    Mutation(forget_the_batch_argument, REGION, ("value_and_gradient_over_the_batch", "every_argument_matters")),
+    Mutation(
+        forget_the_class_weights, REGION + VOXEL[:2], ("value_and_gradient_with_weights", "every_argument_matters")
+    ),
+    Mutation(work_in_half_precision, REGION + VOXEL + COMPOUND, ("value_and_gradient",)),
+    Mutation(detach_the_prediction, REGION + VOXEL + COMPOUND, ("value_and_gradient",)),
+    Mutation(detach_the_prediction, ("dice_ce",), ("gradcheck",)),
+    Mutation(let_ignored_samples_into_the_mean, REGION, ("value_and_gradient", "ignored_sample_leaves_the_mean")),
+    Mutation(clip_the_logarithm, VOXEL, ("value_and_gradient",)),
+]
+PLANTED = [(m, key, check) for m in MUTATIONS for key in m.keys for check in m.noticed_by]
+
+
+@contextmanager
+def planted(mutation: Mutation, info: LossInfo) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        mutation.plant(patch, info)
+        yield
+
+
+@pytest.mark.parametrize(
+    ("mutation", "key", "check"), PLANTED, ids=[f"{m.plant.__name__}-{key}-{check}" for m, key, check in PLANTED]
+)
+def test_the_slip_is_noticed(mutation: Mutation, key: str, check: str) -> None:
+    info = monai_segloss.find(key)
+    run = COMPARISONS.get(check) or PROPERTIES[check]
+    run(info)
+    with planted(mutation, info), pytest.raises(AssertionError):
+        run(info)
+    run(info)

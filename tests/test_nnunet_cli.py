@@ -1,0 +1,296 @@
+"""``segloss nnunet`` and ``segloss doctor``: start-up line, plans, messages."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from environments import Environment
+from nnunet_data import Workspace, add_configurations
+from typer.testing import CliRunner, Result
+
+from monai_segloss.cli import app, doctor, nnunet
+from nnunet_trainers import VARIABLE, discovery_dir, extend_environment, startup
+from nnunet_trainers.plans import PlansError, add_configuration
+
+pytest_plugins = "nnunet_fixtures"
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def segloss() -> Run:
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(app, arguments)
+
+    return run
+
+
+# -- the start-up line ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("before", ["", "/mine", "/mine:/yours"])
+def test_the_folder_comes_last_and_once(before: str) -> None:
+    environ = {VARIABLE: before.replace(":", os.pathsep)} if before else {}
+    extend_environment(environ)
+    extend_environment(environ)
+    wanted = [*before.split(":"), discovery_dir()] if before else [discovery_dir()]
+    assert environ[VARIABLE].split(os.pathsep) == wanted
+
+
+def test_the_package_needs_the_standard_library_only() -> None:
+    program = "import sys; before = set(sys.modules); import nnunet_trainers; print(*set(sys.modules) - before)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert {name.split(".")[0] for name in done.stdout.split()} <= {"nnunet_trainers", *sys.stdlib_module_names}
+
+
+def test_the_discovery_folder_holds_one_module() -> None:
+    assert [file.name for file in Path(discovery_dir()).glob("*.py")] == ["segloss_discovery.py"]
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Environment:
+    return Environment(tmp_path / "venv")
+
+
+def test_enable_and_disable(environment: Environment) -> None:
+    assert environment.folders() == [""]
+    said = environment.segloss("enable")
+    file = environment.site / startup.FILE
+    assert str(file) in said
+    assert file.read_text().count("\n") == 1
+    assert environment.folders() == [discovery_dir()]
+    assert environment.folders(**{VARIABLE: "/mine"}) == ["/mine", discovery_dir()]
+    environment.segloss("enable")
+    assert environment.folders() == [discovery_dir()]
+    assert str(file) in environment.segloss("disable")
+    assert not file.exists()
+    assert environment.folders() == [""]
+    assert "nothing removed" in environment.segloss("disable")
+
+
+def test_the_line_does_no_harm_when_the_package_is_gone(environment: Environment) -> None:
+    environment.segloss("enable")
+    (environment.site / "a_packages.pth").unlink()
+    assert environment.ask("print('fine')") == "fine"
+    assert environment.folders() == [""]
+
+
+def test_without_a_folder_to_write_there_is_a_line_for_the_shell(
+    segloss: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(startup, "places", lambda: [tmp_path / "file" / "site-packages"])
+    result = segloss("nnunet", "enable")
+    assert result.exit_code == 1
+    assert "cannot be written" in result.output
+    assert startup.export_line() in result.output
+
+
+def test_a_line_that_no_interpreter_reads_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(startup, "places", lambda: [tmp_path / "nowhere"])
+    monkeypatch.delenv(VARIABLE, raising=False)
+    with pytest.raises(OSError, match="does not act on a file in"):
+        startup.enable()
+    assert not list((tmp_path / "nowhere").iterdir())
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+@pytest.mark.parametrize("before", ["", "/mine"])
+def test_the_line_for_the_shell(segloss: Run, before: str) -> None:
+    line = segloss("nnunet", "env").output.strip()
+    environ = {"PATH": os.environ["PATH"], **({VARIABLE: before} if before else {})}
+    script = f'{line}\nprintf %s "${VARIABLE}"'
+    done = subprocess.run(["bash", "-c", script], env=environ, capture_output=True, text=True, check=True)
+    assert done.stdout == os.pathsep.join(filter(None, [before, discovery_dir()]))
+    assert segloss("nnunet", "env", "--path").output.strip() == discovery_dir()
+
+
+def test_without_nnunet_there_is_a_note(segloss: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nnunet, "installed", lambda package: False)
+    monkeypatch.setattr(startup, "enable", lambda: tmp_path / startup.FILE)
+    result = segloss("nnunet", "enable")
+    assert (result.exit_code, nnunet.MISSING in result.output) == (0, True)
+    result = segloss("nnunet", "export", str(tmp_path))
+    assert (result.exit_code, result.output.strip()) == (1, nnunet.MISSING)
+
+
+@pytest.mark.usefixtures("nnunet")
+def test_export_of_something_else(segloss: Run, tmp_path: Path) -> None:
+    result = segloss("nnunet", "export", str(tmp_path))
+    assert (result.exit_code, "is no model folder of nnU-Net" in result.output) == (1, True)
+
+
+# -- plans ----------------------------------------------------------------------------------------------------------
+
+PLANS: dict[str, Any] = {
+    "configurations": {
+        "2d": {"batch_size": 9},
+        "3d_fullres": {"batch_size": 2},
+        "3d_lowres": {"inherits_from": "3d_fullres", "next_stage": "3d_cascade_fullres"},
+        "3d_cascade_fullres": {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"},
+    }
+}
+
+
+@pytest.fixture
+def plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    file = tmp_path / "Dataset007_Seven" / "nnUNetPlans.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps(PLANS))
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
+    return file
+
+
+def configurations(plans: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(plans.read_text())["configurations"]
+    assert {name: found[name] for name in PLANS["configurations"]} == PLANS["configurations"]
+    return found
+
+
+@pytest.mark.parametrize("dataset", ["7", "Dataset007_Seven"])
+def test_plan_adds_a_configuration_and_touches_no_other(segloss: Run, plans: Path, dataset: str) -> None:
+    options = ("--loss", "cross_entropy", "--set", "weight=[1,2,5]", "--set", "label_smoothing=0.1")
+    result = segloss("nnunet", "plan", dataset, "3d_fullres", "weighted", *options)
+    assert result.exit_code == 0, result.output
+    assert f"nnUNetv2_train {dataset} 3d_fullres_weighted 0 -tr nnUNetTrainerSegLoss" in result.output
+    loss = {"loss": "cross_entropy", "arguments": {"weight": [1, 2, 5], "label_smoothing": 0.1}}
+    assert configurations(plans)["3d_fullres_weighted"] == {"inherits_from": "3d_fullres", "segloss": loss}
+
+
+@pytest.mark.parametrize("parent", ["3d_lowres", "3d_cascade_fullres"])
+def test_the_stages_of_a_cascade_stay_together(segloss: Run, plans: Path, parent: str) -> None:
+    assert segloss("nnunet", "plan", "7", parent, "mine", "--loss", "dice").exit_code == 0
+    found = configurations(plans)
+    assert found["3d_lowres_mine"]["next_stage"] == "3d_cascade_fullres_mine"
+    assert found["3d_cascade_fullres_mine"]["previous_stage"] == "3d_lowres_mine"
+    assert found["3d_cascade_fullres_mine"]["inherits_from"] == "3d_cascade_fullres"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("mix.json", '{"terms": {"dice": 1, "focal": {"weight": 0.5}}}'),
+        ("mix.yaml", "terms: {dice: 1, focal: {weight: 0.5}}"),
+    ],
+)
+def test_a_sum_of_losses_comes_from_a_file(segloss: Run, plans: Path, tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    result = segloss("nnunet", "plan", "7", "2d", "mix", "--config", str(tmp_path / name))
+    assert result.exit_code == 0, result.output
+    assert configurations(plans)["2d_mix"]["segloss"] == {"terms": {"dice": {"weight": 1}, "focal": {"weight": 0.5}}}
+
+
+def test_a_taken_name_gives_way_only_when_asked(plans: Path) -> None:
+    add_configuration(plans, "2d", "mine", {"loss": "dice"})
+    add_configuration(plans, "2d", "mine", {"loss": "dice"})
+    with pytest.raises(PlansError, match="'2d_mine' exists with other content"):
+        add_configuration(plans, "2d", "mine", {"loss": "focal"})
+    add_configuration(plans, "2d", "mine", {"loss": "focal"}, replace=True)
+    assert configurations(plans)["2d_mine"]["segloss"] == {"loss": "focal"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (("7", "3d_fullre", "x", "--loss", "dice"), 1, "no configuration '3d_fullre'"),
+        (("7", "2d", "a__b", "--loss", "dice"), 1, "expected letters and digits"),
+        (("8", "2d", "x", "--loss", "dice"), 1, "0 data sets '8'"),
+        (("7", "2d", "x", "--loss", "dise"), 2, "did you mean 'dice'"),
+        (("7", "2d", "x", "--loss", "dice", "--set", "smoth_nr=1"), 2, "did you mean 'smooth_nr'"),
+        (("7", "2d", "x", "--loss", "dice", "--set", "smooth_nr"), 2, "is not name=value"),
+        (("7", "2d", "x", "--loss", "dice", "--set", "smooth_nr=one"), 2, "is no JSON value"),
+        (("7", "2d", "x"), 2, "give either --loss"),
+        (("7", "2d", "x", "--loss", "dice", "--plans", "Other"), 1, "run nnUNetv2_plan_and_preprocess -d 7 first"),
+    ],
+)
+def test_plan_refuses_with_a_sentence(
+    segloss: Run, plans: Path, arguments: tuple[str, ...], code: int, sentence: str
+) -> None:
+    before = plans.read_bytes()
+    result = segloss("nnunet", "plan", *arguments)
+    words = " ".join(result.output.replace("│", " ").split())
+    assert result.exit_code == code, result.output
+    assert sentence in words
+    assert plans.read_bytes() == before
+
+
+def test_plan_without_the_folder_of_nnunet(segloss: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("nnUNet_preprocessed", raising=False)
+    result = segloss("nnunet", "plan", "7", "2d", "x", "--loss", "dice")
+    assert (result.exit_code, "nnUNet_preprocessed is not set" in result.output) == (1, True)
+
+
+# -- the trainer that reads plans -------------------------------------------------------------------------------------
+
+
+def test_the_loss_in_the_plans_is_trained_and_guarded(space: Workspace, segloss: Run) -> None:
+    options = ("--loss", "tversky", "--set", "alpha=0.4")
+    assert segloss("nnunet", "plan", "1", "tiny", "mine", *options).exit_code == 0
+    trainer = space.trainer("nnUNetTrainerSegLoss_seed1_1epochs_2iterations", configuration="tiny_mine")
+    trainer.initialize()
+    assert (trainer.loss.loss.alpha, trainer.loss.loss.beta) == (0.4, 0.7)
+    assert trainer.configuration_record()["arguments"]["include_background"] is False
+    space.trainer("nnUNetTrainerTversky_alpha0p4", configuration="tiny_mine").initialize()
+    with pytest.raises(RuntimeError, match=r"plan of 'tiny_mine' has another configuration: .*alpha is 0\.4 there"):
+        space.trainer("nnUNetTrainerTversky", configuration="tiny_mine").initialize()
+    with pytest.raises(LookupError, match="names no loss: make one"):
+        space.trainer("nnUNetTrainerSegLoss").initialize()
+    add_configurations(space.plans(), {"tiny_wrong": {"inherits_from": "tiny", "segloss": {"loss": "dise"}}})
+    for name in ("nnUNetTrainerSegLoss", "nnUNetTrainerDice"):
+        with pytest.raises(ValueError, match="'segloss' in configuration 'tiny_wrong': no loss is called 'dise'"):
+            space.trainer(name, configuration="tiny_wrong").initialize()
+
+
+@pytest.mark.usefixtures("nnunet")
+def test_planning_again_keeps_the_configuration(
+    space: Workspace, segloss: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+
+    segloss("nnunet", "plan", "1", "3d_fullres", "mine", "--loss", "focal")
+    before = json.loads(space.plans().read_text())["configurations"]["3d_fullres_mine"]
+    monkeypatch.setenv("nnUNet_n_proc_DA", "1")
+    ExperimentPlanner("Dataset001_labels").plan_experiment()
+    assert json.loads(space.plans().read_text())["configurations"]["3d_fullres_mine"] == before
+
+
+# -- doctor ---------------------------------------------------------------------------------------------------------
+
+
+def test_doctor_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("nnUNet_raw", raising=False)
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "none"))
+    monkeypatch.setenv("nnUNet_results", str(tmp_path))
+    raw, preprocessed, results = doctor.folders()
+    assert (raw.ok, raw.fix) == (False, "export nnUNet_raw=/path/to/raw")
+    assert (preprocessed.ok, preprocessed.fix) == (False, f"mkdir -p {tmp_path / 'none'}")
+    assert results.ok
+    assert doctor.versions("no-such-package", "1").fix == doctor.INSTALL
+    old = doctor.versions("pytest", "999.1")
+    assert (old.ok, old.fix) == (False, "expected at least 999.1: pip install -U pytest")
+    broken = doctor.imports("no_such_module", "mend it")
+    assert (broken.ok, broken.found) == (False, "ModuleNotFoundError: No module named 'no_such_module'")
+
+
+def test_doctor_tells_of_a_broken_torchvision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    broken = doctor.imports("torchvision", "install both of one index")
+    assert broken == ("import torchvision", False, "RuntimeError: operator torchvision::nms does not exist", broken.fix)
+
+
+def test_doctor_fails_when_a_check_fails(segloss: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    good, bad, note = (doctor.Check("one", ok, "[found]", "mend [it]") for ok in (True, False, None))
+    monkeypatch.setattr(doctor, "examine", lambda: iter([good, note]))
+    assert segloss("doctor").exit_code == 0
+    monkeypatch.setattr(doctor, "examine", lambda: iter([good, bad, note]))
+    result = segloss("doctor")
+    assert result.exit_code == 1
+    assert "mend [it]" in result.output

@@ -1,0 +1,86 @@
+"""Two gloo processes train as one: nnU-Net's distributed branch on the CPU, with its CUDA-only parts replaced."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from nnunet_data import Workspace
+
+pytest_plugins = "nnunet_fixtures"
+pytestmark = pytest.mark.real
+
+WORLD = 2
+NAME = "nnUNetTrainerDiceCE_seed1_1epochs_2iterations"
+
+
+def fixed_batch(trainer: Any) -> dict[str, Any]:
+    """The same batch of two in every process."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = [trainer.configuration_manager.patch_size]
+    sizes += [[size // 2**scale for size in sizes[0]] for scale in range(1, len(trainer.loss.weights))]
+    target = [torch.randint(0, 3, (2, 1, *size), generator=generator, dtype=torch.int16) for size in sizes]
+    return {"data": torch.randn(2, 1, *sizes[0], generator=generator), "target": target}
+
+
+def weights_after_a_step(trainer: Any, part: slice) -> dict[str, torch.Tensor]:
+    batch = fixed_batch(trainer)
+    trainer.network.train()
+    trainer.train_step({"data": batch["data"][part], "target": [target[part] for target in batch["target"]]})
+    network = trainer.network.module if trainer.is_ddp else trainer.network
+    return {name: value.detach().clone() for name, value in network.state_dict().items()}
+
+
+def work(rank: int, root: str, configuration: str) -> None:
+    """One process: a step on half of the fixed batch, then a whole training."""
+    torch.set_num_threads(1)
+    space = Workspace(Path(root))
+    os.environ.update(space.variables)
+    from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as module
+
+    dist.init_process_group("gloo", init_method=f"file://{root}/store_{configuration}", rank=rank, world_size=WORLD)
+    on_cpu = mock.patch.object(
+        module, "DDP", lambda network, device_ids: torch.nn.parallel.DistributedDataParallel(network)
+    )
+    try:
+        with on_cpu:
+            first = cpu_trainer(space, configuration)
+            first.initialize()
+            assert first.batch_size == 1
+            torch.save(weights_after_a_step(first, slice(rank, rank + 1)), f"{root}/{configuration}_{rank}.pt")
+            whole = cpu_trainer(space, configuration)
+            whole.run_training()
+    finally:
+        dist.destroy_process_group()
+
+
+def cpu_trainer(space: Workspace, configuration: str) -> Any:
+    trainer = space.trainer(NAME, configuration=configuration)
+    assert trainer.is_ddp
+    trainer.device, trainer.grad_scaler = torch.device("cpu"), None
+    return trainer
+
+
+@pytest.mark.parametrize("configuration", ["tiny_batch"])
+def test_two_processes_step_as_one(space: Workspace, configuration: str) -> None:
+    alone = space.trainer(NAME, configuration=configuration)
+    alone.initialize()
+    wanted = weights_after_a_step(alone, slice(0, 2))
+    mp.spawn(work, (str(space.root), configuration), nprocs=WORLD)
+    first, second = (torch.load(space.root / f"{configuration}_{rank}.pt") for rank in range(WORLD))
+    start = space.trainer(NAME, configuration=configuration)
+    start.initialize()
+    before = start.network.state_dict()
+    for name, value in wanted.items():
+        assert torch.equal(first[name], second[name])
+        # the scale that has weight 0 has 1e-6 in nnU-Net's distributed branch
+        torch.testing.assert_close(first[name], value, rtol=1e-4, atol=1e-6)
+    assert any((before[name] - wanted[name]).abs().max() > 1e-3 for name in wanted)
+    model = space.model(NAME, configuration=configuration)
+    assert (model / "fold_0" / "checkpoint_final.pth").is_file()

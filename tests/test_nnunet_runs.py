@@ -1,0 +1,218 @@
+"""Runs of trainers on a tiny data set: seeds, resuming, records, refusing, states of a loss, workers."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nnunet_data import SHORT, Workspace, assert_equal, run, weights
+from torch import Tensor, nn
+
+from nnunet_trainers.recording import OtherConfigurationError
+
+pytest_plugins = "nnunet_fixtures"
+pytestmark = [
+    # nnU-Net means over classes of which it has seen no voxel.
+    pytest.mark.filterwarnings("ignore:Mean of empty slice:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:torch"),
+    # A file of nnU-Net's data loader stays open until it is collected.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+
+def test_runs_with_a_seed_are_equal_to_the_last_bit(space: Workspace) -> None:
+    first = weights(run(space.trainer("nnUNetTrainerDiceCE_seed1_2epochs_3iterations")))
+    torch.manual_seed(99)
+    np.random.seed(99)
+    assert_equal(first, weights(run(space.trainer("nnUNetTrainerDiceCE_seed1_2epochs_3iterations"))))
+    other = weights(run(space.trainer("nnUNetTrainerDiceCE_seed2_2epochs_3iterations")))
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+class Killed(BaseException):
+    """What ends the training in a test."""
+
+
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(space: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "nnUNetTrainerDiceCE_seed1_4epochs_2iterations"
+    whole = weights(run(space.trainer(name)))
+    for file in Path(space.model(name)).glob("fold_0/*"):
+        file.unlink()
+
+    broken = space.trainer(name)
+    step, seen = broken.train_step, []
+
+    def dying(batch: dict[str, Any]) -> dict[str, Any]:
+        seen.append(broken.current_epoch)
+        if seen.count(2) == 2:
+            raise Killed
+        return step(batch)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(broken, "train_step", dying)
+    with pytest.raises(Killed):
+        broken.run_training()
+    torch.manual_seed(99)
+
+    resumed = space.trainer(name, resume=True)
+    resumed.load_checkpoint(str(Path(resumed.output_folder) / "checkpoint_latest.pth"))
+    assert resumed.current_epoch == 2
+    assert_equal(whole, weights(run(resumed)))
+
+
+def test_a_checkpoint_appears_whole_or_not_at_all(space: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = run(space.trainer(f"nnUNetTrainerDice_{SHORT}"))
+    final = Path(trainer.output_folder) / "checkpoint_final.pth"
+    before = final.read_bytes()
+
+    def half(content: object, file: str) -> None:
+        Path(file).write_bytes(before[:100])
+        raise Killed
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(Killed):
+        trainer.save_checkpoint(str(final))
+    assert final.read_bytes() == before
+    monkeypatch.undo()
+    assert final.with_name("checkpoint_final.pth.tmp").is_file()
+
+
+def test_the_configuration_is_kept_as_plain_json(space: Workspace) -> None:
+    trainer = run(space.trainer("nnUNetTrainerFocalTversky_gamma2_seed1_1epochs_2iterations"))
+    folder = Path(trainer.output_folder)
+    record = json.loads((folder / "debug.json").read_text())["segloss"]
+    assert record["loss"] == "focal_tversky"
+    assert record["arguments"]["gamma"] == 2
+    assert (record["lr"], record["seed"], record["epochs"], record["iterations"]) == (0.01, 1, 1, 2)
+    assert set(record["versions"]) == {"monai-segloss", "nnunetv2", "torch"}
+    checkpoint = torch.load(folder / "checkpoint_final.pth", weights_only=False)["segloss"]
+    assert checkpoint["configuration"] == record
+    (log,) = folder.glob("training_log_*.txt")
+    assert json.dumps(record) in log.read_text()
+
+
+def test_the_terms_of_a_loss_are_logged(space: Workspace) -> None:
+    trainer = space.trainer("nnUNetTrainerDiceCE_1epochs_3iterations")
+    seen: dict[str, float] = {}
+    trainer.logger.loggers.append(Sink(seen))
+    run(trainer)
+    (log,) = Path(trainer.output_folder).glob("training_log_*.txt")
+    assert "train_loss_terms {'dice': " in log.read_text()
+    assert set(seen) == {"train_loss_terms/dice", "train_loss_terms/cross_entropy"}
+    assert 0 < seen["train_loss_terms/dice"] < 1
+
+
+class Sink:
+    """A logger of nnU-Net's that keeps the terms of the loss."""
+
+    def __init__(self, seen: dict[str, float]) -> None:
+        self.seen = seen
+
+    def log(self, key: str, value: float, step: int) -> None:
+        if key.startswith("train_loss_terms"):
+            self.seen[key] = value
+
+    def update_config(self, config: dict[str, Any]) -> None: ...
+
+
+# -- refusing -------------------------------------------------------------------------------------------------------
+
+
+def test_another_configuration_does_not_resume_or_join_a_run(space: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"nnUNetTrainerTversky_{SHORT}"
+    done = run(space.trainer(name))
+    other = type(done)
+    monkeypatch.setattr(other, "settings", other.settings.__class__("Tversky", {"alpha": 0.4}, epochs=1, iterations=2))
+    resumed = space.trainer(name, resume=True)
+    with pytest.raises(OtherConfigurationError, match=r"arguments\.alpha is 0\.3 there and 0\.4 here"):
+        resumed.load_checkpoint(str(Path(done.output_folder) / "checkpoint_final.pth"))
+    another_fold = space.trainer(name)
+    another_fold.output_folder = str(Path(done.output_folder).with_name("fold_1"))
+    with pytest.raises(OtherConfigurationError, match=r"fold_0 has another configuration: arguments\.alpha"):
+        another_fold.initialize()
+    space.trainer(name).initialize()
+
+
+def test_a_checkpoint_of_others_is_refused(space: Workspace, tmp_path: Path) -> None:
+    stock = space.trainer("nnUNetTrainer")
+    stock.initialize()
+    stock.save_checkpoint(str(tmp_path / "stock.pth"))
+    with pytest.raises(OtherConfigurationError, match="was not written by a trainer of segloss"):
+        space.trainer("nnUNetTrainerDice").load_checkpoint(str(tmp_path / "stock.pth"))
+
+
+def test_the_second_stage_of_a_cascade_needs_the_first(space: Workspace) -> None:
+    trainer = space.trainer("nnUNetTrainerDice", configuration="tiny_cascade")
+    with pytest.raises(
+        FileNotFoundError, match=r"run nnUNetv2_train \.\.\. tiny_low \.\.\. -tr nnUNetTrainerDice for every fold"
+    ):
+        trainer.initialize()
+
+
+# -- losses with a state of their own ---------------------------------------------------------------------------------
+
+
+class Learnable(nn.Module):
+    """A loss with a weight to learn and something to remember."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.0))
+        self.register_buffer("calls", torch.tensor(0))
+
+    def forward(self, output: Tensor, target: Tensor, mask: Tensor | None, spacing: object) -> Tensor:
+        self.calls += 1
+        return (output.float().mean() - 1) ** 2 * self.scale.exp() + self.scale**2
+
+
+def test_the_state_of_a_loss_is_learned_saved_and_restored(space: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nnunet_trainers import building
+
+    monkeypatch.setattr(building, "create_loss", lambda config, data: Learnable())
+    name = f"nnUNetTrainerDice_{SHORT}"
+    trainer = run(space.trainer(name))
+    assert trainer.loss.loss.scale.item() != 1
+    assert not any("scale" in key for key in trainer.network.state_dict())
+    fresh = space.trainer(name, resume=True)
+    fresh.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_final.pth"))
+    assert torch.equal(fresh.loss.loss.scale, trainer.loss.loss.scale)
+    assert fresh.loss.loss.calls == trainer.loss.loss.calls > 0
+    assert len(fresh.optimizer.param_groups) == 2
+    assert fresh.optimizer.state[fresh.loss.loss.scale]["momentum_buffer"] != 0
+    monkeypatch.setattr(fresh, "is_ddp", True)
+    with pytest.raises(NotImplementedError, match="on one GPU only"):
+        fresh._optimize_loss()
+
+
+# -- workers --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def spawn() -> Iterator[None]:
+    """Start worker processes as macOS and Windows do; they unpickle what they need."""
+    before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method("spawn", force=True)
+    yield
+    multiprocessing.set_start_method(before, force=True)
+
+
+@pytest.mark.real
+def test_spawned_workers(space: Workspace, monkeypatch: pytest.MonkeyPatch, spawn: None) -> None:
+    monkeypatch.setenv("nnUNet_n_proc_DA", "1")
+    trainer = run(space.trainer(f"nnUNetTrainerDiceCE_{SHORT}"))
+    assert np.isfinite(trainer.logger.get_value("train_losses", 0))
+
+
+def test_workers_have_seeds_of_their_own(space: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("nnUNet_n_proc_DA", "1")
+    trainer = run(space.trainer(f"nnUNetTrainerDiceCE_seed3_{SHORT}"))
+    seeds = [trainer.dataloader_train.seeds, trainer.dataloader_val.seeds]
+    assert all(isinstance(each, int) for (each,) in seeds)
+    assert seeds[0] != seeds[1]
+    assert np.isfinite(trainer.logger.get_value("train_losses", 0))

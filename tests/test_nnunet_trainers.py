@@ -1,0 +1,274 @@
+"""Which trainers there are, how nnU-Net finds them, and the loss that each builds."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import monai_segloss
+from monai_segloss.config import LossConfig
+from monai_segloss.core.errors import LossShapeError
+from monai_segloss.core.registry import NnUNetPolicy, camel
+from nnunet_trainers import VARIABLE, building, discovery_dir
+from nnunet_trainers.building import Facts
+from nnunet_trainers.deep_supervision import NnUNetLoss
+
+pytest_plugins = "nnunet_fixtures"
+pytestmark = pytest.mark.usefixtures("nnunet")
+
+LOSSES = monai_segloss.list_losses()
+SETTINGS = "nnUNetTrainerFocalTversky_alpha0p2_beta0p8_lr1em3_seed5_20epochs_50iterations"
+
+
+def lookup(name: str) -> type:
+    """What nnU-Net's commands do with the name after -tr."""
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+    return recursive_find_trainer_class_by_name(name)
+
+
+@pytest.fixture(autouse=True)
+def discovery(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, discovery_dir())
+
+
+@pytest.mark.parametrize("info", LOSSES, ids=lambda info: info.key)
+def test_every_loss_has_its_trainer(info: monai_segloss.LossInfo) -> None:
+    from nnunet_trainers import trainers
+
+    name = f"nnUNetTrainer{camel(info.key)}"
+    trainer = trainers.declared()[name]
+    assert trainer.key == info.key
+    assert trainer.__module__ == f"nnunet_trainers.{info.family}"
+    assert trainer.__doc__
+    assert lookup(name) is trainer
+
+
+def test_no_trainer_is_without_a_loss() -> None:
+    from nnunet_trainers import trainers
+
+    keys = [trainer.key for trainer in trainers.declared().values() if trainer.key]
+    assert sorted(keys) == [info.key for info in LOSSES]
+    assert set(trainers.declared()) - {f"nnUNetTrainer{camel(key)}" for key in keys} == {"nnUNetTrainerSegLoss"}
+
+
+def test_no_trainer_has_the_name_of_a_builtin(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nnunet_trainers import trainers
+
+    monkeypatch.delenv(VARIABLE)
+    for name in trainers.declared():
+        with pytest.raises(RuntimeError, match="Could not find requested nnunet trainer"):
+            lookup(name)
+
+
+def test_a_name_with_settings_is_one_class_that_holds_them() -> None:
+    trainer: Any = lookup(SETTINGS)
+    assert trainer is lookup(SETTINGS)
+    assert trainer.__name__ == SETTINGS
+    assert issubclass(trainer, lookup("nnUNetTrainerFocalTversky"))
+    assert trainer.named_loss() == LossConfig(loss="focal_tversky", arguments={"alpha": 0.2, "beta": 0.8})
+    assert (trainer.settings.lr, trainer.settings.seed) == (0.001, 5)
+    assert (trainer.settings.epochs, trainer.settings.iterations) == (20, 50)
+    assert pickle.loads(pickle.dumps(trainer)) is trainer
+
+
+def test_a_new_process_unpickles_trainers_and_does_without_monai() -> None:
+    names = [SETTINGS, "nnUNetTrainerDiceCE"]
+    data = pickle.dumps([lookup(name) for name in names]).hex()
+    program = f"""if True:
+        import pickle, sys
+        print(*[each.__name__ for each in pickle.loads(bytes.fromhex('{data}'))], "monai" in sys.modules)"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [*names, "False"]
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("nnUNetTrainerFocalTversy", "'nnUNetTrainerFocalTversky'"),
+        ("nnUNetTrainerFocalTverskyLoss", "'nnUNetTrainerFocalTversky'"),
+        ("nnUNetTrainer_FocalTversky", "'nnUNetTrainerFocalTversky'"),
+        ("nnunettrainerdicece", "'nnUNetTrainerDiceCE'"),
+        ("nnUNetTrainerFocalTversy_alpha0p3", "'nnUNetTrainerFocalTversky_alpha0p3'"),
+        ("focal_tversky", "'nnUNetTrainerFocalTversky'"),
+        ("nnUNetTrainerFocalTversky_alpha0.3", "must be written 'nnUNetTrainerFocalTversky_alpha0p3'"),
+        ("nnUNetTrainerFocalTversky_beta0p7_alpha0p3", "must be written 'nnUNetTrainerFocalTversky_alpha0p3_beta0p7'"),
+        ("nnUNetTrainerFocalTversky_alhpa0p3", "'nnUNetTrainerFocalTversky_alpha0p3'"),
+        ("nnUNetTrainerDiceTopK_k200", "k is a percentage"),
+        ("nnUNetTrainerSegLoss_alpha0p3", "the settings are, in this order: lr<number>, seed<N>"),
+    ],
+)
+def test_a_wrong_name_ends_with_one_sentence_and_the_right_one(name: str, nearest: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        lookup(name)
+    message = str(caught.value)
+    assert nearest in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("name", ["nnUNetTrainerMine", "nnUNetTrainer_special", "Other", "__path__"])
+def test_a_name_of_others_is_left_to_nnunet(name: str) -> None:
+    with pytest.raises(RuntimeError, match="Could not find requested nnunet trainer"):
+        lookup(name)
+
+
+def test_the_trainers_of_a_user_come_first_and_stay(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n"
+    (tmp_path / "mine.py").write_text(source + "class nnUNetTrainerMine(nnUNetTrainer): ...\n")
+    monkeypatch.setenv(VARIABLE, f"{discovery_dir()}:{tmp_path}")
+    assert lookup("nnUNetTrainerMine").__module__ == "mine"
+    assert lookup("nnUNetTrainerDice").__module__ == "nnunet_trainers.region"
+
+
+# -- the loss of a trainer ------------------------------------------------------------------------------------------
+
+
+def test_what_a_trainer_adds_to_a_loss() -> None:
+    info = monai_segloss.find("tversky")
+    recommended = {"alpha": 0.3, "beta": 0.7}
+    assert building.policy(info, Facts()) == {**recommended, "include_background": False, "batch": False}
+    assert building.policy(info, Facts(batch_dice=True))["batch"] is True
+    assert building.policy(info, Facts(regions=True))["include_background"] is True
+    assert building.policy(monai_segloss.find("topk_cross_entropy"), Facts()) == {}
+    assert monai_segloss.find("topk_cross_entropy").nnunet == NnUNetPolicy(include_background=None, batch=None)
+
+
+def test_what_is_written_stands_against_what_is_added() -> None:
+    config = LossConfig(loss="tversky", arguments={"alpha": 0.9, "batch": False})
+    arguments = building.resolve(config, Facts(batch_dice=True)).arguments
+    assert arguments == {"alpha": 0.9, "beta": 0.7, "include_background": False, "batch": False}
+
+
+def test_each_term_of_a_sum_gets_what_it_takes() -> None:
+    config = LossConfig.model_validate({"terms": {"dice": 1, "hard": {"loss": "topk", "weight": 0.5, "k": 5}}})
+    full = building.resolve(config, Facts(batch_dice=True)).terms
+    assert full == {"dice": {"weight": 1, "include_background": False, "batch": True}, "hard": config.terms["hard"]}
+    loss = building.create_loss(config, Facts(ignore_label=3))
+    assert torch.isfinite(loss(torch.zeros(1, 3, 4, 4), torch.randint(0, 4, (1, 1, 4, 4))))
+
+
+@pytest.mark.parametrize("info", LOSSES, ids=lambda info: info.key)
+@pytest.mark.parametrize(
+    "data", [Facts(), Facts(ignore_label=3), Facts(regions=True), Facts(regions=True, ignore_label=3)], ids=str
+)
+def test_every_loss_reads_what_nnunet_sends(info: monai_segloss.LossInfo, data: Facts) -> None:
+    loss = NnUNetLoss(building.create_loss(LossConfig(loss=info.key), data), [(1, 1, 1)], None, data.ignores_by_channel)
+    logits = torch.randn(2, 3, 4, 5, 6, requires_grad=True)
+    target, ignored = nnunet_target(data)
+    value = loss(logits, target)
+    value.backward()
+    assert logits.grad is not None
+    assert torch.isfinite(value)
+    assert torch.isfinite(logits.grad).all()
+    assert (logits.grad[ignored.expand_as(logits)] == 0).all()
+    assert logits.grad.abs().sum() > 0
+
+
+def nnunet_target(data: Facts) -> tuple[Tensor, Tensor]:
+    """A target as nnU-Net's loader makes it, and the voxels that must not count."""
+    labels = torch.randint(0, 3, (2, 1, 4, 5, 6), dtype=torch.int16)
+    ignored = torch.rand(labels.shape) < (0 if data.ignore_label is None else 0.3)
+    if data.regions:
+        regions = torch.cat([labels > 0, labels > 1, labels == 1], 1) & ~ignored
+        return (torch.cat([regions, ignored], 1) if data.ignore_label is not None else regions), ignored
+    return torch.where(ignored, 3, labels).to(torch.int16), ignored
+
+
+def test_the_record_is_plain_json_with_every_argument() -> None:
+    record = building.record(LossConfig(loss="cross_entropy", arguments={"weight": torch.tensor([1.0, 2.0])}), Facts())
+    assert record["loss"] == "cross_entropy"
+    assert record["arguments"]["weight"] == [1.0, 2.0]
+    assert record["arguments"]["label_smoothing"] == 0.0
+    assert record["data"] == {"regions": False, "ignore_label": None, "batch_dice": False, "dimensions": 3}
+
+
+def test_a_loss_says_what_it_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    import dataclasses
+
+    short = dataclasses.replace(monai_segloss.find("dice"), support=("labels", "3-D"))
+    monkeypatch.setattr(building, "find", lambda key: short)
+    building.refuse_unsupported(LossConfig(loss="dice"), Facts())
+    with pytest.raises(NotImplementedError, match="'dice' does not support regions and 2-D and ignore"):
+        building.refuse_unsupported(LossConfig(loss="dice"), Facts(True, 3, False, 2))
+
+
+# -- deep supervision -----------------------------------------------------------------------------------------------
+
+
+class Recorder(nn.Module):
+    """A loss that keeps what it was called with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, ...]] = []
+        self.last: dict[str, Tensor] = {}
+
+    def forward(self, output: Tensor, target: Tensor, mask: Tensor | None, spacing: tuple[float, ...]) -> Tensor:
+        self.calls.append((output.shape[-1], target.shape, mask, spacing))
+        self.last = {"part": output.mean().detach()}
+        return output.mean()
+
+
+def scales(*sizes: int, channels: int = 1) -> list[Tensor]:
+    return [torch.full((1, channels, size), float(size)) for size in sizes]
+
+
+def test_scales_are_weighed_and_those_of_weight_zero_left_out() -> None:
+    inner = Recorder()
+    loss = NnUNetLoss(inner, [(1.0,), (2.0,), (4.0,)], (0.75, 0.25, 0.0))
+    assert loss(scales(8, 4, 2), scales(8, 4, 2)) == 0.75 * 8 + 0.25 * 4
+    assert [(call[0], call[3]) for call in inner.calls] == [(8, (1.0,)), (4, (2.0,))]
+    assert loss.last == {"part": 8.0}
+
+
+def test_one_scale_has_weight_one_where_nnunet_divides_by_zero() -> None:
+    assert NnUNetLoss(Recorder(), [(1.0,)], (float("nan"),))(scales(8), scales(8)) == 8
+
+
+def test_without_deep_supervision_there_are_no_lists() -> None:
+    loss = NnUNetLoss(Recorder(), [(1.0,)])
+    assert loss(*scales(8), *scales(8)) == 8
+    with pytest.raises(LossShapeError, match="deep supervision is off"):
+        loss(scales(8), scales(8))
+
+
+@pytest.mark.parametrize(("outputs", "targets"), [((8, 4), (8,)), ((8,), (8, 4)), ((8, 4, 2), (8, 4, 2))])
+def test_the_number_of_scales_is_checked(outputs: tuple[int, ...], targets: tuple[int, ...]) -> None:
+    loss = NnUNetLoss(Recorder(), [(1.0,), (2.0,)], (0.5, 0.5))
+    with pytest.raises(LossShapeError, match=rf"2 scales: {len(outputs)} outputs and {len(targets)} targets"):
+        loss(scales(*outputs), scales(*targets))
+    with pytest.raises(LossShapeError, match="a tensor came"):
+        loss(*scales(8), *scales(8))
+
+
+def test_the_number_of_weights_is_checked() -> None:
+    with pytest.raises(LossShapeError, match="2 came for 1 scales"):
+        NnUNetLoss(Recorder(), [(1.0,)], (0.5, 0.5))
+
+
+def test_the_last_channel_of_regions_is_what_to_ignore() -> None:
+    inner = Recorder()
+    target = torch.tensor([[[1, 0], [1, 1], [0, 1]]], dtype=torch.bool)
+    NnUNetLoss(inner, [(1.0,)], None, ignore_channel=True)(torch.zeros(1, 2, 2), target)
+    ((_, shape, mask, _),) = inner.calls
+    assert shape == (1, 2, 2)
+    assert mask.tolist() == [[[True, False]]]
+
+
+def test_the_epoch_reaches_scheduled_weights() -> None:
+    terms = {"dice": 1, "cross_entropy": {"schedule": "linear", "start": 0, "end": 1, "epochs": 4}}
+    inner = building.create_loss(LossConfig.model_validate({"terms": terms}), Facts())
+    loss = NnUNetLoss(inner, [(1.0, 1.0)])
+    logits, target = torch.randn(1, 3, 4, 4), torch.randint(0, 3, (1, 1, 4, 4))
+    values = []
+    for epoch in (0, 2, 4):
+        loss.set_epoch(epoch)
+        values.append(loss(logits, target))
+    assert values[2] - values[1] == pytest.approx(float(values[1] - values[0]), rel=1e-5)
+    assert values[1] - values[0] == pytest.approx(float(loss.last["cross_entropy"]) / 2, rel=1e-5)

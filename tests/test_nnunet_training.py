@@ -1,0 +1,139 @@
+"""Trainers on a tiny data set, in this process: parity with nnU-Net, every kind of data and of facility."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nnunet_data import SHORT, Workspace, assert_equal, run, weights
+from torch import Tensor
+
+pytest_plugins = "nnunet_fixtures"
+pytestmark = [
+    # nnU-Net means over classes of which it has seen no voxel.
+    pytest.mark.filterwarnings("ignore:Mean of empty slice:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:torch"),
+    # A file of nnU-Net's data loader stays open until it is collected.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+
+def batch_of(trainer: Any) -> dict[str, Any]:
+    _, validation = trainer.get_dataloaders()
+    batch: dict[str, Any] = next(validation)
+    return batch
+
+
+def outputs_like(trainer: Any, batch: dict[str, Any]) -> list[Tensor]:
+    channels = trainer.label_manager.num_segmentation_heads
+    shapes = [(target.shape[0], channels, *target.shape[2:]) for target in batch["target"]]
+    return [torch.randn(shape, requires_grad=True) for shape in shapes]
+
+
+def compare_with_stock(space: Workspace, kind: str, configuration: str) -> tuple[Tensor, Tensor, Any, list[Tensor]]:
+    """The value of our dice_ce and of nnU-Net's loss on the same outputs and targets, and the difference of gradients."""
+    ours, stock = (space.trainer(name, kind, configuration) for name in ("nnUNetTrainerDiceCE", "nnUNetTrainer"))
+    ours.initialize()
+    stock.initialize()
+    batch = batch_of(ours)
+    outputs = outputs_like(ours, batch)
+    mine, theirs = ours.loss(outputs, batch["target"]), stock.loss(outputs, batch["target"])
+    used = outputs[: len(ours.loss.weights) - 1]
+    gradients = [torch.autograd.grad(loss, used) for loss in (mine, theirs)]
+    return mine, theirs, ours.loss, [a - b for a, b in zip(*gradients, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "configuration"),
+    [("labels", "tiny"), ("labels", "tiny_batch"), ("labels", "tiny_2d"), ("ignore", "tiny"), ("regions", "tiny")],
+)
+def test_dice_ce_is_the_loss_of_nnunet_plus_one(space: Workspace, kind: str, configuration: str) -> None:
+    mine, theirs, _, differences = compare_with_stock(space, kind, configuration)
+    assert mine.item() == pytest.approx(theirs.item() + 1, abs=1e-6)
+    assert all(difference.abs().max() < 1e-8 for difference in differences)
+
+
+def test_with_regions_and_ignored_voxels_nnunet_sums_over_the_regions(space: Workspace) -> None:
+    mine, theirs, loss, _ = compare_with_stock(space, "regions_ignore", "tiny")
+    assert mine.item() != pytest.approx(theirs.item() + 1, abs=1e-3)
+    stock = space.trainer("nnUNetTrainer", "regions_ignore")
+    stock.initialize()
+    target = batch_of(stock)["target"]
+    outputs = outputs_like(stock, {"target": target})
+    regions = outputs[0].shape[1]
+    loss.weights = (1.0, 0.0, 0.0)
+    value = loss(outputs, target) - 1 + (regions - 1) * loss.last["cross_entropy"]
+    assert stock.loss.loss(outputs[0], target[0]).item() == pytest.approx(value.item(), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "configuration"),
+    [
+        ("FocalTversky", "labels", "tiny"),
+        ("DiceFocal", "labels", "tiny_2d"),
+        ("DiceTopK", "ignore", "tiny"),
+        ("CrossEntropy", "regions", "tiny"),
+        ("Tversky", "regions_ignore", "tiny"),
+        ("Dice", "labels", "tiny_batch"),
+        ("TopKCrossEntropy", "labels", "tiny_one_scale"),
+    ],
+)
+def test_an_epoch_on_every_kind_of_data(space: Workspace, name: str, kind: str, configuration: str) -> None:
+    trainer = run(space.trainer(f"nnUNetTrainer{name}_{SHORT}", kind, configuration))
+    assert np.isfinite(trainer.logger.get_value("train_losses", 0))
+    assert np.isfinite(trainer.logger.get_value("val_losses", 0))
+    assert (Path(trainer.output_folder) / "checkpoint_final.pth").is_file()
+    dimensions = len(trainer.configuration_manager.patch_size)
+    assert [len(spacing) for spacing in trainer.loss.spacings] == [dimensions] * len(trainer.loss.weights)
+
+
+def test_deep_supervision_has_the_weights_of_nnunet_and_spacings_of_the_scales(space: Workspace) -> None:
+    ours, stock = space.trainer("nnUNetTrainerDice"), space.trainer("nnUNetTrainer")
+    ours.initialize()
+    stock.initialize()
+    assert ours.loss.weights == stock.loss.weight_factors
+    assert ours.loss.weights[-1] == 0
+    assert ours.loss.spacings == ((1.5, 1.0, 1.0), (3.0, 2.0, 2.0), (6.0, 4.0, 4.0))
+
+
+def test_without_deep_supervision(space: Workspace) -> None:
+    trainer = space.trainer(f"nnUNetTrainerDiceCE_{SHORT}")
+    trainer.enable_deep_supervision = False
+    assert np.isfinite(run(trainer).logger.get_value("train_losses", 0))
+    assert trainer.loss.weights is None
+
+
+def test_a_compiled_network(space: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"nnUNetTrainerDiceCE_{SHORT}"
+    compiled = functools.partial(torch.compile, backend="eager")
+    monkeypatch.setattr(torch, "compile", compiled)
+    trainer, resumed = space.trainer(name), space.trainer(name, resume=True)
+    for each in (trainer, resumed):
+        # nnU-Net compiles on CUDA only
+        monkeypatch.setattr(each, "_do_i_compile", lambda: True)
+    run(trainer)
+    assert isinstance(trainer.network, torch._dynamo.OptimizedModule)
+    assert np.isfinite(trainer.logger.get_value("train_losses", 0))
+    resumed.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_final.pth"))
+    assert_equal(weights(trainer), weights(resumed))
+
+
+def test_the_name_sets_the_length_and_the_learning_rate(space: Workspace) -> None:
+    trainer = space.trainer("nnUNetTrainerDice_lr1em3_60epochs_40iterations")
+    assert (trainer.initial_lr, trainer.num_epochs) == (0.001, 60)
+    assert (trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch) == (40, 8)
+    assert trainer.save_every == 3
+    stock, plain = space.trainer("nnUNetTrainer"), space.trainer("nnUNetTrainerDice")
+    for setting in (
+        "initial_lr",
+        "num_epochs",
+        "num_iterations_per_epoch",
+        "num_val_iterations_per_epoch",
+        "save_every",
+    ):
+        assert getattr(plain, setting) == getattr(stock, setting)

@@ -1,0 +1,164 @@
+"""Value and gradient of every loss on every case equal the independent NumPy formula; closed forms of the catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import cases
+import numpy as np
+import pytest
+import torch
+from cases import Case
+from harness import gradient, make, supported, value
+from properties.arguments import another
+from references import REFERENCES, UNIFORM
+
+import monai_segloss
+from monai_segloss.core.module import READING
+from monai_segloss.core.registry import LossInfo
+
+ENTRIES = monai_segloss.list_losses()
+STEP = 1e-5
+# Fourth-order central difference: offset in steps -> coefficient.
+STENCIL = {-2: 1 / 12, -1: -2 / 3, 1: 2 / 3, 2: -1 / 12}
+
+
+def reference(info: LossInfo, case: Case, input: np.ndarray, **arguments: Any) -> Any:
+    mask = None if case.mask is None else case.mask.numpy()
+    given = {**info.example, **arguments}
+    return REFERENCES[info.key](
+        input, case.target.numpy(), case.activation, mask, labels=case.labels, ignore_index=case.ignore_index, **given
+    )
+
+
+def settings(info: LossInfo, case: Case) -> Iterator[dict[str, Any]]:
+    """The example, then each argument of the formula changed by itself, then all of them that combine."""
+    yield {}
+    for name, parameter in info.parameters.items():
+        if name in READING or name == "use_softmax":
+            continue
+        yield {name: another(name, parameter.default, case)}
+
+
+def compare(info: LossInfo, case: Case, **arguments: Any) -> None:
+    try:
+        loss = make(info, case, **arguments)
+    except ValueError:  # an argument that the activation excludes: the refusal has its own test
+        assert arguments
+        return
+    found, slope = gradient(loss, case)
+    what = f"{info.key} on {case.name} with {arguments}"
+    expected = reference(info, case, case.input.numpy(), **arguments)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9, atol=1e-12, err_msg=what)
+    rng = np.random.default_rng(0)
+    for direction in rng.standard_normal((2, *case.input.shape)):
+        steps = {k: reference(info, case, case.input.numpy() + k * STEP * direction, **arguments) for k in STENCIL}
+        derivative = sum(c * steps[k] for k, c in STENCIL.items()) / STEP
+        along = float((slope.numpy() * direction).sum())
+        np.testing.assert_allclose(along, derivative, rtol=1e-5, atol=1e-8, err_msg=f"gradient of {what}")
+
+
+@pytest.mark.parametrize("info", ENTRIES, ids=lambda info: info.key)
+def test_every_loss_has_a_reference(info: LossInfo) -> None:
+    assert info.key in REFERENCES
+
+
+@pytest.mark.parametrize("name", cases.BUILDERS)
+@pytest.mark.parametrize("info", ENTRIES, ids=lambda info: info.key)
+def test_value_and_gradient(info: LossInfo, name: str) -> None:
+    for case in supported(info, name):
+        compare(info, case)
+
+
+@pytest.mark.parametrize("name", ["five_classes", "regions_masked", "soft_labels", "ignored_sample"])
+@pytest.mark.parametrize("info", ENTRIES, ids=lambda info: info.key)
+def test_value_and_gradient_with_other_arguments(info: LossInfo, name: str) -> None:
+    for case in supported(info, name):
+        for arguments in settings(info, case):
+            compare(info, case, **arguments)
+
+
+@pytest.mark.parametrize("info", ENTRIES, ids=lambda info: info.key)
+def test_reductions(info: LossInfo) -> None:
+    for case in supported(info, "labels_3d", "ignored_sample", "regions_masked"):
+        for how in ("sum",) if info.cls.scalar else ("sum", "none"):
+            found = value(make(info, case, reduction=how), case)
+            expected = reference(info, case, case.input.numpy(), reduction=how)
+            np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("info", ENTRIES, ids=lambda info: info.key)
+def test_single_precision(info: LossInfo) -> None:
+    for case in supported(info):
+        found, slope = gradient(make(info, case), case, case.input.float())
+        expected, wide = gradient(make(info, case), case)
+        torch.testing.assert_close(found.double(), expected, rtol=2e-4, atol=2e-6)
+        torch.testing.assert_close(slope.double(), wide, rtol=2e-3, atol=2e-6)
+
+
+@pytest.mark.parametrize("key", UNIFORM)
+def test_closed_form_at_the_uniform_prediction(key: str) -> None:
+    """Logits 0 and no smoothing: the catalog's formula in the volume of each class."""
+    info = monai_segloss.find(key)
+    smooth = {name: 0.0 for name in ("smooth_nr", "smooth_dr") if name in info.parameters}
+    for name in ("labels_3d", "two_classes", "five_classes"):
+        case = cases.get(name)
+        found = value(make(info, case, **smooth), case, 0 * case.input)
+        volumes = case.onehot().flatten(2).sum(2).numpy()
+        voxels = case.target[0].numel()
+        expected = np.mean([closed_form(key)(v, voxels, case.classes) for v in volumes.flatten()])
+        assert float(found) == pytest.approx(expected, rel=1e-9)
+
+
+def closed_form(key: str) -> Callable[[float, float, int], float]:
+    return UNIFORM[key]
+
+
+def test_a_weight_map_weighs_voxels() -> None:
+    info = monai_segloss.find("cross_entropy")
+    for name in ("labels_3d", "ignored", "regions_masked"):
+        case = cases.get(name)
+        weights = torch.rand(case.valid.shape, dtype=torch.float64)
+        for sent in (weights, weights[:, 0]):
+            found = make(info, case)(case.input, case.target, **case.call, weight_map=sent)
+            expected = reference(info, case, case.input.numpy(), weight_map=weights.numpy())
+            assert float(found) == pytest.approx(float(expected), rel=1e-9)
+        packed = {"label": case.target, "weight_map": weights, **({} if case.mask is None else {"mask": case.mask})}
+        assert make(info, case)(case.input, packed) == found
+
+
+def test_focal_tversky_refuses_the_other_convention_of_gamma() -> None:
+    with pytest.raises(ValueError, match=r"gamma.*0\.75.*4/3"):
+        monai_segloss.create("focal_tversky", gamma=0.75)
+
+
+def test_ranges_of_percentages_and_smoothing() -> None:
+    for k in (0.0, 100.5):
+        with pytest.raises(ValueError, match="k is a percentage"):
+            monai_segloss.create("topk_cross_entropy", k=k)
+    with pytest.raises(ValueError, match="label_smoothing"):
+        monai_segloss.create("cross_entropy", label_smoothing=1.0)
+    with pytest.raises(ValueError, match="alpha"):
+        monai_segloss.create("focal", alpha=1.5)
+
+
+def test_identities_between_losses() -> None:
+    """The catalog's identities: members of one family meet at special arguments."""
+    case = cases.get("five_classes")
+
+    def of(key: str, **arguments: Any) -> torch.Tensor:
+        return value(monai_segloss.create(key, **case.reading, **arguments), case)
+
+    dice, ce = of("dice"), of("cross_entropy")
+    torch.testing.assert_close(of("tversky", alpha=0.5, beta=0.5, smooth_nr=5e-6, smooth_dr=5e-6), dice)
+    torch.testing.assert_close(
+        of("tversky", alpha=1.0, beta=1.0, smooth_nr=5e-6, smooth_dr=5e-6), of("dice", jaccard=True)
+    )
+    torch.testing.assert_close(of("focal_tversky", gamma=1.0), of("tversky", alpha=0.3, beta=0.7))
+    torch.testing.assert_close(of("focal", gamma=0.0), ce)
+    torch.testing.assert_close(of("topk_cross_entropy", k=100), ce)
+    torch.testing.assert_close(of("dice_ce"), dice + ce)
+    soft = replace(case, labels=False, target=case.onehot())
+    torch.testing.assert_close(value(monai_segloss.create("dice", softmax=True, soft_label=True), soft), dice)
