@@ -1,0 +1,85 @@
+"""Write what follows from the registry: a page per loss, the list of differences, the overlays of the bundle.
+
+python docs/generate.py
+"""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import monai_segloss
+from monai_segloss import LossInfo
+from monai_segloss.bundle import write_overlays
+from monai_segloss.cli.losses import surfaces
+from monai_segloss.differences import DIFFERENCES, Difference
+
+ROOT = Path(__file__).resolve().parent
+NOTE = "<!-- Written by docs/generate.py from the registry; do not edit. -->\n\n"
+
+
+def pages() -> dict[Path, str]:
+    """All generated pages, path relative to ``docs`` -> text."""
+    losses = monai_segloss.list_losses()
+    out = {Path("losses") / f"{info.key}.md": NOTE + loss_page(info) for info in losses}
+    out[Path("losses/index.md")] = NOTE + index_page(losses)
+    out[Path("differences.md")] = NOTE + differences_page()
+    return out
+
+
+def loss_page(info: LossInfo) -> str:
+    """The page of one loss."""
+    lines = [f"# {info.key}", "", info.summary, "", f"**When.** {info.when}", "", "$$", info.formula, "$$", ""]
+    lines += ["## Parameters", "", "| parameter | default |", "| --- | --- |"]
+    for name, parameter in info.parameters.items():
+        default = "required" if parameter.default is parameter.empty else f"`{parameter.default!r}`"
+        lines.append(f"| `{name}` | {default} |")
+    lines += ["", "## Description", "", "```text", inspect.getdoc(info.cls) or "", "```", "", "## Use", ""]
+    lines += [f"- {surface}: `{line}`" for surface, line in surfaces(info).items()]
+    lines += ["", "## Support", "", ", ".join(info.support) + "."]
+    lines += [f"- Without the property `{name}` of the contract: {reason}" for name, reason in info.waive.items()]
+    different = [d for d in DIFFERENCES if d.key == info.key]
+    if different:
+        lines += ["", "## Differences", "", *difference_table(different)]
+    lines += ["", "## Source", "", f"{info.paper}. {info.doi}", ""]
+    return "\n".join(lines)
+
+
+def index_page(losses: list[LossInfo]) -> str:
+    """The table of all losses."""
+    lines = ["# Losses", "", "| key | family | what | when |", "| --- | --- | --- | --- |"]
+    lines += [f"| [{i.key}]({i.key}.md) | {i.family} | {i.summary} | {i.when} |" for i in losses]
+    return "\n".join([*lines, ""])
+
+
+def differences_page() -> str:
+    """Where values differ from MONAI and nnU-Net, and why."""
+    lines = [
+        "# Differences from MONAI and nnU-Net",
+        "",
+        "A class that has MONAI's name takes MONAI's arguments and gives MONAI's values, except for the differences below. "
+        "A test shows each of them.",
+        "",
+    ]
+    return "\n".join([*lines, *difference_table(list(DIFFERENCES)), ""])
+
+
+def difference_table(rows: list[Difference]) -> list[str]:
+    """Rows of Markdown."""
+    lines = ["| loss | seen in | theirs | ours |", "| --- | --- | --- | --- |"]
+    return lines + [f"| {'all' if d.key == '*' else d.key} | {d.peer} | {d.theirs} | {d.ours} |" for d in rows]
+
+
+def main() -> None:
+    """Write all pages and overlays, and remove pages of losses that are gone."""
+    wanted = pages()
+    for path, text in wanted.items():
+        (ROOT / path).parent.mkdir(exist_ok=True)
+        (ROOT / path).write_text(text, encoding="utf-8")
+    for old in {p.relative_to(ROOT) for p in (ROOT / "losses").glob("*.md")} - set(wanted):
+        (ROOT / old).unlink()
+    write_overlays()
+
+
+if __name__ == "__main__":
+    main()
