@@ -46,7 +46,7 @@ def ours(key: str) -> Loss:
     import monai_segloss
 
     info = monai_segloss.find(key)
-    arguments = {"softmax": True, "to_onehot_y": True, **info.example}
+    arguments = {**info.reading, **info.example}
     if "include_background" in info.parameters and key != "focal":
         arguments["include_background"] = False
     return monai_segloss.create(key, **arguments)

@@ -45,7 +45,7 @@ def overlay(info: LossInfo) -> dict[str, Any]:
     ``include_background`` is written out where the loss takes it, and whatever else its card recommends to a trainer.
     """
     policy = info.nnunet
-    loss: dict[str, Any] = {"_target_": f"monai_segloss.{info.cls.__name__}", "softmax": True, "to_onehot_y": True}
+    loss: dict[str, Any] = {"_target_": f"monai_segloss.{info.cls.__name__}", **info.reading}
     if policy.include_background is not None:
         loss["include_background"] = policy.include_background
     if isinstance(policy.batch, bool):

@@ -152,7 +152,11 @@ def soft_labels(rng: np.random.Generator, edge: int) -> Case:
     shape = _at_least(edge, 5, 6)
     target = torch.from_numpy(np.moveaxis(rng.dirichlet([0.5] * 3, size=(2, *shape)), -1, 1).copy())
     return Case(
-        "soft_labels", _logits(rng, target.numpy()), target, labels=False, tags=frozenset({"soft labels", "2-D"})
+        "soft_labels",
+        _logits(rng, target.numpy()),
+        target,
+        labels=False,
+        tags=frozenset({"labels", "soft labels", "2-D"}),
     )
 
 

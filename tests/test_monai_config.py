@@ -102,7 +102,7 @@ def test_a_configuration_round_trip_gives_the_same_loss(info: LossInfo, tmp_path
 
 @every_loss
 def test_meta_tensors_give_the_value_of_plain_tensors(info: LossInfo) -> None:
-    loss = monai_segloss.create(info.key, **{**info.example, "softmax": True, "to_onehot_y": True})
+    loss = monai_segloss.create(info.key, **{**info.example, **info.reading})
     input, target = batch()
     affine = torch.diag(torch.tensor([1.0, 2.0, 3.0, 1.0]))
     leaf = MetaTensor(input.clone(), affine=affine).requires_grad_()
@@ -133,7 +133,7 @@ def train(cls: type, info: LossInfo, data: list[Any], inferer: SimpleInferer) ->
         train_data_loader=DataLoader(Dataset(data), batch_size=2),
         network=net,
         optimizer=torch.optim.SGD(net.parameters(), lr=0.1),
-        loss_function=monai_segloss.create(info.key, **{**info.example, "softmax": True, "to_onehot_y": True}),
+        loss_function=monai_segloss.create(info.key, **{**info.example, **info.reading}),
         inferer=inferer,
         decollate=False,
     )

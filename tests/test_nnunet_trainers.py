@@ -158,7 +158,12 @@ def test_each_term_of_a_sum_gets_what_it_takes() -> None:
     "data", [Facts(), Facts(ignore_label=3), Facts(regions=True), Facts(regions=True, ignore_label=3)], ids=str
 )
 def test_every_loss_reads_what_nnunet_sends(info: monai_segloss.LossInfo, data: Facts) -> None:
-    loss = NnUNetLoss(building.create_loss(LossConfig(loss=info.key), data), [(1, 1, 1)], None, data.ignores_by_channel)
+    config = LossConfig(loss=info.key)
+    if ("regions" if data.regions else "labels") not in info.support:
+        with pytest.raises(NotImplementedError, match=f"{info.key!r} does not support"):
+            building.refuse_unsupported(config, data)
+        return
+    loss = NnUNetLoss(building.create_loss(config, data), [(1, 1, 1)], None, data.ignores_by_channel)
     logits = torch.randn(2, 3, 4, 5, 6, requires_grad=True)
     target, ignored = nnunet_target(data)
     value = loss(logits, target)

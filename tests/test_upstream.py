@@ -229,7 +229,7 @@ def test_binary_cross_entropy_of_torch() -> None:
 @pytest.mark.parametrize("info", monai_segloss.list_losses(), ids=lambda info: info.key)
 def test_metatensors_are_read_as_tensors(info: Any) -> None:
     case = cases.get("labels_3d")
-    loss = info.cls(**info.example, **case.reading)
+    loss = info.cls(**info.example, **info.reading)
     found = loss(MetaTensor(case.input), MetaTensor(case.target))
     assert type(found) is Tensor
     assert torch.equal(found, loss(case.input, case.target))

@@ -97,7 +97,7 @@ def surfaces(info: LossInfo) -> dict[str, str]:
     """How the loss is written on each surface."""
     from monai_segloss.core.registry import camel
 
-    arguments = {"softmax": True, "to_onehot_y": True, **info.example}
+    arguments = {**info.reading, **info.example}
     call = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
     return {
         "Python": f"monai_segloss.{info.cls.__name__}({call})",

@@ -80,6 +80,11 @@ class LossInfo:
         return self.cls(**self.example).needs
 
     @property
+    def reading(self) -> dict[str, Any]:
+        """Arguments with which the loss reads a map of labels: softmax, or one-vs-rest where it knows only that."""
+        return {"softmax" if "labels" in self.support else "sigmoid": True, "to_onehot_y": True}
+
+    @property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
         """All constructor arguments with their defaults, shared ones included, in signature order."""
         return inspect.signature(self.cls).parameters

@@ -18,11 +18,11 @@ from monai_segloss.core.registry import LossInfo
 OTHER: dict[str, Callable[[Case], Any]] = {
     "weight": lambda case: [1.0 + 0.5 * c for c in range(case.classes)],
     "alpha": lambda case: 0.25,
-    "smooth_nr": lambda case: 1.0,
-    "smooth_dr": lambda case: 1.0,
     "label_smoothing": lambda case: 0.25,
     "lambda_dice": lambda case: 0.5,
 }
+# The lower end of the range of arguments that may be negative.
+LOWEST = {"epsilon": -1.0}
 
 
 def every_argument_matters(info: LossInfo) -> None:
@@ -38,10 +38,14 @@ def every_argument_matters(info: LossInfo) -> None:
 
 def _matters(info: LossInfo, case: Case, name: str, default: object) -> bool:
     try:
-        changed = make(info, case, **{name: another(name, default, case)})
+        changed = {name: another(name, default, case)}
+        found = [not torch.equal(value(make(info, case), case), value(make(info, case, **changed), case))]
+        if "weight" in info.parameters and name != "weight":  # what matters only beside class weights
+            weight = {"weight": OTHER["weight"](case)}
+            found.append(not torch.equal(*(value(make(info, case, **weight, **more), case) for more in ({}, changed))))
     except ValueError as error:
         return name in str(error)
-    return not torch.equal(value(make(info, case), case), value(changed, case))
+    return any(found)
 
 
 def another(name: str, default: object, case: Case) -> object:
@@ -53,22 +57,19 @@ def another(name: str, default: object, case: Case) -> object:
     if isinstance(default, int):
         return default + 20
     assert isinstance(default, float), f"add another value of {name} to OTHER: its default is {default!r}"
-    return default * 1.5 + 0.25
+    return (1 + default) / 2 if 0 < default < 1 else default * 1.5 + 0.25
 
 
 def reading_arguments_matter(info: LossInfo) -> None:
     """Activation, ignored label and reduction change the value; labels without `to_onehot_y` are refused."""
     for case in supported(info, "labels_3d"):
         probabilities = torch.softmax(case.input, 1)
+        others = {"softmax": True, "sigmoid": True, "other_act": torch.square, "ignore_index": 1, "reduction": "sum"}
+        if "regions" not in info.support:
+            refused((ValueError, "sigmoid"), make, info, case, softmax=False, sigmoid=others.pop("sigmoid"))
         found = {
             name: value(make(info, case, **{"softmax": False, name: given}), case, probabilities)
-            for name, given in {
-                "softmax": True,
-                "sigmoid": True,
-                "other_act": torch.square,
-                "ignore_index": 1,
-                "reduction": "sum",
-            }.items()
+            for name, given in others.items()
         }
         assert len({round(float(v), 9) for v in found.values()}) == len(found), found
         refused((ValueError, "to_onehot_y=True"), make(info, case, to_onehot_y=False), case.input, case.target)
@@ -94,7 +95,7 @@ def wrong_values_are_refused(info: LossInfo) -> None:
     for name, parameter in info.parameters.items():
         numeric = isinstance(parameter.default, int | float) and not isinstance(parameter.default, bool)
         if numeric or name in ("weight", "alpha"):
-            for bad in (-1.0, math.inf, math.nan):
+            for bad in (LOWEST.get(name, 0.0) - 1, math.inf, math.nan):
                 refused((ValueError, name), info.cls, **{**info.example, name: bad})
     if "weight" in info.parameters:
         for case in supported(info, "labels_3d"):
