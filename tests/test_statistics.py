@@ -11,7 +11,8 @@ from torch import Tensor
 from monai_segloss.core.counts import FORMULAS, Stat, plain_statistics, soft_statistics
 from monai_segloss.kernels import statistics_cpu
 
-ALL = tuple(Stat(name, 2.0 if name.startswith("focal") else 0.0) for name in FORMULAS)
+POWERS = {"focal": 2.0, "focal_neg": 2.0, "ae": 1.5}
+ALL = tuple(Stat(name, POWERS.get(name, 0.0)) for name in FORMULAS)
 OVERLAP = (Stat("tp"), Stat("fp"), Stat("fn"))
 SIZES = [
     (1, (1, 1, 1)),
@@ -68,6 +69,15 @@ def numpy_sums(logits: Tensor, labels: Tensor, stat: Stat, activation: str, vali
         "ce": -g * r.log_p,
         "ce_neg": -(1 - g) * r.log_q,
         "nlp": -r.log_p,
+        "tn": (1 - p) * (1 - g),
+        "p_sq": p**2,
+        "g_sq": g**2,
+        "pq": p * (1 - p),
+        "ae": np.abs(p - g) ** stat.power,
+        "se_g": (p - g) ** 2 * g,
+        "se_neg": (p - g) ** 2 * (1 - g),
+        "ae_tp": np.abs(p - g) * p * g,
+        "ae_err": np.abs(p - g) * (p * (1 - g) + (1 - p) * g),
         "focal": -g * (1 - p) ** stat.power * r.log_p,
         "focal_neg": -(1 - g) * p**stat.power * r.log_q,
     }
@@ -191,7 +201,9 @@ def test_memory_layouts(name):  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("stat", [s for s in ALL if s.name != "g" and not s.name.endswith("_l1")], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "stat", [s for s in ALL if s.name not in ("g", "g_sq") and not s.name.endswith("_l1")], ids=lambda s: s.name
+)
 def test_double_backward(stat, activation):  # type: ignore[no-untyped-def]
     logits, labels = batch(3, (3,), dtype=torch.float64)
     logits, labels, valid = logits[:1], labels[:1], torch.tensor([[True, False, True]])
@@ -213,8 +225,21 @@ def test_a_constant_input_needs_no_graph():  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize("classes", [3, 118])
+def test_backward_again_through_the_same_graph(classes):  # type: ignore[no-untyped-def]
+    """The probabilities of the forward pass become the gradient of the first backward pass, and only of that."""
+    logits, labels = batch(classes, (6, 7, 8))
+    logits.requires_grad_()
+    sums = soft_statistics(logits, labels, (*OVERLAP, Stat("ce"), Stat("focal", 2.0)))
+    weight = torch.randn_like(sums)
+    first, second, third = (torch.autograd.grad(sums, logits, weight, retain_graph=True)[0] for _ in range(3))
+    assert len({first.data_ptr(), second.data_ptr(), third.data_ptr(), logits.data_ptr()}) == 4
+    torch.testing.assert_close(second, first, rtol=1e-4, atol=1e-6)
+    assert torch.equal(third, second)
+
+
+@pytest.mark.parametrize("classes", [3, 118])
 def test_only_the_inputs_are_kept_for_the_backward_pass(classes):  # type: ignore[no-untyped-def]
-    """No probabilities, no one-hot: what the graph holds beyond logits and labels is a small fraction of them."""
+    """No one-hot: beyond logits and labels the graph holds a small fraction of them, and what becomes the gradient."""
     logits, labels = batch(classes, (16, 16, 16))
     logits.requires_grad_()
     mask = torch.rand(labels.shape) < 0.9

@@ -1,7 +1,7 @@
 """Statistics of a chunk of voxels with labels and softmax, by hand: sums, and the gradient of the logits.
 
-Per voxel only the true class needs more than the row sums.  Two ways to address it: a float one-hot of the chunk while the
-classes are few, gathers and scatters above that.
+Per voxel only the true class needs more than the row sums.  Two ways to address it: a float one-hot of the chunk and matrix
+products while the classes are few, gathers and scatters above that.
 """
 
 from __future__ import annotations
@@ -20,31 +20,54 @@ FEW_CLASSES = 8
 
 
 class Chunk(ABC):
-    """A chunk of voxels of one sample after softmax: logits z and p (C, n), labels y and weights w (n)."""
+    """A chunk of voxels of one sample after softmax: logits z and p (C, n), labels y and weights w (n).
 
-    def __init__(self, z: Tensor, y: Tensor, w: Tensor | None) -> None:
+    ``p``, if given, is the softmax of ``z`` from an earlier call; ``keep`` receives it.
+    """
+
+    def __init__(
+        self, z: Tensor, y: Tensor, w: Tensor | None, p: Tensor | None = None, keep: Tensor | None = None
+    ) -> None:
         self.z, self.y, self.w = z, y, w
-        self._top = z.amax(0)
-        p = (z - self._top).exp_()
-        self._norm = p.sum(0)
-        self.p = p.div_(self._norm)
+        self._lse: Tensor | None = None
+        if p is None:
+            top = z.amax(0)
+            p = (z - top).exp_()
+            norm = p.sum(0)
+            p = p.div_(norm) if keep is None else torch.div(p, norm, out=keep)
+            self._lse = norm.log_().add_(top)
+        self.p = p
         self._lp_y: Tensor | None = None
         self._p_y: Tensor | None = None
+        self._q_y: Tensor | None = None
+        self._area: tuple[Tensor, Tensor, Tensor] | None = None
 
     @staticmethod
-    def cut(logits: Tensor, target: Tensor, weight: Tensor | None, b: int, part: slice) -> Chunk:
+    def cut(
+        logits: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        b: int,
+        part: slice,
+        p: Tensor | None = None,
+        keep: Tensor | None = None,
+    ) -> Chunk:
         """Voxels ``part`` of sample ``b``; where the weight is 0, logits and label become 0."""
         z, y = logits[b, :, part], target[b, part]
         z = z if z.dtype == torch.float64 else z.float()
         w = None if weight is None else weight[b, part]
         if w is not None:
             z, y, w = z.masked_fill(void(w), 0), y.masked_fill(void(w), 0), w.to(z.dtype)
-        return _FewClasses(z, y, w) if len(z) <= FEW_CLASSES else _ManyClasses(z, y.long(), w)
+        if len(z) <= FEW_CLASSES:
+            return _FewClasses(z, y, w, p, keep)
+        return _ManyClasses(z, y.long(), w, p, keep)
 
     @property
     def lse(self) -> Tensor:
         """log sum exp of the logits."""
-        return self._norm.log() + self._top
+        if self._lse is None:
+            self._lse = self.z.logsumexp(0)
+        return self._lse
 
     @property
     def lp_y(self) -> Tensor:
@@ -57,13 +80,20 @@ class Chunk(ABC):
     def p_y(self) -> Tensor:
         """p of the true class."""
         if self._p_y is None:
-            self._p_y = self.of_label(self.p) if self._lp_y is None else self._lp_y.exp()
+            self._p_y = self.of_label(self.p)
         return self._p_y
 
     @property
+    @abstractmethod
     def q_y(self) -> Tensor:
         """1 - p of the true class, exact near 1."""
-        return self.lp_y.expm1().neg_()
+
+    @property
+    def area(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Sums of p g, p (1 - g) and (1 - p) g, each (C,)."""
+        if self._area is None:
+            self._area = self._count()
+        return self._area
 
     def sum_by_label(self, value: Tensor | None) -> Tensor:
         """Sum of ``value`` (n,), or of ones, over the voxels of each label, (C,)."""
@@ -76,16 +106,19 @@ class Chunk(ABC):
         return rows.sum(1) if self.w is None else rows @ self.w
 
     @abstractmethod
+    def misses(self, rows: Tensor) -> Tensor:
+        """A copy of ``rows`` with 0 in place of the entry of the true class."""
+
+    @abstractmethod
     def of_label(self, rows: Tensor) -> Tensor:
         """The entry of the true class, (n,)."""
 
     @abstractmethod
-    def at_label(self, value: Tensor) -> Tensor:
-        """``value`` (C,) of the true class of each voxel, (n,)."""
+    def slope(self, slopes: Slopes) -> Tensor:
+        """d loss / d log p (C, n) as if the logs were independent, without the parts that every class has alike."""
 
     @abstractmethod
-    def put(self, rows: Tensor, value: Tensor | None) -> Tensor:
-        """``rows`` with ``value`` (n,), or 0, in place of the entry of the true class; may write into ``rows``."""
+    def _count(self) -> tuple[Tensor, Tensor, Tensor]: ...
 
     @abstractmethod
     def _by_label(self, value: Tensor | None) -> Tensor: ...
@@ -94,36 +127,89 @@ class Chunk(ABC):
 class _ManyClasses(Chunk):
     """Gathers and scatters: a cost per voxel that does not grow with the classes."""
 
+    @property
+    def q_y(self) -> Tensor:
+        if self._q_y is None:
+            self._q_y = self.lp_y.expm1().neg_() if self._lse is not None else self.misses(self.p).sum(0)
+        return self._q_y
+
+    def misses(self, rows: Tensor) -> Tensor:
+        return rows.scatter(0, self.y[None], 0)
+
     def of_label(self, rows: Tensor) -> Tensor:
         return rows.gather(0, self.y[None])[0]
 
-    def at_label(self, value: Tensor) -> Tensor:
-        return value.take(self.y)
+    def slope(self, slopes: Slopes) -> Tensor:
+        hit = torch.zeros_like(self.p[0])
+        for (basis, power), weight in slopes.hits.items():
+            term = weight.take(self.y)
+            hit += term if basis == "1" else term.mul_(BASIS[basis](self, power))
+        rows = self.p * slopes.rows["p"] if "p" in slopes.rows else torch.zeros_like(self.p)
+        if "p2" in slopes.rows:
+            rows.addcmul_(self.p.square(), slopes.rows["p2"], value=2)
+        return rows.scatter_(0, self.y[None], hit[None])
 
-    def put(self, rows: Tensor, value: Tensor | None) -> Tensor:
-        return rows.scatter_(0, self.y[None], 0 if value is None else value[None])
+    def _count(self) -> tuple[Tensor, Tensor, Tensor]:
+        tp, fn = self.sum_by_label(self.p_y), self.sum_by_label(self.q_y)
+        others = self.row_sum(self.p.scatter_(0, self.y[None], 0))
+        self.p.scatter_(0, self.y[None], self.p_y[None])  # as it was, without a copy of all classes
+        return tp, others, fn
 
     def _by_label(self, value: Tensor | None) -> Tensor:
         return torch.bincount(self.y, weights=value, minlength=len(self.p))
 
 
 class _FewClasses(Chunk):
-    """A float one-hot of the chunk: vectorized arithmetic, cheaper than indexing while the classes are few."""
+    """A float one-hot of the chunk: vectorized arithmetic, cheaper than indexing while the classes are few.
 
-    def __init__(self, z: Tensor, y: Tensor, w: Tensor | None) -> None:
-        super().__init__(z, y, w)
+    With the confusion matrix M = p one_hot^T, tp is the diagonal, fp what else stands in its row, fn in its column.
+    """
+
+    def __init__(
+        self, z: Tensor, y: Tensor, w: Tensor | None, p: Tensor | None = None, keep: Tensor | None = None
+    ) -> None:
+        super().__init__(z, y, w, p, keep)
         classes = torch.arange(len(z), dtype=z.dtype)[:, None]
         self.one_hot = torch.eq(y.to(z.dtype), classes, out=torch.empty(z.shape, dtype=z.dtype))
+        inside = self.one_hot.sum() == len(y)
+        self.outside = None if inside else 1 - self.one_hot.sum(0)
+        """1 where the label is none of the classes (n): there every class has false positives."""
+
+    @property
+    def q_y(self) -> Tensor:
+        if self._q_y is None:
+            self._q_y = self.misses(self.p).sum(0)
+        return self._q_y
+
+    def misses(self, rows: Tensor) -> Tensor:
+        return torch.addcmul(rows, rows, self.one_hot, value=-1)
 
     def of_label(self, rows: Tensor) -> Tensor:
         return (rows * self.one_hot).sum(0)
 
-    def at_label(self, value: Tensor) -> Tensor:
-        return value @ self.one_hot
+    def slope(self, slopes: Slopes) -> Tensor:
+        rows = None if slopes.area is None else (slopes.area @ self.one_hot).mul_(self.p)
+        if rows is not None and self.outside is not None and "p" in slopes.rows:
+            rows.addcmul_(self.p * self.outside, slopes.rows["p"])
+        for (basis, power), weight in slopes.hits.items():
+            if basis == "p":  # part of the area
+                continue
+            hit = weight[:, None] if basis == "1" else (weight @ self.one_hot).mul_(BASIS[basis](self, power))
+            rows = self.one_hot * hit if rows is None else rows.addcmul_(self.one_hot, hit)
+        if rows is None:
+            rows = torch.zeros_like(self.p)
+        if "p2" in slopes.rows:
+            rows.addcmul_(self.misses(self.p).square_(), slopes.rows["p2"], value=2)
+        return rows
 
-    def put(self, rows: Tensor, value: Tensor | None) -> Tensor:
-        rows.addcmul_(rows, self.one_hot, value=-1)
-        return rows if value is None else rows.addcmul_(self.one_hot, value)
+    def _count(self) -> tuple[Tensor, Tensor, Tensor]:
+        confusion = self.p @ (self.one_hot if self.w is None else self.one_hot * self.w).T
+        tp = confusion.diagonal().clone()
+        confusion.fill_diagonal_(0)
+        fp, fn = confusion.sum(1), confusion.sum(0)
+        if self.outside is not None:
+            fp = fp + self.row_sum(self.p * self.outside)
+        return tp, fp, fn
 
     def _by_label(self, value: Tensor | None) -> Tensor:
         return self.one_hot.sum(1) if value is None else self.one_hot @ value
@@ -131,38 +217,60 @@ class _FewClasses(Chunk):
 
 @dataclass(frozen=True)
 class _Sparse:
-    """A statistic split into what the true class gives (``hit``) and what every class gives (``row``).
+    """A statistic as a sum, and its derivative split into the true class and the rows of all classes.
 
-    ``slope`` maps a basis function of the true class to the factor of its derivative with respect to log p.
+    ``slope`` maps a basis function of the true class to the factor of its derivative with respect to log p; ``row`` names
+    what the other classes give.
     """
 
-    hit: Callable[[Chunk, float], Tensor | None] | None = None
+    total: Callable[[Chunk, float], Tensor]
     slope: tuple[tuple[str, float], ...] = ()
     row: str | None = None
 
 
+def _focal_base(c: Chunk, power: float) -> Tensor:
+    return c.q_y.clamp_min(1e-7) if 0 < power < 1 else c.q_y
+
+
+def _power(base: Tensor, exponent: float) -> Tensor:
+    return base * base if exponent == 2 else base if exponent == 1 else base**exponent
+
+
 def _focal_slope(c: Chunk, power: float) -> Tensor:
+    """d/dlog p of -(1 - p)^power log p, which is -(1 - p)^(power - 1) (1 - p - power p log p)."""
     if power == 0:
-        return torch.full_like(c.p_y, -1)
-    q = c.q_y.clamp_min(1e-7) if power < 1 else c.q_y
-    bend = power * q ** (power - 1) * c.p_y * c.lp_y
-    return (torch.where(c.q_y > 1e-7, bend, 0) if power < 1 else bend) - q**power
+        return torch.full_like(c.p[0], -1)
+    q = _focal_base(c, power)
+    if power < 1:  # the power magnifies the error of log p near 1
+        bend = torch.where(c.q_y > 1e-7, power * c.p_y * torch.log1p(-q.clamp_max(1 - 1e-7)), 0)
+        bend = torch.where(q > 0.5, -power * torch.special.entr(c.p_y), bend)
+        return (bend - q) * q ** (power - 1)
+    p = (1 - q).clamp_min_(0)  # q is a sum and may pass 1 by a rounding error
+    slope = torch.add(q, torch.special.entr(p), alpha=power).neg_()
+    return slope if power == 1 else slope.mul_(_power(q, power - 1))
 
 
+def _squared_error(c: Chunk) -> Tensor:
+    return c.sum_by_label(c.q_y.square()) + c.row_sum(c.misses(c.p).square_())
+
+
+_AREA = (
+    _Sparse(lambda c, a: c.area[0], slope=(("p", 1.0),)),
+    _Sparse(lambda c, a: c.area[1], row="p"),
+    _Sparse(lambda c, a: c.area[2], slope=(("p", -1.0),)),
+)
 SPARSE = {
-    "g": _Sparse(hit=lambda c, a: None),
-    "tp": _Sparse(hit=lambda c, a: c.p_y, slope=(("p", 1.0),)),
-    "fn": _Sparse(hit=lambda c, a: c.q_y, slope=(("p", -1.0),)),
-    "fp": _Sparse(row="p"),
-    "tp_l1": _Sparse(hit=lambda c, a: c.p_y, slope=(("p", 1.0),)),
-    "fn_l1": _Sparse(hit=lambda c, a: c.q_y, slope=(("p", -1.0),)),
-    "fp_l1": _Sparse(row="p"),
-    "se": _Sparse(hit=lambda c, a: c.q_y**2, slope=(("qp", -2.0),), row="p2"),
-    "ce": _Sparse(hit=lambda c, a: -c.lp_y, slope=(("1", -1.0),)),
-    "nlp": _Sparse(row="nlp"),
-    "focal": _Sparse(
-        hit=lambda c, a: -c.lp_y * (c.q_y.clamp_min(1e-7) if 0 < a < 1 else c.q_y) ** a, slope=(("focal", 1.0),)
-    ),
+    "g": _Sparse(lambda c, a: c.sum_by_label(None)),
+    "tp": _AREA[0],
+    "fp": _AREA[1],
+    "fn": _AREA[2],
+    "tp_l1": _AREA[0],
+    "fp_l1": _AREA[1],
+    "fn_l1": _AREA[2],
+    "se": _Sparse(lambda c, a: _squared_error(c), slope=(("qp", -2.0),), row="p2"),
+    "ce": _Sparse(lambda c, a: -c.sum_by_label(c.lp_y), slope=(("1", -1.0),)),
+    "nlp": _Sparse(lambda c, a: c.row_sum(c.lse - c.z), row="nlp"),
+    "focal": _Sparse(lambda c, a: -c.sum_by_label(c.lp_y * _power(_focal_base(c, a), a)), slope=(("focal", 1.0),)),
 }
 BASIS: dict[str, Callable[[Chunk, float], Tensor]] = {
     "p": lambda c, a: c.p_y,
@@ -172,59 +280,44 @@ BASIS: dict[str, Callable[[Chunk, float], Tensor]] = {
 
 
 def label_sums(c: Chunk, which: tuple[Stat, ...]) -> list[Tensor]:
-    if any(name in ("ce", "focal") for name, _ in which):
-        _ = c.lp_y  # first, because the other quantities of the true class follow from it
-    hits = [SPARSE[name].hit for name, _ in which]
-    sums: list[Tensor | None]
-    sums = [None if hit is None else c.sum_by_label(hit(c, power)) for hit, (_, power) in zip(hits, which, strict=True)]
-    misses: Tensor | None = None
-    for k, (name, _) in enumerate(which):
-        row = SPARSE[name].row
-        if row is None:
-            continue
-        if row == "nlp":
-            part = c.row_sum(c.lse - c.z)
-        else:
-            misses = c.put(c.p, None) if misses is None else misses
-            part = c.row_sum(misses if row == "p" else misses * misses)
-        before = sums[k]
-        sums[k] = part if before is None else before + part
-    return [part for part in sums if part is not None]
+    """The statistics of a chunk, (C,) each."""
+    return [SPARSE[name].total(c, power) for name, power in which]
 
 
 @dataclass
 class Slopes:
-    """What the gradient of a sample's sums says about d loss / d log p, the same for all chunks."""
+    """What the gradient of a sample's sums says about d loss / d log p, the same for all chunks.
+
+    ``hits``: basis function and power -> factor per class; ``rows``: part of all classes -> factor (C, 1); ``area``: both
+    for p, as a matrix (C, true class).
+    """
 
     hits: dict[tuple[str, float], Tensor]
     rows: dict[str, Tensor]
+    area: Tensor | None
 
     @staticmethod
     def of(which: tuple[Stat, ...], grad: Tensor) -> Slopes:
         hits: dict[tuple[str, float], Tensor] = {}
         rows: dict[str, Tensor] = {}
         for (name, power), weight in zip(which, grad.unbind(1), strict=True):
-            if name not in SPARSE:
-                continue
             for basis, factor in SPARSE[name].slope:
+                power = power if basis == "focal" else 0.0
                 hits[basis, power] = hits.get((basis, power), 0) + factor * weight
             row = SPARSE[name].row
             if row is not None:
                 rows[row] = rows.get(row, 0) + weight[:, None]
-        return Slopes(hits, rows)
+        area = None
+        if "p" in rows or ("p", 0.0) in hits:
+            zero = grad.new_zeros(len(grad))
+            area = rows.get("p", zero[:, None]).expand(-1, len(grad)).clone()
+            area.diagonal().copy_(hits.get(("p", 0.0), zero))
+        return Slopes(hits, rows, area)
 
 
 def label_gradient(out: Tensor, c: Chunk, slopes: Slopes) -> None:
-    """With A = d loss / d log p, the gradient of the logits is A - p sum(A)."""
-    hit: Tensor | None = None
-    for (basis, power), weight in slopes.hits.items():
-        term = c.at_label(weight)
-        term = term if basis == "1" else term.mul_(BASIS[basis](c, power))
-        hit = term if hit is None else hit.add_(term)
-    slope = c.p * slopes.rows["p"] if "p" in slopes.rows else torch.zeros_like(c.p)
-    if "p2" in slopes.rows:
-        slope.addcmul_(c.p.square(), slopes.rows["p2"], value=2)
-    slope = c.put(slope, hit)
+    """With A = d loss / d log p, the gradient of the logits is A - p sum(A); ``out`` may be ``c.p``."""
+    slope = c.slope(slopes)
     if "nlp" in slopes.rows:
         slope -= slopes.rows["nlp"]
     if c.w is not None:

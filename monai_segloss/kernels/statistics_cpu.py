@@ -1,8 +1,8 @@
-"""`soft_statistics` on the CPU: chunks of voxels that stay in cache, nothing kept for the backward pass but the inputs.
+"""`soft_statistics` on the CPU: chunks of voxels that stay in cache.
 
-Labels with softmax, the common case, take a hand-written path: per voxel only the true class needs more than the row
-sums.  Everything else runs the plain
-formula chunk by chunk.  The backward pass computes each chunk again and writes its gradient once.
+Labels with softmax, the common case, take a hand-written path: per voxel only the true class needs more than the row sums.
+The forward pass leaves the probabilities in the memory that the backward pass turns into the gradient, so that nothing is
+computed twice and the peak does not grow.  Everything else runs the plain formula chunk by chunk, in both passes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from monai_segloss.kernels.labels_cpu import SPARSE, Chunk, Slopes, label_gradie
 
 CHUNK_ELEMENTS = 1 << 20
 """Logits per chunk: large enough that the cost of calling an operation vanishes, small enough for the shared cache."""
-CHUNK_VOXELS = (1 << 12, 1 << 17)
+CHUNK_VOXELS = (1 << 12, 1 << 18)
 """Fewest and most voxels per chunk."""
 
 
@@ -55,12 +55,16 @@ class _Chunked(torch.autograd.Function):
         ctx.save_for_backward(logits, target, weight)
         ctx.which, ctx.activation, ctx.sparse = which, activation, sparse
         batch, classes, voxels = logits.shape
+        full = logits.dtype in (torch.float32, torch.float64)
+        p = torch.empty_like(logits) if sparse and full and ctx.needs_input_grad[0] else None
+        ctx.p = p
         sums = []
         for b in range(batch):
             parts: list[Tensor] = []
             for part in _chunks(classes, voxels):
                 if sparse:
-                    parts += label_sums(Chunk.cut(logits, target, weight, b, part), which)
+                    keep = None if p is None else p[b, :, part]
+                    parts += label_sums(Chunk.cut(logits, target, weight, b, part, keep=keep), which)
                 else:
                     parts += plain_statistics(*_cut(logits, target, weight, b, part, which, activation))[0].unbind(1)
             sums.append(torch.stack([x.double() for x in parts]).view(-1, len(which), classes).sum(0).T)
@@ -73,12 +77,14 @@ class _Chunked(torch.autograd.Function):
             sums = plain_statistics(logits, target, ctx.which, ctx.activation, weight)
             return (*torch.autograd.grad(sums, logits, grad, create_graph=True), None, None, None, None, None)
         batch, classes, voxels = logits.shape
-        out = torch.empty_like(logits)
+        p, ctx.p = ctx.p, None  # becomes the gradient; a second pass through the same graph computes it again
+        out = torch.empty_like(logits) if p is None else p
         for b in range(batch):
-            slopes = Slopes.of(ctx.which, grad[b].double() if logits.dtype == torch.float64 else grad[b].float())
+            slopes = _slopes(ctx.which, grad[b], logits.dtype) if ctx.sparse else None
             for part in _chunks(classes, voxels):
-                if ctx.sparse:
-                    label_gradient(out[b, :, part], Chunk.cut(logits, target, weight, b, part), slopes)
+                if slopes is not None:
+                    given = None if p is None else p[b, :, part]
+                    label_gradient(out[b, :, part], Chunk.cut(logits, target, weight, b, part, given), slopes)
                     continue
                 z, *rest = _cut(logits.detach(), target, weight, b, part, ctx.which, ctx.activation)
                 with torch.enable_grad():
@@ -86,6 +92,10 @@ class _Chunked(torch.autograd.Function):
                     sums = plain_statistics(z, *rest)
                 out[b, :, part] = torch.autograd.grad(sums, z, grad[b : b + 1])[0][0]
         return out, None, None, None, None, None
+
+
+def _slopes(which: tuple[Stat, ...], grad: Tensor, dtype: torch.dtype) -> Slopes:
+    return Slopes.of(which, grad.double() if dtype == torch.float64 else grad.float())
 
 
 def _cut(
