@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable
 from typing import Any
@@ -31,8 +32,14 @@ def make(info: LossInfo, case: Case, **arguments: Any) -> SegLoss:
     return monai_segloss.create(info.key, **{**info.example, **case.reading, **arguments})
 
 
+def fresh(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A loss that says that it remembers its calls is copied, so that each call is the first."""
+    remembers = isinstance(loss, SegLoss) and "calls_leave_no_trace" in monai_segloss.find(type(loss).__name__).waive
+    return copy.deepcopy(loss) if remembers else loss
+
+
 def value(loss: Callable[..., Tensor], case: Case, input: Tensor | None = None) -> Tensor:
-    return loss(case.input if input is None else input, case.target, **case.call)
+    return fresh(loss)(case.input if input is None else input, case.target, **case.call)
 
 
 def gradient(loss: Callable[..., Tensor], case: Case, input: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -143,6 +143,15 @@ def _number(x: Tensor) -> int | float:
     return int(value) if value.is_integer() else value
 
 
+def per_class(name: str, x: Tensor | None, classes: int) -> Tensor | None:
+    """An argument of one number, or one per scored class."""
+    if x is not None and x.ndim and x.shape[0] != classes:
+        raise ValueError(
+            f"{name} has {x.shape[0]} values for {classes} scored classes; give one per class, or one number."
+        )
+    return x
+
+
 def non_negative(**arguments: float) -> tuple[float, ...]:
     """Constructor arguments that must be finite numbers of at least 0."""
     for name, value in arguments.items():

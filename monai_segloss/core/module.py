@@ -178,9 +178,9 @@ class SegLoss(nn.Module, ABC):
         return self.class_weight
 
 
-def class_weight(weight: Weight) -> Tensor:
-    """Class weights as a float tensor, each at least 0."""
+def class_weight(weight: Weight, name: str = "weight") -> Tensor:
+    """Class weights as a float tensor, each at least 0; ``name`` is that of the argument."""
     x = torch.as_tensor(weight, dtype=torch.float32)
     if x.ndim > 1 or not bool(((x >= 0) & x.isfinite()).all()):
-        raise ValueError(f"the value/values of the `weight` should be no less than 0: one per class, got {weight!r}.")
+        raise ValueError(f"the value/values of the `{name}` should be no less than 0: one per class, got {weight!r}.")
     return x

@@ -17,18 +17,35 @@ from monai_segloss.core.registry import LossInfo
 # Another value for arguments whose default says too little; the rest is derived from the default.
 OTHER: dict[str, Callable[[Case], Any]] = {
     "weight": lambda case: [1.0 + 0.5 * c for c in range(case.classes)],
+    "pos_weight": lambda case: [1.0 + 0.5 * c for c in range(case.classes)],
+    "normalize": lambda case: "voxels",
+    "k": lambda case: 95.0,
     "alpha": lambda case: 0.25,
     "label_smoothing": lambda case: 0.25,
     "lambda_dice": lambda case: 0.5,
+    "lam": lambda case: 0.25,
+    "w_type": lambda case: "simple",
+    "weighting_mode": lambda case: "GDL",
+    "classes": lambda case: "all",
+    "dist_matrix": lambda case: distances(case.classes),
+    "clip": lambda case: (1.0, 2.0),
 }
 # The lower end of the range of arguments that may be negative.
 LOWEST = {"epsilon": -1.0}
 
 
+def distances(classes: int) -> list[list[float]]:
+    """Ordered foreground classes, all as far from the background as it gets."""
+    far = 2.0 * classes
+    return [
+        [0.0 if i == j else far if 0 in (i, j) else float(abs(i - j)) for j in range(classes)] for i in range(classes)
+    ]
+
+
 def every_argument_matters(info: LossInfo) -> None:
     """Each argument of the formula changes a value, for one class per voxel as for regions, or is refused there."""
     one_class_per_voxel = supported(info, "labels_3d", "five_classes", "empty_class", "soft_labels")
-    for group in (one_class_per_voxel, supported(info, "regions", "soft_regions")):
+    for group in (one_class_per_voxel, supported(info, "regions", "soft_regions", "empty_region")):
         for name, parameter in info.parameters.items():
             if group and name not in READING and name != "use_softmax":
                 assert any(_matters(info, case, name, parameter.default) for case in group), (
@@ -64,7 +81,7 @@ def reading_arguments_matter(info: LossInfo) -> None:
     """Activation, ignored label and reduction change the value; labels without `to_onehot_y` are refused."""
     for case in supported(info, "labels_3d"):
         probabilities = torch.softmax(case.input, 1)
-        others = {"softmax": True, "sigmoid": True, "other_act": torch.square, "ignore_index": 1, "reduction": "sum"}
+        others = {"softmax": True, "sigmoid": True, "other_act": lambda p: p**3, "ignore_index": 1, "reduction": "sum"}
         if "regions" not in info.support:
             refused((ValueError, "sigmoid"), make, info, case, softmax=False, sigmoid=others.pop("sigmoid"))
         found = {

@@ -26,7 +26,7 @@ def voxel_cross_entropy(r: Reading, weight: Sequence[float] | None, smoothing: f
     return terms.sum(axis=1, keepdims=True), (w * r.g).sum(axis=1, keepdims=True)
 
 
-def binary_cross_entropy(r: Reading, weight: Sequence[float] | None) -> Array:
+def binary_cross_entropy(r: Reading, weight: Sequence[float] | float | None) -> Array:
     """Per channel; the weight of a class is that of its positive term."""
     return -class_factor(weight, r) * r.g * r.log_p - (1 - r.g) * r.log_q
 
@@ -129,15 +129,74 @@ def topk_cross_entropy(
     return kept.sum() if reduction == "sum" else kept.mean()
 
 
+def label_smoothing_cross_entropy(*args: Any, label_smoothing: float = 0.1, **arguments: Any) -> Array:
+    """Szegedy 2016."""
+    return cross_entropy(*args, label_smoothing=label_smoothing, **arguments)
+
+
+def weighted_cross_entropy(
+    input: Array,
+    target: Any,
+    activation: str | None,
+    mask: Any = None,
+    *,
+    labels: bool = False,
+    ignore_index: int | None = None,
+    weight: Sequence[float] | float | None = None,
+    weight_map: Array | None = None,
+    normalize: str = "weights",
+    reduction: str = "mean",
+) -> Array:
+    """Sum of w CE over the sum of w, or over the voxels (sigmoid: and channels) that count (Ronneberger 2015)."""
+    r = read(input, target, activation, mask, labels=labels, ignore_index=ignore_index)
+    sent = np.ones_like(r.valid) if weight_map is None else weight_map.reshape(r.valid.shape)
+    w = class_factor(weight, r)
+    if activation == "sigmoid":
+        values, factors = -w * r.g * r.log_p - (1 - r.g) * r.log_q, w * r.g + 1 - r.g
+    else:
+        values, factors = ((w * r.g * x).sum(axis=1, keepdims=True) for x in (-r.log_p, np.ones_like(r.z)))
+    values, factors = values * sent * r.valid, factors * sent * r.valid
+    if reduction != "mean":
+        return reduce(values, r.valid, reduction)
+    divisor = factors.sum() if normalize == "weights" else r.valid.sum() * values.shape[1]
+    return values.sum() / divisor if divisor > 0 else np.zeros(())
+
+
+def binary_cross_entropy_mean(
+    input: Array,
+    target: Any,
+    activation: str | None,
+    mask: Any = None,
+    *,
+    labels: bool = False,
+    ignore_index: int | None = None,
+    pos_weight: Sequence[float] | float | None = None,
+    weight_map: Array | None = None,
+    reduction: str = "mean",
+) -> Array:
+    """Each channel against the rest, over channels and voxels."""
+    r = read(input, target, activation, mask, labels=labels, ignore_index=ignore_index)
+    sent = r.valid if weight_map is None else r.valid * weight_map.reshape(r.valid.shape)
+    values = binary_cross_entropy(r, pos_weight) * sent
+    if reduction != "mean":
+        return reduce(values, r.valid, reduction)
+    return values.sum() / max(sent.sum() * values.shape[1], 1e-300)
+
+
 REFERENCES: dict[str, Callable[..., Array]] = {
+    "binary_cross_entropy": binary_cross_entropy_mean,
     "cross_entropy": cross_entropy,
     "focal": focal,
+    "label_smoothing_cross_entropy": label_smoothing_cross_entropy,
     "topk_cross_entropy": topk_cross_entropy,
+    "weighted_cross_entropy": weighted_cross_entropy,
 }
 
 # The value at the uniform prediction with softmax, p = 1/C, whatever the target.
 UNIFORM: dict[str, Callable[[float, float, int], float]] = {
     "cross_entropy": lambda volume, n, c: np.log(c),
     "focal": lambda volume, n, c: (1 - 1 / c) ** 2 * np.log(c),
+    "label_smoothing_cross_entropy": lambda volume, n, c: np.log(c),
     "topk_cross_entropy": lambda volume, n, c: np.log(c),
+    "weighted_cross_entropy": lambda volume, n, c: np.log(c),
 }

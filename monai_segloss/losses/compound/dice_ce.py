@@ -12,7 +12,8 @@ from monai_segloss.core.module import ScoringArgs, SegLoss
 from monai_segloss.core.reduce import Term
 from monai_segloss.core.registry import register
 from monai_segloss.losses.region.dice import POSITIONAL, DiceForm
-from monai_segloss.losses.voxel.cross_entropy import cross_entropy, cross_entropy_statistics, is_multilabel, smoothing
+from monai_segloss.losses.voxel.cross_entropy import cross_entropy, cross_entropy_statistics, smoothing
+from monai_segloss.losses.voxel.weighting import is_multilabel
 
 
 @register(

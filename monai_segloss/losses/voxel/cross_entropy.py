@@ -7,18 +7,27 @@ from typing import Unpack
 from torch import Tensor
 
 from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.counts import FORMULAS, Stat, Voxels, soft_statistics
+from monai_segloss.core.counts import FORMULAS, Stat
 from monai_segloss.core.module import ReadingArgs, SegLoss, Weight
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.losses.voxel.binary_cross_entropy import BINARY, binary_cross_entropy, binary_cross_entropy_map
+from monai_segloss.losses.voxel.weighting import (
+    class_factor,
+    is_multilabel,
+    voxels,
+    weighted_map,
+    weighted_sums,
+    weighted_voxels,
+)
 
-CE, CE_NEG, NLP, G = Stat("ce"), Stat("ce_neg"), Stat("nlp"), Stat("g")
+CE, NLP, G = Stat("ce"), Stat("nlp"), Stat("g")
 
 
 def cross_entropy_statistics(multilabel: bool, weighted: bool, label_smoothing: float) -> tuple[Stat, ...]:
     """The sums that the mean needs."""
     if multilabel:
-        return (CE, CE_NEG)
+        return BINARY
     return (CE, *((G,) if weighted else ()), *((NLP,) if label_smoothing else ()))
 
 
@@ -32,19 +41,17 @@ def cross_entropy(
     """
     multilabel = is_multilabel(batch)
     smoothing(label_smoothing, multilabel)
-    which = cross_entropy_statistics(multilabel, weight is not None, label_smoothing)
-    sums = _statistics(batch, which, weight_map)
-    voxels = batch.voxels if weight_map is None else _map_sum(batch, weight_map)
     if multilabel:
-        positive = sums[CE] if weight is None else sums[CE] * weight.to(sums[CE])
-        return Scores(positive + sums[CE_NEG], voxels)
-    classes = batch.classes
+        return binary_cross_entropy(batch, weight, weight_map)
+    which = cross_entropy_statistics(False, weight is not None, label_smoothing)
+    sums = dict(zip(which, weighted_sums(batch, which, weight_map), strict=True))
     w = sums[CE].new_ones(()) if weight is None else weight.to(sums[CE])
     total = (1 - label_smoothing) * w * sums[CE]
     if label_smoothing:
-        total = total + label_smoothing / classes * w * sums[NLP]
+        total = total + label_smoothing / batch.classes * w * sums[NLP]
     # the mean divides by weighted voxels, counted once and not once per class
-    return Scores(total, voxels / classes if weight is None else w * sums[G])
+    count = weighted_voxels(batch, weight_map) / batch.classes if weight is None else w * sums[G]
+    return Scores(total, count)
 
 
 def cross_entropy_map(
@@ -52,38 +59,13 @@ def cross_entropy_map(
 ) -> Tensor:
     """Cross-entropy of each voxel: (B, 1, *S) with one class per voxel, (B, C, *S) for regions; 0 where ignored."""
     smoothing(label_smoothing, is_multilabel(batch))
-    voxels = Voxels(batch.clean, batch.one_hot.to(batch.clean.dtype), batch.activation)
-    shape = (1, -1, *(1,) * (batch.ndim - 2))
-    w = 1 if weight is None else weight.to(batch.clean).expand(batch.classes).reshape(shape)
-    value = w * FORMULAS["ce"](voxels, 0)
     if is_multilabel(batch):
-        value = value + FORMULAS["ce_neg"](voxels, 0)
-    else:
-        if label_smoothing:
-            value = (1 - label_smoothing) * value + label_smoothing / batch.classes * w * FORMULAS["nlp"](voxels, 0)
-        value = value.sum(1, keepdim=True)
-    if weight_map is not None:
-        value = value * weight_map[:, None].to(value.dtype)
-    return value if batch.mask is None else value * batch.mask[:, None]
-
-
-def is_multilabel(batch: SegBatch) -> bool:
-    """Whether channels are independent (sigmoid, or a single channel) rather than one class per voxel."""
-    return batch.activation == "sigmoid" or batch.classes == 1
-
-
-def _statistics(batch: SegBatch, which: tuple[Stat, ...], weight_map: Tensor | None) -> dict[Stat, Tensor]:
-    if weight_map is None:
-        batch.request(*which)
-        return {stat: batch.sum(stat) for stat in which}
-    w = weight_map if batch.mask is None else weight_map * batch.mask
-    sums = soft_statistics(batch.logits, batch.target, which, batch.activation, w)
-    return dict(zip(which, sums.unbind(2), strict=True))
-
-
-def _map_sum(batch: SegBatch, weight_map: Tensor) -> Tensor:
-    w = weight_map if batch.mask is None else weight_map * batch.mask
-    return w.flatten(1).sum(1, keepdim=True, dtype=batch.voxels.dtype)
+        return binary_cross_entropy_map(batch, weight, weight_map)
+    v, w = voxels(batch), class_factor(batch, weight)
+    value = w * FORMULAS["ce"](v, 0)
+    if label_smoothing:
+        value = (1 - label_smoothing) * value + label_smoothing / batch.classes * w * FORMULAS["nlp"](v, 0)
+    return weighted_map(batch, value.sum(1, keepdim=True), weight_map)
 
 
 @register(

@@ -8,13 +8,13 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
+from monai_segloss.core import check
 from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.check import non_negative
-from monai_segloss.core.counts import FORMULAS, Stat, Voxels
+from monai_segloss.core.counts import FORMULAS, Stat
 from monai_segloss.core.module import ReadingArgs, SegLoss, Weight
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import NnUNetPolicy, register
-from monai_segloss.losses.voxel.cross_entropy import is_multilabel
+from monai_segloss.losses.voxel.weighting import is_multilabel, voxels, weighted_map
 
 Alpha = float | Sequence[float] | Tensor
 
@@ -42,17 +42,15 @@ def focal_map(
 ) -> Tensor:
     """Focal loss of each voxel: (B, 1, *S) with one class per voxel, (B, C, *S) for regions; 0 where ignored."""
     view = batch.scored(include_background)
-    voxels = Voxels(batch.clean, batch.one_hot.to(batch.clean.dtype), batch.activation)
+    v = voxels(batch)
     multilabel = is_multilabel(batch)
     shape = (-1, *(1,) * (batch.ndim - 2))
     factors = focal_factors(view.classes, view.first, alpha, weight, multilabel, batch.clean)
     positive, negative = (f.expand(view.classes).reshape(shape) for f in factors)
-    value = positive * FORMULAS["focal"](voxels, gamma)[:, view.first :]
-    if multilabel:
-        value = value + negative * FORMULAS["focal_neg"](voxels, gamma)[:, view.first :]
-    else:
-        value = value.sum(1, keepdim=True)
-    return value if batch.mask is None else value * batch.mask[:, None]
+    value = positive * FORMULAS["focal"](v, gamma)[:, view.first :]
+    if not multilabel:
+        return weighted_map(batch, value.sum(1, keepdim=True))
+    return weighted_map(batch, value + negative * FORMULAS["focal_neg"](v, gamma)[:, view.first :])
 
 
 def focal_factors(
@@ -63,11 +61,8 @@ def focal_factors(
     w = one if weight is None else weight.to(like)
     if alpha is None:
         return w, w
+    check.per_class("alpha", alpha, classes)
     a = alpha.to(like)
-    if a.ndim and a.shape[0] != classes:
-        raise ValueError(
-            f"alpha has {a.shape[0]} values for {classes} scored classes; give one per class, or one number."
-        )
     if multilabel:
         return w * a, w * (1 - a)
     if a.ndim == 0:  # one number: the background weighs 1 - alpha
@@ -142,7 +137,7 @@ class FocalLoss(SegLoss):
         if not reading["softmax"] and reading.get("other_act") is None:
             reading["sigmoid"] = True
         super().__init__(include_background=include_background, weight=weight, **reading)
-        (self.gamma,) = non_negative(gamma=gamma)
+        (self.gamma,) = check.non_negative(gamma=gamma)
         self.register_buffer("alpha", focal_alpha(alpha))
         self.alpha: Tensor | None
 

@@ -11,12 +11,17 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.module import ReadingArgs, SegLoss, Weight
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import NnUNetPolicy, register
-from monai_segloss.losses.voxel.cross_entropy import cross_entropy_map, is_multilabel, smoothing
+from monai_segloss.losses.voxel.cross_entropy import cross_entropy_map, smoothing
+from monai_segloss.losses.voxel.weighting import is_multilabel
 
 
 def topk_cross_entropy(batch: SegBatch, k: float, weight: Tensor | None = None, label_smoothing: float = 0.0) -> Scores:
     """Sum of the k percent largest cross-entropies among the valid voxels of the batch, and how many they are."""
-    values = cross_entropy_map(batch, weight, label_smoothing)
+    return hardest(batch, cross_entropy_map(batch, weight, label_smoothing), k)
+
+
+def hardest(batch: SegBatch, values: Tensor, k: float) -> Scores:
+    """Sum and number of the k percent largest of ``values`` (B, 1 | C, *S) >= 0 that count, at least one."""
     if batch.mask is None:
         kept = max(1, int(values.numel() * k / 100))
         return Scores(values.flatten().topk(kept, sorted=False).values.sum(), values.new_tensor(float(kept)))

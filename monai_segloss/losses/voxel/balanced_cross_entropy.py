@@ -1,0 +1,77 @@
+"""Cross-entropy in which each class weighs as much as all others take up.  Xie & Tu, ICCV 2015."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+from torch import Tensor
+
+from monai_segloss.core.batch import SegBatch
+from monai_segloss.core.counts import Stat
+from monai_segloss.core.module import ReadingArgs, SegLoss
+from monai_segloss.core.reduce import Scores
+from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.losses.voxel.binary_cross_entropy import BINARY
+from monai_segloss.losses.voxel.cross_entropy import CE, G
+from monai_segloss.losses.voxel.weighting import is_multilabel
+
+
+def balanced_cross_entropy(ce: Tensor, g: Tensor, n: Tensor) -> Tensor:
+    """(1 - n_c/N) / N times the summed cross-entropy ``ce`` of the ``g`` = n_c voxels of each class, (B | 1, C)."""
+    n = n.clamp_min(1)
+    return (n - g) / n * ce / n
+
+
+@register(
+    "balanced_cross_entropy",
+    family="voxel",
+    summary="Cross-entropy in which a class weighs the share of the voxels outside of it.",
+    when="Thin or small structures in every image. An image of one class only has weight 0 and teaches nothing, so "
+    "false positives of empty patches go unpunished: use batch=True, or add another term.",
+    formula=r"\frac{1}{N}\sum_i \left(1 - \frac{n_{y_i}}{N}\right)(-\log p_{i,y_i})",
+    paper="Xie & Tu, Holistically-nested edge detection, ICCV 2015",
+    doi="arXiv:1504.06375",
+    aliases=("balanced_ce",),
+    tags=("likelihood", "imbalance"),
+    nnunet=NnUNetPolicy(include_background=None),
+)
+class BalancedCrossEntropyLoss(SegLoss):
+    """Class-balanced cross-entropy of each sample over its N voxels, w_c = 1 - n_c/N on the n_c voxels of class c.
+
+    With two classes these are the paper's weights, beta = 1 - n_1/N on the foreground and 1 - beta on the background;
+    more classes are our extension.  The paper sums, here each sample is divided by its voxels and the samples are
+    averaged.  Sigmoid, or a single channel: the two-class form of each channel, averaged over channels too.  The formula
+    was not verified against the paper.  ``reduction="none"``: a value per sample, (B, 1, ...), with sigmoid (B, C, ...).
+
+    Args:
+        batch: count the classes, and average, over the batch and the processes instead of each sample.
+        reading: see `SegLoss`.
+
+    Example:
+        >>> import torch
+        >>> from monai_segloss import BalancedCrossEntropyLoss
+        >>> loss = BalancedCrossEntropyLoss(softmax=True, to_onehot_y=True)
+        >>> round(loss(torch.zeros(1, 2, 4), torch.tensor([[[0, 0, 0, 1]]])).item(), 4)
+        0.2599
+
+    Reference:
+        S. Xie, Z. Tu, ICCV 2015, arXiv:1504.06375, equation 2.
+    """
+
+    scoring = ("batch",)
+
+    def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
+        return (G, *(BINARY if is_multilabel(batch) else (CE,)))
+
+    def __init__(self, *, batch: bool = False, **reading: Unpack[ReadingArgs]) -> None:
+        super().__init__(batch=batch, **reading)
+
+    def loss(self, batch: SegBatch) -> Scores:
+        view = batch.scored(over_batch=self.batch)
+        g, ce, *negative = view.sums(*self.statistics(batch))
+        values = balanced_cross_entropy(ce, g, view.present)
+        if negative:
+            values = values + balanced_cross_entropy(negative[0], view.present - g, view.present)
+        else:
+            values = values.sum(1, keepdim=True)
+        return Scores.table(values, view.present)

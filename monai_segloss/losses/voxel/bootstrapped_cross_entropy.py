@@ -1,0 +1,79 @@
+"""Cross-entropy of the voxels that are not yet certain.  Wu et al., 2016."""
+
+from __future__ import annotations
+
+import math
+from typing import Unpack
+
+import torch
+
+from monai_segloss.core.batch import SegBatch
+from monai_segloss.core.module import ReadingArgs, SegLoss
+from monai_segloss.core.reduce import Scores
+from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.losses.voxel.cross_entropy import cross_entropy_map
+from monai_segloss.losses.voxel.topk_cross_entropy import hardest, percentage
+
+
+def bootstrapped_cross_entropy(batch: SegBatch, threshold: float, k: float) -> Scores:
+    """Sum of the cross-entropies above -log(threshold) and their number; of the k percent hardest where these are more."""
+    values = cross_entropy_map(batch)
+    least = hardest(batch, values, k)
+    uncertain = ~(values <= -math.log(threshold))  # so written, NaN is not hidden
+    if batch.mask is not None:
+        uncertain = uncertain & batch.mask[:, None]
+    count = uncertain.sum(dtype=torch.float64).to(values.dtype)
+    total = torch.where(uncertain, values, values.new_zeros(())).sum()
+    return Scores(torch.where(count > least.count, total, least.total), torch.maximum(count, least.count))
+
+
+@register(
+    "bootstrapped_cross_entropy",
+    family="voxel",
+    summary="Mean cross-entropy of the voxels whose true class has a probability below a threshold, at least k percent.",
+    when="Most voxels easy from early on. Early in training nearly all voxels count, later only the hard ones, and with "
+    "them the wrongly labeled ones: avoid it where labels are noisy.",
+    formula=r"\frac{\sum_i [p_{i,y_i} < t]\,(-\log p_{i,y_i})}{\sum_i [p_{i,y_i} < t]}",
+    paper="Wu, Shen & van den Hengel, Bridging category-level and instance-level semantic image segmentation, 2016",
+    doi="arXiv:1605.06885",
+    aliases=("bootstrapped_ce", "ohem_cross_entropy"),
+    tags=("likelihood", "imbalance"),
+    nnunet=NnUNetPolicy(include_background=None, batch=None),
+    waive={"shards_equal_the_batch": "under DDP each process takes the hard voxels of its own part of the batch"},
+)
+class BootstrappedCrossEntropyLoss(SegLoss):
+    """Mean cross-entropy of the voxels of the batch with p_t < ``threshold``, p_t the probability of the true class.
+
+    Where these are fewer than ``k`` percent of the voxels that count, the k percent hardest take their place, at least
+    one.  With sigmoid the voxels of all channels are ranked together; with soft labels p_t is exp(-cross-entropy).  The
+    paper keeps a number of pixels, here it is a percentage, so that patches of any size mean the same; the defaults are
+    those of widespread code (threshold 0.7), not the paper's.
+
+    Args:
+        threshold: t in (0, 1]; 1 is the cross-entropy.
+        k: percentage in (0, 100] of the voxels that is kept at least; 100 is the cross-entropy.
+        reading: see `SegLoss`; one number for the batch, so ``reduction="none"`` is refused.
+
+    Example:
+        >>> import torch
+        >>> from monai_segloss import BootstrappedCrossEntropyLoss
+        >>> loss = BootstrappedCrossEntropyLoss(softmax=True, to_onehot_y=True)
+        >>> logits = torch.tensor([[[9.0, 9.0, 0.0, 0.5], [0.0, 0.0, 0.0, 0.0]]])
+        >>> round(loss(logits, torch.zeros(1, 1, 4, dtype=torch.long)).item(), 4)
+        0.5836
+
+    Reference:
+        Z. Wu, C. Shen, A. van den Hengel, 2016, arXiv:1605.06885.
+    """
+
+    scoring = ()
+    scalar = True
+
+    def __init__(self, *, threshold: float = 0.7, k: float = 10.0, **reading: Unpack[ReadingArgs]) -> None:
+        super().__init__(**reading)
+        if not 0 < threshold <= 1:
+            raise ValueError(f"threshold is a probability and must lie in (0, 1], got {threshold!r}.")
+        self.threshold, self.k = float(threshold), percentage(k)
+
+    def loss(self, batch: SegBatch) -> Scores:
+        return bootstrapped_cross_entropy(batch, self.threshold, self.k)

@@ -1,0 +1,102 @@
+"""Cross-entropy with class weights and a weight map.  Ronneberger et al., MICCAI 2015."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+from torch import Tensor
+
+from monai_segloss.core.batch import SegBatch
+from monai_segloss.core.counts import Stat
+from monai_segloss.core.module import ReadingArgs, SegLoss, Weight
+from monai_segloss.core.reduce import Scores
+from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.losses.voxel.binary_cross_entropy import BINARY
+from monai_segloss.losses.voxel.cross_entropy import CE, G, cross_entropy, cross_entropy_map
+from monai_segloss.losses.voxel.weighting import is_multilabel, weighted_sums, weighted_voxels
+
+DIVISORS = ("weights", "voxels")
+
+
+def weighted_cross_entropy(
+    batch: SegBatch, weight: Tensor | None, weight_map: Tensor | None, normalize: str = "weights"
+) -> Scores:
+    """sum_i w_i CE_i, (B, C), and the divisor: the sum of the weights or the number of voxels."""
+    scores = cross_entropy(batch, weight, 0.0, weight_map)
+    multilabel = is_multilabel(batch)
+    if normalize == "voxels":
+        return Scores(scores.total, batch.voxels if multilabel else batch.voxels / batch.classes)
+    if weight is None or not multilabel:
+        return scores
+    (positive,) = weighted_sums(batch, (G,), weight_map)
+    return Scores(scores.total, weight.to(positive) * positive + weighted_voxels(batch, weight_map) - positive)
+
+
+@register(
+    "weighted_cross_entropy",
+    family="voxel",
+    summary="Cross-entropy with a factor per class and per voxel, over the sum of the factors or the voxels.",
+    when="A known imbalance of classes, or borders that must be kept apart (weight_map). Large factors buy recall of "
+    "rare classes with false positives and with calibration.",
+    formula=r"\frac{\sum_i w_i\,(-\log p_{i,y_i})}{D},\quad w_i = w_{y_i} m_i,\quad D = \sum_i w_i \text{ or } N",
+    paper="Ronneberger et al., U-Net, MICCAI 2015",
+    doi="arXiv:1505.04597",
+    aliases=("weighted_ce", "wce"),
+    tags=("likelihood", "imbalance"),
+    nnunet=NnUNetPolicy(include_background=None, batch=None),
+)
+class WeightedCrossEntropyLoss(SegLoss):
+    """Cross-entropy with weights, sum_i w_i CE_i / D, w_i the weight of the voxel's class times its ``weight_map``.
+
+    D is the sum of the weights, as in torch, or the number of voxels that count: then the weights also scale the loss.
+    Without weights it is `CrossEntropyLoss`.  Sigmoid, or a single channel: the weight of a class stands on its
+    positive term and 1 on the negative one; D sums what stands on the terms (`CrossEntropyLoss` and torch's
+    ``pos_weight`` divide by the voxels instead).  Where all present classes have the weight 0 the loss is 0.
+
+    Args:
+        weight: a factor per class, background included, or one for all; None is uniform.
+        normalize: ``"weights"`` or ``"voxels"``, what the mean divides by.
+        reading: see `SegLoss`.
+
+    A keyword ``weight_map`` of the call, (B, 1, *S) or (B, *S), weighs voxels: the paper's
+    w_c + 10 exp(-(d1 + d2)^2 / 50) with the distances to the two nearest objects in pixels, for example.
+
+    Raises:
+        ValueError: another ``normalize``, or weights that do not fit the classes.
+
+    Example:
+        >>> import torch
+        >>> from monai_segloss import WeightedCrossEntropyLoss
+        >>> logits, label = torch.zeros(1, 2, 4), torch.tensor([[[0, 0, 0, 1]]])
+        >>> for how in ("weights", "voxels"):
+        ...     loss = WeightedCrossEntropyLoss(weight=[1, 3], normalize=how, softmax=True, to_onehot_y=True)
+        ...     print(round(loss(logits, label).item(), 4))
+        0.6931
+        1.0397
+
+    Reference:
+        O. Ronneberger et al., MICCAI 2015, arXiv:1505.04597, equations 1 and 2.
+    """
+
+    scoring = ("weight",)
+    accepts = ("weight_map",)
+
+    def __init__(
+        self, *, weight: Weight | None = None, normalize: str = "weights", **reading: Unpack[ReadingArgs]
+    ) -> None:
+        super().__init__(weight=weight, **reading)
+        if normalize not in DIVISORS:
+            raise ValueError(f"normalize must be 'weights' or 'voxels', got {normalize!r}.")
+        self.normalize = normalize
+
+    def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
+        if self.reduction == "none" or "weight_map" in batch.maps:
+            return ()
+        counted = () if self.class_weight is None else (G,)
+        return (BINARY if is_multilabel(batch) else (CE,)) + counted
+
+    def loss(self, batch: SegBatch) -> Scores:
+        weight, weight_map = self.weights(batch.classes), batch.map("weight_map")
+        if self.reduction == "none":
+            return Scores(cross_entropy_map(batch, weight, 0.0, weight_map), batch.voxels)
+        return weighted_cross_entropy(batch, weight, weight_map, self.normalize)
