@@ -17,6 +17,8 @@ from monai_segloss.core.counts import Stat, void
 
 FEW_CLASSES = 8
 """Up to this many classes a one-hot of the chunk is cheaper than gathering."""
+FLOOR = 1e-7
+"""Below this 1 - p has no gradient where its power is below 1."""
 
 
 class Chunk(ABC):
@@ -228,26 +230,30 @@ class _Sparse:
     row: str | None = None
 
 
-def _focal_base(c: Chunk, power: float) -> Tensor:
-    return c.q_y.clamp_min(1e-7) if 0 < power < 1 else c.q_y
-
-
-def _power(base: Tensor, exponent: float) -> Tensor:
-    return base * base if exponent == 2 else base if exponent == 1 else base**exponent
+def _focal(c: Chunk, power: float) -> Tensor:
+    """(1 - p)^power log p of the true class."""
+    if power == 0:
+        return c.lp_y
+    q = -c.lp_y.expm1()
+    return _power_(q.clamp_min_(FLOOR) if power < 1 else q, power).mul_(c.lp_y)
 
 
 def _focal_slope(c: Chunk, power: float) -> Tensor:
-    """d/dlog p of -(1 - p)^power log p, which is -(1 - p)^(power - 1) (1 - p - power p log p)."""
+    """d/dlog p of (1 - p)^power log p, which is (1 - p)^(power - 1) (1 - p - power p log p)."""
     if power == 0:
-        return torch.full_like(c.p[0], -1)
-    q = _focal_base(c, power)
-    if power < 1:  # the power magnifies the error of log p near 1
-        bend = torch.where(c.q_y > 1e-7, power * c.p_y * torch.log1p(-q.clamp_max(1 - 1e-7)), 0)
-        bend = torch.where(q > 0.5, -power * torch.special.entr(c.p_y), bend)
-        return (bend - q) * q ** (power - 1)
+        return torch.ones_like(c.p[0])
+    q = c.q_y
+    if power < 1:  # the power magnifies the error of log p near 1, and the floor has no slope
+        clipped = q.clamp_min(FLOOR)
+        p_log_p = torch.where(q > 0.5, -torch.special.entr(c.p_y), c.p_y * torch.log1p(-q.clamp(FLOOR, 0.5)))
+        return (clipped - torch.where(q > FLOOR, power * p_log_p, 0)) * clipped ** (power - 1)
     p = (1 - q).clamp_min_(0)  # q is a sum and may pass 1 by a rounding error
-    slope = torch.add(q, torch.special.entr(p), alpha=power).neg_()
-    return slope if power == 1 else slope.mul_(_power(q, power - 1))
+    slope = torch.add(q, torch.special.entr(p, out=p), alpha=power, out=p)
+    return slope if power == 1 else slope.mul_(_power_(q.clone() if power != 2 else q, power - 1))
+
+
+def _power_(base: Tensor, exponent: float) -> Tensor:
+    return base if exponent == 1 else base.square_() if exponent == 2 else base.pow_(exponent)
 
 
 def _squared_error(c: Chunk) -> Tensor:
@@ -270,7 +276,7 @@ SPARSE = {
     "se": _Sparse(lambda c, a: _squared_error(c), slope=(("qp", -2.0),), row="p2"),
     "ce": _Sparse(lambda c, a: -c.sum_by_label(c.lp_y), slope=(("1", -1.0),)),
     "nlp": _Sparse(lambda c, a: c.row_sum(c.lse - c.z), row="nlp"),
-    "focal": _Sparse(lambda c, a: -c.sum_by_label(c.lp_y * _power(_focal_base(c, a), a)), slope=(("focal", 1.0),)),
+    "focal": _Sparse(lambda c, a: -c.sum_by_label(_focal(c, a)), slope=(("focal", -1.0),)),
 }
 BASIS: dict[str, Callable[[Chunk, float], Tensor]] = {
     "p": lambda c, a: c.p_y,

@@ -18,7 +18,7 @@ from monai_segloss.kernels.labels_cpu import SPARSE, Chunk, Slopes, label_gradie
 
 CHUNK_ELEMENTS = 1 << 20
 """Logits per chunk: large enough that the cost of calling an operation vanishes, small enough for the shared cache."""
-CHUNK_VOXELS = (1 << 12, 1 << 18)
+CHUNK_VOXELS = (1 << 12, 1 << 17)
 """Fewest and most voxels per chunk."""
 
 

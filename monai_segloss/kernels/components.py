@@ -1,0 +1,219 @@
+"""Connected components of masks, the cells of their nearest points, and sums over them.
+
+Labelling runs on the CPU, by connected-components-3d where it is installed (extra ``fast``), else by SciPy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+from math import isclose, lcm
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Ids = NDArray[np.int64]
+FAR = np.iinfo(np.int64).max
+"""Key of a voxel from which no component has been reached."""
+BITS = 60
+"""Keys, distance and id together, stay below 2 ** BITS."""
+
+
+def connected_components(mask: Tensor) -> Tensor:
+    """Ids of the connected components of a mask, diagonal neighbors connected (26 in 3-D, 8 in 2-D).
+
+    Args:
+        mask: (B, C, *S), each (sample, channel) by itself; above 0 is inside.
+
+    Returns:
+        (B, C, *S) int64 on the device of ``mask``: 0 outside, 1 to K in the order of the first voxel.
+
+    Example:
+        >>> import torch
+        >>> from monai_segloss.kernels.components import connected_components
+        >>> connected_components(torch.tensor([[[1, 1, 0, 1]]]))[0, 0].tolist()
+        [1, 1, 0, 2]
+    """
+    arrays = (mask > 0).flatten(0, 1).cpu().numpy()
+    ids = np.stack([_label(array) for array in arrays]).reshape(mask.shape)
+    return torch.from_numpy(ids).to(mask.device)
+
+
+def nearest_component(ids: Tensor, spacing: Tensor | None = None) -> Tensor:
+    """Id of the component nearest to each voxel: the Voronoi cells of the components.
+
+    The distance is exact and Euclidean, between centers of voxels.  A voxel that is as far from several components
+    belongs to the lowest id, also across platforms: distances are compared as integers.  Spacings whose squares have no
+    ratio of small numbers are rounded to a relative 1e-6.
+
+    Args:
+        ids: (B, C, *S) integers, 0 outside of the components.
+        spacing: (ndim,) or (B, ndim) in array axis order; None is 1.
+
+    Returns:
+        (B, C, *S) int64; 0 everywhere in a channel without components.
+    """
+    out = np.empty(ids.shape, dtype=np.int64)
+    space = ids.ndim - 2
+    rows = torch.ones(space) if spacing is None else spacing
+    rows = rows.expand(ids.shape[0], space).double().cpu()
+    for b, row in enumerate(rows.tolist()):
+        out[b] = _nearest(ids[b].cpu().numpy().astype(np.int64, copy=False), tuple(row))
+    return torch.from_numpy(out).to(ids.device)
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Voxels of (B, C, *S) maps grouped into components.
+
+    Args:
+        voxel: (P,) where the voxels lie in the flattened maps.
+        segment: (P,) component of each voxel, 0 to T - 1.
+        owner: (T,) row b * C + c of each component.
+        shape: shape of the maps.
+    """
+
+    voxel: Tensor
+    segment: Tensor
+    owner: Tensor
+    shape: torch.Size
+
+    @staticmethod
+    def of(ids: Tensor, inside: Tensor | None = None) -> Segments:
+        """The components with an id above 0; with ``inside`` (B, 1 | C, *S) only their voxels there."""
+        rows = ids.shape[0] * ids.shape[1]
+        kept = ids > 0 if inside is None else (ids > 0) & inside
+        voxel = kept.flatten().nonzero()[:, 0]
+        size = ids.shape[2:].numel()
+        width = int(ids.max()) + 1
+        key = voxel.div(size, rounding_mode="floor") * width + ids.flatten()[voxel]
+        used = torch.bincount(key, minlength=rows * width) > 0
+        segment = (used.cumsum(0) - 1)[key]
+        owner = used.nonzero()[:, 0].div(width, rounding_mode="floor")
+        return Segments(voxel, segment, owner, ids.shape)
+
+    def sums(self, *maps: Tensor) -> list[Tensor]:
+        """Sums of maps (B, C, *S) over each component, (T,) in float64, in one pass each over the grouped voxels."""
+        return [self._add(x.expand(self.shape).flatten()[self.voxel], self.segment, len(self.owner)) for x in maps]
+
+    def mean_by_row(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean of a value per component (T,) over the components of each row, and whether there are any, both (B, C)."""
+        rows = self.shape[0] * self.shape[1]
+        count = torch.bincount(self.owner, minlength=rows)
+        mean = self._add(values, self.owner, rows) / count.clamp_min(1)
+        return mean.view(self.shape[:2]), (count > 0).view(self.shape[:2])
+
+    @staticmethod
+    def _add(values: Tensor, index: Tensor, size: int) -> Tensor:
+        values = values.double()
+        return values.new_zeros(size).index_add(0, index, values)
+
+
+def _label(mask: NDArray[np.bool_]) -> Ids:
+    """Components of one mask, numbered in the order of their first voxels."""
+    if not mask.any():
+        return np.zeros(mask.shape, dtype=np.int64)
+    labels = _labeler()(mask)
+    where = np.flatnonzero(labels)
+    found = labels.ravel()[where]
+    first = np.zeros(int(found.max()) + 1, dtype=np.int64)
+    first[found[::-1]] = where[::-1]  # of several assignments the last one stays
+    rank = np.empty_like(first)
+    rank[np.argsort(first, kind="stable")] = np.arange(len(first))
+    out = np.zeros(mask.size, dtype=np.int64)
+    out[where] = rank[found]
+    return out.reshape(mask.shape)
+
+
+@cache
+def _labeler() -> Any:
+    """From a mask to some numbering of its components."""
+    try:
+        import cc3d
+    except ImportError:
+        return label_by_scipy
+
+    def by_cc3d(mask: NDArray[np.bool_]) -> NDArray[Any]:
+        if mask.ndim not in (2, 3):
+            return label_by_scipy(mask)
+        # not as bool: there cc3d 4.1.1 labels voxels outside of a 2-D mask whose axes differ in length
+        return cc3d.connected_components(mask.view(np.uint8), connectivity=8 if mask.ndim == 2 else 26)
+
+    return by_cc3d
+
+
+def label_by_scipy(mask: NDArray[np.bool_]) -> NDArray[Any]:
+    """Components of one mask in some numbering, by SciPy."""
+    from scipy import ndimage
+
+    return ndimage.label(mask, structure=np.ones((3,) * mask.ndim))[0]
+
+
+def _nearest(ids: Ids, spacing: tuple[float, ...]) -> Ids:
+    """Cells of (C, *S): one pass per axis over keys that hold the squared distance and, in the low digits, the id."""
+    tops = ids.max(tuple(range(1, ids.ndim)), keepdims=True)
+    several = tops.ravel() > 1
+    if not several.all():  # one component has the whole channel
+        out = np.broadcast_to(tops, ids.shape).copy()
+        out[several] = _nearest(ids[several], spacing) if several.any() else 0
+        return out
+    digits = int(tops.max()) + 1
+    key = np.where(ids > 0, ids, FAR)
+    for axis, weight in enumerate(_weights(spacing, ids.shape[1:], digits), start=1):
+        lines = np.moveaxis(key, axis, -1)
+        key = np.moveaxis(_envelope(lines.reshape(-1, lines.shape[-1]), weight * digits).reshape(lines.shape), -1, axis)
+    return key % digits
+
+
+def _weights(spacing: tuple[float, ...], shape: tuple[int, ...], digits: int) -> list[int]:
+    """Squared spacings as integers in the same ratio, small enough for the keys."""
+    squares = [(s / min(spacing)) ** 2 for s in spacing]
+    ratios = [Fraction(x).limit_denominator(1000) for x in squares]
+    exact = all(isclose(float(r), x, rel_tol=1e-12) for r, x in zip(ratios, squares, strict=True))
+    scale = lcm(*(r.denominator for r in ratios)) if exact else 2**20
+    reach = 2 * digits * sum(x * n * n for x, n in zip(squares, shape, strict=True))
+    while scale > 1 and scale * reach > 2**BITS:
+        scale //= 2
+    return [max(1, round(x * scale)) for x in squares]
+
+
+def _envelope(f: Ids, weight: int) -> Ids:
+    """min over q of f[q] + weight * (x - q)^2 at every x of each line (lines, L): the lower envelope of parabolas.
+
+    Felzenszwalb & Huttenlocher's algorithm in integers, all lines at a time: a stack of parabolas per line, each with
+    the first x from which it is the lowest.
+    """
+    lines, length = f.shape
+    every = np.arange(lines)
+    center = np.zeros((lines, length), dtype=np.int64)
+    start = np.full((lines, length + 1), length, dtype=np.int64)
+    depth = np.zeros(lines, dtype=np.int64)
+    for q in range(length):
+        todo = np.flatnonzero(f[:, q] != FAR)
+        first = np.zeros(lines, dtype=np.int64)
+        while len(todo):
+            todo = todo[depth[todo] > 0]
+            top = depth[todo] - 1
+            v = center[todo, top]
+            rise = f[todo, q] - f[todo, v] + weight * (q * q - v * v)
+            first[todo] = np.maximum(-(-rise // (2 * weight * (q - v))), 0)
+            todo = todo[first[todo] <= start[todo, top]]
+            depth[todo] -= 1
+            first[todo] = 0
+        push = np.flatnonzero((f[:, q] != FAR) & (first < length))
+        center[push, depth[push]] = q
+        start[push, depth[push]] = first[push]
+        depth[push] += 1
+    start[every, depth] = length
+    out = np.full_like(f, FAR)
+    at = np.zeros(lines, dtype=np.int64)
+    filled = np.flatnonzero(depth > 0)
+    for x in range(length):
+        at[filled] += start[filled, at[filled] + 1] == x
+        q = center[filled, at[filled]]
+        out[filled, x] = f[filled, q] + weight * (x - q) ** 2
+    return out
