@@ -109,7 +109,7 @@ def detach_the_prediction(patch: pytest.MonkeyPatch, info: LossInfo) -> None:
 
 
 def let_ignored_samples_into_the_mean(patch: pytest.MonkeyPatch, info: LossInfo) -> None:
-    patch.setattr(reading.Scored, "present", property(lambda self: torch.ones_like(self._view(self.batch.voxels))))
+    patch.setattr(reading.Scored, "present", property(lambda self: torch.ones_like(self.fold(self.batch.voxels))))
 
 
 def clip_the_logarithm(patch: pytest.MonkeyPatch, info: LossInfo) -> None:

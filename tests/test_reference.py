@@ -29,6 +29,8 @@ STENCIL = {-2: 1 / 12, -1: -2 / 3, 1: 2 / 3, 2: -1 / 12}
 def reference(info: LossInfo, case: Case, input: np.ndarray, **arguments: Any) -> Any:
     mask = None if case.mask is None else case.mask.numpy()
     given = {**info.example, **arguments}
+    if "spacing" in inspect.signature(REFERENCES[info.key]).parameters:
+        given["spacing"] = case.spacing
     return REFERENCES[info.key](
         input, case.target.numpy(), case.activation, mask, labels=case.labels, ignore_index=case.ignore_index, **given
     )

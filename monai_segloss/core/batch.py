@@ -126,6 +126,10 @@ class SegBatch:
         """A map of one value per voxel that the caller sent, as (B, *S), or None."""
         return check.voxel_map(name, self.maps[name], self.logits) if name in self.maps else None
 
+    def class_map(self, name: str) -> Tensor | None:
+        """A map of one value per class and voxel that the caller sent, as (B, C, *S) or, for all classes, (B, 1, *S)."""
+        return check.class_shape(name, self.maps[name], self.logits) if name in self.maps else None
+
 
 class Scored:
     """Statistics of a `SegBatch` as one loss scores them: with or without background, per sample or over the batch."""
@@ -137,7 +141,7 @@ class Scored:
     def sums(self, *which: Stat) -> list[Tensor]:
         """Statistics (B | 1, C), computed in one pass."""
         self.batch.request(*which)
-        return [self._view(self.batch.sum(stat)[:, self.first :]) for stat in which]
+        return [self.fold(self.batch.sum(stat)[:, self.first :]) for stat in which]
 
     @property
     def classes(self) -> int:
@@ -151,14 +155,15 @@ class Scored:
     @property
     def present(self) -> Tensor:
         """Number of voxels behind each row, (B | 1, 1)."""
-        return self._view(self.batch.voxels)
+        return self.fold(self.batch.voxels)
 
     def counts(self, soft_label: bool = False) -> Counts:
         """True positives, false positives, false negatives; with ``soft_label`` in the L1 form for soft targets."""
         tp, fp, fn = self.sums(*(AREA_L1 if soft_label else AREA))
         return Counts(tp, fp, fn, self.present)
 
-    def _view(self, x: Tensor) -> Tensor:
+    def fold(self, x: Tensor) -> Tensor:
+        """Sums per sample as they are, or added up over the batch and over the processes of DDP."""
         return sum_over_processes(x.sum(0, keepdim=True)) if self.over_batch else x
 
 

@@ -79,6 +79,13 @@ def voxel_shape(name: str, x: Tensor, input: Tensor) -> Tensor:
     )
 
 
+def class_shape(name: str, x: Tensor, input: Tensor) -> Tensor:
+    """A map of one value per class and voxel as (B, C, *S), or of one per voxel as (B, 1, *S)."""
+    if x.shape == input.shape and x.device == input.device:
+        return x
+    return voxel_shape(name, x, input)[:, None]
+
+
 def voxel_map(name: str, x: Tensor, input: Tensor) -> Tensor:
     """A map of weights >= 0 as (B, *S), checked on the CPU."""
     x = voxel_shape(name, x, input)

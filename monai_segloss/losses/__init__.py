@@ -5,6 +5,10 @@ from monai_segloss.losses.compound.dice_ce import DiceCELoss
 from monai_segloss.losses.compound.dice_focal import DiceFocalLoss
 from monai_segloss.losses.compound.dice_topk import DiceTopKLoss
 from monai_segloss.losses.compound.weighted_sum import WeightedSum
+from monai_segloss.losses.instance.blob import BlobLoss
+from monai_segloss.losses.instance.cc_dice_ce import CCDiceCELoss
+from monai_segloss.losses.instance.inverse_weighted_cross_entropy import InverseWeightedCrossEntropyLoss
+from monai_segloss.losses.instance.inverse_weighted_dice import InverseWeightedDiceLoss
 from monai_segloss.losses.region.dice import DiceLoss
 from monai_segloss.losses.region.focal_tversky import FocalTverskyLoss
 from monai_segloss.losses.region.tversky import TverskyLoss
@@ -24,7 +28,9 @@ WeightedSum.__module__ = "monai_segloss"
 __all__ = [
     "BalancedCrossEntropyLoss",
     "BinaryCrossEntropyLoss",
+    "BlobLoss",
     "BootstrappedCrossEntropyLoss",
+    "CCDiceCELoss",
     "CrossEntropyLoss",
     "DiceCELoss",
     "DiceFocalLoss",
@@ -32,6 +38,8 @@ __all__ = [
     "DiceTopKLoss",
     "FocalLoss",
     "FocalTverskyLoss",
+    "InverseWeightedCrossEntropyLoss",
+    "InverseWeightedDiceLoss",
     "LabelSmoothingCrossEntropyLoss",
     "Poly1CrossEntropyLoss",
     "SeesawLoss",

@@ -1,0 +1,1 @@
+"""Losses that count each connected component of a class by itself."""

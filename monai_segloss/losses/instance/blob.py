@@ -1,0 +1,122 @@
+"""Blob loss: a loss per connected component, beside the global one.  Kofler et al., IPMI 2023."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Unpack
+
+from torch import Tensor
+
+from monai_segloss.core.batch import SegBatch
+from monai_segloss.core.check import non_negative
+from monai_segloss.core.counts import Stat
+from monai_segloss.core.module import ScoringArgs, SegLoss
+from monai_segloss.core.reduce import Scores, Term
+from monai_segloss.core.registry import register
+from monai_segloss.kernels.components import Segments
+from monai_segloss.losses.instance.instances import components, first_class, instance_table, voxels, widened
+from monai_segloss.losses.region.dice import DiceForm, dice
+from monai_segloss.losses.voxel.cross_entropy import cross_entropy, cross_entropy_statistics, is_multilabel
+
+OUTSIDE = (Stat("fp"), Stat("ce_neg"))
+"""What the voxels outside of a class give; they are in the domain of every component of the class."""
+
+
+def blob_values(batch: SegBatch, segments: Segments, smooth_nr: float, smooth_dr: float) -> tuple[Tensor, Tensor]:
+    """Dice loss and binary cross-entropy of each component (T,), on all voxels but those of its class's others."""
+    first, v = first_class(batch), voxels(batch)
+    p, q, lp = v.p[:, first:], v.q[:, first:], v.lp[:, first:]
+    tp, fn, ce, size = segments.sums(p, q, -lp, p.new_ones(()))
+    fp, ce_neg = (batch.sum(stat)[:, first:].flatten()[segments.owner].double() for stat in OUTSIDE)
+    classes = batch.classes - first
+    of_class = size.new_zeros(batch.logits.shape[0] * classes).index_add(0, segments.owner, size)
+    outside = batch.voxels.double().expand(-1, classes).flatten() - of_class
+    return dice(tp, fp + fn, smooth_nr, smooth_dr), (ce + ce_neg) / (size + outside[segments.owner])
+
+
+@register(
+    "blob",
+    family="instance",
+    summary="Dice and cross-entropy of every connected component by itself, beside the global Dice + cross-entropy.",
+    when="Many lesions of unequal size, where Dice sees only the large ones. Finding components costs CPU time in each "
+    "step unless the loader sends them; with one lesion per patch it adds little to dice_ce.",
+    formula=r"\lambda_g L(p, g; \Omega) + \lambda_b\, \frac{1}{K} \sum_{n=1}^{K} "
+    r"L\left(p, B_n; \Omega \setminus \bigcup_{m \ne n} B_m\right),\quad "
+    r"L = \lambda_{Dice}\,\mathrm{Dice} + \lambda_{CE}\,\mathrm{CE}",
+    paper="Kofler et al., blob loss: instance imbalance aware loss functions for semantic segmentation, IPMI 2023; "
+    "Kundu et al., Instance awareness of multi-class semantic segmentation loss functions, 2026 (several classes)",
+    doi="arXiv:2205.08209; arXiv:2604.24276",
+    aliases=("blob_loss",),
+    tags=("instances", "lesions", "imbalance", "overlap", "likelihood"),
+    support=("labels", "regions", "ignore", "2-D", "3-D"),
+    waive={"compiles": "components are found on the CPU, by connected-components-3d or SciPy"},
+)
+class BlobLoss(SegLoss):
+    """``lambda_global`` * `DiceCELoss` + ``lambda_blob`` * the mean over components of Dice + binary cross-entropy.
+
+    The domain of a component is the volume without the other components of its class, so that these count neither as
+    hit nor as error.  The authors' code multiplies the network's output by the mask instead; with logits a masked voxel
+    is then p = 1/2 and still costs.  Each class is taken against the rest, diagonal neighbors are connected, and the mean
+    runs over the components of a (sample, class), then over those with components.  With one class per voxel the
+    background (channel 0) has no components; ``include_background`` is about the global Dice.
+
+    A keyword ``components`` of the call takes precomputed ids, whole numbers with 0 outside: (B, C, *S), the components
+    of each channel numbered from 1, or (B, 1, *S) or (B, *S), where a voxel has the id within its class.
+
+    The paper has Dice and other losses in place of L; its weights 2 : 1 are taken from memory.
+
+    Args:
+        lambda_global, lambda_blob: factors of the global term and of the term of the components.
+        lambda_dice, lambda_ce: factors of Dice and cross-entropy in both.
+        common: see `SegLoss`; ``weight`` has one factor per class, background included.  ``batch`` is about the global
+            Dice, and ``reduction="none"`` is refused.
+
+    Raises:
+        ValueError: ids that are no whole numbers, or 0 inside of a class.
+
+    Example:
+        >>> import torch
+        >>> from monai_segloss import BlobLoss
+        >>> loss = BlobLoss(softmax=True, to_onehot_y=True, lambda_global=0.0, lambda_ce=0.0)
+        >>> round(loss(torch.zeros(1, 2, 4), torch.tensor([[[1, 0, 1, 1]]])).item(), 4)
+        0.4643
+
+    Reference:
+        F. Kofler et al., IPMI 2023, arXiv:2205.08209; S. Kundu et al., 2026, arXiv:2604.24276.
+    """
+
+    accepts = ("components",)
+    scalar = True
+
+    def __init__(
+        self,
+        *,
+        lambda_global: float = 2.0,
+        lambda_blob: float = 1.0,
+        lambda_dice: float = 1.0,
+        lambda_ce: float = 1.0,
+        **common: Unpack[ScoringArgs],
+    ) -> None:
+        super().__init__(**common)
+        self.dice = DiceForm(False, False, self.smooth_nr, self.smooth_dr)
+        self.lambda_global, self.lambda_blob = non_negative(lambda_global=lambda_global, lambda_blob=lambda_blob)
+        self.lambda_dice, self.lambda_ce = non_negative(lambda_dice=lambda_dice, lambda_ce=lambda_ce)
+
+    def loss(self, batch: SegBatch) -> Mapping[str, Term]:
+        batch, weight = widened(batch), self.weights(batch.classes)
+        batch.request(
+            *self.dice.statistics, *cross_entropy_statistics(is_multilabel(batch), weight is not None, 0), *OUTSIDE
+        )
+        view = batch.scored(self.include_background, self.batch)
+        segments = Segments.of(components(batch))
+        overlap, likelihood = (
+            Scores(*instance_table(segments, values, batch, weight))
+            for values in blob_values(batch, segments, self.smooth_nr, self.smooth_dr)
+        )
+        whole, blob = self.lambda_global, self.lambda_blob
+        return {
+            "dice": Term(whole * self.lambda_dice, self.dice.scores(view, view.foreground(weight))),
+            "cross_entropy": Term(whole * self.lambda_ce, cross_entropy(batch, weight)),
+            "blob_dice": Term(blob * self.lambda_dice, overlap),
+            "blob_cross_entropy": Term(blob * self.lambda_ce, likelihood),
+        }

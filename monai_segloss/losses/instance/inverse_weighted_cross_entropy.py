@@ -1,0 +1,74 @@
+"""Cross-entropy in which every component weighs the same.  Shirokikh et al., MICCAI 2020."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Unpack
+
+from monai_segloss.core.batch import SegBatch
+from monai_segloss.core.module import ReadingArgs, SegLoss
+from monai_segloss.core.reduce import Scores
+from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.losses.instance.instances import clipping, components
+from monai_segloss.losses.instance.inverse_weights import inverse_weights
+from monai_segloss.losses.voxel.cross_entropy import cross_entropy_map, is_multilabel
+
+
+@register(
+    "inverse_weighted_cross_entropy",
+    family="instance",
+    summary="Cross-entropy with weights by which every component, and the background, weighs the same.",
+    when="Lesions of very unequal size. A lesion of one voxel weighs as much as the whole background, so label noise and "
+    "false positives get loud; compare with blob.",
+    formula=r"\frac{1}{N} \sum_i w_i\,(-\log p_{i,y_i}),\quad w_i = \frac{N}{(K + 1)\,|L_{j(i)}|}",
+    paper="Shirokikh et al., Universal loss reweighting to balance lesion size inequality in 3D medical image "
+    "segmentation, MICCAI 2020",
+    doi="arXiv:2007.10033",
+    aliases=("iw_cross_entropy", "iwce"),
+    tags=("instances", "lesions", "imbalance", "likelihood"),
+    support=("labels", "regions", "ignore", "2-D", "3-D"),
+    nnunet=NnUNetPolicy(include_background=None, batch=None),
+    waive={"compiles": "components are found on the CPU, by connected-components-3d or SciPy"},
+)
+class InverseWeightedCrossEntropyLoss(SegLoss):
+    """The mean over voxels of w * cross-entropy, w = N / ((K + 1) |L_j|) in the component L_j of a sample with K.
+
+    N is the number of valid voxels of the sample (the training patch), L_0 the background.  One class per voxel: the
+    components of all classes, K in all, share the background.  Sigmoid or a single channel: each channel by itself, binary
+    cross-entropy, mean over channels too.  The weights of a sample sum to N, so a uniform prediction costs log C.  Code by
+    the authors clips the weights to (1, 2e5), which lifts the background, whose weight is below 1, and breaks this sum.
+
+    A keyword ``components`` of the call takes precomputed ids, see `BlobLoss`.  ``reduction="none"``: (B, 1, *S), with
+    sigmoid (B, C, *S).
+
+    Args:
+        clip: lowest and highest weight, (low, high); None does not clip.
+        reading: see `SegLoss`.
+
+    Raises:
+        ValueError: ids that are no whole numbers, or 0 inside of a class.
+
+    Example:
+        >>> import torch
+        >>> from monai_segloss import InverseWeightedCrossEntropyLoss
+        >>> loss = InverseWeightedCrossEntropyLoss(softmax=True, to_onehot_y=True)
+        >>> round(loss(torch.tensor([[[0.0] * 4, [0.0, 0, 0, 2]]]), torch.tensor([[[0, 0, 0, 1]]])).item(), 4)
+        0.41
+
+    Reference:
+        B. Shirokikh et al., MICCAI 2020, arXiv:2007.10033.
+    """
+
+    scoring = ()
+    accepts = ("components",)
+
+    def __init__(self, *, clip: Sequence[float] | None = None, **reading: Unpack[ReadingArgs]) -> None:
+        super().__init__(**reading)
+        self.clip = clipping(clip)
+
+    def loss(self, batch: SegBatch) -> Scores:
+        weights = inverse_weights(batch, components(batch), self.clip, joint=not is_multilabel(batch))
+        values = weights * cross_entropy_map(batch)
+        if self.reduction != "none":
+            values = batch.total(values)
+        return Scores(values, batch.voxels)

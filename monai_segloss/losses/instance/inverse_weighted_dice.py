@@ -1,0 +1,76 @@
+"""Squared Dice in which every component weighs the same.  Shirokikh et al., MICCAI 2020."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Unpack
+
+import torch
+
+from monai_segloss.core.batch import SegBatch
+from monai_segloss.core.counts import FORMULAS
+from monai_segloss.core.module import ScoringArgs, SegLoss
+from monai_segloss.core.reduce import Scores
+from monai_segloss.core.registry import register
+from monai_segloss.losses.instance.instances import clipping, components, first_class, voxels
+from monai_segloss.losses.instance.inverse_weights import inverse_weights
+from monai_segloss.losses.region.dice import dice
+
+
+@register(
+    "inverse_weighted_dice",
+    family="instance",
+    summary="Squared Dice with weights by which every component, and the background, weighs the same.",
+    when="Lesions of very unequal size, where Dice sees only the large ones. Without a cross-entropy beside it training "
+    "is as unstable as with Dice alone; compare with blob.",
+    formula=r"1 - \frac{2 \sum_i w_i p_i g_i + s_n}{\sum_i w_i (p_i^2 + g_i^2) + s_d},\quad "
+    r"w_i = \frac{N}{(K + 1)\,|L_{j(i)}|}",
+    paper="Shirokikh et al., Universal loss reweighting to balance lesion size inequality in 3D medical image "
+    "segmentation, MICCAI 2020",
+    doi="arXiv:2007.10033",
+    aliases=("iw_dice", "iwdl"),
+    tags=("instances", "lesions", "imbalance", "overlap"),
+    support=("labels", "regions", "ignore", "2-D", "3-D"),
+    waive={"compiles": "components are found on the CPU, by connected-components-3d or SciPy"},
+)
+class InverseWeightedDiceLoss(SegLoss):
+    """1 - (2 sum w p g + nr) / (sum w (p^2 + g^2) + dr), w = N / ((K + 1) |L_j|), mean over samples and classes.
+
+    Each class against the rest: its K components and the voxels outside of it weigh N / (K + 1) each, N the number of
+    valid voxels of the sample.  With one class per voxel the background (channel 0), where it is scored, is one component.
+    Code by the authors clips the weights to (1, 2e5).
+
+    A keyword ``components`` of the call takes precomputed ids, see `BlobLoss`.
+
+    Args:
+        clip: lowest and highest weight, (low, high); None does not clip.
+        common: see `SegLoss`.
+
+    Raises:
+        ValueError: ids that are no whole numbers, or 0 inside of a class.
+
+    Example:
+        >>> import torch
+        >>> from monai_segloss import InverseWeightedDiceLoss
+        >>> loss = InverseWeightedDiceLoss(softmax=True, to_onehot_y=True)
+        >>> round(loss(torch.zeros(1, 2, 4), torch.tensor([[[0, 0, 0, 1]]])).item(), 4)
+        0.3333
+
+    Reference:
+        B. Shirokikh et al., MICCAI 2020, arXiv:2007.10033.
+    """
+
+    accepts = ("components",)
+
+    def __init__(self, *, clip: Sequence[float] | None = None, **common: Unpack[ScoringArgs]) -> None:
+        super().__init__(**common)
+        self.clip = clipping(clip)
+
+    def loss(self, batch: SegBatch) -> Scores:
+        view, v, ids = batch.scored(self.include_background, self.batch), voxels(batch), components(batch)
+        if first_class(batch):
+            ids = torch.cat(((batch.one_hot[:, :1] > 0.5).long(), ids), 1)
+        weights = inverse_weights(batch, ids[:, view.first :], self.clip)
+        tp, error = (view.fold(batch.total(weights * FORMULAS[name](v, 0)[:, view.first :])) for name in ("tp", "se"))
+        table = dice(tp, error, self.smooth_nr, self.smooth_dr)
+        return Scores.table(table, view.present, self.weights(view.classes))
