@@ -142,6 +142,14 @@ def regions(rng: np.random.Generator, edge: int) -> Case:
     return Case("regions", input, target, "sigmoid", labels=False, tags=frozenset({"regions", "3-D"}))
 
 
+def empty_region(rng: np.random.Generator, edge: int) -> Case:
+    """The innermost region is absent from the batch, every region from the second sample."""
+    base = regions(rng, edge)
+    target = base.target.clone()
+    target[:, 2], target[1] = False, False
+    return replace(base, name="empty_region", target=target)
+
+
 def regions_masked(rng: np.random.Generator, edge: int) -> Case:
     base = regions(rng, edge)
     mask = torch.from_numpy(rng.random((2, 1, *base.input.shape[2:])) < 0.6)
@@ -228,6 +236,7 @@ BUILDERS: dict[str, Callable[[np.random.Generator, int], Case]] = {
         many_classes,
         one_class,
         regions,
+        empty_region,
         regions_masked,
         soft_labels,
         soft_regions,

@@ -45,6 +45,17 @@ def settings(info: LossInfo, case: Case) -> Iterator[dict[str, Any]]:
         yield {name: another(name, parameter.default, case)}
 
 
+def one_sided(at: Callable[[float], Any]) -> tuple[float, float]:
+    """The slopes on both sides at a hundredth of the step, in order: losses that sort have kinks next to a voxel's value.
+
+    Where there is none they differ by the curvature over that distance only.
+    """
+    near = STEP / 100
+    slopes = sorted(((at(0) - at(-near)) / near, (at(near) - at(0)) / near))
+    slack = 1e-5 * max(map(abs, slopes)) + 1e-8
+    return slopes[0] - slack, slopes[1] + slack
+
+
 def compare(info: LossInfo, case: Case, **arguments: Any) -> None:
     try:
         loss = make(info, case, **arguments)
@@ -59,12 +70,17 @@ def compare(info: LossInfo, case: Case, **arguments: Any) -> None:
     # factors that carry no gradient stay where they are
     frozen = {"at": case.input.numpy()} if "at" in inspect.signature(REFERENCES[info.key]).parameters else {}
     for direction in rng.standard_normal((2, *case.input.shape)):
-        steps = {
-            k: reference(info, case, case.input.numpy() + k * STEP * direction, **frozen, **arguments) for k in STENCIL
-        }
-        derivative = sum(c * steps[k] for k, c in STENCIL.items()) / STEP
+
+        def at(t: float, direction: np.ndarray = direction) -> Any:
+            return reference(info, case, case.input.numpy() + t * direction, **frozen, **arguments)
+
+        derivative = sum(c * at(k * STEP) for k, c in STENCIL.items()) / STEP
         along = float((slope.numpy() * direction).sum())
-        np.testing.assert_allclose(along, derivative, rtol=1e-5, atol=1e-8, err_msg=f"gradient of {what}")
+        if not np.isclose(along, derivative, rtol=1e-5, atol=1e-8):
+            low, high = one_sided(at)
+            assert low <= along <= high, (
+                f"gradient of {what}: {along}, but {derivative} by differences, {low} to {high}"
+            )
 
 
 @pytest.mark.parametrize("info", ENTRIES, ids=lambda info: info.key)

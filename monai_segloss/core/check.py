@@ -132,6 +132,18 @@ def values_in_graph(target: Tensor, labels: bool, classes: int, valid: Tensor | 
     torch._assert_async(~bad.any(), "target holds a label or value outside of the range that input has channels for")
 
 
+def hard(target: Tensor) -> Tensor:
+    """A target of zeros and ones as bool, for losses that rank voxels or count components."""
+    if target.dtype == torch.bool:
+        return target
+    crisp = ((target == 0) | (target == 1)).all()
+    if target.device.type != "cpu" or torch.compiler.is_compiling():
+        torch._assert_async(crisp, "target holds fractions but this loss needs hard labels")
+    elif not bool(crisp):
+        raise ValueError("target holds fractions; this loss is defined for hard labels, 0 or 1 per class.")
+    return target > 0
+
+
 def spacing(value: Any, input: Tensor) -> Tensor | None:
     """Voxel spacing as a tensor (ndim,) or (B, ndim) in array axis order, from the argument; None where not given."""
     if value is None:
@@ -166,4 +178,14 @@ def non_negative(**arguments: float) -> tuple[float, ...]:
             raise TypeError(f"{name} must be a number, got {value!r}.")
         if not 0 <= value < math.inf:
             raise ValueError(f"{name} should be no less than 0.0, got {value!r}.")
+    return tuple(float(value) for value in arguments.values())
+
+
+def within(low: float, high: float, **arguments: float) -> tuple[float, ...]:
+    """Constructor arguments that must be numbers from ``low`` to ``high``."""
+    for name, value in arguments.items():
+        if not isinstance(value, int | float):
+            raise TypeError(f"{name} must be a number, got {value!r}.")
+        if not low <= value <= high:
+            raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {value!r}.")
     return tuple(float(value) for value in arguments.values())

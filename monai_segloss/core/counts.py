@@ -18,7 +18,7 @@ Activation = str | Callable[[Tensor], Tensor]
 
 
 class Stat(NamedTuple):
-    """One statistic, summed over the voxels of a sample for every class; ``power`` is the exponent of the focal sums.
+    """One statistic, summed over the voxels of a sample for every class; ``power`` is an exponent of some sums.
 
     With p the probability, g the target and v the voxel weight, per (sample, class):
 
@@ -29,8 +29,14 @@ class Stat(NamedTuple):
     ``g``     sum v g                             ``focal``    -sum v g (1 - p)^power log p
     ``se``    sum v (p - g)^2                     ``focal_neg`` -sum v (1 - g) p^power log(1 - p)
     ``tp_l1`` sum v min(p, g)                     ``fp_l1``    sum v max(p - g, 0)
-    ``fn_l1`` sum v max(g - p, 0)
+    ``fn_l1`` sum v max(g - p, 0)                 ``tn``       sum v (1 - p)(1 - g)
+    ``p_sq``  sum v p^2                           ``g_sq``     sum v g^2
+    ``pq``    sum v p (1 - p)                     ``ae``       sum v |p - g|^power
+    ``se_g``  sum v (p - g)^2 g                   ``se_neg``   sum v (p - g)^2 (1 - g)
+    ``ae_tp`` sum v |p - g| p g                   ``ae_err``   sum v |p - g| (p (1 - g) + (1 - p) g)
     ========= =================================== ============ ====================================
+
+    ``ce_power`` and ``ce_neg_power`` are the sums of v g (-log p)^power and v (1 - g) (-log(1 - p))^power.
     """
 
     name: str
@@ -113,6 +119,11 @@ def _power(base: Tensor, exponent: float) -> Tensor:
     return base.clamp_min(1e-7) ** exponent if 0 < exponent < 1 else base**exponent
 
 
+def _log_power(log: Tensor, exponent: float) -> Tensor:
+    """``(-log) ** exponent``, for exponents below 1 constant below 1e-6, where the derivative is infinite."""
+    return (-log).clamp_min(1e-6 if exponent < 1 else 0) ** exponent
+
+
 FORMULAS: dict[str, Callable[[Voxels, float], Tensor]] = {
     "g": lambda v, a: v.g,
     "tp": lambda v, a: v.p * v.g,
@@ -122,11 +133,22 @@ FORMULAS: dict[str, Callable[[Voxels, float], Tensor]] = {
     "tp_l1": lambda v, a: torch.minimum(v.p, v.g),
     "fp_l1": lambda v, a: (v.p - v.g).clamp_min(0),
     "fn_l1": lambda v, a: (v.g - v.p).clamp_min(0),
+    "tn": lambda v, a: v.q * (1 - v.g),
+    "p_sq": lambda v, a: v.p**2,
+    "g_sq": lambda v, a: v.g**2,
+    "pq": lambda v, a: v.p * v.q,
+    "ae": lambda v, a: (v.p - v.g).abs() ** a,
+    "se_g": lambda v, a: (v.p - v.g) ** 2 * v.g,
+    "se_neg": lambda v, a: (v.p - v.g) ** 2 * (1 - v.g),
+    "ae_tp": lambda v, a: (v.p - v.g).abs() * v.p * v.g,
+    "ae_err": lambda v, a: (v.p - v.g).abs() * (v.p * (1 - v.g) + v.q * v.g),
     "ce": lambda v, a: -v.g * v.lp,
     "ce_neg": lambda v, a: -(1 - v.g) * v.lq,
     "nlp": lambda v, a: -v.lp,
     "focal": lambda v, a: -v.g * _power(v.q, a) * v.lp,
     "focal_neg": lambda v, a: -(1 - v.g) * _power(v.p, a) * v.lq,
+    "ce_power": lambda v, a: v.g * _log_power(v.lp, a),
+    "ce_neg_power": lambda v, a: (1 - v.g) * _log_power(v.lq, a),
 }
 
 

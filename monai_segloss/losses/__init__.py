@@ -9,8 +9,22 @@ from monai_segloss.losses.instance.blob import BlobLoss
 from monai_segloss.losses.instance.cc_dice_ce import CCDiceCELoss
 from monai_segloss.losses.instance.inverse_weighted_cross_entropy import InverseWeightedCrossEntropyLoss
 from monai_segloss.losses.instance.inverse_weighted_dice import InverseWeightedDiceLoss
+from monai_segloss.losses.region.asymmetric_similarity import AsymmetricSimilarityLoss
 from monai_segloss.losses.region.dice import DiceLoss
 from monai_segloss.losses.region.focal_tversky import FocalTverskyLoss
+from monai_segloss.losses.region.generalized_dice import GeneralizedDiceLoss
+from monai_segloss.losses.region.generalized_wasserstein_dice import GeneralizedWassersteinDiceLoss
+from monai_segloss.losses.region.hardness_weighted_dice import HardnessWeightedDiceLoss
+from monai_segloss.losses.region.jaccard import JaccardLoss
+from monai_segloss.losses.region.jaccard_metric import JaccardMetricLoss
+from monai_segloss.losses.region.log_cosh_dice import LogCoshDiceLoss
+from monai_segloss.losses.region.lovasz_hinge import LovaszHingeLoss
+from monai_segloss.losses.region.lovasz_softmax import LovaszSoftmaxLoss
+from monai_segloss.losses.region.mcc import MCCLoss
+from monai_segloss.losses.region.noise_robust_dice import NoiseRobustDiceLoss
+from monai_segloss.losses.region.overlap import OverlapLoss
+from monai_segloss.losses.region.penalty_generalized_dice import PenaltyGeneralizedDiceLoss
+from monai_segloss.losses.region.sensitivity_specificity import SensitivitySpecificityLoss
 from monai_segloss.losses.region.tversky import TverskyLoss
 from monai_segloss.losses.voxel.balanced_cross_entropy import BalancedCrossEntropyLoss
 from monai_segloss.losses.voxel.binary_cross_entropy import BinaryCrossEntropyLoss
@@ -26,6 +40,7 @@ from monai_segloss.losses.voxel.weighted_cross_entropy import WeightedCrossEntro
 WeightedSum.__module__ = "monai_segloss"
 
 __all__ = [
+    "AsymmetricSimilarityLoss",
     "BalancedCrossEntropyLoss",
     "BinaryCrossEntropyLoss",
     "BlobLoss",
@@ -38,11 +53,24 @@ __all__ = [
     "DiceTopKLoss",
     "FocalLoss",
     "FocalTverskyLoss",
+    "GeneralizedDiceLoss",
+    "GeneralizedWassersteinDiceLoss",
+    "HardnessWeightedDiceLoss",
     "InverseWeightedCrossEntropyLoss",
     "InverseWeightedDiceLoss",
+    "JaccardLoss",
+    "JaccardMetricLoss",
     "LabelSmoothingCrossEntropyLoss",
+    "LogCoshDiceLoss",
+    "LovaszHingeLoss",
+    "LovaszSoftmaxLoss",
+    "MCCLoss",
+    "NoiseRobustDiceLoss",
+    "OverlapLoss",
+    "PenaltyGeneralizedDiceLoss",
     "Poly1CrossEntropyLoss",
     "SeesawLoss",
+    "SensitivitySpecificityLoss",
     "TopKCrossEntropyLoss",
     "TverskyLoss",
     "WeightedCrossEntropyLoss",

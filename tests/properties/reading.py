@@ -87,7 +87,8 @@ def batch_order(info: LossInfo) -> None:
 def class_order(info: LossInfo) -> None:
     """Renaming the foreground classes together with their arguments does not matter."""
     for case in supported(info, "labels_3d", "five_classes", "ignored", "regions", "soft_labels"):
-        order = [0, *reversed(range(1, case.classes))] if case.labels else list(reversed(range(case.classes)))
+        first = 0 if case.activation == "sigmoid" else 1  # behind the background, where there is one
+        order = [*range(first), *reversed(range(first, case.classes))]
         back = torch.tensor(order).argsort()
         if case.labels:
             known = case.target.clamp(0, case.classes - 1)

@@ -1,0 +1,63 @@
+"""Soft Jaccard (IoU) loss.  Rahman & Wang, ISVC 2016."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+from torch import Tensor
+
+from monai_segloss.core.batch import AREA, SegBatch
+from monai_segloss.core.counts import Counts, Stat
+from monai_segloss.core.module import ScoringArgs, SegLoss
+from monai_segloss.core.reduce import Scores
+from monai_segloss.core.registry import register
+from monai_segloss.losses.region.tversky import tversky
+
+
+def jaccard(n: Counts, smooth_nr: float = 1e-5, smooth_dr: float = 1e-5) -> Tensor:
+    """1 - (TP + nr) / (TP + FP + FN + dr) as its complement, (B | 1, C)."""
+    return tversky(n, 1.0, 1.0, smooth_nr, smooth_dr)
+
+
+@register(
+    "jaccard",
+    family="region",
+    summary="One minus the soft Jaccard index (IoU) of each class.",
+    when="Where IoU is what is reported. It orders predictions of one class like Dice and differs in the mean over classes "
+    "and samples, in which bad ones weigh more; as alone and as unstable for small structures as Dice.",
+    formula=r"1 - \frac{TP + s_n}{TP + FP + FN + s_d}",
+    paper="Rahman & Wang, Optimizing intersection-over-union in deep neural networks for image segmentation, ISVC 2016",
+    doi="doi:10.1007/978-3-319-50835-1_22",
+    aliases=("iou", "soft_jaccard"),
+    tags=("overlap", "imbalance"),
+)
+class JaccardLoss(SegLoss):
+    """Jaccard (IoU) loss, 1 - (TP + nr) / (TP + FP + FN + dr), mean over samples and classes.
+
+    The smoothing is added to the plain counts.  ``DiceLoss(jaccard=True)``, as MONAI has it, adds it to doubled counts:
+    the same loss with half of the smoothing.  For soft labels see `JaccardMetricLoss`.
+
+    Args:
+        common: see `SegLoss`.
+
+    Example:
+        >>> import torch
+        >>> from monai_segloss import JaccardLoss
+        >>> loss = JaccardLoss(softmax=True, to_onehot_y=True)
+        >>> round(loss(torch.zeros(1, 2, 4), torch.tensor([[[0, 0, 1, 1]]])).item(), 4)
+        0.6667
+
+    Reference:
+        M. A. Rahman, Y. Wang, ISVC 2016.
+    """
+
+    def __init__(self, **common: Unpack[ScoringArgs]) -> None:
+        super().__init__(**common)
+
+    def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
+        return AREA
+
+    def loss(self, batch: SegBatch) -> Scores:
+        view = batch.scored(self.include_background, self.batch)
+        table = jaccard(view.counts(), self.smooth_nr, self.smooth_dr)
+        return Scores.table(table, view.present, self.weights(view.classes))

@@ -1,0 +1,55 @@
+"""Jaccard metric loss: the L1 form, right for soft labels too.  Wang et al., NeurIPS 2023."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+from monai_segloss.core.batch import AREA_L1, SegBatch
+from monai_segloss.core.counts import Stat
+from monai_segloss.core.module import ScoringArgs, SegLoss
+from monai_segloss.core.reduce import Scores
+from monai_segloss.core.registry import register
+from monai_segloss.losses.region.jaccard import jaccard
+
+
+@register(
+    "jaccard_metric",
+    family="region",
+    summary="Jaccard loss in its L1 form, whose minimum lies at the target also for soft labels.",
+    when="Soft labels: several raters, distillation, smoothed or resampled labels. With hard labels it is the Jaccard loss.",
+    formula=r"1 - \frac{TP + s_n}{TP + FP + FN + s_d},\quad TP = \tfrac12 \sum (p + g - |p - g|)",
+    paper="Wang, Ning & Blaschko, Jaccard metric losses: optimizing the Jaccard index with soft labels, NeurIPS 2023",
+    doi="arXiv:2302.05666",
+    aliases=("jml",),
+    tags=("overlap", "soft labels"),
+)
+class JaccardMetricLoss(SegLoss):
+    """Jaccard loss with TP = sum min(p, g), FP = sum max(p - g, 0), FN = sum max(g - p, 0), mean over samples and classes.
+
+    The usual product form is smallest at a prediction of 0 or 1 where the label is a fraction; this one at p = g.  The
+    authors' code scores only the classes that a batch holds; here every class counts, as in `JaccardLoss`.
+
+    Args:
+        common: see `SegLoss`.
+
+    Example:
+        >>> import torch
+        >>> from monai_segloss import JaccardLoss, JaccardMetricLoss
+        >>> g = torch.full((1, 1, 4), 0.5)
+        >>> [round(kind()(p, g).item(), 4) for kind in (JaccardLoss, JaccardMetricLoss) for p in (g, 2 * g)]
+        [0.6667, 0.5, 0.0, 0.5]
+
+    Reference:
+        Z. Wang, X. Ning, M. B. Blaschko, NeurIPS 2023, arXiv:2302.05666.
+    """
+
+    def __init__(self, **common: Unpack[ScoringArgs]) -> None:
+        super().__init__(**common)
+
+    def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
+        return AREA_L1
+
+    def loss(self, batch: SegBatch) -> Scores:
+        view = batch.scored(self.include_background, self.batch)
+        table = jaccard(view.counts(soft_label=True), self.smooth_nr, self.smooth_dr)
+        return Scores.table(table, view.present, self.weights(view.classes))

@@ -1,0 +1,85 @@
+"""Lovász hinge loss: the Jaccard loss on margins.  Yu & Blaschko, ICML 2015; Berman et al., CVPR 2018."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from monai_segloss.core import check
+from monai_segloss.core.batch import SegBatch
+from monai_segloss.core.counts import activate
+from monai_segloss.core.module import ReadingArgs, SegLoss
+from monai_segloss.core.reduce import Scores
+from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.losses.region.lovasz_softmax import lovasz, voxels_behind
+from monai_segloss.losses.voxel.cross_entropy import is_multilabel
+
+
+def margins(batch: SegBatch) -> tuple[Tensor, Tensor]:
+    """Score and target of each binary problem, (B, K, *S): two classes are one, more are one against the rest."""
+    named = isinstance(batch.activation, str)
+    scores = batch.clean if named else activate(batch.clean, batch.activation)
+    g = check.hard(batch.one_hot)
+    if is_multilabel(batch):
+        return scores, g
+    return (scores[:, 1:] - scores[:, :1] if batch.classes == 2 else scores[:, 1:]), g[:, 1:]
+
+
+@register(
+    "lovasz_hinge",
+    family="region",
+    summary="Lovász extension of the Jaccard loss of the hinge errors: takes logits, not probabilities.",
+    when="Binary problems, to raise IoU after training with cross-entropy. The scores are margins and no probabilities "
+    "afterwards: calibrate, or threshold at 0.",
+    formula=r"\sum_i \max(m_{(i)}, 0)\,[J(i) - J(i - 1)],\quad m = 1 - z\,(2 g - 1)\ \text{descending}",
+    paper="Yu & Blaschko, Learning submodular losses with the Lovász hinge, ICML 2015; Berman, Rannen Triki & Blaschko, "
+    "The Lovász-Softmax loss, CVPR 2018",
+    doi="arXiv:1512.07797; arXiv:1705.08790",
+    tags=("overlap", "sorting", "margin"),
+    support=("labels", "regions", "ignore", "2-D", "3-D"),
+    nnunet=NnUNetPolicy(include_background=None, batch=None),
+    waive={
+        "shards_equal_the_batch": "ranks are those of the voxels of one process; sorting over processes is not done",
+        "probabilities_need_no_activation": "the hinge is taken on logits; without an activation the input is the score",
+        "other_act_equals_activation": "the result of other_act is the score of the hinge, not a probability",
+    },
+)
+class LovaszHingeLoss(SegLoss):
+    """Lovász hinge loss, mean over foreground classes, one number per sample or (`per_image`) for the batch.
+
+    It reads logits, and feeding it probabilities is the classic mistake: ``softmax=True`` and ``sigmoid=True`` say what
+    the logits mean and are not applied; without either, and for ``other_act``, the input or its result is the score.  Two
+    classes: the score is z1 - z0.  More: each foreground channel against the rest, by its own logit, which, unlike a
+    softmax, does change when all logits of a voxel move together.  Sigmoid: every channel.  Hard labels only.
+
+    Args:
+        per_image: rank the voxels of each sample by themselves; False: those of the batch together.
+        reading: see `SegLoss`.
+
+    Raises:
+        ValueError: a target of fractions.
+
+    Example:
+        >>> import torch
+        >>> from monai_segloss import LovaszHingeLoss
+        >>> loss = LovaszHingeLoss(softmax=True, to_onehot_y=True)
+        >>> logits = torch.tensor([[[0.0, 0.0, 0.0, 0.0], [-2.0, 0.5, 0.5, 2.0]]])
+        >>> round(loss(logits, torch.tensor([[[0, 0, 1, 1]]])).item(), 4)
+        0.6667
+
+    Reference:
+        J. Yu, M. B. Blaschko, ICML 2015, arXiv:1512.07797; M. Berman et al., CVPR 2018, arXiv:1705.08790.
+    """
+
+    scoring = ()
+
+    def __init__(self, *, per_image: bool = True, **reading: Unpack[ReadingArgs]) -> None:
+        super().__init__(**reading)
+        self.per_image = bool(per_image)
+
+    def loss(self, batch: SegBatch) -> Scores:
+        z, g = margins(batch)
+        table, _ = lovasz(batch, torch.where(g, 1 - z, 1 + z), g, self.per_image)
+        return Scores.table(table.mean(1, keepdim=True), voxels_behind(batch, self.per_image))

@@ -1,0 +1,146 @@
+"""Lovász-Softmax loss: the Lovász extension of the Jaccard loss.  Berman et al., CVPR 2018."""
+
+from __future__ import annotations
+
+from typing import Any, Unpack
+
+import torch
+from torch import Tensor
+
+from monai_segloss.core import check
+from monai_segloss.core.batch import SegBatch
+from monai_segloss.core.module import ScoringArgs, SegLoss
+from monai_segloss.core.reduce import Scores
+from monai_segloss.core.registry import NnUNetPolicy, register
+
+CLASSES = ("present", "all")
+
+
+def lovasz(batch: SegBatch, errors: Tensor, g: Tensor, per_image: bool, absent: bool = True) -> tuple[Tensor, Tensor]:
+    """Lovász extension of the Jaccard loss of each (sample, class), and which classes are there, both (B | 1, C).
+
+    Args:
+        batch: what the voxels come from; ignored ones cost nothing.
+        errors: (B, C, *S); those of at most 0 cost nothing.
+        g: (B, C, *S) bool, the voxels of the class.
+        per_image: rank the voxels of each sample, otherwise those of the batch.
+        absent: whether classes without a voxel must be computed too; otherwise they are 0 on the CPU, which can tell
+            without waiting.
+    """
+    valid = None if batch.mask is None else _lines(batch.mask[:, None], per_image)
+    g = _lines(g, per_image)
+    return _Lovasz.apply(_lines(errors, per_image), g, valid, absent), g.any(2)
+
+
+def voxels_behind(batch: SegBatch, per_image: bool) -> Tensor:
+    """Number of voxels behind each row of `lovasz`, (B | 1, 1)."""
+    return batch.voxels if per_image else batch.voxels.sum(0, keepdim=True)
+
+
+def _lines(x: Tensor, per_image: bool) -> Tensor:
+    """(B, C, *S) as (B, C, N), or as (1, C, B N)."""
+    return x.flatten(2) if per_image else x.transpose(0, 1).flatten(1)[None]
+
+
+class _Lovasz(torch.autograd.Function):
+    """Class by class; keeps one number per error, its slope, which is the weight of its rank."""
+
+    @staticmethod
+    def forward(ctx: Any, errors: Tensor, g: Tensor, valid: Tensor | None, absent: bool) -> Tensor:
+        skip = not absent and errors.device.type == "cpu" and not torch.compiler.is_compiling()
+        slopes = torch.zeros_like(errors)
+        values = []
+        for b, c in ((b, c) for b in range(errors.shape[0]) for c in range(errors.shape[1])):
+            if skip and not g[b, c].any():
+                values.append(errors[b, c].sum() * 0)
+                continue
+            e = errors[b, c] if valid is None else errors[b, c].masked_fill(~valid[b, 0], -torch.inf)
+            ranked, order = e.sort(descending=True, stable=True)
+            slope = jaccard_steps(g[b, c][order], ranked.dtype).masked_fill_(ranked <= 0, 0)
+            slopes[b, c, order] = slope
+            values.append((ranked.clamp_min_(0) * slope).sum())
+        ctx.save_for_backward(slopes)
+        return torch.stack(values).view(errors.shape[:2])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (slopes,) = ctx.saved_tensors
+        return grad[:, :, None] * slopes, None, None, None
+
+
+def jaccard_steps(g: Tensor, dtype: torch.dtype) -> Tensor:
+    """By how much the Jaccard loss grows as the voxels ``g`` (N,), true in the class, become wrong one after the other.
+
+    Counts are integers and steps no difference of neighbors: with F voxels in the class, c of them among the first i, the
+    union is U = F + i - c; a voxel of the class adds 1 / U, another one (F - c) / (U (U - 1)).
+    """
+    found = g.cumsum(0)
+    total = found[-1].clone()
+    left = found.neg_().add_(total)
+    union = torch.arange(1, g.shape[0] + 1, device=g.device).add_(left)
+    steps = torch.where(g, 1, left.to(dtype).div_((union - 1).clamp_min_(1))).div_(union)
+    # without a voxel in the class the first wrong one brings the loss from 0 to 1
+    steps[0] = torch.where(total > 0, steps[0], 1)
+    return steps
+
+
+@register(
+    "lovasz_softmax",
+    family="region",
+    summary="Lovász extension of the Jaccard loss: a convex surrogate of IoU on the errors of the voxels.",
+    when="To raise IoU, best after training with cross-entropy or added to it; from scratch it is often unstable. It "
+    "sorts the voxels of every class: slow for large 3-D patches with many classes.",
+    formula=r"\frac{1}{|C|} \sum_c \sum_i m_{(i)}\,[J_c(i) - J_c(i - 1)],\quad m = |g - p|\ \text{descending}",
+    paper="Berman, Rannen Triki & Blaschko, The Lovász-Softmax loss, CVPR 2018",
+    doi="arXiv:1705.08790",
+    aliases=("lovasz",),
+    tags=("overlap", "sorting"),
+    support=("labels", "regions", "ignore", "2-D", "3-D"),
+    nnunet=NnUNetPolicy(include_background=True, batch=None),
+    waive={
+        "shards_equal_the_batch": "ranks are those of the voxels of one process; sorting over processes is not done"
+    },
+)
+class LovaszSoftmaxLoss(SegLoss):
+    """Lovász-Softmax loss on probabilities: the mean over classes, one number for the batch or (`per_image`) per sample.
+
+    Counts are integers and the sort is in float32, so that it is right beyond 2^24 voxels; it keeps one map of slopes per
+    class and no sorted copies.  With sigmoid each channel is a class.  Hard labels only.
+
+    Args:
+        classes: ``"present"``: the mean over classes that the batch (or the sample) has voxels of; ``"all"``: over all
+            scored ones, an absent class costing its largest probability.
+        per_image: rank the voxels of each sample by themselves, and take the mean over samples.
+        include_background: whether channel 0 is scored.
+        reading: see `SegLoss`.
+
+    Raises:
+        ValueError: another value of ``classes``; a target of fractions.
+
+    Example:
+        >>> import torch
+        >>> from monai_segloss import LovaszSoftmaxLoss
+        >>> loss = LovaszSoftmaxLoss(softmax=True, to_onehot_y=True)
+        >>> round(loss(torch.zeros(1, 4, 8), torch.tensor([[[0, 0, 0, 0, 1, 1, 2, 3]]])).item(), 4)
+        0.75
+
+    Reference:
+        M. Berman, A. Rannen Triki, M. B. Blaschko, CVPR 2018, arXiv:1705.08790.
+    """
+
+    scoring = ("include_background",)
+
+    def __init__(self, *, classes: str = "present", per_image: bool = False, **common: Unpack[ScoringArgs]) -> None:
+        super().__init__(**common)
+        if classes not in CLASSES:
+            raise ValueError(f"classes must be one of {', '.join(map(repr, CLASSES))}, got {classes!r}.")
+        self.classes, self.per_image = classes, bool(per_image)
+
+    def loss(self, batch: SegBatch) -> Scores:
+        first = batch.scored(self.include_background).first
+        g = check.hard(batch.one_hot)[:, first:]
+        p = batch.prob[:, first:]
+        table, there = lovasz(batch, torch.where(g, 1 - p, p), g, self.per_image, absent=self.classes == "all")
+        counted = (there if self.classes == "present" else torch.ones_like(there)).to(table.dtype)
+        mean = (table * counted).sum(1, keepdim=True) / counted.sum(1, keepdim=True).clamp_min(1)
+        return Scores.table(mean, voxels_behind(batch, self.per_image))

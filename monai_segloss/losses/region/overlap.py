@@ -1,0 +1,75 @@
+"""Overlap loss: foreground and background probability of a voxel should not both be large.  Yang et al., STACOM 2018."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+from torch import Tensor
+
+from monai_segloss.core.batch import SegBatch
+from monai_segloss.core.counts import FORMULAS, Stat, Voxels
+from monai_segloss.core.module import ReadingArgs, SegLoss
+from monai_segloss.core.reduce import Scores
+from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.losses.voxel.cross_entropy import is_multilabel
+
+PQ = Stat("pq")
+
+
+def overlap(pq: Tensor, voxels: Tensor, multilabel: bool) -> Scores:
+    """Mean over voxels of sum_c p_c (1 - p_c) / 2; channels by themselves: the mean of p (1 - p).  ``pq`` is (B, C)."""
+    if multilabel:
+        return Scores(pq, voxels)
+    return Scores(pq / 2, voxels / pq.shape[1])
+
+
+@register(
+    "overlap",
+    family="region",
+    summary="Experimental: mean product of foreground and background probability, a term for sharp predictions.",
+    when="Only as a small term beside a loss that reads the labels: it is smallest at any certain prediction, right or "
+    "wrong. Experimental: the formula is a reconstruction from the abstract, not verified against the paper.",
+    formula=r"\frac{1}{N} \sum_i \tfrac12 \Bigl(1 - \sum_c p_{ic}^2\Bigr)",
+    paper="Yang, Wang et al., Combating uncertainty with novel losses for automatic left atrium segmentation, STACOM 2018 "
+    "(abstract only; the formula is a reconstruction)",
+    doi="arXiv:1812.05807",
+    tags=("regularizer", "experimental"),
+    nnunet=NnUNetPolicy(include_background=None, batch=None),
+    waive={"shards_equal_the_batch": "under DDP each process takes the mean of its own voxels, as the voxel losses do"},
+)
+class OverlapLoss(SegLoss):
+    """Overlap loss: mean over voxels of (1 - sum_c p_c^2) / 2; two classes: of p_fg p_bg.  Experimental.
+
+    The formula is reconstructed from the paper's abstract ("reduce the overlap between foreground and background") and not
+    verified against its text.  It does not read the labels: without another term it trains certainty, not segmentation.
+    Sigmoid: mean over channels and voxels of p (1 - p).  ``reduction="none"``: (B, 1, *S), with sigmoid (B, C, *S).
+
+    Args:
+        reading: see `SegLoss`.
+
+    Example:
+        >>> import torch
+        >>> from monai_segloss import OverlapLoss
+        >>> loss = OverlapLoss(softmax=True, to_onehot_y=True)
+        >>> round(loss(torch.zeros(1, 4, 8), torch.zeros(1, 1, 8, dtype=torch.long)).item(), 4)
+        0.375
+
+    Reference:
+        X. Yang, N. Wang et al., STACOM 2018, arXiv:1812.05807.
+    """
+
+    scoring = ()
+
+    def __init__(self, **reading: Unpack[ReadingArgs]) -> None:
+        super().__init__(**reading)
+
+    def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
+        return () if self.reduction == "none" else (PQ,)
+
+    def loss(self, batch: SegBatch) -> Scores:
+        multilabel = is_multilabel(batch)
+        if self.reduction != "none":
+            return overlap(batch.sum(PQ), batch.voxels, multilabel)
+        value = FORMULAS["pq"](Voxels(batch.clean, batch.clean, batch.activation), 0)
+        value = value if multilabel else value.sum(1, keepdim=True) / 2
+        return Scores(value if batch.mask is None else value * batch.mask[:, None], batch.voxels)

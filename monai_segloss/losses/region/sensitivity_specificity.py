@@ -1,0 +1,82 @@
+"""Sensitivity-specificity loss.  Brosch et al., MICCAI 2015."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+from torch import Tensor
+
+from monai_segloss.core.batch import SegBatch
+from monai_segloss.core.check import within
+from monai_segloss.core.counts import Stat
+from monai_segloss.core.module import ScoringArgs, SegLoss
+from monai_segloss.core.reduce import Scores
+from monai_segloss.core.registry import register
+
+SQUARED = (Stat("se_g"), Stat("se_neg"), Stat("g"))
+LINEAR = (Stat("fn"), Stat("fp"), Stat("g"))
+TINY = 1e-30
+"""Divides the error, 0, of a class that is absent or everywhere, where there is no smoothing."""
+
+
+def sensitivity_specificity(
+    missed: Tensor, false: Tensor, g: Tensor, n: Tensor, r: float, smooth_dr: float = 1e-5
+) -> Tensor:
+    """r * missed / (G + dr) + (1 - r) * false / (N - G + dr), (B | 1, C).
+
+    ``missed`` and ``false`` are sums of errors on and off the class, squared or not; ``n`` (B | 1, 1) counts the voxels.
+    """
+    on, off = ((volume + smooth_dr).clamp_min(TINY) for volume in (g, n - g))
+    return r * missed / on + (1 - r) * false / off
+
+
+@register(
+    "sensitivity_specificity",
+    family="region",
+    summary="Weighted sum of the mean squared error on a class and off it.",
+    when="Lesions of less than a percent of the volume. r trades recall for false positives and must be tuned; with two "
+    "classes and the background included the two channels mirror each other and r loses its effect.",
+    formula=r"r\,\frac{\sum g\,(g - p)^2}{G + s_d} + (1 - r)\,\frac{\sum (1 - g)(g - p)^2}{N - G + s_d}",
+    paper="Brosch et al., Deep convolutional encoder networks for multiple sclerosis lesion segmentation, MICCAI 2015",
+    doi="doi:10.1007/978-3-319-24574-4_1",
+    tags=("imbalance", "recall"),
+)
+class SensitivitySpecificityLoss(SegLoss):
+    """Sensitivity-specificity loss, mean over samples and classes.
+
+    ``r`` is the weight of the errors on the class (sensitivity); those off it weigh 1 - r, more, since they can lie
+    anywhere in the volume.  Popular code swaps the names of the two parts; NiftyNet sums over the classes.
+
+    Args:
+        r: in [0, 1]; the paper tried 0.01 to 0.1 and used 0.05.
+        squared: squared errors, as published; False gives r (1 - sensitivity) + (1 - r)(1 - specificity).
+        common: see `SegLoss`; the only smoothing is ``smooth_dr``.
+
+    Raises:
+        ValueError: ``r`` outside of [0, 1].
+
+    Example:
+        >>> import torch
+        >>> from monai_segloss import SensitivitySpecificityLoss
+        >>> loss = SensitivitySpecificityLoss(softmax=True, to_onehot_y=True)
+        >>> round(loss(torch.zeros(1, 4, 4), torch.tensor([[[0, 1, 2, 3]]])).item(), 4)
+        0.0875
+
+    Reference:
+        T. Brosch et al., MICCAI 2015; IEEE TMI 35(5), 2016.
+    """
+
+    scoring = ("include_background", "batch", "smooth_dr", "weight")
+
+    def __init__(self, *, r: float = 0.05, squared: bool = True, **common: Unpack[ScoringArgs]) -> None:
+        super().__init__(**common)
+        (self.r,), self.squared = within(0, 1, r=r), bool(squared)
+
+    def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
+        return SQUARED if self.squared else LINEAR
+
+    def loss(self, batch: SegBatch) -> Scores:
+        view = batch.scored(self.include_background, self.batch)
+        missed, false, g = view.sums(*self.statistics(batch))
+        table = sensitivity_specificity(missed, false, g, view.present, self.r, self.smooth_dr)
+        return Scores.table(table, view.present, self.weights(view.classes))
