@@ -231,6 +231,8 @@ def test_what_is_refused() -> None:
     case = cases.get("regions")
     refused((ValueError, "pos_weight has 2 values for 3"), of, "binary_cross_entropy", case, pos_weight=[1.0, 2.0])
     one = cases.get("one_class")
+    soft = cases.get("soft_labels")
+    refused((ValueError, "fractions"), create("seesaw", softmax=True), soft.input, soft.target)
     for key, words in {"label_smoothing_cross_entropy": "label_smoothing=0.1", "seesaw": "SeesawLoss"}.items():
         refused((ValueError, f"{words}.*sigmoid=True or a single channel"), create, key, sigmoid=True)
         refused((ValueError, f"{words}.*single channel"), create(key), torch.sigmoid(one.input), one.target)

@@ -11,7 +11,7 @@ from torch import Tensor
 from monai_segloss.core.counts import FORMULAS, Stat, plain_statistics, soft_statistics
 from monai_segloss.kernels import statistics_cpu
 
-POWERS = {"focal": 2.0, "focal_neg": 2.0, "ae": 1.5}
+POWERS = {"focal": 2.0, "focal_neg": 2.0, "ae": 1.5, "ce_power": 0.5, "ce_neg_power": 1.5}
 ALL = tuple(Stat(name, POWERS.get(name, 0.0)) for name in FORMULAS)
 OVERLAP = (Stat("tp"), Stat("fp"), Stat("fn"))
 SIZES = [
@@ -80,6 +80,8 @@ def numpy_sums(logits: Tensor, labels: Tensor, stat: Stat, activation: str, vali
         "ae_err": np.abs(p - g) * (p * (1 - g) + (1 - p) * g),
         "focal": -g * (1 - p) ** stat.power * r.log_p,
         "focal_neg": -(1 - g) * p**stat.power * r.log_q,
+        "ce_power": g * (-r.log_p) ** stat.power,
+        "ce_neg_power": (1 - g) * (-r.log_q) ** stat.power,
     }
     return (values[stat.name] * r.valid).sum(axis=r.axes)
 

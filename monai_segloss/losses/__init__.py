@@ -1,9 +1,12 @@
 """All losses, one file each.  Importing the package fills the registry; one line per loss."""
 
 import monai_segloss.kernels  # noqa: F401  (registers the fast backends)
+from monai_segloss.losses.compound.combo import ComboLoss
 from monai_segloss.losses.compound.dice_ce import DiceCELoss
 from monai_segloss.losses.compound.dice_focal import DiceFocalLoss
 from monai_segloss.losses.compound.dice_topk import DiceTopKLoss
+from monai_segloss.losses.compound.exponential_logarithmic import ExponentialLogarithmicLoss
+from monai_segloss.losses.compound.unified_focal import UnifiedFocalLoss
 from monai_segloss.losses.compound.weighted_sum import WeightedSum
 from monai_segloss.losses.instance.blob import BlobLoss
 from monai_segloss.losses.instance.cc_dice_ce import CCDiceCELoss
@@ -46,11 +49,13 @@ __all__ = [
     "BlobLoss",
     "BootstrappedCrossEntropyLoss",
     "CCDiceCELoss",
+    "ComboLoss",
     "CrossEntropyLoss",
     "DiceCELoss",
     "DiceFocalLoss",
     "DiceLoss",
     "DiceTopKLoss",
+    "ExponentialLogarithmicLoss",
     "FocalLoss",
     "FocalTverskyLoss",
     "GeneralizedDiceLoss",
@@ -73,6 +78,7 @@ __all__ = [
     "SensitivitySpecificityLoss",
     "TopKCrossEntropyLoss",
     "TverskyLoss",
+    "UnifiedFocalLoss",
     "WeightedCrossEntropyLoss",
     "WeightedSum",
 ]

@@ -20,6 +20,8 @@ OTHER: dict[str, Callable[[Case], Any]] = {
     "pos_weight": lambda case: [1.0 + 0.5 * c for c in range(case.classes)],
     "normalize": lambda case: "voxels",
     "k": lambda case: 95.0,
+    "kind": lambda case: "symmetric",
+    "frequencies": lambda case: [0.5 ** (1 + c) for c in range(case.classes)],
     "alpha": lambda case: 0.25,
     "label_smoothing": lambda case: 0.25,
     "lambda_dice": lambda case: 0.5,
@@ -69,6 +71,8 @@ def another(name: str, default: object, case: Case) -> object:
     """A value of the argument that is not its default."""
     if name in OTHER:
         return OTHER[name](case)
+    if name == "include_background" and default is None:  # as the activation says
+        return case.activation == "softmax"
     if isinstance(default, bool):
         return not default
     if isinstance(default, int):

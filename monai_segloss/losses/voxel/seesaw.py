@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from monai_segloss.core import check
 from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.check import non_negative
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import NnUNetPolicy, register
@@ -63,8 +63,8 @@ class SeesawLoss(SegLoss):
     Mitigation (``p``) damps the push on class j where it has been seen less often than class i; compensation (``q``)
     restores it where j is wrongly the more probable.  The counts N are voxels, summed over all calls in training mode
     with gradients enabled, the present batch included, and over the processes; they are the buffer ``counts`` (int64)
-    and part of ``state_dict``.  In evaluation they stay.  With deep supervision the coarser scales count too.  A soft
-    target is read as its largest channel.  ``reduction="none"``: (B, 1, *S).
+    and part of ``state_dict``.  In evaluation they stay.  With deep supervision the coarser scales count too.
+    ``reduction="none"``: (B, 1, *S).
 
     Args:
         p: exponent of the ratio of counts, at least 0.
@@ -73,7 +73,7 @@ class SeesawLoss(SegLoss):
         reading: see `SegLoss`.
 
     Raises:
-        ValueError: ``sigmoid=True`` or a single channel: the loss is defined for one class per voxel.
+        ValueError: ``sigmoid=True``, a single channel or a soft target: the loss is defined for one class per voxel.
 
     Example:
         >>> import torch
@@ -92,7 +92,7 @@ class SeesawLoss(SegLoss):
     def __init__(self, *, p: float = 0.8, q: float = 2.0, eps: float = 1e-2, **reading: Unpack[ReadingArgs]) -> None:
         super().__init__(**reading)
         _one_class_per_voxel(self.reader.sigmoid)
-        self.p, self.q = non_negative(p=p, q=q)
+        self.p, self.q = check.non_negative(p=p, q=q)
         if not 0 < eps <= 1:
             raise ValueError(f"eps must lie in (0, 1], got {eps!r}.")
         self.eps = float(eps)
@@ -101,6 +101,8 @@ class SeesawLoss(SegLoss):
 
     def loss(self, batch: SegBatch) -> Scores:
         _one_class_per_voxel(is_multilabel(batch))
+        if not batch.has_labels:
+            check.hard(batch.one_hot)
         value = seesaw(batch.log_prob, batch.labels, self._count(batch), self.p, self.q, self.eps)
         value = weighted_map(batch, value)
         if self.reduction == "none":
