@@ -6,6 +6,7 @@ python docs/generate.py
 from __future__ import annotations
 
 import inspect
+import sys
 from pathlib import Path
 
 import monai_segloss
@@ -15,6 +16,10 @@ from monai_segloss.cli.losses import surfaces
 from monai_segloss.differences import DIFFERENCES, Difference
 
 ROOT = Path(__file__).resolve().parent
+FIGURE = (
+    "Value and gradient on a volume with 5 % foreground: every voxel with the same probability of its true class (left), "
+    "a sure prediction that slides off its target (right)."
+)
 NOTE = "<!-- Written by docs/generate.py from the registry; do not edit. -->\n\n"
 
 
@@ -30,6 +35,7 @@ def pages() -> dict[Path, str]:
 def loss_page(info: LossInfo) -> str:
     """The page of one loss."""
     lines = [f"# {info.key}", "", info.summary, "", f"**When.** {info.when}", "", "$$", info.formula, "$$", ""]
+    lines += [f"![{FIGURE}](../images/losses/{info.key}.svg)", "", f"*{FIGURE}*", ""]
     lines += ["## Parameters", "", "| parameter | default |", "| --- | --- |"]
     for name, parameter in info.parameters.items():
         default = "required" if parameter.default is parameter.empty else f"`{parameter.default!r}`"
@@ -79,6 +85,13 @@ def main() -> None:
     for old in {p.relative_to(ROOT) for p in (ROOT / "losses").glob("*.md")} - set(wanted):
         (ROOT / old).unlink()
     write_overlays()
+    sys.path.insert(0, str(ROOT))
+    from figures import figure
+
+    folder = ROOT / "images" / "losses"
+    folder.mkdir(exist_ok=True)
+    for info in monai_segloss.list_losses():
+        (folder / f"{info.key}.svg").write_text(figure(info), encoding="utf-8")
 
 
 if __name__ == "__main__":
