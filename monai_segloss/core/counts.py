@@ -37,6 +37,7 @@ class Stat(NamedTuple):
     ========= =================================== ============ ====================================
 
     ``ce_power`` and ``ce_neg_power`` are the sums of v g (-log p)^power and v (1 - g) (-log(1 - p))^power.
+    ``log1p`` is sum v g log(1 + p).
     """
 
     name: str
@@ -145,6 +146,7 @@ FORMULAS: dict[str, Callable[[Voxels, float], Tensor]] = {
     "ce": lambda v, a: -v.g * v.lp,
     "ce_neg": lambda v, a: -(1 - v.g) * v.lq,
     "nlp": lambda v, a: -v.lp,
+    "log1p": lambda v, a: v.g * torch.log1p(v.p),
     "focal": lambda v, a: -v.g * _power(v.q, a) * v.lp,
     "focal_neg": lambda v, a: -(1 - v.g) * _power(v.p, a) * v.lq,
     "ce_power": lambda v, a: v.g * _log_power(v.lp, a),

@@ -12,6 +12,10 @@ from monai_segloss.losses.instance.blob import BlobLoss
 from monai_segloss.losses.instance.cc_dice_ce import CCDiceCELoss
 from monai_segloss.losses.instance.inverse_weighted_cross_entropy import InverseWeightedCrossEntropyLoss
 from monai_segloss.losses.instance.inverse_weighted_dice import InverseWeightedDiceLoss
+from monai_segloss.losses.partial.exclusion_cross_entropy import ExclusionCrossEntropyLoss
+from monai_segloss.losses.partial.exclusion_dice import ExclusionDiceLoss
+from monai_segloss.losses.partial.marginal_cross_entropy import MarginalCrossEntropyLoss
+from monai_segloss.losses.partial.marginal_dice import MarginalDiceLoss
 from monai_segloss.losses.region.asymmetric_similarity import AsymmetricSimilarityLoss
 from monai_segloss.losses.region.dice import DiceLoss
 from monai_segloss.losses.region.focal_tversky import FocalTverskyLoss
@@ -55,6 +59,8 @@ __all__ = [
     "DiceFocalLoss",
     "DiceLoss",
     "DiceTopKLoss",
+    "ExclusionCrossEntropyLoss",
+    "ExclusionDiceLoss",
     "ExponentialLogarithmicLoss",
     "FocalLoss",
     "FocalTverskyLoss",
@@ -70,6 +76,8 @@ __all__ = [
     "LovaszHingeLoss",
     "LovaszSoftmaxLoss",
     "MCCLoss",
+    "MarginalCrossEntropyLoss",
+    "MarginalDiceLoss",
     "NoiseRobustDiceLoss",
     "OverlapLoss",
     "PenaltyGeneralizedDiceLoss",

@@ -31,6 +31,7 @@ OTHER: dict[str, Callable[[Case], Any]] = {
     "classes": lambda case: "all",
     "dist_matrix": lambda case: distances(case.classes),
     "clip": lambda case: (1.0, 2.0),
+    "labeled": lambda case: [1],
 }
 # The lower end of the range of arguments that may be negative.
 LOWEST = {"epsilon": -1.0}

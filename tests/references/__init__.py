@@ -7,10 +7,30 @@ value as the library reduces it. Benchmarks may import these too.
 
 from __future__ import annotations
 
-from . import compound, instance, region, region_generalized, region_sorted, region_tables, voxel, voxel_imbalance
+from . import (
+    compound,
+    instance,
+    partial,
+    region,
+    region_generalized,
+    region_sorted,
+    region_tables,
+    voxel,
+    voxel_imbalance,
+)
 from .reading import Array
 
-FAMILIES = (region, region_tables, region_generalized, region_sorted, voxel, voxel_imbalance, compound, instance)
+FAMILIES = (
+    region,
+    region_tables,
+    region_generalized,
+    region_sorted,
+    voxel,
+    voxel_imbalance,
+    compound,
+    instance,
+    partial,
+)
 REFERENCES = {key: formula for family in FAMILIES for key, formula in family.REFERENCES.items()}
 UNIFORM = {key: formula for family in FAMILIES for key, formula in family.UNIFORM.items()}
 

@@ -1,0 +1,1 @@
+"""Losses for data of which not all classes are labeled."""

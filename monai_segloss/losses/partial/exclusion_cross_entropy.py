@@ -1,0 +1,80 @@
+"""log(1 + p) of each class where it must not be.  Shi et al., MedIA 2021."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Unpack
+
+import torch
+
+from monai_segloss.core.batch import SegBatch
+from monai_segloss.core.counts import Stat
+from monai_segloss.core.module import ReadingArgs, SegLoss, Weight
+from monai_segloss.core.reduce import Scores
+from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.losses.partial.merging import exclusion, labeled_classes, labeled_indices, refuse_sigmoid
+
+
+@register(
+    "exclusion_cross_entropy",
+    family="partial",
+    summary="Mean over voxels of log(1 + p) of the classes that the labels exclude there.",
+    when="Beside marginal_dice and marginal_cross_entropy on partially labeled data: an organ without labels is at least "
+    "not where a labeled one is. Its gradient on p is at most 1, so alone it trains slowly.",
+    formula=r"\frac{1}{N} \sum_i \sum_k w_k\, e_{i,k} \log(1 + p_{i,k})",
+    paper="Shi et al., Marginal loss and exclusion loss for partially supervised multi-organ segmentation, MedIA 2021",
+    doi="arXiv:2007.03868",
+    aliases=("exclusion_ce",),
+    tags=("partial labels", "likelihood"),
+    support=("labels", "soft labels", "ignore", "2-D", "3-D"),
+    nnunet=NnUNetPolicy(include_background=None, batch=None),
+)
+class ExclusionCrossEntropyLoss(SegLoss):
+    """Mean over voxels of sum_k w_k e_k log(1 + p_k), e_k whether the labels exclude class k from the voxel.
+
+    e of a labeled organ is where it is not; e of the background and of an organ without labels is the union of the labeled
+    organs.  Between 0 and log 2 times the number of classes.  One class per voxel only.  The formula was not verified
+    against the paper.  ``reduction="none"``: (B, 1, *S).
+
+    A keyword ``labeled`` of the call, (B, C) of 0 and 1, says which classes each sample has labels of; it comes before the
+    argument.
+
+    Args:
+        labeled: indices of the labeled classes, the same for all samples; None is all.
+        weight: a factor per class, or one for all.
+        reading: see `SegLoss`.
+
+    Raises:
+        ValueError: ``sigmoid=True``, or ``labeled`` does not fit.
+
+    Example:
+        >>> import torch
+        >>> from monai_segloss import ExclusionCrossEntropyLoss
+        >>> loss = ExclusionCrossEntropyLoss(softmax=True, to_onehot_y=True, labeled=[1])
+        >>> round(loss(torch.zeros(1, 3, 2), torch.tensor([[[0, 1]]])).item(), 4)
+        0.4315
+
+    Reference:
+        G. Shi et al., Medical Image Analysis 70, 2021, arXiv:2007.03868.
+    """
+
+    scoring = ("weight",)
+    accepts = ("labeled",)
+
+    def __init__(
+        self, *, labeled: Sequence[int] | None = None, weight: Weight | None = None, **reading: Unpack[ReadingArgs]
+    ) -> None:
+        super().__init__(weight=weight, **reading)
+        refuse_sigmoid(self.reader.sigmoid)
+        self.labeled = labeled_indices(labeled)
+
+    def loss(self, batch: SegBatch) -> Scores:
+        excluded = exclusion(batch, labeled_classes(batch, self.labeled))
+        weight = self.weights(batch.classes)
+        if self.reduction == "none":
+            values = excluded.one_hot * torch.log1p(excluded.prob)
+            if weight is not None:
+                values = values * weight.to(values).expand(batch.classes).view(-1, *(1,) * (batch.ndim - 2))
+            return Scores(values.sum(1, keepdim=True), batch.voxels)
+        total = excluded.sum(Stat("log1p"))
+        return Scores(total if weight is None else total * weight.to(total), batch.voxels / batch.classes)

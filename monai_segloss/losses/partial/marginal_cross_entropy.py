@@ -1,0 +1,78 @@
+"""Cross-entropy with unlabeled classes as background.  Shi et al., MedIA 2021."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Unpack
+
+from monai_segloss.core.batch import SegBatch
+from monai_segloss.core.module import ReadingArgs, SegLoss, Weight
+from monai_segloss.core.reduce import Scores
+from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.losses.partial.merging import labeled_classes, labeled_indices, merged, refuse_sigmoid
+from monai_segloss.losses.voxel.cross_entropy import cross_entropy, cross_entropy_map
+
+
+@register(
+    "marginal_cross_entropy",
+    family="partial",
+    summary="Cross-entropy in which the classes that a sample has no labels of count as its background.",
+    when="Several data sets that label different organs, trained together. It says nothing about the unlabeled organs "
+    "of a sample; every class must be labeled in some of them. Usually with marginal_dice and the exclusion losses.",
+    formula=r"-\frac{1}{N} \sum_i \log q_{i,y_i},\quad q_0 = p_0 + \sum_{k\ \mathrm{unlabeled}} p_k,\ "
+    r"q_k = p_k\ \mathrm{else}",
+    paper="Shi et al., Marginal loss and exclusion loss for partially supervised multi-organ segmentation, MedIA 2021; "
+    "Fidon et al., Label-set loss functions for partial supervision, MICCAI 2021",
+    doi="arXiv:2007.03868; arXiv:2107.03846",
+    aliases=("marginal_ce",),
+    tags=("partial labels", "likelihood"),
+    support=("labels", "soft labels", "ignore", "2-D", "3-D"),
+    nnunet=NnUNetPolicy(include_background=None, batch=None),
+)
+class MarginalCrossEntropyLoss(SegLoss):
+    """`CrossEntropyLoss` of q, the probabilities with every unlabeled class of the sample added to the background.
+
+    log q_0 is a log-sum-exp of the merged logits.  A target voxel of a class that is not labeled is read as background.
+    With all classes labeled this is the cross-entropy.  Label-set code takes the mean of the merged probabilities, not
+    their sum, which adds the constant log of their number per background voxel.  One class per voxel only.
+    ``reduction="none"``: (B, 1, *S), unnormalized.
+
+    A keyword ``labeled`` of the call, (B, C) of 0 and 1, says which classes each sample has labels of; it comes before the
+    argument.  The background is labeled in any case.
+
+    Args:
+        labeled: indices of the labeled classes, the same for all samples; None is all.
+        weight: a factor per class, or one for all; the merged classes weigh as background.
+        reading: see `SegLoss`.
+
+    Raises:
+        ValueError: ``sigmoid=True``, or ``labeled`` does not fit.
+
+    Example:
+        >>> import torch
+        >>> from monai_segloss import MarginalCrossEntropyLoss
+        >>> loss = MarginalCrossEntropyLoss(softmax=True, to_onehot_y=True)
+        >>> labeled = torch.tensor([[True, True, False]])
+        >>> round(loss(torch.zeros(1, 3, 2), torch.tensor([[[0, 1]]]), labeled=labeled).item(), 4)
+        0.752
+
+    Reference:
+        G. Shi et al., Medical Image Analysis 70, 2021, arXiv:2007.03868.
+    """
+
+    scoring = ("weight",)
+    accepts = ("labeled",)
+
+    def __init__(
+        self, *, labeled: Sequence[int] | None = None, weight: Weight | None = None, **reading: Unpack[ReadingArgs]
+    ) -> None:
+        super().__init__(weight=weight, **reading)
+        refuse_sigmoid(self.reader.sigmoid)
+        self.labeled = labeled_indices(labeled)
+
+    def loss(self, batch: SegBatch) -> Scores:
+        batch = merged(batch, labeled_classes(batch, self.labeled))
+        weight = self.weights(batch.classes)
+        if self.reduction == "none":
+            return Scores(cross_entropy_map(batch, weight), batch.voxels)
+        return cross_entropy(batch, weight)
