@@ -175,9 +175,11 @@ COMPARISONS = {
 }
 TVERSKY, REGION = ("tversky", "focal_tversky"), ("dice", "tversky", "focal_tversky")
 VOXEL, COMPOUND = ("cross_entropy", "focal", "topk_cross_entropy"), ("dice_ce", "dice_focal", "dice_topk")
+WEIGHED = ("weighted_cross_entropy", "balanced_cross_entropy", "poly1_cross_entropy", "bootstrapped_cross_entropy",
+           "seesaw", "unified_focal", "combo", "exponential_logarithmic")  # fmt: skip
 MUTATIONS = [
     Mutation(swap_alpha_and_beta, TVERSKY, ("value_and_gradient", "false_positives_and_negatives")),
-    Mutation(drop_the_mask, REGION + VOXEL + COMPOUND, ("ignored_voxels_change_nothing",)),
+    Mutation(drop_the_mask, REGION + VOXEL + COMPOUND + WEIGHED, ("ignored_voxels_change_nothing",)),
     Mutation(drop_the_mask, ("dice_ce",), ("value_and_gradient", "everything_ignored_gives_zero")),
     Mutation(multiply_by_the_mask, REGION + VOXEL[:2] + COMPOUND, ("ignored_voxels_change_nothing",)),
     Mutation(
@@ -185,15 +187,19 @@ MUTATIONS = [
     ),
     Mutation(drop_the_smoothing_of_the_numerator, REGION, ("value_and_gradient", "every_argument_matters")),
     Mutation(drop_the_smoothing_of_the_denominator, REGION, ("value_and_gradient", "every_argument_matters")),
-    Mutation(forget_the_batch_argument, REGION, ("value_and_gradient_over_the_batch", "every_argument_matters")),
+    Mutation(
+        forget_the_batch_argument,
+        (*REGION, "balanced_cross_entropy", *WEIGHED[-3:]),
+        ("value_and_gradient_over_the_batch", "every_argument_matters"),
+    ),
     Mutation(
         forget_the_class_weights, REGION + VOXEL[:2], ("value_and_gradient_with_weights", "every_argument_matters")
     ),
-    Mutation(work_in_half_precision, REGION + VOXEL + COMPOUND, ("value_and_gradient",)),
-    Mutation(detach_the_prediction, REGION + VOXEL + COMPOUND, ("value_and_gradient",)),
+    Mutation(work_in_half_precision, REGION + VOXEL + COMPOUND + WEIGHED, ("value_and_gradient",)),
+    Mutation(detach_the_prediction, REGION + VOXEL + COMPOUND + WEIGHED, ("value_and_gradient",)),
     Mutation(detach_the_prediction, ("dice_ce",), ("gradcheck",)),
     Mutation(let_ignored_samples_into_the_mean, REGION, ("value_and_gradient", "ignored_sample_leaves_the_mean")),
-    Mutation(clip_the_logarithm, VOXEL, ("value_and_gradient",)),
+    Mutation(clip_the_logarithm, VOXEL + WEIGHED, ("value_and_gradient",)),
 ]
 PLANTED = [(m, key, check) for m in MUTATIONS for key in m.keys for check in m.noticed_by]
 

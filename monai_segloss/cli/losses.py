@@ -111,7 +111,8 @@ def surfaces(info: LossInfo) -> dict[str, str]:
 
 def _policy(info: LossInfo) -> str:
     policy = info.nnunet
-    words = ["softmax for labels, sigmoid for regions"]
+    activations = {"labels": "softmax for labels", "regions": "sigmoid for regions"}
+    words = [", ".join(words for kind, words in activations.items() if kind in info.support)]
     if policy.include_background is not None:
         words.append(f"background {'scored' if policy.include_background else 'left out'} for labels")
     if policy.batch is not None:

@@ -8,7 +8,7 @@ from typing import Unpack
 from monai_segloss.core import check
 from monai_segloss.core.batch import Scored, SegBatch
 from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ScoringArgs, SegLoss
+from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.reduce import Scores, Term
 from monai_segloss.core.registry import register
 from monai_segloss.losses.region.dice import DiceForm
@@ -53,7 +53,7 @@ class ComboLoss(SegLoss):
         include_background: None leaves channel 0 out with one class per voxel and scores every channel of regions.  With
             two classes, softmax and the background, beta would cancel.
         smooth_nr, smooth_dr: added to the numerator and the denominator of Dice.
-        common: see `SegLoss`; one number for the batch, so ``reduction="none"`` is refused.
+        batch, reading: see `SegLoss`; one number for the batch, so ``reduction="none"`` is refused.
 
     Example:
         >>> import torch
@@ -75,12 +75,13 @@ class ComboLoss(SegLoss):
         alpha: float = 0.5,
         beta: float = 0.5,
         include_background: bool | None = None,
+        batch: bool = False,
         smooth_nr: float = 1.0,
         smooth_dr: float = 1.0,
-        **common: Unpack[ScoringArgs],
+        **reading: Unpack[ReadingArgs],
     ) -> None:
-        common.update(include_background=bool(include_background), smooth_nr=smooth_nr, smooth_dr=smooth_dr)
-        super().__init__(**common)
+        scoring = {"include_background": include_background, "smooth_nr": smooth_nr, "smooth_dr": smooth_dr}
+        super().__init__(batch=batch, **scoring, **reading)
         self.by_activation = include_background is None
         self.alpha, self.beta = check.within(0, 1, alpha=alpha, beta=beta)
         self.dice = DiceForm(False, False, self.smooth_nr, self.smooth_dr)

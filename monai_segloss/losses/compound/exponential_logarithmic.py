@@ -11,7 +11,7 @@ from torch import Tensor
 from monai_segloss.core import check
 from monai_segloss.core.batch import AREA, SegBatch
 from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ScoringArgs, SegLoss, class_weight
+from monai_segloss.core.module import ReadingArgs, SegLoss, class_weight
 from monai_segloss.core.reduce import Scores, Term
 from monai_segloss.core.registry import NnUNetPolicy, register
 from monai_segloss.losses.region.dice import dice
@@ -75,7 +75,7 @@ class ExponentialLogarithmicLoss(SegLoss):
         frequencies: share of the voxels of the training set that each class has, background included (any multiple will
             do; for regions the share itself), from which w = sqrt(sum f / f); None: w = 1.
         smooth_nr, smooth_dr: added to the numerator and the denominator of Dice.
-        common: see `SegLoss`; one number for the batch, so ``reduction="none"`` is refused.
+        batch, reading: see `SegLoss`; one number for the batch, so ``reduction="none"`` is refused.
 
     Example:
         >>> import torch
@@ -98,12 +98,12 @@ class ExponentialLogarithmicLoss(SegLoss):
         lambda_dice: float = 0.8,
         lambda_ce: float = 0.2,
         frequencies: Sequence[float] | Tensor | None = None,
+        batch: bool = False,
         smooth_nr: float = 1.0,
         smooth_dr: float = 1.0,
-        **common: Unpack[ScoringArgs],
+        **reading: Unpack[ReadingArgs],
     ) -> None:
-        common.update(smooth_nr=smooth_nr, smooth_dr=smooth_dr)
-        super().__init__(**common)
+        super().__init__(batch=batch, smooth_nr=smooth_nr, smooth_dr=smooth_dr, **reading)
         (self.gamma,) = check.non_negative(gamma=gamma)
         if self.gamma == 0:
             raise ValueError("gamma must be above 0; with 0 the loss is constant.")
