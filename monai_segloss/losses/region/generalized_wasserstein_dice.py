@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Unpack
 
 import torch
@@ -35,13 +35,17 @@ class _Confusion(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, p: Tensor, g: Tensor) -> Tensor:
         ctx.save_for_backward(g)
-        parts = zip(g.split(CHUNK, 2), p.split(CHUNK, 2), strict=True)
-        return torch.stack([(a.to(p.dtype) @ b.mT).double() for a, b in parts]).sum(0).to(p.dtype)
+        parts = [(g[..., part].to(p.dtype) @ p[..., part].mT).double() for part in _chunks(g)]
+        return torch.stack(parts).sum(0).to(p.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (g,) = ctx.saved_tensors
-        return torch.cat([grad.mT @ a.to(grad.dtype) for a in g.split(CHUNK, 2)], 2), None
+        return torch.cat([grad.mT @ g[..., part].to(grad.dtype) for part in _chunks(g)], 2), None
+
+
+def _chunks(g: Tensor) -> Iterator[slice]:
+    return (slice(start, start + CHUNK) for start in range(0, g.shape[2], CHUNK))
 
 
 def generalized_wasserstein_dice(

@@ -26,8 +26,8 @@ def hardness_weighted_dice(
     ``sums`` are TP, FP, FN and the sums of p g and of p (1 - g) + (1 - p) g, both weighted by |p - g|.
     """
     tp, fp, fn, hard_tp, hard_error = sums
-    weighted = (lam * hard + (1 - lam) * plain for hard, plain in ((hard_tp, tp), (hard_error, fp + fn)))
-    return dice(*weighted, smooth_nr, smooth_dr)
+    hits, error = (lam * hard + (1 - lam) * plain for hard, plain in ((hard_tp, tp), (hard_error, fp + fn)))
+    return dice(hits, error, smooth_nr, smooth_dr)
 
 
 @register(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Unpack
 
-import torch
 from torch import Tensor
 
 from monai_segloss.core import check
@@ -81,5 +80,5 @@ class LovaszHingeLoss(SegLoss):
 
     def loss(self, batch: SegBatch) -> Scores:
         z, g = margins(batch)
-        table, _ = lovasz(batch, torch.where(g, 1 - z, 1 + z), g, self.per_image)
+        table, _ = lovasz(batch, z, g, 1.0, self.per_image)
         return Scores.table(table.mean(1, keepdim=True), voxels_behind(batch, self.per_image))

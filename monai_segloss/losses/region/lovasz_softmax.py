@@ -16,20 +16,24 @@ from monai_segloss.core.registry import NnUNetPolicy, register
 CLASSES = ("present", "all")
 
 
-def lovasz(batch: SegBatch, errors: Tensor, g: Tensor, per_image: bool, absent: bool = True) -> tuple[Tensor, Tensor]:
+def lovasz(
+    batch: SegBatch, x: Tensor, g: Tensor, margin: float, per_image: bool, absent: bool = True
+) -> tuple[Tensor, Tensor]:
     """Lovász extension of the Jaccard loss of each (sample, class), and which classes are there, both (B | 1, C).
 
     Args:
         batch: what the voxels come from; ignored ones cost nothing.
-        errors: (B, C, *S); those of at most 0 cost nothing.
+        x: (B, C, *S) probabilities or scores: the error of a voxel is 1 - x in the class and margin + x outside of it,
+            and costs nothing where it is at most 0.
         g: (B, C, *S) bool, the voxels of the class.
+        margin: 0 for probabilities, 1 for the hinge of scores.
         per_image: rank the voxels of each sample, otherwise those of the batch.
         absent: whether classes without a voxel must be computed too; otherwise they are 0 on the CPU, which can tell
             without waiting.
     """
     valid = None if batch.mask is None else _lines(batch.mask[:, None], per_image)
     g = _lines(g, per_image)
-    return _Lovasz.apply(_lines(errors, per_image), g, valid, absent), g.any(2)
+    return _Lovasz.apply(_lines(x, per_image), g, valid, margin, absent), g.any(2)
 
 
 def voxels_behind(batch: SegBatch, per_image: bool) -> Tensor:
@@ -43,29 +47,38 @@ def _lines(x: Tensor, per_image: bool) -> Tensor:
 
 
 class _Lovasz(torch.autograd.Function):
-    """Class by class; keeps one number per error, its slope, which is the weight of its rank."""
+    """Class by class; keeps one number per voxel and class, the slope: its sign times the weight of its rank."""
 
     @staticmethod
-    def forward(ctx: Any, errors: Tensor, g: Tensor, valid: Tensor | None, absent: bool) -> Tensor:
-        skip = not absent and errors.device.type == "cpu" and not torch.compiler.is_compiling()
-        slopes = torch.zeros_like(errors)
+    def forward(ctx: Any, x: Tensor, g: Tensor, valid: Tensor | None, margin: float, absent: bool) -> Tensor:
+        skip = not absent and x.device.type == "cpu" and not torch.compiler.is_compiling()
+        slopes = torch.zeros_like(x)
         values = []
-        for b, c in ((b, c) for b in range(errors.shape[0]) for c in range(errors.shape[1])):
+        for b, c in ((b, c) for b in range(x.shape[0]) for c in range(x.shape[1])):
             if skip and not g[b, c].any():
-                values.append(errors[b, c].sum() * 0)
+                values.append(x[b, c].sum() * 0)
                 continue
-            e = errors[b, c] if valid is None else errors[b, c].masked_fill(~valid[b, 0], -torch.inf)
-            ranked, order = e.sort(descending=True, stable=True)
-            slope = jaccard_steps(g[b, c][order], ranked.dtype).masked_fill_(ranked <= 0, 0)
-            slopes[b, c, order] = slope
-            values.append((ranked.clamp_min_(0) * slope).sum())
+            ranked, order = _rank(x[b, c], g[b, c], None if valid is None else valid[b, 0], margin)
+            inside = g[b, c][order]
+            weights = jaccard_steps(inside, ranked.dtype).masked_fill_(ranked <= 0, 0)
+            values.append((ranked.clamp_min_(0) * weights).sum())
+            slopes[b, c, order] = torch.where(inside, -weights, weights)
         ctx.save_for_backward(slopes)
-        return torch.stack(values).view(errors.shape[:2])
+        return torch.stack(values).view(x.shape[:2])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (slopes,) = ctx.saved_tensors
-        return grad[:, :, None] * slopes, None, None, None
+        return grad[:, :, None] * slopes, None, None, None, None
+
+
+def _rank(x: Tensor, g: Tensor, valid: Tensor | None, margin: float) -> tuple[Tensor, Tensor]:
+    """Errors (N,), the largest first and ignored voxels last, and the voxels they belong to."""
+    errors = torch.where(g, 1 - x, margin + x)
+    if valid is not None:
+        errors.masked_fill_(~valid, -torch.inf)
+    ranked, order = errors.sort(descending=True, stable=True)
+    return ranked, order
 
 
 def jaccard_steps(g: Tensor, dtype: torch.dtype) -> Tensor:
@@ -74,11 +87,12 @@ def jaccard_steps(g: Tensor, dtype: torch.dtype) -> Tensor:
     Counts are integers and steps no difference of neighbors: with F voxels in the class, c of them among the first i, the
     union is U = F + i - c; a voxel of the class adds 1 / U, another one (F - c) / (U (U - 1)).
     """
-    found = g.cumsum(0)
-    total = found[-1].clone()
-    left = found.neg_().add_(total)
-    union = torch.arange(1, g.shape[0] + 1, device=g.device).add_(left)
-    steps = torch.where(g, 1, left.to(dtype).div_((union - 1).clamp_min_(1))).div_(union)
+    counted = g.cumsum(0)
+    total = counted[-1].clone()
+    counted.neg_().add_(total)
+    left = counted.to(dtype)
+    union = counted.add_(torch.arange(1, g.shape[0] + 1, device=g.device)).to(dtype)
+    steps = torch.where(g, 1, left.div_((union - 1).clamp_min_(1))).div_(union)
     # without a voxel in the class the first wrong one brings the loss from 0 to 1
     steps[0] = torch.where(total > 0, steps[0], 1)
     return steps
@@ -139,8 +153,7 @@ class LovaszSoftmaxLoss(SegLoss):
     def loss(self, batch: SegBatch) -> Scores:
         first = batch.scored(self.include_background).first
         g = check.hard(batch.one_hot)[:, first:]
-        p = batch.prob[:, first:]
-        table, there = lovasz(batch, torch.where(g, 1 - p, p), g, self.per_image, absent=self.classes == "all")
+        table, there = lovasz(batch, batch.prob[:, first:], g, 0.0, self.per_image, absent=self.classes == "all")
         counted = (there if self.classes == "present" else torch.ones_like(there)).to(table.dtype)
         mean = (table * counted).sum(1, keepdim=True) / counted.sum(1, keepdim=True).clamp_min(1)
         return Scores.table(mean, voxels_behind(batch, self.per_image))

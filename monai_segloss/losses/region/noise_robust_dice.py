@@ -70,5 +70,6 @@ class NoiseRobustDiceLoss(SegLoss):
 
     def loss(self, batch: SegBatch) -> Scores:
         view = batch.scored(self.include_background, self.batch)
-        table = noise_robust_dice(*view.sums(*self.statistics(batch)), self.smooth_dr)
+        error, p_sq, g_sq = view.sums(*self.statistics(batch))
+        table = noise_robust_dice(error, p_sq, g_sq, self.smooth_dr)
         return Scores.table(table, view.present, self.weights(view.classes))
