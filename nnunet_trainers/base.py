@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
+from nnunetv2.paths import nnUNet_raw
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from pydantic import ValidationError
@@ -17,7 +18,7 @@ from torch import nn
 
 from monai_segloss.config import LossConfig
 from monai_segloss.core.registry import find
-from nnunet_trainers import building, recording, seeding
+from nnunet_trainers import building, maps, partial_labels, recording, seeding
 from nnunet_trainers.deep_supervision import NnUNetLoss
 from nnunet_trainers.naming import TrainerName, numeric_parameters
 
@@ -59,6 +60,8 @@ class SegLossTrainer(nnUNetTrainer):
             self.num_val_iterations_per_epoch = max(1, wanted.iterations // 5)
         self.save_every = min(50, max(1, self.num_epochs // 20))
         self.terms = recording.TermMeans()
+        self.layout: maps.Layout | None = None
+        self.labeled: partial_labels.LabeledClasses | None = None
 
     # -- what is trained ----------------------------------------------------------------------------------------
 
@@ -122,6 +125,8 @@ class SegLossTrainer(nnUNetTrainer):
             seeding.seed_everything(self.settings.seed, INITIALIZATION)
         super().initialize()
         self._optimize_loss()
+        self._lay_out_maps()
+        self._read_labeled_classes()
         self.print_to_log_file(f"segloss configuration: {json.dumps(self.configuration_record())}")
 
     def _build_loss(self) -> nn.Module:
@@ -143,6 +148,56 @@ class SegLossTrainer(nnUNetTrainer):
             raise NotImplementedError(f"{type(self).__name__}: a loss with learnable weights trains on one GPU only")
         if learnable:
             self.optimizer.add_param_group({"params": learnable, "weight_decay": 0.0})
+
+    # -- what the loss takes beside the target -----------------------------------------------------------------
+
+    def _lay_out_maps(self) -> None:
+        wanted = maps.worker_maps(self.loss.needs)
+        if wanted:
+            regions, heads = self.facts.regions, self.label_manager.num_segmentation_heads
+            spacing = tuple(map(float, self.configuration_manager.spacing))
+            classes = heads if regions else heads - 1
+            self.layout = maps.Layout(wanted, classes, regions, self.facts.ignores_by_channel, spacing)
+
+    def get_training_transforms(self, *arguments: Any, **options: Any) -> Any:
+        """nnU-Net's augmentation; at its end the workers make the maps that the loss needs."""
+        transforms = super().get_training_transforms(*arguments, **options)
+        return transforms if self.layout is None else maps.insert(transforms, self.layout)
+
+    def get_validation_transforms(self, *arguments: Any, **options: Any) -> Any:
+        """The same for the online validation."""
+        transforms = super().get_validation_transforms(*arguments, **options)
+        return transforms if self.layout is None else maps.insert(transforms, self.layout)
+
+    def _read_labeled_classes(self) -> None:
+        name = self.plans_manager.dataset_name
+        folders = [self.preprocessed_dataset_folder_base, nnUNet_raw and os.path.join(nnUNet_raw, name)]
+        path = partial_labels.find(folders)
+        takes = "labeled" in self.loss.accepts
+        if path is None:
+            if takes:
+                self.print_to_log_file(f"no {partial_labels.FILE} beside the data set: every case has all labels")
+            return
+        if not takes:
+            self.print_to_log_file(f"{path} is there, but this loss takes every class as labeled in every case")
+            return
+        cases = self.dataset_class.get_identifiers(self.preprocessed_dataset_folder)
+        self.labeled = partial_labels.read(path, self.dataset_json["labels"], cases)
+
+    def _hand_over(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Give the loss what belongs to this batch beside the target, and return the batch as nnU-Net knows it."""
+        scales: list[dict[str, Any]] = [{}]
+        if self.layout is not None:
+            batch, scales = maps.split_batch(batch, self.layout)
+        elif isinstance(batch["target"], list):
+            scales = [{} for _ in batch["target"]]
+        if self.labeled is not None:
+            rows = self.labeled.rows(list(batch["keys"]))
+            scales = [{**scale, "labeled": rows} for scale in scales]
+        self.loss.beside = [
+            {name: value.to(self.device, non_blocking=True) for name, value in scale.items()} for scale in scales
+        ]
+        return batch
 
     # -- what is refused ----------------------------------------------------------------------------------------
 
@@ -197,10 +252,14 @@ class SegLossTrainer(nnUNetTrainer):
         self.loss.set_epoch(self.current_epoch)
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """nnU-Net's step, with the terms of the loss kept for the log."""
-        result = super().train_step(batch)
+        """nnU-Net's step, with the maps of the batch for the loss and its terms for the log."""
+        result = super().train_step(self._hand_over(batch))
         self.terms.add(self.loss.last)
         return result
+
+    def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """nnU-Net's step, with the maps of the batch for the loss."""
+        return super().validation_step(self._hand_over(batch))
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
         """Log the mean of each term at full resolution, to nnU-Net's log file and to its other loggers."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_segloss.core.errors import LossShapeError
+from monai_segloss.core.maps import MapSpec
 
 
 class NnUNetLoss(nn.Module):
@@ -41,6 +42,18 @@ class NnUNetLoss(nn.Module):
         self.weights = (1.0,) if single else None if weights is None else tuple(map(float, weights))
         self.ignore_channel = ignore_channel
         self.last: dict[str, Tensor] = {}
+        self.beside: Sequence[Mapping[str, Tensor]] = ()
+        """What the loss takes beside the target of the present batch, by scale."""
+
+    @property
+    def accepts(self) -> tuple[str, ...]:
+        """Maps that the loss takes."""
+        return tuple(getattr(self.loss, "accepts", ()))
+
+    @property
+    def needs(self) -> tuple[MapSpec, ...]:
+        """Maps that the loss declares."""
+        return tuple(getattr(self.loss, "needs", ()))
 
     def forward(self, output: Tensor | Sequence[Tensor], target: Tensor | Sequence[Tensor]) -> Tensor:
         """The loss of one output, or of a list of outputs with a list of targets, highest resolution first."""
@@ -63,7 +76,8 @@ class NnUNetLoss(nn.Module):
         mask = None
         if self.ignore_channel:
             mask, target = target[:, -1:] == 0, target[:, :-1]
-        value: Tensor = self.loss(output, target, mask=mask, spacing=self.spacings[scale])
+        beside = self.beside[scale] if self.beside else {}
+        value: Tensor = self.loss(output, target, mask=mask, spacing=self.spacings[scale], **beside)
         if scale == 0:
             terms: Mapping[str, Tensor] = getattr(self.loss, "last", {})
             self.last = dict(terms)

@@ -13,6 +13,7 @@ from monai_segloss.core import check
 from monai_segloss.core.batch import Reader, SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.errors import nearest
+from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.reduce import REDUCTIONS, Scores, Term, reduce
 
 Weight = Sequence[float] | float | Tensor
@@ -109,8 +110,8 @@ class SegLoss(nn.Module, ABC):
         self.arguments: dict[str, Any] = dict(arguments)
 
     @property
-    def needs(self) -> tuple[Any, ...]:
-        """Maps the loss cannot do without (`MapSpec`); it computes them itself where the caller does not send them."""
+    def needs(self) -> tuple[MapSpec, ...]:
+        """Maps the loss cannot do without; it makes them itself where the caller does not send them."""
         return ()
 
     def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
@@ -165,6 +166,18 @@ class SegLoss(nn.Module, ABC):
                 hint = f"; it takes {', '.join(known)}" if known else "; it takes none"
                 raise TypeError(f"{type(self).__name__} does not know the map {name!r}{hint}.")
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SegLoss:
+        """Move the module; its buffers keep their precision under `half`, and on a device without float64 lose it."""
+
+        def gently(x: Tensor) -> Tensor:
+            try:
+                moved = fn(x)
+            except TypeError:
+                moved = fn(x.float())
+            return moved if x.dtype != torch.float64 or moved.device.type == "mps" else moved.to(torch.float64)
+
+        return super()._apply(gently, recurse)
+
     def weights(self, classes: int) -> Tensor | None:
         """Class weights for ``classes`` scored channels, checked."""
         if self.class_weight is None or self.class_weight.ndim == 0:
@@ -179,8 +192,8 @@ class SegLoss(nn.Module, ABC):
 
 
 def class_weight(weight: Weight, name: str = "weight") -> Tensor:
-    """Class weights as a float tensor, each at least 0; ``name`` is that of the argument."""
-    x = torch.as_tensor(weight, dtype=torch.float32)
+    """Class weights as a float64 tensor, each at least 0; ``name`` is that of the argument."""
+    x = torch.as_tensor(weight, dtype=torch.float64)
     if x.ndim > 1 or not bool(((x >= 0) & x.isfinite()).all()):
         raise ValueError(f"the value/values of the `{name}` should be no less than 0: one per class, got {weight!r}.")
     return x

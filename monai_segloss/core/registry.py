@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from monai_segloss.core.errors import UnknownLoss, nearest
+from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import DEFAULTS, READING, SegLoss
 
 ACRONYMS = {
@@ -75,7 +76,7 @@ class LossInfo:
     waive: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def needs(self) -> tuple[Any, ...]:
+    def needs(self) -> tuple[MapSpec, ...]:
         """Maps that the loss of the example needs."""
         return self.cls(**self.example).needs
 

@@ -16,13 +16,13 @@ from monai_segloss.core.registry import LossInfo
 
 # Another value for arguments whose default says too little; the rest is derived from the default.
 OTHER: dict[str, Callable[[Case], Any]] = {
-    "weight": lambda case: [1.0 + 0.5 * c for c in range(case.classes)],
+    "weight": lambda case: [1.0 + 0.3 * c for c in range(case.classes)],
     "pos_weight": lambda case: [1.0 + 0.5 * c for c in range(case.classes)],
     "normalize": lambda case: "voxels",
     "k": lambda case: 95.0,
     "kind": lambda case: "symmetric",
     "frequencies": lambda case: [0.5 ** (1 + c) for c in range(case.classes)],
-    "alpha": lambda case: 0.25,
+    "alpha": lambda case: 0.2,
     "label_smoothing": lambda case: 0.25,
     "lambda_dice": lambda case: 0.5,
     "lam": lambda case: 0.25,

@@ -10,6 +10,7 @@ from torch import nn
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.errors import nearest
+from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import DEFAULTS, READING, SegLoss
 from monai_segloss.core.reduce import Term
 from monai_segloss.core.registry import find
@@ -68,7 +69,7 @@ class WeightedSum(SegLoss):
         return tuple(dict.fromkeys(name for term in self._losses().values() for name in term.accepts))
 
     @property
-    def needs(self) -> tuple[Any, ...]:
+    def needs(self) -> tuple[MapSpec, ...]:
         return tuple(dict.fromkeys(spec for term in self._losses().values() for spec in term.needs))
 
     def set_epoch(self, epoch: int) -> None:

@@ -74,7 +74,7 @@ def focal_alpha(alpha: Alpha | None) -> Tensor | None:
     """``alpha`` as a tensor, checked."""
     if alpha is None:
         return None
-    x = torch.as_tensor(alpha, dtype=torch.float32)
+    x = torch.as_tensor(alpha, dtype=torch.float64)
     if x.ndim > 1 or not bool(((x >= 0) & (x <= 1)).all()):
         raise ValueError(f"alpha must lie in [0, 1], one number or one per class, got {alpha!r}.")
     return x

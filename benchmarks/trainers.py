@@ -1,0 +1,104 @@
+"""Every loss on the same real volumes: one short schedule, fold and seed for all, through nnU-Net's own commands.
+
+    python -m benchmarks.trainers --data ../shared/data/hippocampus_mr            # all losses; hours
+    python -m benchmarks.trainers --data ... --keys dice_ce focal --work runs     # some
+
+Each loss is trained and predicts the validation cases as `segloss demo` does it; its scores are written to
+``benchmarks/results/<data set>/<key>.json`` as soon as they are there.  Started again it skips what has a result and goes on
+in the middle of a killed training.  `python docs/generate.py` makes the table of the documentation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+import monai_segloss
+from benchmarks.losses import environment
+from monai_segloss.demo.dataset import read_dataset
+from monai_segloss.demo.pipeline import Demo
+from monai_segloss.demo.problem import DemoError
+from monai_segloss.demo.progress import Display
+from monai_segloss.demo.settings import BASELINE, Arm, Settings, refuse_unsupported, trainer_name
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def train(key: str, settings: Settings, work: Path, display: Display) -> dict[str, Any]:
+    """Train, predict and measure one loss in the work folder that all share."""
+    source = read_dataset(Path(str(settings.data)))
+    refuse_unsupported(key, source)
+    arm = Arm(key, trainer_name(settings, key), f"-{key}")
+    demo = Demo(work, settings, [arm], " ".join(sys.argv), source, display)
+    demo.run()
+    scores = json.loads((work / "scores.json").read_text())["trainers"][arm.trainer]
+    return {
+        "loss": key,
+        "trainer": arm.trainer,
+        "seconds": round(demo.stages.seconds(f"train-{key}")),
+        "classes": {name: summary([case[name] for case in scores.values()]) for name in source.classes},
+        "cases": len(scores),
+        "environment": environment(),
+    }
+
+
+def summary(rows: list[dict[str, float | None]]) -> dict[str, float]:
+    """One class over the cases: mean Dice and surface Dice, components found, in all, and false."""
+    means = {name: [row[name] for row in rows if row[name] is not None] for name in ("dice", "nsd")}
+    found: dict[str, float] = {
+        name: round(statistics.mean(map(float, each)), 4) for name, each in means.items() if each
+    }
+    counts = ("found", "components", "false_components")
+    return found | {name: sum(int(row[name] or 0) for row in rows) for name in counts}
+
+
+def main() -> None:
+    """Command line."""
+    keys = [info.key for info in monai_segloss.list_losses()]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="nnU-Net raw data set")
+    parser.add_argument("--work", type=Path, default=Path("segloss-trainers"), help="folder of the runs (many GB)")
+    parser.add_argument("--keys", nargs="+", default=keys, choices=keys, metavar="KEY")
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--iterations", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--fold", type=int, default=0)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    data = options.data.resolve()
+    settings = Settings(
+        loss=BASELINE,
+        data=str(data),
+        device=options.device,
+        epochs=options.epochs,
+        iterations=options.iterations,
+        lr=None,
+        seed=options.seed,
+        fold=options.fold,
+        tolerance=None,
+        quick=False,
+    )
+    console = Console()
+    for key in options.keys:
+        target = RESULTS / data.name / f"{key}.json"
+        if target.exists():
+            console.print(f"{key}: {target} is there")
+            continue
+        try:
+            result = train(key, settings, options.work, Display(console))
+        except DemoError as error:
+            console.print(f"{key}: {error}")
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps(result, indent=1) + "\n")
+        console.print(f"{key}: written to {target}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Maps made in the workers of nnU-Net's loader: packed beside the segmentation there, split off before each step.
+
+The loader carries whatever channels the segmentation has, also through the scales of deep supervision (at the nearest
+voxel), and drops other entries of a sample.  So the maps travel as channels behind those of the target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from monai_segloss.core.maps import MapSpec
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the maps are in a packed segmentation.
+
+    Args:
+        specs: the maps, in this order behind the target.
+        classes: labels of the foreground, or the number of regions.
+        regions: the target has one channel per region instead of labels.
+        ignore_channel: the last channel of the target marks what to ignore.
+        spacing: of the patch, in array axis order, in mm.
+    """
+
+    specs: tuple[MapSpec, ...]
+    classes: int
+    regions: bool
+    ignore_channel: bool
+    spacing: tuple[float, ...]
+
+    @property
+    def target_channels(self) -> int:
+        """Channels of the target itself."""
+        return self.classes + self.ignore_channel if self.regions else 1
+
+    def channels(self, spec: MapSpec) -> int:
+        """Channels of a map: one for all labels where it can be, else one per class."""
+        return 1 if spec.exclusive and not self.regions else self.classes
+
+    def masks(self, segmentation: Tensor) -> Tensor:
+        """Voxels of each class (C', *S) bool, none where ignored."""
+        if not self.regions:
+            labels = torch.arange(1, self.classes + 1).view(-1, *(1,) * (segmentation.ndim - 1))
+            return segmentation[:1] == labels
+        masks = segmentation[: self.classes] > 0
+        return masks & (segmentation[self.classes] == 0) if self.ignore_channel else masks
+
+    def pack(self, segmentation: Tensor) -> Tensor:
+        """Target and maps of one sample, (channels, *S) int32."""
+        masks, spacing = self.masks(segmentation)[None], torch.tensor(self.spacing)
+        parts = [segmentation.int()]
+        for spec in self.specs:
+            made = spec.make(masks, spacing)[0].int()
+            parts.append(made if self.channels(spec) == len(made) else made.sum(0, keepdim=True, dtype=torch.int32))
+        return torch.cat(parts)
+
+    def split(self, packed: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Target, of the type that nnU-Net gives it, and maps of a batch (B, channels, *S)."""
+        target, *maps = packed.split([self.target_channels, *map(self.channels, self.specs)], 1)
+        target = target.bool() if self.regions else target.to(torch.int16)
+        return target, {spec.key: each for spec, each in zip(self.specs, maps, strict=True)}
+
+
+class PackMaps:
+    """The transform of the workers."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+
+    def __call__(self, **sample: Any) -> dict[str, Any]:
+        return {**sample, "segmentation": self.layout.pack(sample["segmentation"])}
+
+
+def insert(transforms: Any, layout: Layout) -> Any:
+    """Put the packing behind everything that moves or rewrites the segmentation, before it is scaled down."""
+    from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
+
+    steps = list(transforms.transforms)
+    last = next((i for i, step in enumerate(steps) if isinstance(step, DownsampleSegForDSTransform)), len(steps))
+    transforms.transforms = [*steps[:last], PackMaps(layout), *steps[last:]]
+    return transforms
+
+
+def worker_maps(needs: Iterable[MapSpec]) -> tuple[MapSpec, ...]:
+    """The maps that are better made in the workers."""
+    return tuple(spec for spec in needs if spec.on_cpu)
+
+
+def split_batch(batch: Mapping[str, Any], layout: Layout) -> tuple[dict[str, Any], list[dict[str, Tensor]]]:
+    """The batch as nnU-Net knows it, and the maps of each scale."""
+    packed = batch["target"]
+    scales: Sequence[Tensor] = packed if isinstance(packed, list) else [packed]
+    parts = [layout.split(scale) for scale in scales]
+    targets = [target for target, _ in parts]
+    return {**batch, "target": targets if isinstance(packed, list) else targets[0]}, [maps for _, maps in parts]
