@@ -15,7 +15,18 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-MONAI_NAMES = frozenset({"DiceLoss", "TverskyLoss", "FocalLoss", "DiceCELoss", "DiceFocalLoss"})
+MONAI_NAMES = frozenset(
+    {
+        "DiceCELoss",
+        "DiceFocalLoss",
+        "DiceLoss",
+        "FocalLoss",
+        "GeneralizedDiceLoss",
+        "GeneralizedWassersteinDiceLoss",
+        "MCCLoss",
+        "TverskyLoss",
+    }
+)
 """Our classes whose bare name belongs to MONAI."""
 
 

@@ -55,12 +55,11 @@ for module in [name for name in sys.modules if name.split(".")[0] == "monai_segl
         if ours_too and len(ours_too) < len(owners):
             mixed.append(name)
 import monai_segloss
-arguments = {{"to_onehot_y": True}}
 classes = [info.cls.__name__ for info in monai_segloss.list_losses()]
 names = [*classes, *("monai_segloss." + name for name in classes)]
-parser = ConfigParser([{{"_target_": name, **arguments}} for name in names])
+parser = ConfigParser([{{"_target_": name, "_mode_": "callable"}} for name in names])
 for index, name in enumerate(names):
-    public[name] = type(parser.get_parsed_content(str(index))).__module__
+    public[name] = parser.get_parsed_content(str(index)).__module__
 import monai.losses
 owned = [info.cls.__name__ for info in monai_segloss.list_losses() if hasattr(monai.losses, info.cls.__name__)]
 print(json.dumps([sorted(set(mixed)), public, owned]))

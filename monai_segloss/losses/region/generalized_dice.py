@@ -34,7 +34,7 @@ def volume_weights(g: Tensor, exponent: int, scale_free: bool = True) -> Tensor:
     return relative if scale_free else relative / smallest**exponent
 
 
-def generalized_dice(tp: Tensor, error: Tensor, w: Tensor, smooth_nr: float = 1e-5, smooth_dr: float = 1e-5) -> Tensor:
+def pooled_dice(tp: Tensor, error: Tensor, w: Tensor, smooth_nr: float = 1e-5, smooth_dr: float = 1e-5) -> Tensor:
     """1 - (2 sum_l w TP + nr) / (sum_l w (2 TP + error) + dr), error = FP + FN, as its complement, (B | 1, 1)."""
     return dice((w * tp).sum(1, keepdim=True), (w * error).sum(1, keepdim=True), smooth_nr, smooth_dr)
 
@@ -66,7 +66,7 @@ class GeneralizedForm:
         """One minus the coefficient of each sample, (B | 1, 1)."""
         tp, fp, fn, g = view.sums(*self.statistics)
         w = volume_weights(g, self.exponent, self.scale_free)
-        return generalized_dice(tp, fp + fn, w, self.smooth_nr, self.smooth_dr)
+        return pooled_dice(tp, fp + fn, w, self.smooth_nr, self.smooth_dr)
 
 
 @register(

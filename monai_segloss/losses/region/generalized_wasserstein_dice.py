@@ -48,7 +48,7 @@ def _chunks(g: Tensor) -> Iterator[slice]:
     return (slice(start, start + CHUNK) for start in range(0, g.shape[2], CHUNK))
 
 
-def generalized_wasserstein_dice(
+def wasserstein_dice(
     confusion: Tensor, g: Tensor, m: Tensor, pooled: bool, smooth_nr: float = 1e-5, smooth_dr: float = 1e-5
 ) -> Tensor:
     """(sum_l a_l W_l + dr - nr) / (2 sum_l b_l (G_l - W_l) + sum_l a_l W_l + dr), (B | 1, 1).
@@ -155,9 +155,7 @@ class GeneralizedWassersteinDiceLoss(SegLoss):
         view = batch.scored(over_batch=self.batch)
         g = view.sums(G)[0].detach()
         confusion = view.fold(soft_confusion(batch.prob, batch.one_hot))
-        table = generalized_wasserstein_dice(
-            confusion, g, self._distances(confusion), self.pooled, self.smooth_nr, self.smooth_dr
-        )
+        table = wasserstein_dice(confusion, g, self._distances(confusion), self.pooled, self.smooth_nr, self.smooth_dr)
         return Scores.table(table, view.present)
 
     def _distances(self, confusion: Tensor) -> Tensor:
