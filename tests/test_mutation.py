@@ -177,7 +177,22 @@ TVERSKY, REGION = ("tversky", "focal_tversky"), ("dice", "tversky", "focal_tvers
 VOXEL, COMPOUND = ("cross_entropy", "focal", "topk_cross_entropy"), ("dice_ce", "dice_focal", "dice_topk")
 WEIGHED = ("weighted_cross_entropy", "balanced_cross_entropy", "poly1_cross_entropy", "bootstrapped_cross_entropy",
            "seesaw", "unified_focal", "combo", "exponential_logarithmic")  # fmt: skip
+TABLES = ("jaccard", "jaccard_metric", "asymmetric_similarity", "sensitivity_specificity", "log_cosh_dice", "mcc",
+          "noise_robust_dice", "hardness_weighted_dice")  # fmt: skip
+POOLED = ("generalized_dice", "penalty_generalized_dice", "generalized_wasserstein_dice")
+SORTED = ("lovasz_softmax", "lovasz_hinge")
 MUTATIONS = [
+    Mutation(drop_the_mask, TABLES + POOLED + SORTED, ("ignored_voxels_change_nothing", "value_and_gradient")),
+    Mutation(multiply_by_the_mask, TABLES + POOLED[:2], ("ignored_voxels_change_nothing",)),
+    Mutation(drop_the_background_before_softmax, TABLES + POOLED[:2], ("value_and_gradient_without_background",)),
+    Mutation(drop_the_smoothing_of_the_denominator, TABLES + POOLED, ("every_argument_matters",)),
+    Mutation(
+        forget_the_batch_argument, TABLES + POOLED, ("value_and_gradient_over_the_batch", "every_argument_matters")
+    ),
+    Mutation(forget_the_class_weights, TABLES, ("value_and_gradient_with_weights", "every_argument_matters")),
+    Mutation(work_in_half_precision, TABLES + POOLED + SORTED, ("value_and_gradient",)),
+    Mutation(detach_the_prediction, TABLES + POOLED + SORTED, ("value_and_gradient",)),
+    Mutation(let_ignored_samples_into_the_mean, POOLED, ("value_and_gradient", "ignored_sample_leaves_the_mean")),
     Mutation(swap_alpha_and_beta, TVERSKY, ("value_and_gradient", "false_positives_and_negatives")),
     Mutation(drop_the_mask, REGION + VOXEL + COMPOUND + WEIGHED, ("ignored_voxels_change_nothing",)),
     Mutation(drop_the_mask, ("dice_ce",), ("value_and_gradient", "everything_ignored_gives_zero")),
