@@ -98,6 +98,13 @@ class SegBatch:
             return torch.full((shape[0], 1), float(shape[2:].numel()), dtype=dtype, device=self.logits.device)
         return self.mask.flatten(1).sum(1, keepdim=True).to(dtype)
 
+    @property
+    def wide(self) -> SegBatch:
+        """The batch in float32 at least, so that gradients of sums and of maps add up there and not in half precision."""
+        if self.logits.dtype in (torch.float32, torch.float64):
+            return self
+        return SegBatch(self.clean, self.target, self.mask, self.activation, self.spacing, self.maps)
+
     def request(self, *which: Stat) -> None:
         """Compute statistics that are not there yet, all in one pass."""
         new = tuple(s for s in dict.fromkeys(which) if s not in self._sums)

@@ -33,6 +33,8 @@ from monai_segloss.losses.region.overlap import OverlapLoss
 from monai_segloss.losses.region.penalty_generalized_dice import PenaltyGeneralizedDiceLoss
 from monai_segloss.losses.region.sensitivity_specificity import SensitivitySpecificityLoss
 from monai_segloss.losses.region.tversky import TverskyLoss
+from monai_segloss.losses.structural.region_mutual_information import RegionMutualInformationLoss
+from monai_segloss.losses.structural.structural_similarity import StructuralSimilarityLoss
 from monai_segloss.losses.voxel.balanced_cross_entropy import BalancedCrossEntropyLoss
 from monai_segloss.losses.voxel.binary_cross_entropy import BinaryCrossEntropyLoss
 from monai_segloss.losses.voxel.bootstrapped_cross_entropy import BootstrappedCrossEntropyLoss
@@ -82,8 +84,10 @@ __all__ = [
     "OverlapLoss",
     "PenaltyGeneralizedDiceLoss",
     "Poly1CrossEntropyLoss",
+    "RegionMutualInformationLoss",
     "SeesawLoss",
     "SensitivitySpecificityLoss",
+    "StructuralSimilarityLoss",
     "TopKCrossEntropyLoss",
     "TverskyLoss",
     "UnifiedFocalLoss",

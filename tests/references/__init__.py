@@ -15,6 +15,7 @@ from . import (
     region_generalized,
     region_sorted,
     region_tables,
+    structural,
     voxel,
     voxel_imbalance,
 )
@@ -30,6 +31,7 @@ FAMILIES = (
     compound,
     instance,
     partial,
+    structural,
 )
 REFERENCES = {key: formula for family in FAMILIES for key, formula in family.REFERENCES.items()}
 UNIFORM = {key: formula for family in FAMILIES for key, formula in family.UNIFORM.items()}

@@ -14,7 +14,7 @@ from monai_segloss.core.module import ScoringArgs, SegLoss
 from monai_segloss.core.reduce import Scores, Term
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.components import Segments, nearest_component
-from monai_segloss.losses.instance.instances import components, first_class, instance_table, voxels, widened
+from monai_segloss.losses.instance.instances import components, first_class, instance_table, voxels
 from monai_segloss.losses.region.dice import DiceForm, dice
 from monai_segloss.losses.voxel.cross_entropy import cross_entropy, cross_entropy_statistics, is_multilabel
 
@@ -96,7 +96,7 @@ class CCDiceCELoss(SegLoss):
         self.lambda_dice, self.lambda_ce = non_negative(lambda_dice=lambda_dice, lambda_ce=lambda_ce)
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
-        batch, weight = widened(batch), self.weights(batch.classes)
+        batch, weight = batch.wide, self.weights(batch.classes)
         batch.request(*self.dice.statistics, *cross_entropy_statistics(is_multilabel(batch), weight is not None, 0))
         view = batch.scored(self.include_background, self.batch)
         cells = nearest_component(components(batch), batch.spacing)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from monai_segloss.core.batch import SegBatch
@@ -44,13 +43,6 @@ def components(batch: SegBatch) -> Tensor:
             f"components is 0 at {missing} voxels of a class; expected the id of their component, 1 or more."
         )
     return ids.long()
-
-
-def widened(batch: SegBatch) -> SegBatch:
-    """The batch in float32, so that gradients of sums and of maps add up there and not in half precision."""
-    if batch.logits.dtype in (torch.float32, torch.float64):
-        return batch
-    return SegBatch(batch.clean, batch.target, batch.mask, batch.activation, batch.spacing, batch.maps)
 
 
 def voxels(batch: SegBatch) -> Voxels:

@@ -1,0 +1,1 @@
+"""Losses of neighborhoods: what a window of voxels says."""

@@ -1,0 +1,125 @@
+"""Losses of windows, each window by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from . import voxel
+from .reading import Array, Reading, read
+
+
+def _windows(r: Reading, x: Array, window: int, sigma: float) -> tuple[Array, Array]:
+    """Mean and standard deviation of every voxel's Gaussian window; an offset beyond the edge meets the edge."""
+    half = window // 2
+    shape = x.shape[2:]
+    weights, values = [], []
+    for offset in product(range(-half, half + 1), repeat=len(shape)):
+        at = np.ix_(*(np.clip(np.arange(n) + o, 0, n - 1) for n, o in zip(shape, offset, strict=True)))
+        near = (slice(None), slice(None), *at)
+        weights.append(np.exp(-sum(o * o for o in offset) / (2 * sigma**2)) * r.valid[near])
+        values.append(x[near])
+    w = np.maximum(np.sum(weights, axis=0), 1e-300)
+    mean = sum(a * v for a, v in zip(weights, values, strict=True)) / w
+    return mean, np.sqrt(sum(a * (v - mean) ** 2 for a, v in zip(weights, values, strict=True)) / w)
+
+
+def structural_similarity(
+    input: Array,
+    target: Any,
+    activation: str | None,
+    mask: Any = None,
+    *,
+    labels: bool = False,
+    ignore_index: int | None = None,
+    window: int = 3,
+    sigma: float = 1.5,
+    stability: float = 0.01,
+    threshold: float = 0.1,
+    lambda_ce: float = 0.5,
+    lambda_structural: float = 0.5,
+    at: Array | None = None,
+    reduction: str = "mean",
+) -> Array:
+    """Zhao 2019; e and f are those of the logits `at`."""
+    r = read(input, target, activation, mask, labels=labels, ignore_index=ignore_index)
+    still = r if at is None else read(at, target, activation, mask, labels=labels, ignore_index=ignore_index)
+    parts = []
+    for x in (still.g, still.p):
+        mean, deviation = _windows(r, x, window, sigma)
+        parts.append((x - mean + stability) / (deviation + stability))
+    e = np.where(r.valid > 0, np.abs(parts[0] - parts[1]), 0.0)
+    f = e > threshold * e.max()
+    value = (e * f * voxel.binary_cross_entropy(r, None)).sum()
+    if reduction == "mean":
+        value = value / max(f.sum(), 1)
+    ce = voxel.cross_entropy(
+        input, target, activation, mask, labels=labels, ignore_index=ignore_index, reduction=reduction
+    )
+    return lambda_ce * ce + lambda_structural * value
+
+
+def _pool(x: Array, edge: int) -> Array:
+    """Largest value of each cell of a grid that begins edge // 2 voxels before the first, without the rest at the end."""
+    pad = edge // 2
+    counts = [(n + 2 * pad - edge) // edge + 1 for n in x.shape]
+    out = np.zeros(counts)
+    for cell in np.ndindex(*counts):
+        starts = [c * edge - pad for c in cell]
+        out[cell] = x[tuple(slice(max(s, 0), s + edge) for s in starts)].max()
+    return out
+
+
+def _vectors(x: Array, radius: int, pool: int) -> Array:
+    """(R, points) the neighborhoods of one map."""
+    x = _pool(x, pool)
+    edges = [min(radius, n) for n in x.shape]
+    counts = [n - e + 1 for n, e in zip(x.shape, edges, strict=True)]
+    offsets = np.ndindex(*edges)
+    rows = [x[tuple(slice(o, o + n) for o, n in zip(offset, counts, strict=True))].ravel() for offset in offsets]
+    return np.array(rows)
+
+
+def region_mutual_information(
+    input: Array,
+    target: Any,
+    activation: str | None,
+    mask: Any = None,
+    *,
+    labels: bool = False,
+    ignore_index: int | None = None,
+    radius: int = 3,
+    pool: int = 3,
+    ridge: float = 5e-4,
+    lambda_ce: float = 0.5,
+    lambda_rmi: float = 0.5,
+    reduction: str = "mean",
+) -> Array:
+    """Zhao 2019 with the un-normalized covariances of the authors' code."""
+    r = read(input, target, activation, mask, labels=labels, ignore_index=ignore_index)
+    if activation == "sigmoid":
+        ce = (voxel.binary_cross_entropy(r, None) * r.valid).sum()
+    else:
+        ce = (voxel.voxel_cross_entropy(r, None, 0.0)[0] * r.valid).sum()
+    bound = 0.0
+    for b in np.flatnonzero(r.present()):
+        for c in range(r.p.shape[1]):
+            g, p = (_vectors(x[b, c] * r.valid[b, 0], radius, pool) for x in (r.g, r.p))
+            g, p = g - g.mean(axis=1, keepdims=True), p - p.mean(axis=1, keepdims=True)
+            eye = ridge * np.eye(len(g))
+            left = g @ g.T - g @ p.T @ np.linalg.solve(p @ p.T + eye, p @ g.T) + eye
+            bound += 0.5 * np.linalg.slogdet(left)[1] / len(g)
+    if reduction == "mean":
+        ce, bound = ce / (r.valid.sum() + 1), bound / max(r.present().sum(), 1)
+    return np.asarray(lambda_ce * ce + lambda_rmi * bound)
+
+
+REFERENCES: dict[str, Callable[..., Array]] = {
+    "structural_similarity": structural_similarity,
+    "region_mutual_information": region_mutual_information,
+}
+
+UNIFORM: dict[str, Callable[[float, float, int], float]] = {}
