@@ -78,6 +78,7 @@ def numpy_sums(logits: Tensor, labels: Tensor, stat: Stat, activation: str, vali
         "se_neg": (p - g) ** 2 * (1 - g),
         "ae_tp": np.abs(p - g) * p * g,
         "ae_err": np.abs(p - g) * (p * (1 - g) + (1 - p) * g),
+        "log1p": g * np.log1p(p),
         "focal": -g * (1 - p) ** stat.power * r.log_p,
         "focal_neg": -(1 - g) * p**stat.power * r.log_q,
         "ce_power": g * (-r.log_p) ** stat.power,
@@ -215,6 +216,16 @@ def test_double_backward(stat, activation):  # type: ignore[no-untyped-def]
 
     assert torch.autograd.gradcheck(sums, logits.requires_grad_())
     assert torch.autograd.gradgradcheck(sums, logits)
+
+
+@pytest.mark.parametrize("target", ["labels", "soft"])
+def test_sums_that_do_not_depend_on_the_logits_have_no_slope(target):  # type: ignore[no-untyped-def]
+    logits, labels = batch(3, (4, 5))
+    given = labels if target == "labels" else torch.rand_like(logits)
+    sums = soft_statistics(logits.requires_grad_(), given, (Stat("g"), Stat("g_sq")))
+    assert not torch.autograd.grad(sums.sum(), logits, create_graph=True)[0].any()
+    sums = soft_statistics(logits, given, (Stat("g"), Stat("g_sq")))
+    assert not torch.autograd.grad(sums.sum(), logits)[0].any()
 
 
 def test_a_constant_input_needs_no_graph():  # type: ignore[no-untyped-def]

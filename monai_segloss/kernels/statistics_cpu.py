@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from monai_segloss.core.counts import Activation, Stat, is_labels, plain_statistics
-from monai_segloss.kernels.labels_cpu import SPARSE, Chunk, Slopes, label_gradient, label_sums
+from monai_segloss.kernels.chunk_cpu import Chunk, Slopes
+from monai_segloss.kernels.labels_cpu import SPARSE, label_gradient, label_sums, slopes_of
 
 CHUNK_ELEMENTS = 1 << 20
 """Logits per chunk: large enough that the cost of calling an operation vanishes, small enough for the shared cache."""
@@ -75,6 +76,8 @@ class _Chunked(torch.autograd.Function):
         logits, target, weight = ctx.saved_tensors
         if torch.is_grad_enabled():  # a second derivative is wanted: differentiate the definition
             sums = plain_statistics(logits, target, ctx.which, ctx.activation, weight)
+            if not sums.requires_grad:
+                return torch.zeros_like(logits), None, None, None, None, None
             return (*torch.autograd.grad(sums, logits, grad, create_graph=True), None, None, None, None, None)
         batch, classes, voxels = logits.shape
         p, ctx.p = ctx.p, None  # becomes the gradient; a second pass through the same graph computes it again
@@ -90,12 +93,13 @@ class _Chunked(torch.autograd.Function):
                 with torch.enable_grad():
                     z = z.requires_grad_()
                     sums = plain_statistics(z, *rest)
-                out[b, :, part] = torch.autograd.grad(sums, z, grad[b : b + 1])[0][0]
+                found = torch.autograd.grad(sums, z, grad[b : b + 1])[0] if sums.requires_grad else torch.zeros_like(z)
+                out[b, :, part] = found[0]
         return out, None, None, None, None, None
 
 
 def _slopes(which: tuple[Stat, ...], grad: Tensor, dtype: torch.dtype) -> Slopes:
-    return Slopes.of(which, grad.double() if dtype == torch.float64 else grad.float())
+    return slopes_of(which, grad.double() if dtype == torch.float64 else grad.float())
 
 
 def _cut(
