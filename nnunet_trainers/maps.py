@@ -64,7 +64,13 @@ class Layout:
         """Target, of the type that nnU-Net gives it, and maps of a batch (B, channels, *S)."""
         target, *maps = packed.split([self.target_channels, *map(self.channels, self.specs)], 1)
         target = target.bool() if self.regions else target.to(torch.int16)
-        return target, {spec.key: each for spec, each in zip(self.specs, maps, strict=True)}
+        return target, {spec.key: self._as_sent(spec, each) for spec, each in zip(self.specs, maps, strict=True)}
+
+    def _as_sent(self, spec: MapSpec, found: Tensor) -> Tensor:
+        """A map as losses take it: one channel per class, of which the background of labels has no map, or one for all."""
+        if self.regions or spec.exclusive:
+            return found
+        return torch.cat((torch.zeros_like(found[:, :1]), found), 1)
 
 
 class PackMaps:

@@ -96,6 +96,12 @@ class Segments:
         owner = used.nonzero()[:, 0].div(width, rounding_mode="floor")
         return Segments(voxel, segment, owner, ids.shape)
 
+    def those(self, keep: Tensor) -> Segments:
+        """Some of the components, ``keep`` (T,) bool."""
+        kept = keep[self.segment]
+        number = keep.cumsum(0) - 1
+        return Segments(self.voxel[kept], number[self.segment[kept]], self.owner[keep], self.shape)
+
     def sums(self, *maps: Tensor) -> list[Tensor]:
         """Sums of maps (B, C, *S) over each component, (T,) in float64, in one pass each over the grouped voxels."""
         return [self._add(x.expand(self.shape).flatten()[self.voxel], self.segment, len(self.owner)) for x in maps]

@@ -10,11 +10,12 @@ from torch import Tensor
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.counts import Stat
+from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import ScoringArgs, SegLoss
 from monai_segloss.core.reduce import Scores, Term
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.components import Segments
-from monai_segloss.losses.instance.instances import components, first_class, instance_table, voxels
+from monai_segloss.losses.instance.instances import COMPONENTS, components, first_class, instance_table, voxels
 from monai_segloss.losses.region.dice import DiceForm, dice
 from monai_segloss.losses.voxel.cross_entropy import cross_entropy, cross_entropy_statistics, is_multilabel
 
@@ -85,7 +86,6 @@ class BlobLoss(SegLoss):
         F. Kofler et al., IPMI 2023, arXiv:2205.08209; S. Kundu et al., 2026, arXiv:2604.24276.
     """
 
-    accepts = ("components",)
     scalar = True
 
     def __init__(
@@ -101,6 +101,10 @@ class BlobLoss(SegLoss):
         self.dice = DiceForm(False, False, self.smooth_nr, self.smooth_dr)
         self.lambda_global, self.lambda_blob = non_negative(lambda_global=lambda_global, lambda_blob=lambda_blob)
         self.lambda_dice, self.lambda_ce = non_negative(lambda_dice=lambda_dice, lambda_ce=lambda_ce)
+
+    @property
+    def needs(self) -> tuple[MapSpec, ...]:
+        return (COMPONENTS,)
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
         batch, weight = batch.wide, self.weights(batch.classes)

@@ -10,11 +10,12 @@ from torch import Tensor
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.counts import FORMULAS
+from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import ScoringArgs, SegLoss
 from monai_segloss.core.reduce import Scores, Term
 from monai_segloss.core.registry import register
-from monai_segloss.kernels.components import Segments, nearest_component
-from monai_segloss.losses.instance.instances import components, first_class, instance_table, voxels
+from monai_segloss.kernels.components import Segments
+from monai_segloss.losses.instance.instances import CELLS, cells, first_class, instance_table, voxels
 from monai_segloss.losses.region.dice import DiceForm, dice
 from monai_segloss.losses.voxel.cross_entropy import cross_entropy, cross_entropy_statistics, is_multilabel
 
@@ -56,7 +57,8 @@ class CCDiceCELoss(SegLoss):
     authors takes the whole volume as one cell there.  Diagonal neighbors are connected, each class is taken against the
     rest, and with one class per voxel the background has no components.
 
-    A keyword ``components`` of the call takes precomputed ids, see `BlobLoss`.
+    A keyword ``components`` of the call takes precomputed ids, see `BlobLoss`; a keyword ``cells``, of the same shapes, the
+    id of the nearest component at every voxel.
 
     Args:
         lambda_global, lambda_cc: factors of the global term and of the term of the cells.
@@ -95,12 +97,15 @@ class CCDiceCELoss(SegLoss):
         self.lambda_global, self.lambda_cc = non_negative(lambda_global=lambda_global, lambda_cc=lambda_cc)
         self.lambda_dice, self.lambda_ce = non_negative(lambda_dice=lambda_dice, lambda_ce=lambda_ce)
 
+    @property
+    def needs(self) -> tuple[MapSpec, ...]:
+        return (CELLS,)
+
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
         batch, weight = batch.wide, self.weights(batch.classes)
         batch.request(*self.dice.statistics, *cross_entropy_statistics(is_multilabel(batch), weight is not None, 0))
         view = batch.scored(self.include_background, self.batch)
-        cells = nearest_component(components(batch), batch.spacing)
-        segments = Segments.of(cells, None if batch.mask is None else batch.mask[:, None])
+        segments = cells(batch)
         overlap, likelihood = (
             Scores(*instance_table(segments, values, batch, weight)) for values in cell_values(batch, segments)
         )

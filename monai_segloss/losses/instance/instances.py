@@ -1,4 +1,4 @@
-"""What the losses of components share: which channels have instances, and their components."""
+"""What the losses of components share: which channels have instances, their components and the cells of these."""
 
 from __future__ import annotations
 
@@ -7,8 +7,23 @@ from torch import Tensor
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.counts import Voxels
-from monai_segloss.kernels.components import Segments, connected_components
+from monai_segloss.core.maps import MapSpec
+from monai_segloss.kernels.components import Segments, connected_components, nearest_component
 from monai_segloss.losses.voxel.cross_entropy import is_multilabel
+
+
+def make_components(masks: Tensor, spacing: Tensor | None) -> Tensor:
+    """Ids of the components of each mask."""
+    return connected_components(masks)
+
+
+def make_cells(masks: Tensor, spacing: Tensor | None) -> Tensor:
+    """At each voxel the id of the nearest component of each mask."""
+    return nearest_component(connected_components(masks), spacing)
+
+
+COMPONENTS = MapSpec("components", make_components, exclusive=True, on_cpu=True)
+CELLS = MapSpec("cells", make_cells, on_cpu=True)
 
 
 def first_class(batch: SegBatch) -> int:
@@ -29,20 +44,46 @@ def components(batch: SegBatch) -> Tensor:
     Raises:
         ValueError: the map is not made of whole numbers from 0 to the number of voxels, or says 0 inside of a class.
     """
-    mask, sent = inside(batch), batch.class_map("components")
-    if sent is None:
+    mask, ids = inside(batch), _sent("components", batch)
+    if ids is None:
         return connected_components(mask)
-    sent = sent[:, first_class(batch) :] if sent.shape[1] == batch.classes > 1 else sent
-    sent = sent if sent.is_floating_point() else sent.long()
-    ids = sent.expand(mask.shape).masked_fill(~mask, 0)
-    if not bool(((ids >= 0) & (ids <= mask.shape[2:].numel()) & (ids == ids.floor())).all()):
-        raise ValueError("components holds ids that are not whole numbers from 0 to the number of voxels of a sample.")
+    ids = ids.expand(mask.shape).masked_fill(~mask, 0)
     if bool((mask & (ids == 0)).any()):
         missing = int((mask & (ids == 0)).sum())
         raise ValueError(
             f"components is 0 at {missing} voxels of a class; expected the id of their component, 1 or more."
         )
-    return ids.long()
+    return ids
+
+
+def cells(batch: SegBatch) -> Segments:
+    """The cells of the components: what lies nearest to each, without the ignored voxels.
+
+    From the map ``cells`` if the caller sent it (a cell whose component is not there, as on a coarser grid, is left out),
+    else from the components.
+
+    Raises:
+        ValueError: the map is not made of whole numbers from 0 to the number of voxels.
+    """
+    counted = None if batch.mask is None else batch.mask[:, None]
+    ids = _sent("cells", batch)
+    if ids is None:
+        return Segments.of(nearest_component(components(batch), batch.spacing), counted)
+    mask = inside(batch)
+    segments = Segments.of(ids.expand(mask.shape), counted)
+    return segments.those(segments.sums(mask)[0] > 0)
+
+
+def _sent(name: str, batch: SegBatch) -> Tensor | None:
+    """Ids of the classes with instances that the caller sent, (B, 1 | C', *S) int64."""
+    sent = batch.class_map(name)
+    if sent is None:
+        return None
+    sent = sent[:, first_class(batch) :] if sent.shape[1] == batch.classes > 1 else sent
+    sent = sent if sent.is_floating_point() else sent.long()
+    if not bool(((sent >= 0) & (sent <= sent.shape[2:].numel()) & (sent == sent.floor())).all()):
+        raise ValueError(f"{name} holds ids that are not whole numbers from 0 to the number of voxels of a sample.")
+    return sent.long()
 
 
 def voxels(batch: SegBatch) -> Voxels:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Unpack
 
 from monai_segloss.core.batch import SegBatch
+from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import NnUNetPolicy, register
-from monai_segloss.losses.instance.instances import clipping, components
+from monai_segloss.losses.instance.instances import COMPONENTS, clipping, components
 from monai_segloss.losses.instance.inverse_weights import inverse_weights
 from monai_segloss.losses.voxel.cross_entropy import cross_entropy_map, is_multilabel
 
@@ -60,11 +61,14 @@ class InverseWeightedCrossEntropyLoss(SegLoss):
     """
 
     scoring = ()
-    accepts = ("components",)
 
     def __init__(self, *, clip: Sequence[float] | None = None, **reading: Unpack[ReadingArgs]) -> None:
         super().__init__(**reading)
         self.clip = clipping(clip)
+
+    @property
+    def needs(self) -> tuple[MapSpec, ...]:
+        return (COMPONENTS,)
 
     def loss(self, batch: SegBatch) -> Scores:
         weights = inverse_weights(batch, components(batch), self.clip, joint=not is_multilabel(batch))

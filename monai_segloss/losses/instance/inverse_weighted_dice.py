@@ -9,10 +9,11 @@ import torch
 
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import FORMULAS
+from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import ScoringArgs, SegLoss
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import register
-from monai_segloss.losses.instance.instances import clipping, components, first_class, voxels
+from monai_segloss.losses.instance.instances import COMPONENTS, clipping, components, first_class, voxels
 from monai_segloss.losses.instance.inverse_weights import inverse_weights
 from monai_segloss.losses.region.dice import dice
 
@@ -60,11 +61,13 @@ class InverseWeightedDiceLoss(SegLoss):
         B. Shirokikh et al., MICCAI 2020, arXiv:2007.10033.
     """
 
-    accepts = ("components",)
-
     def __init__(self, *, clip: Sequence[float] | None = None, **common: Unpack[ScoringArgs]) -> None:
         super().__init__(**common)
         self.clip = clipping(clip)
+
+    @property
+    def needs(self) -> tuple[MapSpec, ...]:
+        return (COMPONENTS,)
 
     def loss(self, batch: SegBatch) -> Scores:
         view, v, ids = batch.scored(self.include_background, self.batch), voxels(batch), components(batch)
