@@ -12,6 +12,7 @@ from torch import Tensor
 
 import monai_segloss
 from monai_segloss.kernels.components import connected_components
+from monai_segloss.losses.instance.instances import make_cells
 
 KEYS = ("blob", "cc_dice_ce", "inverse_weighted_cross_entropy", "inverse_weighted_dice")
 
@@ -74,6 +75,20 @@ def test_precomputed_components_say_which_voxels_belong_together() -> None:
     z = logits(label)
     loss = monai_segloss.create("blob", softmax=True, to_onehot_y=True)
     assert loss(z, label, components=label) != loss(z, label)
+
+
+def test_a_cell_without_its_component_is_left_out() -> None:
+    """On a coarse grid a small component can be gone while its cell is still there: nothing is expected in it."""
+    label = two_lesions()
+    z = logits(label)
+    loss = monai_segloss.create("cc_dice_ce", softmax=True, to_onehot_y=True, lambda_global=0.0, lambda_ce=0.0)
+    cells = make_cells(label == 1, None)
+    assert torch.equal(loss(z, label, cells=cells), loss(z, label))
+    fewer = label.clone()
+    fewer[0, 0, -1, -1] = 0
+    found = loss(z, fewer, cells=cells)
+    expected = loss(z, fewer, mask=cells == cells[0, 0, 0, 0, 0])
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("key", KEYS)
