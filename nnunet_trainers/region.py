@@ -103,3 +103,15 @@ class nnUNetTrainerOverlap(SegLossTrainer):
     """Overlap term alone; it does not read the labels and is of use in a sum of losses only."""
 
     key = "overlap"
+
+
+class nnUNetTrainerThresholdMapDice(SegLossTrainer):
+    """Dice of a nearly hard prediction; without a head for thresholds the threshold is 1/2. Experimental."""
+
+    key = "threshold_map_dice"
+
+
+class nnUNetTrainerFocalPositive(SegLossTrainer):
+    """Focal loss of the foreground of a nearly hard prediction; blind to false positives. Experimental."""
+
+    key = "focal_positive"

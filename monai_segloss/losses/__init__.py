@@ -18,6 +18,7 @@ from monai_segloss.losses.partial.marginal_cross_entropy import MarginalCrossEnt
 from monai_segloss.losses.partial.marginal_dice import MarginalDiceLoss
 from monai_segloss.losses.region.asymmetric_similarity import AsymmetricSimilarityLoss
 from monai_segloss.losses.region.dice import DiceLoss
+from monai_segloss.losses.region.focal_positive import FocalPositiveLoss
 from monai_segloss.losses.region.focal_tversky import FocalTverskyLoss
 from monai_segloss.losses.region.generalized_dice import GeneralizedDiceLoss
 from monai_segloss.losses.region.generalized_wasserstein_dice import GeneralizedWassersteinDiceLoss
@@ -32,6 +33,7 @@ from monai_segloss.losses.region.noise_robust_dice import NoiseRobustDiceLoss
 from monai_segloss.losses.region.overlap import OverlapLoss
 from monai_segloss.losses.region.penalty_generalized_dice import PenaltyGeneralizedDiceLoss
 from monai_segloss.losses.region.sensitivity_specificity import SensitivitySpecificityLoss
+from monai_segloss.losses.region.threshold_map_dice import ThresholdMapDiceLoss
 from monai_segloss.losses.region.tversky import TverskyLoss
 from monai_segloss.losses.structural.region_mutual_information import RegionMutualInformationLoss
 from monai_segloss.losses.structural.structural_similarity import StructuralSimilarityLoss
@@ -65,6 +67,7 @@ __all__ = [
     "ExclusionDiceLoss",
     "ExponentialLogarithmicLoss",
     "FocalLoss",
+    "FocalPositiveLoss",
     "FocalTverskyLoss",
     "GeneralizedDiceLoss",
     "GeneralizedWassersteinDiceLoss",
@@ -88,6 +91,7 @@ __all__ = [
     "SeesawLoss",
     "SensitivitySpecificityLoss",
     "StructuralSimilarityLoss",
+    "ThresholdMapDiceLoss",
     "TopKCrossEntropyLoss",
     "TverskyLoss",
     "UnifiedFocalLoss",
