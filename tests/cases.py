@@ -40,9 +40,7 @@ class Case:
     @property
     def reading(self) -> dict[str, object]:
         """The constructor arguments that make a loss read this case."""
-        found: dict[str, object] = {self.activation: True}
-        if self.labels:
-            found["to_onehot_y"] = True
+        found: dict[str, object] = {self.activation: True, "to_onehot_y": self.labels}
         if self.ignore_index is not None:
             found["ignore_index"] = self.ignore_index
         return found

@@ -166,7 +166,8 @@ def per_class(name: str, x: Tensor | None, classes: int) -> Tensor | None:
     """An argument of one number, or one per scored class."""
     if x is not None and x.ndim and x.shape[0] != classes:
         raise ValueError(
-            f"{name} has {x.shape[0]} values for {classes} scored classes; give one per class, or one number."
+            f"{name} has {x.shape[0]} values for {classes} scored classes: the length of {name} must be {classes}, or give "
+            "one number."
         )
     return x
 

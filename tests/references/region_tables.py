@@ -83,7 +83,8 @@ def mcc(r: Reading, total: Total, smooth_nr: float = 0.0, smooth_dr: float = 1e-
     """Abhishek 2021."""
     tp, tn = total(r.p * r.g), total((1 - r.p) * (1 - r.g))
     fp, fn = total(r.p * (1 - r.g)), total((1 - r.p) * r.g)
-    return 1 - (tp * tn - fp * fn + smooth_nr) / np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn) + smooth_dr)
+    score = (tp * tn - fp * fn + smooth_nr) / np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn) + smooth_dr)
+    return np.where((fp == 0) & (fn == 0), 0, 1 - score)
 
 
 def both_sides(total: Total, r: Reading) -> Array:

@@ -94,7 +94,8 @@ def focal_values(r: Reading, gamma: float, alpha: float | Sequence[float] | None
     positive = negative = np.ones((1, classes))
     if r.activation == "sigmoid":
         if alpha is not None:
-            positive, negative = np.full((1, classes), alpha), 1 - np.full((1, classes), alpha)
+            positive = np.broadcast_to(np.asarray(alpha, dtype=float), (1, classes))
+            negative = np.full((1, classes), 1.0 - alpha) if np.ndim(alpha) == 0 else negative
         shape = (1, classes, *[1] * len(r.axes))
         found = -positive.reshape(shape) * r.g * np.exp(gamma * r.log_q) * r.log_p
         return found - negative.reshape(shape) * (1 - r.g) * np.exp(gamma * r.log_p) * r.log_q

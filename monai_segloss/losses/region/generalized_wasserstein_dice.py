@@ -104,11 +104,11 @@ def distance_matrix(value: Any) -> Tensor:
     waive={"probabilities_need_no_activation": "without an activation it takes the softmax, as MONAI's class does"},
 )
 class GeneralizedWassersteinDiceLoss(SegLoss):
-    """Generalized Wasserstein Dice loss, one value per sample, mean over samples; softmax unless told otherwise.
+    """Generalized Wasserstein Dice loss, one value per sample, mean over samples; softmax and labels unless told otherwise.
 
-    Needs the C x C soft confusion matrix of a sample only, where MONAI expands the distances to (B, C, C, N).  The
-    background is built in: its voxels are no true positives, but errors on them count.  Probabilities go in with
-    ``other_act``, a target of labels with ``to_onehot_y=True``.
+    Works on the C x C soft confusion matrix of a sample; MONAI's class gathers and keeps a distance per class and voxel.
+    The background is built in: its voxels are no true positives, but errors on them count.  Probabilities go in with
+    ``other_act``, a one-hot or soft target with ``to_onehot_y=False``.
 
     Args:
         dist_matrix: distance M[l, c] of predicting c where l is true, (C, C), 0 on the diagonal, the background at the
@@ -124,7 +124,7 @@ class GeneralizedWassersteinDiceLoss(SegLoss):
         >>> import torch
         >>> from monai_segloss import GeneralizedWassersteinDiceLoss
         >>> m = [[0.0, 1.0, 1.0], [1.0, 0.0, 0.5], [1.0, 0.5, 0.0]]
-        >>> loss = GeneralizedWassersteinDiceLoss(m, to_onehot_y=True)
+        >>> loss = GeneralizedWassersteinDiceLoss(m)
         >>> round(loss(torch.zeros(1, 3, 6), torch.tensor([[[0, 0, 0, 1, 2, 2]]])).item(), 4)
         0.5385
 
@@ -135,11 +135,16 @@ class GeneralizedWassersteinDiceLoss(SegLoss):
     scoring = ("batch", "smooth_nr", "smooth_dr")
 
     def __init__(
-        self, *, dist_matrix: Matrix | None = None, weighting_mode: str = "default", **common: Unpack[ScoringArgs]
+        self,
+        *,
+        dist_matrix: Matrix | None = None,
+        weighting_mode: str = "default",
+        to_onehot_y: bool = True,
+        **common: Unpack[ScoringArgs],  # type: ignore[misc]
     ) -> None:
         if not common.get("sigmoid") and common.get("other_act") is None:
             common["softmax"] = True
-        super().__init__(**common)
+        super().__init__(to_onehot_y=to_onehot_y, **common)
         if self.reader.sigmoid:
             raise ValueError("sigmoid=True: the generalized Wasserstein Dice loss is defined for one class per voxel.")
         if weighting_mode not in MODES:

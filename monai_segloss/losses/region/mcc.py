@@ -20,7 +20,8 @@ def mcc(n: Counts, tn: Tensor, smooth_nr: float = 0.0, smooth_dr: float = 1e-5) 
     """1 - (TP TN - FP FN + nr) / sqrt((TP + FP)(TP + FN)(TN + FP)(TN + FN) + dr), (B | 1, C).
 
     Counts are divided by the number of voxels first, dr by its fourth power: the same number, but the product of four
-    counts overflows float32.  The complement is written out, so that small losses keep their digits.
+    counts overflows float32.  The complement is written out, so that small losses keep their digits.  Without any error it
+    is 0 (the smoothing alone would leave about dr / N^4), with the same gradient.
     """
     voxels = n.n.clamp_min(1)
     tp, fp, fn, tn = (x / voxels for x in (n.tp, n.fp, n.fn, tn))
@@ -33,7 +34,8 @@ def mcc(n: Counts, tn: Tensor, smooth_nr: float = 0.0, smooth_dr: float = 1e-5) 
     root = square.clamp_min(torch.finfo(square.dtype).tiny).sqrt()
     good, score = difference.clamp_min(0), difference + nr
     gap = good * (one + other) + one * other + dr - nr * (2 * good + nr)
-    return torch.where(difference > 0, gap / (root * (root + good + nr)), 1 - score / root)
+    table = torch.where(difference > 0, gap / (root * (root + good + nr)), 1 - score / root)
+    return table - table.detach() * ((fp == 0) & (fn == 0))
 
 
 @register(

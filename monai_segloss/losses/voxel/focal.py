@@ -63,9 +63,9 @@ def focal_factors(
         return w, w
     check.per_class("alpha", alpha, classes)
     a = alpha.to(like)
-    if multilabel:
-        return w * a, w * (1 - a)
-    if a.ndim == 0:  # one number: the background weighs 1 - alpha
+    if multilabel:  # one number balances the two parts, one per class weighs the positive part only
+        return w * a, w * (1 - a) if a.ndim == 0 else w
+    if a.ndim == 0:  # the background weighs 1 - alpha
         a = a.expand(classes) if first else torch.cat(((1 - a)[None], a.expand(classes - 1)))
     return w * a, one
 
@@ -75,8 +75,8 @@ def focal_alpha(alpha: Alpha | None) -> Tensor | None:
     if alpha is None:
         return None
     x = torch.as_tensor(alpha, dtype=torch.float64)
-    if x.ndim > 1 or not bool(((x >= 0) & (x <= 1)).all()):
-        raise ValueError(f"alpha must lie in [0, 1], one number or one per class, got {alpha!r}.")
+    if x.ndim > 1 or not bool(((x >= 0) & x.isfinite()).all()) or (x.ndim == 0 and x > 1):
+        raise ValueError(f"alpha must be one number in [0, 1], or one of at least 0 per class, got {alpha!r}.")
     return x
 
 
@@ -104,7 +104,8 @@ class FocalLoss(SegLoss):
     Args:
         gamma: exponent, at least 0.
         alpha: one number: sigmoid, the weight of the positive part, 1 - alpha that of the negative; softmax, the weight of
-            every foreground class, 1 - alpha that of the background.  A sequence: one per scored class.
+            every foreground class, 1 - alpha that of the background.  A sequence, one of at least 0 per scored class:
+            the weight of the class; sigmoid, of its positive part.
         include_background: whether channel 0 is scored.
         weight: a factor per scored class, or one for all.
         use_softmax: MONAI's name of ``softmax``.
