@@ -11,7 +11,7 @@ from harness import make, value
 from torch import Tensor
 
 import monai_segloss
-from monai_segloss.kernels.components import connected_components
+from monai_segloss.kernels.components import connected_components, nearest_component
 from monai_segloss.losses.instance.instances import make_cells
 
 KEYS = ("blob", "cc_dice_ce", "inverse_weighted_cross_entropy", "inverse_weighted_dice")
@@ -70,6 +70,38 @@ def test_precomputed_components_are_the_computed_ones(key: str, name: str) -> No
     torch.testing.assert_close(loss(case.input, packed, **case.call), expected, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("key", KEYS)
+def test_ids_may_be_far_apart(key: str) -> None:
+    """A coarse grid of deep supervision can have the ids of more components than it has voxels."""
+    case = cases.get("five_classes")
+    loss = make(monai_segloss.find(key), case)
+    ids = connected_components(case.onehot() > 0) * 9_999_991
+    torch.testing.assert_close(loss(case.input, case.target, components=ids, **case.call), value(loss, case))
+
+
+@pytest.mark.parametrize("name", ["labels_3d", "five_classes", "one_class", "regions", "ignored"])
+def test_precomputed_cells_are_the_computed_ones(name: str) -> None:
+    case = cases.get(name)
+    loss = make(monai_segloss.find("cc_dice_ce"), case)
+    spacing = None if case.spacing is None else torch.tensor(case.spacing)
+    cells = nearest_component(connected_components((case.onehot() > 0) & case.valid), spacing)
+    for each in (cells, cells.int(), cells.float(), cells * 9_999_991):
+        found = loss(case.input, case.target, cells=each, **case.call)
+        torch.testing.assert_close(found, value(loss, case), rtol=1e-12, atol=0)
+
+
+def test_a_cell_that_lost_its_component_is_left_out() -> None:
+    """As at a coarse scale: the cell of a lesion that fell between the voxels has no Dice."""
+    label = two_lesions()
+    z = logits(label)
+    cells = nearest_component(connected_components(label))
+    lost = torch.where(connected_components(label) == 2, 0, label)
+    loss = monai_segloss.create("cc_dice_ce", softmax=True, to_onehot_y=True, lambda_global=0.0)
+    found = loss(z, lost, cells=cells)
+    kept = loss(z, lost, components=lost, mask=(cells == 1)[:, 0])
+    torch.testing.assert_close(found, kept)
+
+
 def test_precomputed_components_say_which_voxels_belong_together() -> None:
     label = two_lesions()
     z = logits(label)
@@ -100,7 +132,7 @@ def test_bad_components_are_refused(key: str) -> None:
         "components holds ids that are not whole": (
             ids + 0.5,
             -ids,
-            ids * 10_000,
+            ids * 2**31,
             torch.where(ids > 0, torch.nan, 0.0),
         ),
         f"components is 0 at {int((label > 0).sum())} voxels": (ids * 0,),

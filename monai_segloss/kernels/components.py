@@ -91,10 +91,12 @@ class Segments:
         size = ids.shape[2:].numel()
         width = int(ids.max()) + 1
         key = voxel.div(size, rounding_mode="floor") * width + ids.flatten()[voxel]
-        used = torch.bincount(key, minlength=rows * width) > 0
-        segment = (used.cumsum(0) - 1)[key]
-        owner = used.nonzero()[:, 0].div(width, rounding_mode="floor")
-        return Segments(voxel, segment, owner, ids.shape)
+        if rows * width > 4 * ids.numel():  # far apart, as on a coarser grid than that of the components
+            used, segment = torch.unique(key, return_inverse=True)
+        else:
+            seen = torch.bincount(key, minlength=rows * width) > 0
+            used, segment = seen.nonzero()[:, 0], (seen.cumsum(0) - 1)[key]
+        return Segments(voxel, segment, used.div(width, rounding_mode="floor"), ids.shape)
 
     def those(self, keep: Tensor) -> Segments:
         """Some of the components, ``keep`` (T,) bool."""
@@ -162,6 +164,10 @@ def label_by_scipy(mask: NDArray[np.bool_]) -> NDArray[Any]:
 def _nearest(ids: Ids, spacing: tuple[float, ...]) -> Ids:
     """Cells of (C, *S): one pass per axis over keys that hold the squared distance and, in the low digits, the id."""
     tops = ids.max(tuple(range(1, ids.ndim)), keepdims=True)
+    if tops.max() > ids.size:  # far apart: the digits of an id are those of a distance
+        known, rank = np.unique(ids, return_inverse=True)
+        rank = rank.reshape(ids.shape) + int(known[0] > 0)
+        return np.concatenate(([0], known[known > 0]))[_nearest(rank, spacing)]
     several = tops.ravel() > 1
     if not several.all():  # one component has the whole channel
         out = np.broadcast_to(tops, ids.shape).copy()
@@ -195,7 +201,7 @@ def _envelope(f: Ids, weight: int) -> Ids:
     """
     lines, length = f.shape
     every = np.arange(lines)
-    center = np.zeros((lines, length), dtype=np.int64)
+    center: Ids = np.zeros((lines, length), dtype=np.int64)
     start = np.full((lines, length + 1), length, dtype=np.int64)
     depth = np.zeros(lines, dtype=np.int64)
     for q in range(length):
@@ -220,6 +226,6 @@ def _envelope(f: Ids, weight: int) -> Ids:
     filled = np.flatnonzero(depth > 0)
     for x in range(length):
         at[filled] += start[filled, at[filled] + 1] == x
-        q = center[filled, at[filled]]
-        out[filled, x] = f[filled, q] + weight * (x - q) ** 2
+        lowest = center[filled, at[filled]]
+        out[filled, x] = f[filled, lowest] + weight * (x - lowest) ** 2
     return out

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from monai_segloss.core.batch import SegBatch
@@ -24,6 +26,8 @@ def make_cells(masks: Tensor, spacing: Tensor | None) -> Tensor:
 
 COMPONENTS = MapSpec("components", make_components, exclusive=True, on_cpu=True)
 CELLS = MapSpec("cells", make_cells, on_cpu=True)
+LARGEST = 2**31 - 1
+"""Largest id of a component that a caller may send."""
 
 
 def first_class(batch: SegBatch) -> int:
@@ -42,7 +46,7 @@ def components(batch: SegBatch) -> Tensor:
     From the map ``components`` if the caller sent it, else found here, without the ignored voxels.
 
     Raises:
-        ValueError: the map is not made of whole numbers from 0 to the number of voxels, or says 0 inside of a class.
+        ValueError: the map is not made of whole numbers from 0 to `LARGEST`, or says 0 inside of a class.
     """
     mask, ids = inside(batch), _sent("components", batch)
     if ids is None:
@@ -63,7 +67,7 @@ def cells(batch: SegBatch) -> Segments:
     else from the components.
 
     Raises:
-        ValueError: the map is not made of whole numbers from 0 to the number of voxels.
+        ValueError: the map is not made of whole numbers from 0 to `LARGEST`.
     """
     counted = None if batch.mask is None else batch.mask[:, None]
     ids = _sent("cells", batch)
@@ -81,8 +85,8 @@ def _sent(name: str, batch: SegBatch) -> Tensor | None:
         return None
     sent = sent[:, first_class(batch) :] if sent.shape[1] == batch.classes > 1 else sent
     sent = sent if sent.is_floating_point() else sent.long()
-    if not bool(((sent >= 0) & (sent <= sent.shape[2:].numel()) & (sent == sent.floor())).all()):
-        raise ValueError(f"{name} holds ids that are not whole numbers from 0 to the number of voxels of a sample.")
+    if not bool(((sent >= 0) & (sent <= LARGEST) & (sent == sent.floor())).all()):
+        raise ValueError(f"{name} holds ids that are not whole numbers from 0 to {LARGEST}.")
     return sent.long()
 
 
@@ -99,7 +103,7 @@ def instance_table(segments: Segments, values: Tensor, batch: SegBatch, weight: 
     return mean if weight is None else mean * weight.to(mean), there
 
 
-def clipping(clip: tuple[float, float] | None) -> tuple[float, float] | None:
+def clipping(clip: Sequence[float] | None) -> tuple[float, float] | None:
     """``clip``, checked: (low, high) with 0 <= low <= high."""
     if clip is None:
         return None

@@ -134,8 +134,8 @@ class RegionMutualInformationLoss(SegLoss):
         p, g = batch.prob, batch.one_hot.to(batch.clean.dtype)
         if batch.mask is not None:
             p = p * batch.mask[:, None]
-        at = (neighborhoods(x, self.radius, self.pool).double() for x in (g, p))
-        table = region_mutual_information(*at, self.ridge).to(ce.dtype)
+        g, p = (neighborhoods(x, self.radius, self.pool).double() for x in (g, p))
+        table = region_mutual_information(g, p, self.ridge).to(ce.dtype)
         counted = Scores.table(table, batch.voxels)
         return {
             "cross_entropy": Term(self.lambda_ce, Scores(ce, batch.voxels.sum() + 1)),
