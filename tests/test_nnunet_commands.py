@@ -20,6 +20,8 @@ import torch
 from environments import Environment
 from nnunet_data import Workspace
 
+import monai_segloss
+from monai_segloss.core.registry import camel
 from nnunet_trainers import VARIABLE
 from nnunet_trainers.export import ExportError, export
 
@@ -157,6 +159,22 @@ def test_an_exported_model_predicts_without_this_package(
     assert (prediction(tmp_path / "out") == predicted).all()
     with pytest.raises(ExportError, match="exists; remove it"):
         export(trained)
+
+
+FAMILIES = list(
+    {info.family: info for info in reversed(monai_segloss.list_losses()) if "labels" in info.support}.values()
+)
+
+
+@pytest.mark.parametrize("info", FAMILIES, ids=lambda info: f"{info.family}-{info.key}")
+def test_a_loss_of_each_family(site: Workspace, images: str, info: monai_segloss.LossInfo) -> None:
+    """Trained with nnU-Net's worker processes, which make what the loss needs, and predicted by another command."""
+    name = f"nnUNetTrainer{camel(info.key)}_2epochs_3iterations"
+    site.run("nnUNetv2_train", "1", "tiny", "0", "-tr", name, "-device", "cpu", nnUNet_n_proc_DA="2")
+    out = site.root / info.key
+    options = ["-d", "1", "-c", "tiny", "-f", "0", "-tr", name, "-device", "cpu", "-npp", "1", "-nps", "1"]
+    site.run("nnUNetv2_predict", "-i", images, "-o", str(out), *options)
+    assert (prediction(out) == prediction(site.model(name) / "fold_0" / "validation")).all()
 
 
 def test_the_best_configuration_and_an_ensemble(site: Workspace, trained: Path) -> None:
