@@ -98,15 +98,14 @@ def log_activate(z: Tensor, activation: Activation) -> Tensor:
 def log_complement(z: Tensor, activation: Activation) -> Tensor:
     """log(1 - p); for softmax exact near p = 1.
 
-    Only the class with the largest logit can have p above 1/2; there the log-sum-exp of the other logits takes the place
-    of 1 - p.
+    Only one class can have p above 1/2; there the log-sum-exp of the other logits takes the place of 1 - p.
     """
     if activation == "sigmoid":
         return F.logsigmoid(-z)
     p = activate(z, activation)
     if activation != "softmax":
         return _log(1 - p)
-    top = one_hot_labels(z.argmax(1), z.shape[1])
+    top = p > 0.5
     others = torch.logsumexp(z.masked_fill(top, -torch.inf), 1, keepdim=True) - torch.logsumexp(z, 1, keepdim=True)
     return torch.where(top, others, torch.log1p(-p.masked_fill(top, 0)))
 

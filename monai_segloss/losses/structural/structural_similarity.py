@@ -41,7 +41,9 @@ def smooth(x: Tensor, kernel: tuple[float, ...]) -> Tensor:
         length = x.shape[axis]
         first, last = x.narrow(axis, 0, 1), x.narrow(axis, length - 1, 1)
         padded = torch.cat([first] * half + [x] + [last] * half, axis)
-        x = torch.stack([w * padded.narrow(axis, k, length) for k, w in enumerate(kernel)]).sum(0)
+        x = kernel[0] * padded.narrow(axis, 0, length)
+        for k, w in enumerate(kernel[1:], start=1):
+            x = x.add_(padded.narrow(axis, k, length), alpha=w)
     return x
 
 
