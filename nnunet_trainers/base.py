@@ -19,6 +19,7 @@ from torch import nn
 from monai_segloss.config import LossConfig
 from monai_segloss.core.registry import find
 from nnunet_trainers import building, maps, partial_labels, recording, seeding
+from nnunet_trainers.beside import Beside
 from nnunet_trainers.deep_supervision import NnUNetLoss
 from nnunet_trainers.naming import TrainerName, numeric_parameters
 
@@ -60,8 +61,7 @@ class SegLossTrainer(nnUNetTrainer):
             self.num_val_iterations_per_epoch = max(1, wanted.iterations // 5)
         self.save_every = min(50, max(1, self.num_epochs // 20))
         self.terms = recording.TermMeans()
-        self.layout: maps.Layout | None = None
-        self.labeled: partial_labels.LabeledClasses | None = None
+        self.beside = Beside()
 
     # -- what is trained ----------------------------------------------------------------------------------------
 
@@ -125,8 +125,7 @@ class SegLossTrainer(nnUNetTrainer):
             seeding.seed_everything(self.settings.seed, INITIALIZATION)
         super().initialize()
         self._optimize_loss()
-        self._lay_out_maps()
-        self._read_labeled_classes()
+        self.beside = Beside(self._layout(), self._labeled())
         self.print_to_log_file(f"segloss configuration: {json.dumps(self.configuration_record())}")
 
     def _build_loss(self) -> nn.Module:
@@ -151,52 +150,35 @@ class SegLossTrainer(nnUNetTrainer):
 
     # -- what the loss takes beside the target -----------------------------------------------------------------
 
-    def _lay_out_maps(self) -> None:
+    def _layout(self) -> maps.Layout | None:
         wanted = maps.worker_maps(self.loss.needs)
-        if wanted:
-            regions, heads = self.facts.regions, self.label_manager.num_segmentation_heads
-            spacing = tuple(map(float, self.configuration_manager.spacing))
-            classes = heads if regions else heads - 1
-            self.layout = maps.Layout(wanted, classes, regions, self.facts.ignores_by_channel, spacing)
+        if not wanted:
+            return None
+        regions, heads = self.facts.regions, self.label_manager.num_segmentation_heads
+        spacing = tuple(map(float, self.configuration_manager.spacing))
+        return maps.Layout(wanted, heads if regions else heads - 1, regions, self.facts.ignores_by_channel, spacing)
+
+    def _labeled(self) -> partial_labels.LabeledClasses | None:
+        folders = [self.preprocessed_dataset_folder_base]
+        folders += [os.path.join(nnUNet_raw, self.plans_manager.dataset_name)] if nnUNet_raw else []
+        cases = self.dataset_class.get_identifiers(self.preprocessed_dataset_folder)
+        takes = "labeled" in self.loss.accepts
+        found, note = partial_labels.look_up(folders, self.dataset_json["labels"], cases, takes)
+        if note:
+            self.print_to_log_file(note)
+        return found
 
     def get_training_transforms(self, *arguments: Any, **options: Any) -> Any:
         """nnU-Net's augmentation; at its end the workers make the maps that the loss needs."""
-        transforms = super().get_training_transforms(*arguments, **options)
-        return transforms if self.layout is None else maps.insert(transforms, self.layout)
+        return self.beside.insert(super().get_training_transforms(*arguments, **options))
 
     def get_validation_transforms(self, *arguments: Any, **options: Any) -> Any:
         """The same for the online validation."""
-        transforms = super().get_validation_transforms(*arguments, **options)
-        return transforms if self.layout is None else maps.insert(transforms, self.layout)
-
-    def _read_labeled_classes(self) -> None:
-        name = self.plans_manager.dataset_name
-        folders = [self.preprocessed_dataset_folder_base, nnUNet_raw and os.path.join(nnUNet_raw, name)]
-        path = partial_labels.find(folders)
-        takes = "labeled" in self.loss.accepts
-        if path is None:
-            if takes:
-                self.print_to_log_file(f"no {partial_labels.FILE} beside the data set: every case has all labels")
-            return
-        if not takes:
-            self.print_to_log_file(f"{path} is there, but this loss takes every class as labeled in every case")
-            return
-        cases = self.dataset_class.get_identifiers(self.preprocessed_dataset_folder)
-        self.labeled = partial_labels.read(path, self.dataset_json["labels"], cases)
+        return self.beside.insert(super().get_validation_transforms(*arguments, **options))
 
     def _hand_over(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Give the loss what belongs to this batch beside the target, and return the batch as nnU-Net knows it."""
-        scales: list[dict[str, Any]] = [{}]
-        if self.layout is not None:
-            batch, scales = maps.split_batch(batch, self.layout)
-        elif isinstance(batch["target"], list):
-            scales = [{} for _ in batch["target"]]
-        if self.labeled is not None:
-            rows = self.labeled.rows(list(batch["keys"]))
-            scales = [{**scale, "labeled": rows} for scale in scales]
-        self.loss.beside = [
-            {name: value.to(self.device, non_blocking=True) for name, value in scale.items()} for scale in scales
-        ]
+        batch, self.loss.beside = self.beside.split(batch, self.device)
         return batch
 
     # -- what is refused ----------------------------------------------------------------------------------------

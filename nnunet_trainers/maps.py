@@ -62,7 +62,7 @@ class Layout:
 
     def split(self, packed: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Target, of the type that nnU-Net gives it, and maps of a batch (B, channels, *S)."""
-        target, *maps = packed.split([self.target_channels, *map(self.channels, self.specs)], 1)
+        target, *maps = torch.split(packed, [self.target_channels, *map(self.channels, self.specs)], 1)
         target = target.bool() if self.regions else target.to(torch.int16)
         return target, {spec.key: self._as_sent(spec, each) for spec, each in zip(self.specs, maps, strict=True)}
 

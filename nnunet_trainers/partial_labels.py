@@ -55,6 +55,22 @@ def find(folders: Sequence[str | None]) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
+def look_up(
+    folders: Sequence[str | None], labels: Mapping[str, Any], cases: Collection[str], takes: bool
+) -> tuple[LabeledClasses | None, str]:
+    """The labeled classes for a loss that ``takes`` them, and a note for the log where there is something to say.
+
+    Raises:
+        LabeledClassesError: the file does not fit.
+    """
+    path = find(folders)
+    if path is None:
+        return None, f"no {FILE} beside the data set: every case has all labels" if takes else ""
+    if not takes:
+        return None, f"{path} is there, but this loss takes every class as labeled in every case"
+    return read(path, labels, cases), ""
+
+
 def read(path: Path, labels: Mapping[str, Any], cases: Collection[str]) -> LabeledClasses:
     """Read and check the file.
 

@@ -171,7 +171,7 @@ def test_other_losses_say_that_they_do_not_read_the_file(space: Workspace) -> No
     trainer = space.trainer(f"nnUNetTrainerDice_{SHORT}")
     trainer.initialize()
     assert "takes every class as labeled" in Path(trainer.log_file).read_text()
-    assert trainer.labeled is None
+    assert trainer.beside.labeled is None
 
 
 def test_only_maps_of_the_cpu_are_made_in_workers() -> None:

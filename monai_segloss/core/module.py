@@ -176,7 +176,7 @@ class SegLoss(nn.Module, ABC):
                 moved = fn(x.float())
             return moved if x.dtype != torch.float64 or moved.device.type == "mps" else moved.to(torch.float64)
 
-        return super()._apply(gently, recurse)
+        return super()._apply(gently, recurse)  # type: ignore[no-untyped-call]
 
     def weights(self, classes: int) -> Tensor | None:
         """Class weights for ``classes`` scored channels, checked."""

@@ -134,13 +134,13 @@ class GeneralizedWassersteinDiceLoss(SegLoss):
 
     scoring = ("batch", "smooth_nr", "smooth_dr")
 
-    def __init__(
+    def __init__(  # type: ignore[misc]
         self,
         *,
         dist_matrix: Matrix | None = None,
         weighting_mode: str = "default",
         to_onehot_y: bool = True,
-        **common: Unpack[ScoringArgs],  # type: ignore[misc]
+        **common: Unpack[ScoringArgs],
     ) -> None:
         if not common.get("sigmoid") and common.get("other_act") is None:
             common["softmax"] = True

@@ -1,0 +1,40 @@
+"""What reaches a loss beside the target of a batch: maps of the workers, and the labeled classes of its cases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nnunet_trainers import maps, partial_labels
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Where it comes from; nothing for most losses.
+
+    Args:
+        layout: of the maps that the workers pack behind the target.
+        labeled: classes that each case has labels of.
+    """
+
+    layout: maps.Layout | None = None
+    labeled: partial_labels.LabeledClasses | None = None
+
+    def insert(self, transforms: Any) -> Any:
+        """nnU-Net's transforms, with the packing of the maps if there are any."""
+        return transforms if self.layout is None else maps.insert(transforms, self.layout)
+
+    def split(self, batch: dict[str, Any], device: torch.device) -> tuple[dict[str, Any], list[Mapping[str, Tensor]]]:
+        """The batch as nnU-Net knows it, and what belongs to it beside the target, by scale, on the device."""
+        targets = batch["target"]
+        scales: list[dict[str, Tensor]] = [{} for _ in targets] if isinstance(targets, list) else [{}]
+        if self.layout is not None:
+            batch, scales = maps.split_batch(batch, self.layout)
+        if self.labeled is not None:
+            rows = self.labeled.rows(list(batch["keys"]))
+            scales = [{**scale, "labeled": rows} for scale in scales]
+        return batch, [{name: each.to(device, non_blocking=True) for name, each in scale.items()} for scale in scales]
