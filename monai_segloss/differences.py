@@ -47,7 +47,8 @@ DIFFERENCES = (
         "focal",
         MONAI,
         "focal-background",
-        "include_background=False drops channel 0 of the logits before the softmax; a scalar alpha is then dropped too.",
+        "include_background=False drops channel 0 of the logits before the softmax; a scalar alpha is then dropped too, with a "
+        "warning.",
         "The background drops after the softmax; alpha holds.",
     ),
     Difference(
@@ -61,8 +62,9 @@ DIFFERENCES = (
         "dice_focal",
         MONAI,
         "dice-focal-activation",
-        "softmax=True holds for the Dice term only: the focal term takes the sigmoid of the same logits.",
-        "Both terms see the same probabilities.",
+        "The focal term takes the sigmoid of the input, whatever activation the Dice term has.",
+        "Both terms see the same probabilities: with softmax=True the second is the softmax form, and without an activation "
+        "the input is read as probabilities.",
     ),
     Difference(
         "dice_ce",
@@ -92,8 +94,39 @@ DIFFERENCES = (
         "dice",
         MONAI,
         "dice-one-class-weight",
-        "weight is ignored where one class is scored.",
+        "weight is ignored where one class is scored, also in DiceCELoss.",
         "It is applied.",
+    ),
+    Difference(
+        "generalized_dice",
+        MONAI,
+        "generalized-dice-scale",
+        "The weights 1 / G^2 enter as they are, so that the smoothing of 1e-5 rules over large structures: two classes of a "
+        "million voxels each, both predicted wholly wrong, cost 0.286.",
+        "The weights of a sample are divided by the largest, which gives 1; scale_free=False gives MONAI's value.",
+    ),
+    Difference(
+        "generalized_wasserstein_dice",
+        MONAI,
+        "wasserstein-float64",
+        "A distance matrix in float64, NumPy's default, makes the loss float64.",
+        "The loss has the dtype of the probabilities, float32 for logits in float32 or half precision.",
+    ),
+    Difference(
+        "mcc",
+        MONAI,
+        "mcc-absent",
+        "A class that a sample has no voxel of, or no voxel outside of, enters the mean as a constant 1 without gradient, "
+        "whatever is predicted.",
+        "It leaves the mean.",
+    ),
+    Difference(
+        "unified_focal",
+        MONAI,
+        "unified-focal-half",
+        "AsymmetricUnifiedFocalLoss (two classes, no activation) takes the mean of the cross-entropy over voxels and both "
+        "channels: half of the paper's.",
+        "The mean over voxels; any number of classes, and the activation that the arguments say.",
     ),
     Difference(
         "*",
@@ -138,6 +171,21 @@ DIFFERENCES = (
         "value-check",
         "Labels out of range fail in a scatter, values outside of [0, 1] or NaN in a one-hot target pass.",
         "One sentence that names the value.",
+    ),
+    Difference(
+        "*",
+        MONAI,
+        "argument-check",
+        "Arguments out of range pass: a negative gamma or smoothing, an alpha of 7, a distance matrix that is not 0 on its "
+        "diagonal.",
+        "One sentence that names the argument.",
+    ),
+    Difference(
+        "*",
+        MONAI,
+        "small-losses",
+        "An overlap loss is one minus a ratio, so that in float32 nothing below about 1e-7 is left of it.",
+        "The complement is summed instead; small losses keep their digits.",
     ),
     Difference(
         "dice",

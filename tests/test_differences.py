@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import cases
+import numpy as np
 import pytest
 import torch
 from cases import IGNORE, Case
@@ -19,8 +20,12 @@ from monai_segloss import (
     DiceLoss,
     DiceTopKLoss,
     FocalLoss,
+    GeneralizedDiceLoss,
+    GeneralizedWassersteinDiceLoss,
+    MCCLoss,
     TopKCrossEntropyLoss,
     TverskyLoss,
+    UnifiedFocalLoss,
 )
 from monai_segloss.differences import DIFFERENCES
 
@@ -90,6 +95,10 @@ def dice_focal_activations() -> None:
     dice = DiceLoss(**case.reading)(x, y)
     assert same(monai.DiceFocalLoss(**case.reading)(x, y), dice + monai.FocalLoss(to_onehot_y=True)(x, y))
     assert same(DiceFocalLoss(**case.reading)(x, y), dice + FocalLoss(**case.reading)(x, y))
+    p = torch.softmax(x, 1)
+    theirs = monai.DiceFocalLoss(to_onehot_y=True)(p, y)
+    assert same(theirs, dice + monai.FocalLoss(to_onehot_y=True)(p, y))
+    assert same(DiceFocalLoss(to_onehot_y=True)(p, y), DiceFocalLoss(**case.reading)(x, y))
 
 
 def dice_ce_activations() -> None:
@@ -98,6 +107,11 @@ def dice_ce_activations() -> None:
     dice = DiceLoss(sigmoid=True)(x, y)
     assert same(monai.DiceCELoss(sigmoid=True)(x, y), dice + F.cross_entropy(x, y))
     assert same(DiceCELoss(sigmoid=True)(x, y), dice + F.binary_cross_entropy_with_logits(x, y))
+    case, x, y = case_of("labels_3d")
+    p = torch.softmax(x, 1)
+    dice = DiceLoss(to_onehot_y=True)(p, y)
+    assert same(monai.DiceCELoss(to_onehot_y=True)(p, y), dice + F.cross_entropy(p, y[:, 0]))
+    assert same(DiceCELoss(to_onehot_y=True)(p, y), DiceCELoss(**case.reading)(x, y))
 
 
 def dice_ce_weights_of_onehot() -> None:
@@ -114,6 +128,53 @@ def one_scored_class_weight() -> None:
     arguments = {**case.reading, "include_background": False}
     assert same(monai.DiceLoss(weight=[3.0], **arguments)(x, y), monai.DiceLoss(**arguments)(x, y))
     assert same(DiceLoss(weight=[3.0], **arguments)(x, y), 3 * DiceLoss(**arguments)(x, y))
+    _case, x, y = case_of("one_class")
+    weight = torch.tensor([3.0])
+    dice, bce = DiceLoss(sigmoid=True)(x, y), F.binary_cross_entropy_with_logits(x, y, pos_weight=weight)
+    assert same(monai.DiceCELoss(sigmoid=True, weight=weight)(x, y), dice + bce)
+    assert same(DiceCELoss(sigmoid=True, weight=weight)(x, y), 3 * dice + bce)
+
+
+def generalized_dice_scale() -> None:
+    volume = 1_000_000
+    target = torch.zeros(1, 2, 2 * volume)
+    target[:, 0, :volume], target[:, 1, volume:] = 1, 1
+    wrong = 1 - target
+    assert same(monai.GeneralizedDiceLoss()(wrong, target), 1 - 1e-5 / (4 / volume + 1e-5))
+    assert same(GeneralizedDiceLoss(scale_free=False)(wrong, target), 1 - 1e-5 / (4 / volume + 1e-5))
+    assert same(GeneralizedDiceLoss()(wrong, target), 1.0)
+
+
+def wasserstein_float64() -> None:
+    _case, x, y = case_of("labels_3d")
+    matrix = 1 - np.eye(3)
+    theirs, ours = (kind(matrix)(x, y) for kind in (monai.GeneralizedWassersteinDiceLoss, GeneralizedWassersteinDiceLoss))
+    assert (theirs.dtype, ours.dtype) == (torch.float64, torch.float32)
+    assert same(ours, theirs.float())
+
+
+def mcc_of_absent_classes() -> None:
+    case, x, y = case_of("empty_class")
+    arguments = {**case.reading, "include_background": False, "reduction": "none"}
+    absent = case.onehot()[:, 1:].flatten(2).sum(2) == 0
+    assert absent.any()
+    for scale in (0.5, 1.0, 5.0):
+        assert same(monai.MCCLoss(**arguments)(scale * x, y)[absent], torch.ones(()).expand(int(absent.sum())))
+    leaf = x.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(monai.MCCLoss(**arguments)(leaf, y)[absent].sum(), leaf)
+    assert slope.abs().max() < 1e-6
+    arguments["reduction"] = "mean"
+    there = monai.MCCLoss(**{**arguments, "reduction": "none"})(x, y)[~absent]
+    assert same(monai.MCCLoss(**arguments)(x, y), (there.sum() + absent.sum()) / absent.numel())
+    assert same(MCCLoss(**arguments)(x, y), there.mean())
+
+
+def unified_focal_half() -> None:
+    case, x, y = case_of("two_classes")
+    p, shape = torch.softmax(x, 1), {"delta": 0.7, "gamma": 0.5}
+    for lam, factor in ((1.0, 0.5), (0.0, 1.0)):
+        theirs = monai.AsymmetricUnifiedFocalLoss(to_onehot_y=True, weight=lam, **shape)(p, y)
+        assert same(theirs, factor * UnifiedFocalLoss(lam=lam, **shape, **case.reading)(x, y))
 
 
 def none_shape() -> None:
@@ -175,6 +236,30 @@ def label_out_of_range() -> None:
     refused((ValueError, "value 2"), DiceLoss(softmax=True), x, double)
 
 
+def arguments_out_of_range() -> None:
+    _case, x, y = case_of("labels_3d")
+    matrix = torch.ones(3, 3)
+    for name, arguments in (
+        ("FocalLoss", {"gamma": -1.0}),
+        ("FocalLoss", {"alpha": 7.0}),
+        ("TverskyLoss", {"alpha": -1.0}),
+        ("DiceLoss", {"smooth_dr": -1.0}),
+        ("GeneralizedWassersteinDiceLoss", {"dist_matrix": matrix}),
+    ):
+        more = {} if "dist_matrix" in arguments else {"to_onehot_y": True}
+        assert getattr(monai, name)(**arguments, **more)(x, y).isfinite()
+        refused((ValueError, next(iter(arguments))), getattr(monai_segloss, name), **arguments, **more)
+
+
+def small_losses() -> None:
+    y = torch.arange(2).repeat(32)[None, None]
+    x = torch.where(y == torch.arange(2)[:, None], 10.0, -10.0)
+    arguments = {"softmax": True, "to_onehot_y": True}
+    truth = 1 / (1 + torch.tensor(20.0).exp())
+    assert monai.DiceLoss(**arguments)(x, y) == 0
+    assert torch.allclose(DiceLoss(**arguments)(x, y), truth, rtol=1e-4, atol=0)
+
+
 def all_ignored() -> None:
     case, x, y = case_of("ignored")
     nothing = torch.full_like(y, IGNORE)
@@ -228,12 +313,18 @@ SHOWN: dict[str, Callable[[], None]] = {
     "dice-ce-activation": dice_ce_activations,
     "dice-ce-onehot-weight": dice_ce_weights_of_onehot,
     "dice-one-class-weight": one_scored_class_weight,
+    "generalized-dice-scale": generalized_dice_scale,
+    "wasserstein-float64": wasserstein_float64,
+    "mcc-absent": mcc_of_absent_classes,
+    "unified-focal-half": unified_focal_half,
     "none-shape": none_shape,
     "half-precision": half_precision,
     "all-ignored-sample": ignored_sample,
     "ignored-nan": ignored_nan,
     "ignore-index-of-channels": ignore_index_of_channels,
     "value-check": label_out_of_range,
+    "argument-check": arguments_out_of_range,
+    "small-losses": small_losses,
     "dice-sign": minus_dice,
     "topk-ignored": topk_of_ignored,
     "regions-ignore": regions_with_ignored,
