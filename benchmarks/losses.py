@@ -1,4 +1,4 @@
-"""Forward + backward of every loss against MONAI and nnU-Net: median time, extra peak memory, ratios of one run.
+"""Forward + backward of every loss against MONAI, nnU-Net and kornia: median time, extra peak memory, ratios of one run.
 
     python -m benchmarks.losses                       # all losses, 3, 16 and 118 classes
     python -m benchmarks.losses --keys dice_ce --json result.json
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +28,15 @@ from rich.progress import track
 from rich.table import Table
 
 import monai_segloss
-from benchmarks.peers import Loss, case, monai_peers, nnunet_peers, ours
+from benchmarks.peers import PEERS, Loss, case, ours
 
 SIZES = ((3, 96), (16, 64), (118, 64))
 
 
 def contestants(key: str) -> dict[str, Loss]:
     """Who computes a loss: ours and the peers that have it."""
-    found = {"segloss": ours(key)}
-    for name, peers in (("monai", monai_peers()), ("nnunet", nnunet_peers())):
-        if key in peers:
-            found[name] = peers[key]
-    return found
+    found: dict[str, Loss] = {"segloss": ours(key)}
+    return found | {name: peers[key] for name, library in PEERS.items() if key in (peers := library())}
 
 
 def step(loss: Loss, logits: torch.Tensor, label: torch.Tensor) -> float:
@@ -96,7 +94,8 @@ def environment() -> dict[str, Any]:
     cpu = next(
         (x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x), "?"
     )
-    packages = {name: version(name) for name in ("torch", "monai", "nnunetv2", "monai-segloss")}
+    names = ("torch", "monai", "nnunetv2", "kornia", "monai-segloss")
+    packages = {name: version(name) for name in names if find_spec(name.replace("-", "_"))}
     return {
         "cpu": cpu,
         "threads": torch.get_num_threads(),

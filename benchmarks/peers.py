@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,22 +13,53 @@ from torch import Tensor
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def monai_peers() -> dict[str, Loss]:
-    """MONAI's losses by our key, foreground scored, softmax, labels."""
+@dataclass(frozen=True)
+class Peer:
+    """The same loss elsewhere: ours is theirs, times the number of classes where theirs divides by it, plus a constant."""
+
+    loss: Loss
+    over_classes: bool = False
+    plus: float = 0.0
+
+    def __call__(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Their value."""
+        return self.loss(logits, label)
+
+    def as_ours(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Their value in our convention."""
+        value = self.loss(logits, label)
+        return (value * logits.shape[1] if self.over_classes else value) + self.plus
+
+
+def monai_peers() -> dict[str, Peer]:
+    """MONAI's losses by our key, softmax, labels."""
     from monai import losses
 
-    common = {"to_onehot_y": True, "softmax": True, "include_background": False}
+    every: dict[str, Any] = {"to_onehot_y": True, "softmax": True}
+    common = {**every, "include_background": False}
+    dice, focal = losses.DiceLoss(**every), losses.FocalLoss(to_onehot_y=True, use_softmax=True)
+
+    def wasserstein(logits: Tensor, label: Tensor) -> Tensor:
+        return losses.GeneralizedWassersteinDiceLoss(equal_distances(logits.shape[1]))(logits, label)
+
     return {
-        "dice": losses.DiceLoss(**common),
-        "tversky": losses.TverskyLoss(**common, alpha=0.3, beta=0.7),
-        "focal": losses.FocalLoss(to_onehot_y=True, use_softmax=True),
-        "dice_ce": losses.DiceCELoss(**common),
-        "dice_focal": losses.DiceFocalLoss(**common),
+        "dice": Peer(losses.DiceLoss(**common)),
+        "jaccard": Peer(losses.DiceLoss(**common, jaccard=True)),
+        "jaccard_metric": Peer(losses.DiceLoss(**common, jaccard=True, soft_label=True)),
+        "tversky": Peer(losses.TverskyLoss(**every, alpha=0.3, beta=0.7)),
+        # without smoothing, which rules there, see the named difference "generalized-dice-scale"
+        "generalized_dice": Peer(losses.GeneralizedDiceLoss(**common, smooth_nr=0, smooth_dr=0)),
+        "generalized_wasserstein_dice": Peer(wasserstein),
+        "mcc": Peer(losses.MCCLoss(**common)),
+        "focal": Peer(focal, over_classes=True),
+        "dice_ce": Peer(losses.DiceCELoss(**common)),
+        # the focal term of its DiceFocalLoss is the sigmoid form
+        "dice_focal": Peer(lambda x, y: dice(x, y) + x.shape[1] * focal(x, y)),
     }
 
 
-def nnunet_peers() -> dict[str, Loss]:
-    """nnU-Net's losses by our key, as its trainers build them (without DDP)."""
+def nnunet_peers() -> dict[str, Peer]:
+    """nnU-Net's losses by our key, as its trainers build them (without DDP); its Dice is minus the coefficient."""
     from nnunetv2.training.loss.compound_losses import DC_and_CE_loss, DC_and_topk_loss
     from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
     from nnunetv2.training.loss.robust_ce_loss import RobustCrossEntropyLoss, TopKLoss
@@ -33,23 +67,84 @@ def nnunet_peers() -> dict[str, Loss]:
 
     dice = {"batch_dice": False, "smooth": 1e-5, "do_bg": False, "ddp": False}
     return {
-        "dice": MemoryEfficientSoftDiceLoss(apply_nonlin=softmax_helper_dim1, **dice),
-        "cross_entropy": RobustCrossEntropyLoss(),
-        "topk_cross_entropy": TopKLoss(k=10),
-        "dice_ce": DC_and_CE_loss(dice, {}, dice_class=MemoryEfficientSoftDiceLoss),
-        "dice_topk": DC_and_topk_loss(dice, {"k": 10}),
+        "dice": Peer(MemoryEfficientSoftDiceLoss(apply_nonlin=softmax_helper_dim1, **dice), plus=1),
+        "cross_entropy": Peer(RobustCrossEntropyLoss()),
+        "label_smoothing_cross_entropy": Peer(RobustCrossEntropyLoss(label_smoothing=0.1)),
+        "topk_cross_entropy": Peer(TopKLoss(k=10)),
+        "dice_ce": Peer(DC_and_CE_loss(dice, {}, dice_class=MemoryEfficientSoftDiceLoss), plus=1),
+        "dice_topk": Peer(DC_and_topk_loss(dice, {"k": 10}), plus=1),
     }
 
 
+def kornia_peers() -> dict[str, Peer]:
+    """kornia's losses by our key, none where it is not installed; images of two dimensions, so two axes become one.
+
+    Its Dice and Tversky means are over the classes that a sample holds: the same where it holds all.
+    """
+    try:
+        from kornia import losses
+    except ImportError:
+        return {}
+
+    def image(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        return logits.flatten(3), label[:, 0].flatten(2)
+
+    def hinge(logits: Tensor, label: Tensor) -> Tensor:
+        """Each foreground channel against the rest."""
+        z, y = image(logits, label)
+        inside = torch.stack([y == c for c in range(1, z.shape[1])], 1)
+        return losses.lovasz_hinge_loss(z[:, 1:].flatten(0, 1)[:, None], inside.flatten(0, 1))
+
+    def dice(logits: Tensor, label: Tensor) -> Tensor:
+        return losses.dice_loss(*image(logits, label), average="macro", weight=foreground(logits.shape[1]))
+
+    return {
+        "dice": Peer(dice),
+        "tversky": Peer(lambda x, y: losses.tversky_loss(*image(x, y), alpha=0.3, beta=0.7)),
+        "focal": Peer(lambda x, y: losses.focal_loss(x, y[:, 0], None, 2.0, "mean"), over_classes=True),
+        "lovasz_softmax": Peer(lambda x, y: losses.lovasz_softmax_loss(*image(x, y))),
+        "lovasz_hinge": Peer(hinge),
+    }
+
+
+PEERS: dict[str, Callable[[], dict[str, Peer]]] = {
+    "monai": monai_peers,
+    "nnunet": nnunet_peers,
+    "kornia": kornia_peers,
+}
+"""Libraries by name."""
+
+
+@cache
+def equal_distances(classes: int) -> Tensor:
+    """All classes at distance 1."""
+    return 1 - torch.eye(classes)
+
+
+@cache
+def foreground(classes: int) -> Tensor:
+    """Class weights that leave out the background."""
+    weight = torch.ones(classes)
+    weight[0] = 0
+    return weight
+
+
+# Where a peer cannot leave out the background, or has one form only.
+OURS: dict[str, dict[str, Any]] = {
+    "tversky": {"include_background": True},
+    "focal": {"include_background": True},
+    "dice_focal": {"include_background": True},
+    "lovasz_softmax": {"include_background": True, "classes": "all", "per_image": True},
+}
+
+
 def ours(key: str) -> Loss:
-    """Our loss, foreground scored where it scores classes."""
+    """Our loss, foreground scored where it scores classes and its peers can."""
     import monai_segloss
 
     info = monai_segloss.find(key)
-    arguments = {**info.reading, **info.example}
-    if "include_background" in info.parameters and key != "focal":
-        arguments["include_background"] = False
-    return monai_segloss.create(key, **arguments)
+    background = {"include_background": False} if "include_background" in info.parameters else {}
+    return monai_segloss.create(key, **{**info.reading, **info.example, **background, **OURS.get(key, {})})
 
 
 def case(classes: int, edge: int, batch: int = 2, seed: int = 0) -> tuple[Tensor, Tensor]:

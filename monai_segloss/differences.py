@@ -47,7 +47,7 @@ DIFFERENCES = (
         "focal",
         MONAI,
         "focal-background",
-        "include_background=False drops channel 0 of the logits before the softmax; a scalar alpha is then dropped too, with a "
+        "include_background=False drops channel 0 of the logits before the softmax; a scalar alpha is then dropped, with a "
         "warning.",
         "The background drops after the softmax; alpha holds.",
     ),

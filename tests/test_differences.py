@@ -148,7 +148,9 @@ def generalized_dice_scale() -> None:
 def wasserstein_float64() -> None:
     _case, x, y = case_of("labels_3d")
     matrix = 1 - np.eye(3)
-    theirs, ours = (kind(matrix)(x, y) for kind in (monai.GeneralizedWassersteinDiceLoss, GeneralizedWassersteinDiceLoss))
+    theirs, ours = (
+        kind(matrix)(x, y) for kind in (monai.GeneralizedWassersteinDiceLoss, GeneralizedWassersteinDiceLoss)
+    )
     assert (theirs.dtype, ours.dtype) == (torch.float64, torch.float32)
     assert same(ours, theirs.float())
 
