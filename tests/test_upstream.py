@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import random
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -59,6 +60,11 @@ def test_shared_names() -> None:
     """Each has its grid of options below, and a bare name means MONAI's class."""
     assert set(SHARED) == set(AXES) == set(BY_POSITION)
     assert set(SHARED) <= monai_segloss.MONAI_NAMES
+
+
+def spelled(value: object) -> str:
+    """The name of a test: the value, without the address that a function has in one process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", str(value))
 
 
 @pytest.mark.parametrize("name", SHARED)
@@ -271,7 +277,7 @@ def outcome(cls: type, arguments: Options, input: Tensor, target: Tensor) -> tup
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"softmax": True}, {"to_onehot_y": True}, {"include_background": False}], ids=str
+    "arguments", [{"softmax": True}, {"to_onehot_y": True}, {"include_background": False}], ids=spelled
 )
 @pytest.mark.parametrize("name", SHARED)
 def test_warnings_of_a_single_channel(name: str, arguments: Options) -> None:
@@ -314,7 +320,7 @@ MISUSE: list[tuple[Options, tuple[int, ...], tuple[int, ...]]] = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "input", "target"), MISUSE, ids=str)
+@pytest.mark.parametrize(("arguments", "input", "target"), MISUSE, ids=spelled)
 def test_misuse_raises_what_monai_raises(arguments: Options, input: tuple[int, ...], target: tuple[int, ...]) -> None:
     """The type, for each class that has the arguments; ours may be a type of its own below it."""
     met = 0
@@ -348,7 +354,7 @@ def test_misuse_raises_what_monai_raises(arguments: Options, input: tuple[int, .
         {"weight": WEIGHT[1:], "include_background": False},
         {"weight": 3.0},
     ],
-    ids=str,
+    ids=spelled,
 )
 def test_dice(name: str, arguments: Options) -> None:
     case = cases.get(name)
@@ -362,7 +368,7 @@ def test_dice(name: str, arguments: Options) -> None:
 
 
 @pytest.mark.parametrize("name", ["one_class", "regions", "soft_labels", "soft_regions", "ignored"])
-@pytest.mark.parametrize("arguments", [{}, {"batch": True}, {"squared_pred": True}, {"soft_label": True}], ids=str)
+@pytest.mark.parametrize("arguments", [{}, {"batch": True}, {"squared_pred": True}, {"soft_label": True}], ids=spelled)
 def test_dice_of_other_targets(name: str, arguments: Options) -> None:
     case = cases.get(name)
     if "soft" not in name or arguments.get("soft_label") or arguments.get("squared_pred"):
@@ -380,7 +386,7 @@ def test_dice_of_other_targets(name: str, arguments: Options) -> None:
         {"alpha": 0.3, "beta": 0.7, "soft_label": True},
         {"reduction": "sum"},
     ],
-    ids=str,
+    ids=spelled,
 )
 def test_tversky(name: str, arguments: Options) -> None:
     case = cases.get(name)
@@ -424,7 +430,7 @@ def test_softmax_focal_is_monai_times_classes(name: str, alpha: float | str | No
         {"label_smoothing": 0.1},
         {"include_background": False, "batch": True},
     ],
-    ids=str,
+    ids=spelled,
 )
 def test_dice_ce(name: str, arguments: Options) -> None:
     case = cases.get(name)
@@ -437,7 +443,7 @@ def test_dice_ce(name: str, arguments: Options) -> None:
 
 @pytest.mark.parametrize("name", ["regions", "one_class"])
 @pytest.mark.parametrize(
-    "arguments", [{}, {"gamma": 3.0, "lambda_focal": 0.5}, {"alpha": 0.25, "batch": True}], ids=str
+    "arguments", [{}, {"gamma": 3.0, "lambda_focal": 0.5}, {"alpha": 0.25, "batch": True}], ids=spelled
 )
 def test_dice_focal(name: str, arguments: Options) -> None:
     check_monai("DiceFocalLoss", plain(cases.get(name)), **arguments)
@@ -453,7 +459,7 @@ def test_dice_focal(name: str, arguments: Options) -> None:
         {"batch": True, "soft_label": True},
         {"smooth_nr": 0.0, "smooth_dr": 1.0, "reduction": "sum"},
     ],
-    ids=str,
+    ids=spelled,
 )
 def test_generalized_dice(name: str, arguments: Options) -> None:
     case = cases.get(name)
@@ -471,7 +477,7 @@ def test_wasserstein_dice(name: str, mode: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["labels_2d", "labels_3d", "five_classes", "regions"])
-@pytest.mark.parametrize("arguments", [{}, {"batch": True}, {"smooth_nr": 1.0, "smooth_dr": 2.0}], ids=str)
+@pytest.mark.parametrize("arguments", [{}, {"batch": True}, {"smooth_nr": 1.0, "smooth_dr": 2.0}], ids=spelled)
 def test_mcc(name: str, arguments: Options) -> None:
     case = cases.get(name)
     check_monai("MCCLoss", case if case.labels else plain(case), **arguments)
