@@ -13,7 +13,7 @@ import monai_segloss
 pytest.importorskip("monai.losses")
 pytest.importorskip("nnunetv2")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from benchmarks.peers import PEERS, case, ours  # noqa: E402
+from benchmarks.peers import PEERS, case, ours
 
 
 @pytest.mark.filterwarnings("ignore:size_average and reduce args will be deprecated:UserWarning")
