@@ -190,3 +190,10 @@ def within(low: float, high: float, **arguments: float) -> tuple[float, ...]:
         if not low <= value <= high:
             raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {value!r}.")
     return tuple(float(value) for value in arguments.values())
+
+
+def one_of(allowed: tuple[str, ...], **arguments: object) -> None:
+    """Arguments that must be one of some words."""
+    for name, value in arguments.items():
+        if value not in allowed:
+            raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}.")

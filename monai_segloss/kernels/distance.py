@@ -135,7 +135,7 @@ def min_plus(sources: Tensor, rows: Tensor, surface: bool) -> Tensor:
 def _lowest(lines: Tensor, cost: Tensor) -> Tensor:
     """min over q of lines (B, R, q) + cost (B, x, q), (B, R, x), in chunks of lines."""
     size = max(1, CHUNK // (cost.numel()))
-    return torch.cat([(part[:, :, None] + cost[:, None]).amin(-1) for part in lines.split(size, 1)], 1)
+    return torch.cat([(part[:, :, None] + cost[:, None]).amin(-1) for part in torch.split(lines, size, 1)], 1)
 
 
 # -- CPU ----------------------------------------------------------------------------------------------------------

@@ -14,10 +14,10 @@ LINES, POINTS = 32, 64
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _pass(
+def _pass(  # type: ignore[no-untyped-def]
     source, out, rows, lines, per_sample, length, inner, axis, ndim, half,
     FIRST: tl.constexpr, LAST: tl.constexpr, LINES: tl.constexpr, POINTS: tl.constexpr,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """out(x) = min_q source(q) + max(|x - q| s - half s, 0)^2 along one axis, for a block of lines and of x."""
     line = tl.program_id(0).to(tl.int64) * LINES + tl.arange(0, LINES)
     x = tl.program_id(1) * POINTS + tl.arange(0, POINTS)

@@ -1,0 +1,211 @@
+"""Maps of distances to the boundary of each class, in millimeters: signed, unsigned, and weights made of them.
+
+All functions take masks (B, C, *S), each (sample, channel) by itself; ``spacing``, (ndim,) or (B, ndim) in the order of the
+array axes, in mm (None: 1); and ``valid`` (B, 1 | C, *S) bool, the voxels that count: the others make no boundary and get 0.
+They return float32 on the device of the masks, without gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from monai_segloss.core.check import non_negative, one_of
+from monai_segloss.kernels.distance import distance_across, distance_to
+from monai_segloss.maps.masks import as_mask, inner_boundary
+
+Mode = Literal["none", "kervadec", "literal", "inner", "maurer", "surface", "swdm"]
+Fill = Literal["zero", "diagonal"]
+Side = Literal["both", "inside", "outside"]
+Clip = float | Sequence[float] | None
+MODES, FILLS, SIDES = get_args(Mode), get_args(Fill), get_args(Side)
+
+
+@torch.no_grad()
+def signed_distance_map(
+    mask: Tensor,
+    spacing: Tensor | None = None,
+    valid: Tensor | None = None,
+    *,
+    mode: Mode = "kervadec",
+    empty: Fill = "zero",
+    full: Fill = "zero",
+    clip: Clip = None,
+    normalize: bool = False,
+) -> Tensor:
+    """Signed distance to the boundary: positive outside of a mask, negative inside.
+
+    Outside, every mode but ``surface`` has the distance to the nearest voxel inside. Inside it has minus
+
+    - ``none``: the distance d to the nearest voxel outside;
+    - ``kervadec``: d less the smallest spacing of the sample: the published d - 1 for voxels of 1 mm, and never above 0;
+    - ``literal``: d - 1, as in published code whatever the unit: positive inside where voxels are smaller than 1 mm;
+    - ``inner``: the distance to the nearest voxel with a face on the boundary;
+    - ``maurer``: the same, neighbors over edges and corners included, as in ITK;
+    - ``swdm``: d, but 0 on the voxels with a face on the boundary.
+
+    ``surface`` measures to the faces between voxels on both sides, so that one voxel too many and one too few are as
+    wrong: the mode for voxels that are not cubes.
+
+    Args:
+        mask, spacing, valid: see the module.
+        mode: as above.
+        empty: a mask without any voxel: ``"zero"``, or ``"diagonal"`` of the image in mm everywhere.
+        full: a mask without any voxel outside, or in ``inner`` and ``maurer`` without a boundary among the voxels that
+            count: ``"zero"``, or minus the ``"diagonal"``.
+        clip: largest distance in mm, one number or one for (inside, outside).
+        normalize: divide each side by its largest distance in the sample and class, so that the map lies in [-1, 1].
+
+    Example:
+        >>> import torch
+        >>> from monai_segloss.maps import signed_distance_map
+        >>> mask = torch.tensor([[[0, 0, 1, 1, 1]]])
+        >>> signed_distance_map(mask, torch.tensor([2.0])).tolist()
+        [[[4.0, 2.0, 0.0, -2.0, -4.0]]]
+        >>> signed_distance_map(mask, torch.tensor([2.0]), mode="surface").tolist()
+        [[[3.0, 1.0, -1.0, -3.0, -5.0]]]
+    """
+    one_of(MODES, mode=mode)
+    one_of(FILLS, empty=empty, full=full)
+    limits = clipping(clip)
+    mask = as_mask(mask)
+    if mode in ("inner", "maurer"):
+        distance = distance_to(inner_boundary(mask, valid, mode == "maurer"), spacing)
+        if valid is not None:  # the nearest voxel inside may have what does not count beside it
+            distance = torch.where(mask, distance, distance_to(mask & valid, spacing))
+    else:
+        distance = distance_across(mask, spacing, valid, surface=mode == "surface")
+    inside = -distance
+    if mode == "kervadec":
+        inside = (inside + _smallest(spacing, mask)).clamp_max(0)
+    elif mode == "literal":
+        inside = inside + 1
+    elif mode == "swdm":
+        inside = inside.masked_fill(inner_boundary(mask, valid), 0)
+    nothing = distance.isinf()
+    signed = torch.where(mask, inside, distance)
+    signed = torch.where(nothing, torch.where(mask, -_fill(full, spacing, mask), _fill(empty, spacing, mask)), signed)
+    if valid is not None:
+        signed = signed.masked_fill(~valid, 0)
+    if limits is not None:
+        signed = signed.clamp(-limits[0], limits[1])
+    return normalized(signed) if normalize else signed
+
+
+@torch.no_grad()
+def distance_field(
+    mask: Tensor,
+    spacing: Tensor | None = None,
+    valid: Tensor | None = None,
+    *,
+    side: Side = "both",
+    exclusive: bool = False,
+) -> Tensor:
+    """Distance of each voxel to the other side of the mask, at least 0; 0 where the mask is empty or full.
+
+    Args:
+        mask, spacing, valid: see the module.
+        side: ``"both"``, or 0 but ``"inside"`` or ``"outside"`` of the mask.
+        exclusive: no voxel is in two masks, so that one pass finds the inside distances of all classes.
+    """
+    one_of(SIDES, side=side)
+    mask = as_mask(mask)
+    if exclusive and side == "inside" and mask.shape[1] > 1:
+        labels = torch.where(mask.any(1), mask.to(torch.uint8).argmax(1), mask.shape[1])[:, None]
+        counted = None if valid is None else valid[:, :1]
+        field = distance_across(labels, spacing, counted, classes=mask.shape[1] + 1).expand(mask.shape)
+    else:
+        field = distance_across(mask, spacing, valid)
+    dropped = field.isinf()
+    if side != "both":
+        dropped = dropped | (mask if side == "outside" else ~mask)
+    if valid is not None:
+        dropped = dropped | ~valid
+    return field.masked_fill(dropped, 0)
+
+
+@torch.no_grad()
+def distance_penalty_map(
+    mask: Tensor, spacing: Tensor | None = None, valid: Tensor | None = None, *, exclusive: bool = False
+) -> Tensor:
+    """1 at the boundary of a class and falling to 0 at its deepest voxel, inside of each mask; 0 outside of it.
+
+    The inverted distance of Caliva et al.: (M - d) / (M - m) with the largest and the smallest distance d of the sample
+    and class.  A class whose voxels are all as deep has 1, one without boundary 0.
+
+    Args:
+        mask, spacing, valid: see the module; as a weight of all voxels, the masks of all classes, background included.
+        exclusive: as for `distance_field`.
+    """
+    mask = as_mask(mask) if valid is None else as_mask(mask) & valid
+    depth = distance_field(mask, spacing, valid, side="inside", exclusive=exclusive)
+    deepest = _over_space(depth, "amax")
+    shallowest = _over_space(depth.masked_fill(~mask, torch.inf), "amin")
+    falling = (deepest - depth) / torch.where(deepest > shallowest, deepest - shallowest, 1)
+    falling = torch.where(deepest > shallowest, falling, (deepest > 0).to(depth.dtype))
+    return falling.masked_fill(~mask, 0)
+
+
+@torch.no_grad()
+def region_wise_map(
+    mask: Tensor, spacing: Tensor | None = None, valid: Tensor | None = None, *, exclusive: bool = False
+) -> Tensor:
+    """The rectified region-wise map of Valverde & Tohka: minus the depth over the largest depth inside, 1 outside.
+
+    A class that fills the image has -1 everywhere, an absent one 1.
+
+    Args:
+        mask, spacing, valid: see the module.
+        exclusive: as for `distance_field`.
+    """
+    mask = as_mask(mask)
+    depth = distance_field(mask, spacing, valid, side="inside", exclusive=exclusive)
+    deepest = _over_space(depth, "amax")
+    inside = torch.where(deepest > 0, -depth / torch.where(deepest > 0, deepest, 1), -1.0)
+    out = torch.where(mask, inside, 1.0)
+    return out if valid is None else out.masked_fill(~valid, 0)
+
+
+def normalized(signed: Tensor) -> Tensor:
+    """Each side divided by its largest distance in the (sample, class); a side that is 0 stays 0."""
+    outside, inside = signed.clamp_min(0), signed.clamp_max(0)
+    top, bottom = _over_space(outside, "amax"), -_over_space(inside, "amin")
+    return outside / torch.where(top > 0, top, 1) + inside / torch.where(bottom > 0, bottom, 1)
+
+
+def clipping(clip: Clip) -> tuple[float, float] | None:
+    """``clip``, checked: the largest distances inside and outside."""
+    if clip is None:
+        return None
+    pair = (clip, clip) if isinstance(clip, int | float) else tuple(clip)
+    if len(pair) != 2:
+        raise ValueError(f"clip must be None, one distance or (inside, outside), got {clip!r}.")
+    inside, outside = non_negative(clip_inside=pair[0], clip_outside=pair[1])
+    return inside, outside
+
+
+def _over_space(x: Tensor, how: Literal["amax", "amin"]) -> Tensor:
+    """Largest or smallest value of each (sample, channel)."""
+    found: Tensor = getattr(x.flatten(2), how)(2)
+    return found.view(*x.shape[:2], *(1,) * (x.ndim - 2))
+
+
+def _per_sample(values: Tensor, like: Tensor) -> Tensor:
+    """One number, or one per sample, in float32 beside (B, C, *S)."""
+    return values.to(like.device, torch.float32, non_blocking=True).view(-1, *(1,) * (like.ndim - 1))
+
+
+def _smallest(spacing: Tensor | None, like: Tensor) -> Tensor | float:
+    return 1.0 if spacing is None else _per_sample(spacing.amin(-1), like)
+
+
+def _fill(how: Fill, spacing: Tensor | None, like: Tensor) -> Tensor:
+    """0, or the diagonal of the image in mm."""
+    if how == "zero":
+        return torch.zeros((), device=like.device)
+    shape = torch.tensor(like.shape[2:], dtype=torch.float64)
+    edges = shape if spacing is None else shape * spacing.double()
+    return _per_sample(edges.square().sum(-1).sqrt(), like)
