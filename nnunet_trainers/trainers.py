@@ -9,7 +9,7 @@ from nnunet_trainers.base import SegLossTrainer
 from nnunet_trainers.building import sentence
 from nnunet_trainers.naming import PREFIX, TrainerNameError, decode
 
-FAMILIES = ("voxel", "region", "compound", "instance", "partial", "structural", "segloss_trainer")
+FAMILIES = ("voxel", "region", "compound", "instance", "partial", "structural", "boundary", "segloss_trainer")
 
 
 def declared() -> dict[str, type[SegLossTrainer]]:

@@ -21,7 +21,7 @@ HARD = ("labels_3d", "labels_2d", "two_classes", "five_classes", "one_class", "r
 
 def supported(info: LossInfo, *names: str) -> list[Case]:
     """The cases (all, or the named) that the entry says it can read; at least one."""
-    every = (cases.get(name, info.size) for name in names or cases.BUILDERS)
+    every = (cases.enlarged(cases.get(name, info.size), info.grain) for name in names or cases.BUILDERS)
     found = [case for case in every if case.tags <= set(info.support)]
     assert found or names, f"{info.key} supports none of the cases"
     return found

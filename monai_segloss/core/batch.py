@@ -28,6 +28,7 @@ class SegBatch:
         activation: ``"softmax"``, ``"sigmoid"``, ``"none"`` or a callable.
         spacing: physical size of a voxel in array axis order, (ndim,) or (B, ndim), or None.
         maps: what the caller sent beside the target, by name.
+        steps: the spacing as numbers, one row for all samples or one per sample, where the caller gave numbers.
     """
 
     def __init__(
@@ -38,9 +39,11 @@ class SegBatch:
         activation: Activation,
         spacing: Tensor | None = None,
         maps: Mapping[str, Tensor] | None = None,
+        steps: tuple[tuple[float, ...], ...] | None = None,
     ) -> None:
         self.logits, self.target, self.mask, self.activation = logits, target, mask, activation
         self.spacing, self.maps = spacing, dict(maps or {})
+        self.steps = steps
         self._sums: dict[Stat, Tensor] = {}
         self._clean: Tensor | None = None
 
@@ -103,7 +106,7 @@ class SegBatch:
         """The batch in float32 at least, so that gradients of sums and of maps add up there and not in half precision."""
         if self.logits.dtype in (torch.float32, torch.float64):
             return self
-        return SegBatch(self.clean, self.target, self.mask, self.activation, self.spacing, self.maps)
+        return SegBatch(self.clean, self.target, self.mask, self.activation, self.spacing, self.maps, self.steps)
 
     def request(self, *which: Stat) -> None:
         """Compute statistics that are not there yet, all in one pass."""
@@ -237,7 +240,8 @@ class Reader:
             if not labels and target.shape[1] == 1:
                 target = torch.where(ignored[:, None], target.new_zeros(()), target)
         self._check_values(target, labels, input.shape[1], valid)
-        return SegBatch(input, target, valid, self.activation(input.shape[1]), check.spacing(spacing, input), maps)
+        lengths, steps = check.spacing(spacing, input), check.steps(spacing)
+        return SegBatch(input, target, valid, self.activation(input.shape[1]), lengths, maps, steps)
 
     def _ignored(self, target: Tensor, labels: bool) -> Tensor | None:
         if self.ignore_index is None:

@@ -157,6 +157,14 @@ def spacing(value: Any, input: Tensor) -> Tensor | None:
     return x
 
 
+def steps(value: Any) -> tuple[tuple[float, ...], ...] | None:
+    """Voxel spacing given in numbers as rows of numbers, which a compiled graph can count with; None for a tensor."""
+    if not isinstance(value, list | tuple) or any(isinstance(x, Tensor) for x in value):
+        return None
+    rows = value if isinstance(value[0], list | tuple) else (value,)
+    return tuple(tuple(map(float, row)) for row in rows)
+
+
 def _number(x: Tensor) -> int | float:
     value = float(x)
     return int(value) if value.is_integer() else value

@@ -55,6 +55,7 @@ class LossInfo:
         support: targets and shapes it supports, out of `EVERYTHING`.
         example: constructor arguments of the smallest sensible example, beside the activation.
         size: shortest edge, in voxels, of an image that the loss makes sense on.
+        grain: width, in voxels, of the narrowest error that the loss notices.
         nnunet: policy of the nnU-Net trainer.
         waive: property of the contract -> why it is honestly false for this loss.
     """
@@ -72,6 +73,7 @@ class LossInfo:
     support: tuple[str, ...] = EVERYTHING
     example: Mapping[str, Any] = field(default_factory=dict)
     size: int = 1
+    grain: int = 1
     nnunet: NnUNetPolicy = field(default_factory=NnUNetPolicy)
     waive: Mapping[str, str] = field(default_factory=dict)
 

@@ -1,6 +1,7 @@
 """All losses, one file each.  Importing the package fills the registry; one line per loss."""
 
 import monai_segloss.kernels  # noqa: F401  (registers the fast backends)
+from monai_segloss.losses.boundary.hausdorff_er import HausdorffERLoss
 from monai_segloss.losses.compound.combo import ComboLoss
 from monai_segloss.losses.compound.dice_ce import DiceCELoss
 from monai_segloss.losses.compound.dice_focal import DiceFocalLoss
@@ -72,6 +73,7 @@ __all__ = [
     "GeneralizedDiceLoss",
     "GeneralizedWassersteinDiceLoss",
     "HardnessWeightedDiceLoss",
+    "HausdorffERLoss",
     "InverseWeightedCrossEntropyLoss",
     "InverseWeightedDiceLoss",
     "JaccardLoss",

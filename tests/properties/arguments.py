@@ -32,6 +32,11 @@ OTHER: dict[str, Callable[[Case], Any]] = {
     "dist_matrix": lambda case: distances(case.classes),
     "clip": lambda case: (1.0, 2.0),
     "labeled": lambda case: [1],
+    "erosions": lambda case: 1,
+    "norm": lambda case: "minmax",
+    "radii": lambda case: (1.0, 2.0),
+    "width": lambda case: 1.0,
+    "axis": lambda case: 0,
 }
 # The lower end of the range of arguments that may be negative.
 LOWEST = {"epsilon": -1.0}

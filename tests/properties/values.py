@@ -92,7 +92,7 @@ def reductions_agree(info: LossInfo) -> None:
     for case in supported(info, "labels_3d", "one_class", "regions", "ignored", "ignored_sample"):
         parts = value(make(info, case, reduction="none"), case)
         assert parts.ndim == case.input.ndim, f"{case.name}: shape {tuple(parts.shape)} of `none`"
-        torch.broadcast_shapes(parts.shape, case.input.shape)
+        torch.broadcast_shapes(parts.shape, case.input[:, -parts.shape[1] :].shape)  # of the scored classes
         total = value(make(info, case, reduction="sum"), case)
         mean = value(make(info, case), case)
         assert total.ndim == mean.ndim == 0

@@ -8,6 +8,7 @@ value as the library reduces it. Benchmarks may import these too.
 from __future__ import annotations
 
 from . import (
+    boundary_local,
     compound,
     instance,
     partial,
@@ -34,6 +35,7 @@ FAMILIES = (
     instance,
     partial,
     structural,
+    boundary_local,
 )
 REFERENCES = {key: formula for family in FAMILIES for key, formula in family.REFERENCES.items()}
 UNIFORM = {key: formula for family in FAMILIES for key, formula in family.UNIFORM.items()}

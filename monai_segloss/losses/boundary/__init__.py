@@ -1,0 +1,1 @@
+"""Losses of boundaries, contours and distances."""

@@ -1,0 +1,110 @@
+"""Neighborhoods of voxels, which losses of contours share.
+
+An ignored voxel is in no neighborhood, and neither is what lies beyond the image unless a function says otherwise: what
+is cut off there is no contour.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from monai_segloss.core.batch import Scored, SegBatch
+from monai_segloss.core.module import ReadingArgs
+from monai_segloss.core.reduce import Scores
+from monai_segloss.losses.voxel.weighting import is_multilabel
+
+Steps = tuple[float, ...]
+"""Voxel spacing of one sample, in array axis order."""
+
+
+class RatioArgs(ReadingArgs, total=False):
+    """Shared arguments of the ratios of sums."""
+
+    batch: bool
+    smooth_nr: float
+    smooth_dr: float
+
+
+def scored_view(batch: SegBatch, include_background: bool | None, over_batch: bool = False) -> Scored:
+    """The view of the scored classes; None leaves channel 0 out where there is one class per voxel."""
+    return batch.scored(is_multilabel(batch) if include_background is None else include_background, over_batch)
+
+
+def scored_maps(batch: SegBatch, view: Scored) -> tuple[Tensor, Tensor]:
+    """Probabilities and target of the scored classes, (B, K, *S), both 0 where ignored."""
+    p, g = batch.prob[:, view.first :], batch.one_hot[:, view.first :]
+    if batch.mask is not None:
+        p = p.masked_fill(~batch.mask[:, None], 0)
+    return p, g.to(p.dtype)
+
+
+def valid(batch: SegBatch) -> Tensor | None:
+    """The voxels that count, (B, 1, *S), or None."""
+    return None if batch.mask is None else batch.mask[:, None]
+
+
+def mean_table(x: Tensor, batch: SegBatch) -> Scores:
+    """The mean over the voxels that count of a map (B, K, *S) that is 0 elsewhere, per (sample, class)."""
+    return Scores.table(x.flatten(2).sum(2) / batch.voxels.clamp_min(1), batch.voxels)
+
+
+def by_spacing(f: Callable[..., Tensor], batch: SegBatch, *maps: Tensor | None) -> Tensor:
+    """``f(steps, *maps)`` of the batch, or of sample after sample where their spacing differs."""
+    rows = spacing_rows(batch)
+    if len(set(rows)) == 1:
+        return f(rows[0], *maps)
+    one = [f(row, *(x if x is None else x[b : b + 1] for x in maps)) for b, row in enumerate(rows)]
+    return torch.cat(one)
+
+
+def spacing_rows(batch: SegBatch) -> tuple[Steps, ...]:
+    """The spacing in numbers: one row for all samples, or one per sample; 1 where none was given."""
+    if batch.spacing is None:
+        return ((1.0,) * (batch.ndim - 2),)
+    if batch.steps is not None:
+        return batch.steps
+    return tuple(tuple(row) for row in batch.spacing.reshape(-1, batch.ndim - 2).tolist())
+
+
+def radii(length: float, steps: Steps) -> tuple[int, ...]:
+    """Voxels along each axis that cover a length in the unit of the spacing, at least one."""
+    return tuple(max(1, math.ceil(length / step - 1e-6)) for step in steps)
+
+
+def scaled_radii(radius: int, steps: Steps) -> tuple[int, ...]:
+    """A radius in voxels of the finest axis, as voxels of each axis."""
+    return radii(radius * min(steps), steps) if radius else (0,) * len(steps)
+
+
+def neighbor(x: Tensor, axis: int, step: int, fill: Any = None) -> Tensor:
+    """The value one voxel further (``step`` 1) or before (-1); beyond the image ``fill``, or the last value again."""
+    n = x.shape[axis]
+    edge = x.narrow(axis, n - 1 if step > 0 else 0, 1)
+    edge = edge if fill is None else torch.full_like(edge, fill)
+    inner = x.narrow(axis, 1 if step > 0 else 0, n - 1)
+    return torch.cat((inner, edge) if step > 0 else (edge, inner), axis)
+
+
+def dilate(x: Tensor, radius: tuple[int, ...], counted: Tensor | None = None) -> Tensor:
+    """Largest value in the box of so many voxels to each side; values are at least 0."""
+    x = x if counted is None else x * counted
+    for axis, r in enumerate(radius, start=2):
+        for _ in range(min(r, x.shape[axis] - 1)):
+            x = torch.maximum(x, torch.maximum(neighbor(x, axis, 1), neighbor(x, axis, -1)))
+    return x
+
+
+def erode(x: Tensor, radius: tuple[int, ...], counted: Tensor | None = None) -> Tensor:
+    """Smallest value in the box of so many voxels to each side; values are at most 1."""
+    return 1 - dilate(1 - x, radius, counted)
+
+
+def inner_band(x: Tensor, radius: tuple[int, ...], counted: Tensor | None = None) -> Tensor:
+    """What erosion takes away: the voxels of a mask that are near another side, 0 where ignored."""
+    band = x - erode(x, radius, counted)
+    return band if counted is None else band * counted

@@ -1,0 +1,9 @@
+"""Trainers of the losses of boundaries, contours and distances."""
+
+from nnunet_trainers.base import SegLossTrainer
+
+
+class nnUNetTrainerHausdorffER(SegLossTrainer):
+    """Hausdorff loss by erosions alone; add it to Dice or cross-entropy in a sum of losses."""
+
+    key = "hausdorff_er"

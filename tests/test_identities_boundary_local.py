@@ -1,0 +1,115 @@
+"""Losses of the neighborhood of a boundary: closed forms, and faults of other code that ours do not have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import monai_segloss
+
+SURE = 80.0
+
+
+def hard(mask: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Logits (1, 2, *S) that predict a mask with certainty."""
+    return SURE / 2 * torch.stack((1.0 - 2 * mask.to(dtype), 2 * mask.to(dtype) - 1))[None]
+
+
+def label(mask: Tensor) -> Tensor:
+    return mask.long()[None, None]
+
+
+def box(shape: tuple[int, ...], *edges: tuple[int, int]) -> Tensor:
+    """A mask with a box of these half-open intervals."""
+    mask = torch.zeros(shape, dtype=torch.bool)
+    mask[tuple(slice(*edge) for edge in edges)] = True
+    return mask
+
+
+def half_space(shape: tuple[int, ...], axis: int, width: int) -> Tensor:
+    mask = torch.zeros(shape, dtype=torch.bool)
+    mask.narrow(axis, 0, width).fill_(True)
+    return mask
+
+
+def of(key: str, predicted: Tensor, truth: Tensor, spacing: Any = None, **arguments: Any) -> float:
+    """The loss of one hard prediction of two classes."""
+    loss = monai_segloss.create(key, softmax=True, to_onehot_y=True, **arguments)
+    return loss(hard(predicted), label(truth), spacing=spacing).item()
+
+
+@pytest.mark.parametrize("norm", ["rescale", "none"])
+def test_a_block_of_errors_erodes_from_its_edges(norm: str) -> None:
+    """T5: one soft erosion leaves 1 inside, less on faces, edges and corners of the block."""
+    plane, volume = box((11, 12), (3, 8), (3, 8)), box((11, 12, 10), (3, 8), (3, 8), (2, 7))
+    share = {"rescale": 1.0, "none": 0.5}[norm]
+    found = of("hausdorff_er", plane, ~plane & plane, erosions=1, norm=norm) * plane.numel()
+    assert found == pytest.approx(share * (9 * 1 + 12 * 0.6 + 4 * 0.2))
+    found = of("hausdorff_er", volume, ~volume & volume, erosions=1, norm=norm) * volume.numel()
+    assert found == pytest.approx(share * (27 * 1 + 54 * 5 / 7 + 36 * 3 / 7 + 8 * 1 / 7))
+
+
+def test_the_literal_threshold_ends_after_one_erosion() -> None:
+    """Read literally, all further erosions are empty; ours sees how thick an error is."""
+    thick, none = box((20, 20), (2, 18), (2, 18)), torch.zeros(20, 20)
+    one, nine = (of("hausdorff_er", thick, none, erosions=k, norm="none") for k in (1, 9))
+    assert nine == one
+    one, nine = (of("hausdorff_er", thick, none, erosions=k) for k in (1, 9))
+    assert nine > 20 * one
+
+
+@pytest.mark.parametrize("shape", [(12, 13), (9, 10, 8)])
+def test_erosions_of_kornia(shape: tuple[int, ...]) -> None:
+    """``norm="minmax"`` with the background is kornia's loss of probabilities, value and gradient."""
+    kornia = pytest.importorskip("kornia.losses")
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.nn.functional.interpolate(torch.rand(2, 3, *(3 for _ in shape), generator=generator), shape).argmax(1)
+    p = torch.nn.functional.interpolate(torch.rand(2, 3, *(4 for _ in shape), generator=generator), shape)
+    p = (20 * p.double()).softmax(1).requires_grad_()
+    theirs = kornia.HausdorffERLoss if len(shape) == 2 else kornia.HausdorffERLoss3D
+    expected = theirs(alpha=2.0, k=10).double()(p, truth[:, None])
+    loss = monai_segloss.create("hausdorff_er", to_onehot_y=True, norm="minmax", include_background=True)
+    found = loss(p, truth[:, None])
+    assert found > 0.1
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(x, p)[0] for x in (found, expected)))
+
+
+def test_every_axis_of_a_volume_erodes() -> None:
+    """A kernel that forgets an axis gives another value for a slab that is thin along that one."""
+    found = [of("hausdorff_er", half_space((14, 14, 14), axis, 5), torch.zeros(14, 14, 14)) for axis in range(3)]
+    np.testing.assert_allclose(found, found[0], rtol=1e-12)
+
+
+def test_errors_do_not_erode_where_voxels_are_ignored() -> None:
+    """A slab of errors between ignored voxels stays: only its free side, of which there is none here, would erode."""
+    truth = torch.zeros(1, 1, 12, 12).long()
+    truth[..., :3], truth[..., 6:] = 255, 255
+    truth[:, :, :3], truth[:, :, 6:] = 255, 255
+    loss = monai_segloss.create("hausdorff_er", softmax=True, to_onehot_y=True, ignore_index=255, alpha=0.0)
+    assert loss(hard(torch.ones(12, 12)), truth).item() == pytest.approx(10)
+
+
+@pytest.mark.parametrize("classes", [2])
+@pytest.mark.parametrize("key", ["hausdorff_er"])
+def test_two_classes_need_no_background(key: str, classes: int) -> None:
+    """T9: with two classes and softmax the background says the same again."""
+    generator = torch.Generator().manual_seed(0)
+    z = 4 * torch.randn(2, classes, 5, 6, generator=generator, dtype=torch.float64).repeat_interleave(3, 2)
+    truth = torch.randint(0, classes, (2, 1, 5, 6), generator=generator).repeat_interleave(3, 2)
+    values = [
+        monai_segloss.create(key, softmax=True, to_onehot_y=True, include_background=b)(z, truth) for b in (True, False)
+    ]
+    torch.testing.assert_close(*values)
+
+
+def test_refusals() -> None:
+    for bad in (0, 2.5):
+        with pytest.raises(ValueError, match="erosions must be a whole number"):
+            monai_segloss.create("hausdorff_er", erosions=bad)
+    with pytest.raises(ValueError, match="norm must be one of"):
+        monai_segloss.create("hausdorff_er", norm="max")
