@@ -7,3 +7,9 @@ class nnUNetTrainerHausdorffER(SegLossTrainer):
     """Hausdorff loss by erosions alone; add it to Dice or cross-entropy in a sum of losses."""
 
     key = "hausdorff_er"
+
+
+class nnUNetTrainerHausdorffConv(SegLossTrainer):
+    """Hausdorff loss by balls of several radii alone; add it to Dice or cross-entropy in a sum of losses."""
+
+    key = "hausdorff_conv"

@@ -12,6 +12,9 @@ from torch import Tensor
 import monai_segloss
 
 SURE = 80.0
+WITH_SPACING = ["hausdorff_conv"]
+ZERO_AT_BEST = ["hausdorff_er", "hausdorff_conv"]
+BACKGROUND_SAYS_NOTHING = ["hausdorff_er"]
 
 
 def hard(mask: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -94,8 +97,53 @@ def test_errors_do_not_erode_where_voxels_are_ignored() -> None:
     assert loss(hard(torch.ones(12, 12)), truth).item() == pytest.approx(10)
 
 
+@pytest.mark.parametrize("spacing", [None, (1.0, 1.0), (0.5, 2.0)])
+def test_a_false_positive_weighs_by_the_largest_ball_without_target(spacing: tuple[float, ...] | None) -> None:
+    """A single voxel at a distance d from the object: the sum of r^2 of the radii below d, in the unit of the spacing."""
+    truth = box((9, 40), (0, 9), (0, 2))
+    step = 1.0 if spacing is None else spacing[1]
+    for column in (6, 12, 30):
+        predicted = truth.clone()
+        predicted[4, column] = True
+        free = sum(r**2 for r in (2.0, 4.0, 8.0, 16.0) if r < (column - 1) * step)
+        found = of("hausdorff_conv", predicted, truth, spacing, radii=(2.0, 4.0, 8.0, 16.0), tau=0.8)
+        touched = sum(r**2 for r in (2.0, 4.0, 8.0, 16.0)) - free
+        assert free / truth.numel() - 1e-9 <= found <= (free + touched) / truth.numel()
+        if column == 30:
+            assert found == pytest.approx(free / truth.numel(), rel=1e-6)
+
+
+@pytest.mark.parametrize("key", WITH_SPACING)
+def test_each_sample_has_its_own_spacing(key: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    z = 3 * torch.randn(2, 2, 8, 9, generator=generator, dtype=torch.float64)
+    truth = torch.nn.functional.interpolate(torch.rand(2, 1, 3, 3, generator=generator), (8, 9)).round().long()
+    rows = ((1.0, 1.0), (3.0, 0.7))
+    more = {"batch": False} if "batch" in monai_segloss.find(key).parameters else {}
+    loss = monai_segloss.create(key, softmax=True, to_onehot_y=True, **more)
+    apart = [loss(z[b : b + 1], truth[b : b + 1], spacing=row) for b, row in enumerate(rows)]
+    assert apart[1] != loss(z[1:], truth[1:])
+    for sent in (rows, torch.tensor(rows), torch.tensor(rows, dtype=torch.float64).numpy()):
+        torch.testing.assert_close(loss(z, truth, spacing=sent), sum(apart) / 2)
+    torch.testing.assert_close(loss(z[:1], truth[:1], spacing=(1, 1)), apart[0])
+    compiled = torch.compile(loss, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(z, truth, spacing=rows), sum(apart) / 2)
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize("key", ZERO_AT_BEST)
+def test_perfect_is_exactly_zero_in_any_size(key: str) -> None:
+    for mask in (
+        box((7, 8), (2, 5), (3, 6)),
+        box((5, 6, 7), (0, 2), (1, 3), (2, 7)),
+        torch.ones(4, 4),
+        torch.zeros(4, 4),
+    ):
+        assert abs(of(key, mask.bool(), mask.bool(), (0.7,) * mask.ndim)) < 1e-6
+
+
 @pytest.mark.parametrize("classes", [2])
-@pytest.mark.parametrize("key", ["hausdorff_er"])
+@pytest.mark.parametrize("key", BACKGROUND_SAYS_NOTHING)
 def test_two_classes_need_no_background(key: str, classes: int) -> None:
     """T9: with two classes and softmax the background says the same again."""
     generator = torch.Generator().manual_seed(0)
@@ -113,3 +161,8 @@ def test_refusals() -> None:
             monai_segloss.create("hausdorff_er", erosions=bad)
     with pytest.raises(ValueError, match="norm must be one of"):
         monai_segloss.create("hausdorff_er", norm="max")
+    for bad in ((), (0.0, 3.0), (-1.0,)):
+        with pytest.raises(ValueError, match="radii must be numbers above 0"):
+            monai_segloss.create("hausdorff_conv", radii=bad)
+    with pytest.raises(ValueError, match="tau must be below 1"):
+        monai_segloss.create("hausdorff_conv", tau=1.0)

@@ -1,6 +1,7 @@
 """All losses, one file each.  Importing the package fills the registry; one line per loss."""
 
 import monai_segloss.kernels  # noqa: F401  (registers the fast backends)
+from monai_segloss.losses.boundary.hausdorff_conv import HausdorffConvLoss
 from monai_segloss.losses.boundary.hausdorff_er import HausdorffERLoss
 from monai_segloss.losses.compound.combo import ComboLoss
 from monai_segloss.losses.compound.dice_ce import DiceCELoss
@@ -73,6 +74,7 @@ __all__ = [
     "GeneralizedDiceLoss",
     "GeneralizedWassersteinDiceLoss",
     "HardnessWeightedDiceLoss",
+    "HausdorffConvLoss",
     "HausdorffERLoss",
     "InverseWeightedCrossEntropyLoss",
     "InverseWeightedDiceLoss",
