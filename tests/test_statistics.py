@@ -181,6 +181,20 @@ def test_dtypes(activation, dtype):  # type: ignore[no-untyped-def]
     assert soft_statistics(sure, torch.ones(1, 70_000, dtype=torch.long), OVERLAP)[0, 1, 0] == pytest.approx(70_000)
 
 
+@pytest.mark.parametrize("classes", [3, 9])
+@pytest.mark.parametrize("margin", [20.0, 200.0])
+def test_sure_and_wrong(classes, margin):  # type: ignore[no-untyped-def]
+    """So sure that every other probability underflows: log p and log(1 - p) and their slopes stay what they are."""
+    logits, labels = batch(classes, (4, 5))
+    winner = torch.where(torch.rand(labels.shape) < 0.5, labels, (labels + 1) % classes)
+    sure = margin * torch.nn.functional.one_hot(winner, classes).movedim(-1, 1) + logits
+    which = (*OVERLAP, Stat("ce"), Stat("ce_neg"), Stat("focal", 2.0))
+    assert_same(sure, labels, which)
+    found = soft_statistics(sure, labels, (Stat("ce_neg"),))[..., 0]
+    wide = plain_statistics(sure.double(), labels, (Stat("ce_neg"),))[..., 0]
+    torch.testing.assert_close(found.double(), wide, rtol=1e-5, atol=1e-5)
+
+
 def layouts() -> dict[str, Tensor]:
     base = 2 * torch.randn(2, 3, 6, 8, 10)
     return {

@@ -18,6 +18,8 @@ from monai_segloss.core.counts import void
 FEW_CLASSES = 8
 """Up to this many classes a one-hot of the chunk is cheaper than gathering."""
 
+TINY = 1e-30
+"""Below this a sum of probabilities may have lost its digits."""
 Basis = Callable[[str, float], Tensor]
 """A function of p of the true class by name and power, (n,)."""
 
@@ -33,6 +35,40 @@ class Slopes:
     hits: dict[tuple[str, float], Tensor]
     rows: dict[str, Tensor]
     area: Tensor | None
+
+
+class Complement:
+    """1 - p of every class, exact near p = 1.
+
+    Only one class of a voxel, the ``big`` one, can have p above 1/2; its 1 - p is the sum of the others.
+    """
+
+    def __init__(self, z: Tensor, p: Tensor) -> None:
+        self.big = (p > 0.5).to(p.dtype)
+        self.small = torch.addcmul(p, p, self.big, value=-1)
+        """p, 0 for the big class (C, n)."""
+        self.q_big = self.small.sum(0)
+        self.log_q_big = self.q_big.log()
+        self.among_others: Tensor = self.small / self.q_big
+        """p of the classes beside the big one, relative to their sum (C, n)."""
+        lost = self.q_big < TINY
+        if bool(lost.any()):  # so sure that the others underflow
+            rest = z.masked_fill(self.big > 0, -torch.inf)
+            total = rest.logsumexp(0)
+            self.log_q_big = torch.where(lost, total - z.logsumexp(0), self.log_q_big)
+            self.among_others = torch.where(lost, (rest - total).exp(), self.among_others)
+
+    @property
+    def log_q(self) -> Tensor:
+        """log(1 - p) of all classes (C, n)."""
+        return torch.addcmul(torch.log1p(-self.small), self.big, self.log_q_big)
+
+    def gradient(self, p: Tensor, weight: Tensor) -> Tensor:
+        """Gradient in the logits of -sum of weight log(1 - p), weights and result (C, n)."""
+        pulled = weight * self.small / (1 - self.small)
+        found = weight * p - p * (pulled.sum(0) - pulled)
+        big = (weight * self.big).sum(0) * (1 - self.q_big)
+        return found.addcmul_(self.among_others, big, value=-1)
 
 
 class Chunk(ABC):
@@ -57,6 +93,7 @@ class Chunk(ABC):
         self._p_y: Tensor | None = None
         self._q_y: Tensor | None = None
         self._area: tuple[Tensor, Tensor, Tensor] | None = None
+        self._complement: Complement | None = None
 
     @staticmethod
     def cut(
@@ -110,6 +147,13 @@ class Chunk(ABC):
         if self._area is None:
             self._area = self._count()
         return self._area
+
+    @property
+    def complement(self) -> Complement:
+        """What log(1 - p) is made of."""
+        if self._complement is None:
+            self._complement = Complement(self.z, self.p)
+        return self._complement
 
     def sum_by_label(self, value: Tensor | None) -> Tensor:
         """Sum of ``value`` (n,), or of ones, over the voxels of each label, (C,)."""

@@ -73,6 +73,7 @@ SPARSE = {
     "fn_l1": _AREA[2],
     "se": _Sparse(lambda c, a: _squared_error(c), slope=(("qp", -2.0),), row="p2"),
     "ce": _Sparse(lambda c, a: -c.sum_by_label(c.lp_y), slope=(("1", -1.0),)),
+    "ce_neg": _Sparse(lambda c, a: -c.row_sum(c.misses(c.complement.log_q)), row="lq"),
     "nlp": _Sparse(lambda c, a: c.row_sum(c.lse - c.z), row="nlp"),
     "focal": _Sparse(lambda c, a: -c.sum_by_label(_focal(c, a)), slope=(("focal", -1.0),)),
 }
@@ -112,10 +113,19 @@ def label_gradient(out: Tensor, c: Chunk, slopes: Slopes) -> None:
     slope = c.slope(slopes, lambda basis, power: BASIS[basis](c, power))
     if "nlp" in slopes.rows:
         slope -= slopes.rows["nlp"]
+    extra = None
+    if "lq" in slopes.rows:
+        extra = c.complement.gradient(c.p, c.misses(slopes.rows["lq"].expand_as(c.p)))
+        extra = extra if c.w is None else extra.mul_(c.w)
     if c.w is not None:
         slope *= c.w
     total = slope.sum(0)
     if out.dtype == slope.dtype:
         torch.addcmul(slope, c.p, total, value=-1, out=out)
+        found = out
     else:
-        out.copy_(slope.addcmul_(c.p, total, value=-1))
+        found = slope.addcmul_(c.p, total, value=-1)
+    if extra is not None:
+        found += extra
+    if found is not out:
+        out.copy_(found)
