@@ -1,0 +1,299 @@
+"""MONAI transforms from labels to the maps that losses take beside them.
+
+Each map is a transform of an array and one of a dictionary, ``SignedDistanceMap`` and ``SignedDistanceMapd``.  Put them
+behind the last transform that moves, scales or crops the label and before collation; on cached volumes they may stand
+before random crops, flips and quarter turns that take the map along with the label.  Anything that interpolates must come
+before: it neither scales distances nor leaves them distances.  Metadata is kept.  There is no inverse: `monai.transforms.
+Invertd` cannot go back through them, nor needs to, since they leave the label as it is.
+
+Example:
+    >>> import torch
+    >>> from monai.data import MetaTensor
+    >>> from monai_segloss.transforms import SignedDistanceMapd
+    >>> label = MetaTensor(torch.tensor([[[0, 0, 1, 1]]]), affine=torch.diag(torch.tensor([2.0, 2.0, 1.0, 1.0])))
+    >>> out = SignedDistanceMapd("label", num_classes=2, include_background=False)({"label": label})
+    >>> out["sdm"].tolist()
+    [[[4.0, 2.0, 0.0, -2.0]]]
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from copy import deepcopy
+from typing import Any, ClassVar
+
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, Transform
+from monai.utils import TransformBackends, ensure_tuple
+from torch import Tensor
+
+from monai_segloss import maps
+from monai_segloss.core.errors import nearest
+
+Spacing = str | Sequence[float] | None
+
+
+class LabelMap(Transform):
+    """Base of the transforms of arrays: a label (1, *S), or masks (C, *S), to a map.
+
+    Args:
+        num_classes: the array holds labels from 0 to ``num_classes`` - 1, 0 the background; None: one channel per mask.
+        include_background: of labels, whether class 0 has a channel; the default depends on the map.
+        spacing: in the order of the array axes, in mm: numbers, which hold for whatever comes (the nominal spacing of the
+            patch, also where augmentation has scaled it); ``"auto"``: from the affine of a MetaTensor, and 1 with a
+            warning without one; None: 1.
+        ignore_index: voxels of this label do not count: no boundary is made there and the map is 0.
+        options: of the function of the map.
+
+    Raises:
+        TypeError, ValueError: an option that the function does not take.
+    """
+
+    backend = (TransformBackends.TORCH,)
+    make: ClassVar[Callable[..., Tensor]]
+    """From masks (B, C, *S) to the map."""
+    key: ClassVar[str] = ""
+    """Where the transform of a dictionary puts the map, which is the keyword that losses know it by."""
+    background: ClassVar[bool] = True
+    """Whether the background of labels has a channel by default."""
+    instances: ClassVar[bool] = False
+    """Whether the channel of the background stays empty."""
+
+    def __init__(
+        self,
+        num_classes: int | None = None,
+        include_background: bool | None = None,
+        spacing: Spacing = "auto",
+        ignore_index: int | None = None,
+        **options: Any,
+    ) -> None:
+        parameters = inspect.signature(self.make).parameters
+        self.takes = {name for name in ("spacing", "valid", "exclusive") if name in parameters}
+        known = [name for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY and name != "exclusive"]
+        for name in options:
+            if name not in known:
+                hint = nearest(name, known) or "."
+                raise TypeError(f"{type(self).__name__}() got an unexpected argument {name!r}{hint}")
+        if isinstance(spacing, str) and spacing != "auto":
+            raise ValueError(f"spacing must be numbers, 'auto' or None, got {spacing!r}.")
+        self.num_classes, self.ignore_index, self.options = num_classes, ignore_index, options
+        self.include_background = self.background if include_background is None else include_background
+        self.spacing = spacing
+        if num_classes is not None:  # a wrong value is said before any work
+            self._make(torch.zeros(1, num_classes - (not self.include_background), 1, 1, dtype=torch.bool), None, None)
+
+    def __call__(self, img: Any) -> Tensor:
+        """The map of one array, channel first; a MetaTensor gives a MetaTensor with the same metadata."""
+        plain = torch.as_tensor(img)
+        plain = plain.as_subclass(Tensor)
+        if self.num_classes is not None and plain.shape[0] != 1:
+            raise ValueError(
+                f"{type(self).__name__}: an array of shape {tuple(plain.shape)} came; with num_classes={self.num_classes} "
+                "expected labels of shape (1, *spatial). For one channel per class leave num_classes out."
+            )
+        valid = None
+        if self.ignore_index is not None:
+            valid = (plain != self.ignore_index).all(0)[None, None]
+        mask = plain[None] if self.num_classes is None else self._masks(plain)
+        found = self._make(mask, self._spacing(img, plain.ndim - 1), valid)[0]
+        if not isinstance(img, MetaTensor):
+            return found
+        return MetaTensor(found, meta=deepcopy(img.meta))
+
+    def _masks(self, labels: Tensor) -> Tensor:
+        assert self.num_classes is not None
+        mask = maps.class_masks(labels[None], self.num_classes, self.include_background)
+        if self.instances and self.include_background:
+            mask[:, 0] = False
+        return mask
+
+    def _make(self, mask: Tensor, spacing: Tensor | None, valid: Tensor | None) -> Tensor:
+        given = {"spacing": spacing, "valid": valid, "exclusive": self.num_classes is not None}
+        return type(self).make(mask, **{name: given[name] for name in self.takes}, **self.options)
+
+    def _spacing(self, img: Any, axes: int) -> Tensor | None:
+        if "spacing" not in self.takes or self.spacing is None:
+            return None
+        if self.spacing == "auto":
+            if isinstance(img, MetaTensor):
+                affine = img.affine.double()
+                return affine[:-1, :axes].norm(dim=0)
+            warnings.warn(
+                f"{type(self).__name__}: spacing='auto' but the label is no MetaTensor, so that voxels count as 1 mm; "
+                "give the spacing.",
+                stacklevel=3,
+            )
+            return None
+        found = torch.tensor([float(x) for x in ensure_tuple(self.spacing)], dtype=torch.float64)
+        if found.shape != (axes,) or not bool((found > 0).all()):
+            raise ValueError(f"spacing is {self.spacing}; expected {axes} positive numbers.")
+        return found
+
+
+class LabelMapd(MapTransform):
+    """Base of the transforms of dictionaries: the map of each key goes under a key of its own, the label stays.
+
+    Args:
+        keys: of the labels.
+        output_keys: one per key; by default the name that losses know the map by, for several keys ``<key>_<name>``.
+        allow_missing_keys: skip a key that is not there.
+        options: as for the transform of the array.
+    """
+
+    backend = LabelMap.backend
+    of: ClassVar[type[LabelMap]] = LabelMap
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        output_keys: KeysCollection | None = None,
+        allow_missing_keys: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        name = self.of.key
+        default = (name,) if len(self.keys) == 1 else tuple(f"{key}_{name}" for key in self.keys)
+        self.output_keys = default if output_keys is None else ensure_tuple(output_keys)
+        if len(self.output_keys) != len(self.keys) or len(set(self.output_keys)) != len(self.keys):
+            raise ValueError(f"output_keys is {self.output_keys}; expected one of its own for each of {self.keys}.")
+        self.converter = self.of(**options)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The dictionary with the maps."""
+        d = dict(data)
+        for key, output in self.key_iterator(d, self.output_keys):
+            d[output] = self.converter(d[key])
+        return d
+
+
+def _components(mask: Tensor, spacing: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
+    mask = mask > 0
+    return maps.connected_components(mask if valid is None else mask & valid).int()
+
+
+def _cells(mask: Tensor, spacing: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
+    return maps.nearest_component(_components(mask, None, valid), spacing).int()
+
+
+class SignedDistanceMap(LabelMap):
+    """Signed distance to the boundary of each class, see `monai_segloss.maps.signed_distance_map`."""
+
+    make, key = staticmethod(maps.signed_distance_map), "sdm"
+
+
+class SignedDistanceMapd(LabelMapd):
+    """`SignedDistanceMap` of a dictionary."""
+
+    of = SignedDistanceMap
+
+
+class DistanceField(LabelMap):
+    """Unsigned distance to the other side of each class, see `monai_segloss.maps.distance_field`."""
+
+    make, key = staticmethod(maps.distance_field), "target_field"
+
+
+class DistanceFieldd(LabelMapd):
+    """`DistanceField` of a dictionary."""
+
+    of = DistanceField
+
+
+class DistancePenaltyMap(LabelMap):
+    """1 at the boundary of each class, 0 at its deepest voxel, see `monai_segloss.maps.distance_penalty_map`."""
+
+    make, key = staticmethod(maps.distance_penalty_map), "penalty"
+
+
+class DistancePenaltyMapd(LabelMapd):
+    """`DistancePenaltyMap` of a dictionary."""
+
+    of = DistancePenaltyMap
+
+
+class RegionWiseMap(LabelMap):
+    """Minus the relative depth inside of each class, 1 outside, see `monai_segloss.maps.region_wise_map`."""
+
+    make, key = staticmethod(maps.region_wise_map), "region_wise"
+
+
+class RegionWiseMapd(LabelMapd):
+    """`RegionWiseMap` of a dictionary."""
+
+    of = RegionWiseMap
+
+
+class BorderWeightMap(LabelMap):
+    """Weights of the background between instances, see `monai_segloss.maps.border_weight_map`."""
+
+    make, key, background = staticmethod(maps.border_weight_map), "weight_map", False
+
+
+class BorderWeightMapd(LabelMapd):
+    """`BorderWeightMap` of a dictionary."""
+
+    of = BorderWeightMap
+
+
+class ContourMap(LabelMap):
+    """Contour of each class, see `monai_segloss.maps.contour_map`."""
+
+    make, key, background = staticmethod(maps.contour_map), "contour", False
+
+
+class ContourMapd(LabelMapd):
+    """`ContourMap` of a dictionary."""
+
+    of = ContourMap
+
+
+class SkeletonMap(LabelMap):
+    """Centerline of each class, see `monai_segloss.maps.skeleton_map`."""
+
+    make, key, background = staticmethod(maps.skeleton_map), "skeleton", False
+
+
+class SkeletonMapd(LabelMapd):
+    """`SkeletonMap` of a dictionary."""
+
+    of = SkeletonMap
+
+
+class TubedSkeletonMap(LabelMap):
+    """Tube around the centerline of each class, see `monai_segloss.maps.tubed_skeleton_map`."""
+
+    make, key, background = staticmethod(maps.tubed_skeleton_map), "tubed_skeleton", False
+
+
+class TubedSkeletonMapd(LabelMapd):
+    """`TubedSkeletonMap` of a dictionary."""
+
+    of = TubedSkeletonMap
+
+
+class ComponentMap(LabelMap):
+    """Id of the connected component of each class at each voxel, see `monai_segloss.maps.connected_components`."""
+
+    make, key, instances = staticmethod(_components), "components", True
+
+
+class ComponentMapd(LabelMapd):
+    """`ComponentMap` of a dictionary."""
+
+    of = ComponentMap
+
+
+class ComponentCellMap(LabelMap):
+    """Id of the nearest component of each class at each voxel, see `monai_segloss.maps.nearest_component`."""
+
+    make, key, instances = staticmethod(_cells), "cells", True
+
+
+class ComponentCellMapd(LabelMapd):
+    """`ComponentCellMap` of a dictionary."""
+
+    of = ComponentCellMap
