@@ -20,12 +20,13 @@ class _Sparse:
     """A statistic as a sum, and its derivative split into the true class and the rows of all classes.
 
     ``slope`` maps a basis function of the true class to the factor of its derivative with respect to log p; ``row`` names
-    what the other classes give.
+    what the other classes give, times ``sign``.
     """
 
     total: Callable[[Chunk, float], Tensor]
     slope: tuple[tuple[str, float], ...] = ()
     row: str | None = None
+    sign: float = 1.0
 
 
 def _focal(c: Chunk, power: float) -> Tensor:
@@ -54,8 +55,12 @@ def _power_(base: Tensor, exponent: float) -> Tensor:
     return base if exponent == 1 else base.square_() if exponent == 2 else base.pow_(exponent)
 
 
-def _squared_error(c: Chunk) -> Tensor:
-    return c.sum_by_label(c.q_y.square()) + c.row_sum(c.misses(c.p).square_())
+def _missed(c: Chunk) -> Tensor:
+    return c.sum_by_label(c.q_y.square())
+
+
+def _extra(c: Chunk) -> Tensor:
+    return c.row_sum(c.misses(c.p).square_())
 
 
 _AREA = (
@@ -71,7 +76,12 @@ SPARSE = {
     "tp_l1": _AREA[0],
     "fp_l1": _AREA[1],
     "fn_l1": _AREA[2],
-    "se": _Sparse(lambda c, a: _squared_error(c), slope=(("qp", -2.0),), row="p2"),
+    "tn": _Sparse(lambda c, a: c.row_sum(c.misses(1 - c.p)), row="p", sign=-1.0),
+    "g_sq": _Sparse(lambda c, a: c.sum_by_label(None)),
+    "p_sq": _Sparse(lambda c, a: c.sum_by_label(c.p_y.square()) + _extra(c), slope=(("pp", 2.0),), row="p2"),
+    "se": _Sparse(lambda c, a: _missed(c) + _extra(c), slope=(("qp", -2.0),), row="p2"),
+    "se_g": _Sparse(lambda c, a: _missed(c), slope=(("qp", -2.0),)),
+    "se_neg": _Sparse(lambda c, a: _extra(c), row="p2"),
     "ce": _Sparse(lambda c, a: -c.sum_by_label(c.lp_y), slope=(("1", -1.0),)),
     "ce_neg": _Sparse(lambda c, a: -c.row_sum(c.misses(c.complement.log_q)), row="lq"),
     "nlp": _Sparse(lambda c, a: c.row_sum(c.lse - c.z), row="nlp"),
@@ -79,6 +89,7 @@ SPARSE = {
 }
 BASIS: dict[str, Callable[[Chunk, float], Tensor]] = {
     "p": lambda c, a: c.p_y,
+    "pp": lambda c, a: c.p_y.square(),
     "qp": lambda c, a: c.q_y * c.p_y,
     "focal": _focal_slope,
 }
@@ -99,7 +110,7 @@ def slopes_of(which: tuple[Stat, ...], grad: Tensor) -> Slopes:
             hits[basis, power] = hits.get((basis, power), 0) + factor * weight
         row = SPARSE[name].row
         if row is not None:
-            rows[row] = rows.get(row, 0) + weight[:, None]
+            rows[row] = rows.get(row, 0) + SPARSE[name].sign * weight[:, None]
     area = None
     if "p" in rows or ("p", 0.0) in hits:
         zero = grad.new_zeros(len(grad))
