@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import monai_segloss
 
 SURE = 80.0
 WITH_SPACING = ["hausdorff_conv"]
-ZERO_AT_BEST = ["hausdorff_er", "hausdorff_conv"]
+ZERO_AT_BEST = ["hausdorff_er", "hausdorff_conv", "boundary_dou"]
 BACKGROUND_SAYS_NOTHING = ["hausdorff_er"]
 
 
@@ -111,6 +112,56 @@ def test_a_false_positive_weighs_by_the_largest_ball_without_target(spacing: tup
         assert free / truth.numel() - 1e-9 <= found <= (free + touched) / truth.numel()
         if column == 30:
             assert found == pytest.approx(free / truth.numel(), rel=1e-6)
+
+
+@pytest.mark.parametrize(("n", "dims"), [(4, 2), (9, 2), (5, 3), (9, 3), (40, 2)])
+def test_difference_over_union_of_a_cube(n: int, dims: int) -> None:
+    """T6 at the uniform prediction: alpha is 1 - 2 C / S up to 0.8, C the surface of the cube."""
+    shape = (n + 4,) * dims
+    cube = box(shape, *((2, 2 + n),) * dims)
+    size, volume = n**dims, math.prod(shape)
+    alpha = min(1 - 2 * (n**dims - (n - 2) ** dims) / size, 0.8)
+    difference = volume / 4
+    loss = monai_segloss.create("boundary_dou", softmax=True, to_onehot_y=True, include_background=False)
+    found = loss(torch.zeros(1, 2, *shape, dtype=torch.float64), label(cube)).item()
+    assert found == pytest.approx(difference / (difference + (1 - alpha) * size / 2), rel=1e-5)
+
+
+def test_difference_over_union_between_dice_and_jaccard() -> None:
+    """alpha -1 is the squared Dice loss, alpha 0 one minus the squared soft IoU."""
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(2, 3, 9, 8, generator=generator, dtype=torch.float64)
+    truth = torch.randint(0, 3, (2, 1, 9, 8), generator=generator)
+    common = {"softmax": True, "to_onehot_y": True, "batch": True}
+    dice = monai_segloss.create("dice", squared_pred=True, reduction="none", **common)(z, truth)
+    found = monai_segloss.create("boundary_dou", alpha_max=-1.0, reduction="none", **common)(z, truth)
+    torch.testing.assert_close(found, dice)
+    found = monai_segloss.create("boundary_dou", alpha_max=0.0, clamp_low=True, reduction="none", **common)(z, truth)
+    torch.testing.assert_close(found, 2 * dice / (1 + dice), rtol=1e-5, atol=0)
+
+
+def test_an_absent_class_is_no_constant() -> None:
+    """Published code gives 1 whatever is predicted; ours 0 where nothing is, with a gradient where something is."""
+    nothing = torch.zeros(6, 6).bool()
+    assert of("boundary_dou", nothing, nothing, include_background=False) == pytest.approx(0, abs=1e-9)
+    z = hard(nothing).div_(10).requires_grad_()
+    loss = monai_segloss.create("boundary_dou", softmax=True, to_onehot_y=True, include_background=False, smooth_dr=1.0)
+    (slope,) = torch.autograd.grad(loss(z, label(nothing)), z)
+    assert slope[:, 1].min() > 0
+
+
+def test_ignored_voxels_are_no_surface() -> None:
+    """Half of an object ignored: the cut is not counted as its boundary."""
+    truth = label(box((12, 12), (3, 9), (3, 9)))
+    cut = truth.clone()
+    cut[..., 6:] = 255
+    size, edge = 6 * 3, 2 * 3 + 4  # three sides, the cut has none
+    loss = monai_segloss.create(
+        "boundary_dou", softmax=True, to_onehot_y=True, include_background=False, ignore_index=255
+    )
+    found = loss(torch.zeros(1, 2, 12, 12, dtype=torch.float64), cut).item()
+    difference = 12 * 6 / 4
+    assert found == pytest.approx(difference / (difference + 2 * edge / size * size / 2), rel=1e-5)
 
 
 @pytest.mark.parametrize("key", WITH_SPACING)

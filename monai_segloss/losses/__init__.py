@@ -1,6 +1,7 @@
 """All losses, one file each.  Importing the package fills the registry; one line per loss."""
 
 import monai_segloss.kernels  # noqa: F401  (registers the fast backends)
+from monai_segloss.losses.boundary.boundary_dou import BoundaryDoULoss
 from monai_segloss.losses.boundary.hausdorff_conv import HausdorffConvLoss
 from monai_segloss.losses.boundary.hausdorff_er import HausdorffERLoss
 from monai_segloss.losses.compound.combo import ComboLoss
@@ -58,6 +59,7 @@ __all__ = [
     "BinaryCrossEntropyLoss",
     "BlobLoss",
     "BootstrappedCrossEntropyLoss",
+    "BoundaryDoULoss",
     "CCDiceCELoss",
     "ComboLoss",
     "CrossEntropyLoss",

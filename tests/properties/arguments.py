@@ -32,6 +32,11 @@ OTHER: dict[str, Callable[[Case], Any]] = {
     "dist_matrix": lambda case: distances(case.classes),
     "clip": lambda case: (1.0, 2.0),
     "labeled": lambda case: [1],
+    "mode": lambda case: "none",
+    "empty": lambda case: "diagonal",
+    "field": lambda case: "inside",
+    "binarize": lambda case: "argmax",
+    "alpha_max": lambda case: -1.0,
     "erosions": lambda case: 1,
     "norm": lambda case: "minmax",
     "radii": lambda case: (1.0, 2.0),
@@ -39,7 +44,7 @@ OTHER: dict[str, Callable[[Case], Any]] = {
     "axis": lambda case: 0,
 }
 # The lower end of the range of arguments that may be negative.
-LOWEST = {"epsilon": -1.0}
+LOWEST = {"epsilon": -1.0, "alpha_max": -1.0, "axis": -3.0}
 
 
 def distances(classes: int) -> list[list[float]]:
@@ -68,6 +73,10 @@ def _matters(info: LossInfo, case: Case, name: str, default: object) -> bool:
         if "weight" in info.parameters and name != "weight":  # what matters only beside class weights
             weight = {"weight": OTHER["weight"](case)}
             found.append(not torch.equal(*(value(make(info, case, **weight, **more), case) for more in ({}, changed))))
+        if name == "batch":  # all samples having as many voxels, a mean of means is the mean
+            found.append(
+                not torch.equal(*(value(make(info, case, reduction="sum", **more), case) for more in ({}, changed)))
+            )
     except ValueError as error:
         return name in str(error)
     return any(found)
@@ -75,7 +84,7 @@ def _matters(info: LossInfo, case: Case, name: str, default: object) -> bool:
 
 def another(name: str, default: object, case: Case) -> object:
     """A value of the argument that is not its default."""
-    if name in OTHER:
+    if name in OTHER and not isinstance(default, bool):
         return OTHER[name](case)
     if name == "include_background" and default is None:  # as the activation says
         return case.activation == "softmax"

@@ -137,9 +137,43 @@ def hausdorff_conv(
     return voxel_mean(total, r, reduction)
 
 
+@on_reading
+def boundary_dou(
+    r: Reading,
+    *,
+    alpha_max: float = 0.8,
+    clamp_low: bool = False,
+    include_background: bool = True,
+    batch: bool = True,
+    smooth_nr: float = 1e-5,
+    smooth_dr: float = 1e-5,
+    reduction: str = "mean",
+) -> Array:
+    """Sun 2023 with the surface of the published code; an absent class as in Dice."""
+    p, g = scored(r, include_background)
+    cross = ndimage.generate_binary_structure(len(r.axes), 1)
+
+    def surface(mask: Array, valid: Array) -> Array:
+        same_or_ignored = (mask > 0.5) | ~valid
+        return (mask > 0.5) & ~ndimage.binary_erosion(same_or_ignored, cross, border_value=0)
+
+    parts = {
+        "Z": p**2, "Y": g**2, "I": p * g, "S": (g > 0.5).astype(float), "C": each(g, surface, r).astype(float)
+    }  # fmt: skip
+    sums = {name: x.sum(axis=r.axes) for name, x in parts.items()}
+    if batch:
+        sums = {name: x.sum(axis=0, keepdims=True) for name, x in sums.items()}
+    z, y, i, s, c = (sums[name] for name in "ZYISC")
+    alpha = np.where(s > 0, 1 - 2 * c / np.maximum(s, 1), -1.0)
+    alpha = np.clip(alpha, 0.0 if clamp_low else -1.0, alpha_max)
+    values = 1 - ((1 - alpha) * i + smooth_nr) / (z + y - (1 + alpha) * i + smooth_dr)
+    return table(values, r, reduction)
+
+
 REFERENCES: dict[str, Callable[..., Array]] = {
     "hausdorff_er": hausdorff_er,
     "hausdorff_conv": hausdorff_conv,
+    "boundary_dou": boundary_dou,
 }
 
 UNIFORM: dict[str, Callable[[float, float, int], float]] = {}

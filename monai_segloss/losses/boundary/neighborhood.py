@@ -25,7 +25,6 @@ Steps = tuple[float, ...]
 class RatioArgs(ReadingArgs, total=False):
     """Shared arguments of the ratios of sums."""
 
-    batch: bool
     smooth_nr: float
     smooth_dr: float
 
