@@ -14,14 +14,14 @@ from monai_segloss.kernels.components import Segments, connected_components, nea
 from monai_segloss.losses.voxel.cross_entropy import is_multilabel
 
 
-def make_components(masks: Tensor, spacing: Tensor | None) -> Tensor:
+def make_components(masks: Tensor, spacing: Tensor | None, valid: Tensor | None = None) -> Tensor:
     """Ids of the components of each mask."""
-    return connected_components(masks)
+    return connected_components(masks if valid is None else masks & valid)
 
 
-def make_cells(masks: Tensor, spacing: Tensor | None) -> Tensor:
+def make_cells(masks: Tensor, spacing: Tensor | None, valid: Tensor | None = None) -> Tensor:
     """At each voxel the id of the nearest component of each mask."""
-    return nearest_component(connected_components(masks), spacing)
+    return nearest_component(make_components(masks, spacing, valid), spacing)
 
 
 COMPONENTS = MapSpec("components", make_components, exclusive=True, on_cpu=True)
@@ -72,7 +72,7 @@ def cells(batch: SegBatch) -> Segments:
     counted = None if batch.mask is None else batch.mask[:, None]
     ids = _sent("cells", batch)
     if ids is None:
-        return Segments.of(nearest_component(components(batch), batch.spacing), counted)
+        return Segments.of(nearest_component(components(batch), batch.sizes), counted)
     mask = inside(batch)
     segments = Segments.of(ids.expand(mask.shape), counted)
     return segments.those(segments.sums(mask)[0] > 0)
