@@ -3,6 +3,24 @@
 from nnunet_trainers.base import SegLossTrainer
 
 
+class nnUNetTrainerBoundary(SegLossTrainer):
+    """Boundary loss alone, with its constant; published only beside Dice or cross-entropy."""
+
+    key = "boundary"
+
+
+class nnUNetTrainerHausdorffDT(SegLossTrainer):
+    """Hausdorff loss by distance transforms alone; published beside Dice."""
+
+    key = "hausdorff_dt"
+
+
+class nnUNetTrainerLogHausdorffDT(SegLossTrainer):
+    """Logarithm of the Hausdorff loss by distance transforms alone."""
+
+    key = "log_hausdorff_dt"
+
+
 class nnUNetTrainerHausdorffER(SegLossTrainer):
     """Hausdorff loss by erosions alone; add it to Dice or cross-entropy in a sum of losses."""
 
@@ -19,3 +37,21 @@ class nnUNetTrainerBoundaryDoU(SegLossTrainer):
     """Boundary difference over union, over the batch and with the background, as published."""
 
     key = "boundary_dou"
+
+
+class nnUNetTrainerBoundaryIoU(SegLossTrainer):
+    """IoU of inner bands alone; add it to Dice or cross-entropy in a sum of losses."""
+
+    key = "boundary_iou"
+
+
+class nnUNetTrainerBoundaryF1(SegLossTrainer):
+    """F1 score of contours alone; add it to Dice or cross-entropy in a sum of losses."""
+
+    key = "boundary_f1"
+
+
+class nnUNetTrainerContourDice(SegLossTrainer):
+    """Contour Dice alone; add it to Dice or cross-entropy in a sum of losses."""
+
+    key = "contour_dice"

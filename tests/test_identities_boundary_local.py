@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 import monai_segloss
 
 SURE = 80.0
-WITH_SPACING = ["hausdorff_conv"]
-ZERO_AT_BEST = ["hausdorff_er", "hausdorff_conv", "boundary_dou"]
+CONTOURS = ["boundary_iou", "boundary_f1", "contour_dice"]
+WITH_SPACING = ["hausdorff_conv", *CONTOURS]
+ZERO_AT_BEST = ["hausdorff_er", "hausdorff_conv", "boundary_dou", *CONTOURS]
 BACKGROUND_SAYS_NOTHING = ["hausdorff_er"]
 
 
@@ -164,13 +166,61 @@ def test_ignored_voxels_are_no_surface() -> None:
     assert found == pytest.approx(difference / (difference + 2 * edge / size * size / 2), rel=1e-5)
 
 
+def test_boundary_iou_is_that_of_hard_bands() -> None:
+    """The metric of two masks off the border, its bands by erosions of a box."""
+    truth, predicted = box((20, 24), (4, 15), (5, 18)), box((20, 24), (3, 14), (6, 20))
+    for width in (1, 2, 3):
+        window = np.ones((2 * width + 1,) * 2)
+        bands = [m.numpy() & ~ndimage.binary_erosion(m.numpy(), window) for m in (truth, predicted)]
+        expected = 1 - (bands[0] & bands[1]).sum() / (bands[0] | bands[1]).sum()
+        assert of("boundary_iou", predicted, truth, width=width) == pytest.approx(expected, rel=1e-6)
+    diagonal = math.hypot(20, 24)  # 2 % of it is less than a voxel: one
+    assert 0.02 * diagonal < 1
+    expected = of("boundary_iou", predicted, truth, width=1)
+    assert of("boundary_iou", predicted, truth) == expected
+
+
+@pytest.mark.parametrize("key", ["boundary_f1", "contour_dice"])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_the_tolerance_is_a_length(key: str, axis: int) -> None:
+    """A shift within the tolerance is free, and how many voxels that are depends on the spacing of the axis.
+
+    The band of contour Dice begins at the contour itself, which is one voxel inside.
+    """
+    truth = box((30, 30), (8, 20), (8, 20))
+    spacing = (0.5, 1.0)
+    free = {"boundary_f1": (4, 2), "contour_dice": (3, 1)}[key][axis]
+    more = {"tolerance": 9} if key == "boundary_f1" else {}
+    inside, outside = (of(key, truth.roll(k, axis), truth, spacing, **more) for k in (free, free + 1))
+    assert inside == pytest.approx(0, abs=1e-6)
+    assert outside > 0.05
+
+
+@pytest.mark.parametrize("key", CONTOURS)
+def test_what_the_image_or_an_ignored_region_cuts_off_is_no_contour(key: str) -> None:
+    """A wide stripe through the image has two contours; with one of them ignored, the other one is left."""
+    truth = box((12, 12), (0, 12), (3, 9))
+    predicted = box((12, 12), (0, 12), (5, 9))
+    more = {"width": 1.0} if key == "boundary_iou" else {}
+    more |= {"tolerance": 1} if key != "boundary_iou" else {}
+    loss = monai_segloss.create(key, softmax=True, to_onehot_y=True, ignore_index=255, **more)
+    both = loss(hard(predicted), label(truth)).item()
+    cut = label(truth)
+    cut[..., 7:] = 255
+    left = loss(hard(predicted), cut).item()
+    assert left == pytest.approx(1, abs=1e-4)
+    assert both == pytest.approx(2 / 3 if key == "boundary_iou" else 0.5, rel=1e-4)
+    assert loss(hard(truth.roll(1, 0)), label(truth)).item() == pytest.approx(0, abs=1e-6)
+
+
 @pytest.mark.parametrize("key", WITH_SPACING)
 def test_each_sample_has_its_own_spacing(key: str) -> None:
     generator = torch.Generator().manual_seed(0)
     z = 3 * torch.randn(2, 2, 8, 9, generator=generator, dtype=torch.float64)
     truth = torch.nn.functional.interpolate(torch.rand(2, 1, 3, 3, generator=generator), (8, 9)).round().long()
     rows = ((1.0, 1.0), (3.0, 0.7))
-    more = {"batch": False} if "batch" in monai_segloss.find(key).parameters else {}
+    more: dict[str, Any] = {"batch": False} if "batch" in monai_segloss.find(key).parameters else {}
+    more |= {"width": 2.0} if key == "boundary_iou" else {}
     loss = monai_segloss.create(key, softmax=True, to_onehot_y=True, **more)
     apart = [loss(z[b : b + 1], truth[b : b + 1], spacing=row) for b, row in enumerate(rows)]
     assert apart[1] != loss(z[1:], truth[1:])
@@ -217,3 +267,9 @@ def test_refusals() -> None:
             monai_segloss.create("hausdorff_conv", radii=bad)
     with pytest.raises(ValueError, match="tau must be below 1"):
         monai_segloss.create("hausdorff_conv", tau=1.0)
+    for name in ("contour", "tolerance"):
+        with pytest.raises(ValueError, match=f"{name} must be an odd number"):
+            monai_segloss.create("boundary_f1", **{name: 4})
+    for key, name in (("boundary_iou", "width"), ("contour_dice", "tolerance")):
+        with pytest.raises(ValueError, match=f"{name} must be above 0"):
+            monai_segloss.create(key, **{name: 0.0})

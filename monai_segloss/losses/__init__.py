@@ -1,9 +1,15 @@
 """All losses, one file each.  Importing the package fills the registry; one line per loss."""
 
 import monai_segloss.kernels  # noqa: F401  (registers the fast backends)
+from monai_segloss.losses.boundary.boundary import BoundaryLoss
 from monai_segloss.losses.boundary.boundary_dou import BoundaryDoULoss
+from monai_segloss.losses.boundary.boundary_f1 import BoundaryF1Loss
+from monai_segloss.losses.boundary.boundary_iou import BoundaryIoULoss
+from monai_segloss.losses.boundary.contour_dice import ContourDiceLoss
 from monai_segloss.losses.boundary.hausdorff_conv import HausdorffConvLoss
+from monai_segloss.losses.boundary.hausdorff_dt import HausdorffDTLoss
 from monai_segloss.losses.boundary.hausdorff_er import HausdorffERLoss
+from monai_segloss.losses.boundary.log_hausdorff_dt import LogHausdorffDTLoss
 from monai_segloss.losses.compound.combo import ComboLoss
 from monai_segloss.losses.compound.dice_ce import DiceCELoss
 from monai_segloss.losses.compound.dice_focal import DiceFocalLoss
@@ -60,8 +66,12 @@ __all__ = [
     "BlobLoss",
     "BootstrappedCrossEntropyLoss",
     "BoundaryDoULoss",
+    "BoundaryF1Loss",
+    "BoundaryIoULoss",
+    "BoundaryLoss",
     "CCDiceCELoss",
     "ComboLoss",
+    "ContourDiceLoss",
     "CrossEntropyLoss",
     "DiceCELoss",
     "DiceFocalLoss",
@@ -77,6 +87,7 @@ __all__ = [
     "GeneralizedWassersteinDiceLoss",
     "HardnessWeightedDiceLoss",
     "HausdorffConvLoss",
+    "HausdorffDTLoss",
     "HausdorffERLoss",
     "InverseWeightedCrossEntropyLoss",
     "InverseWeightedDiceLoss",
@@ -84,6 +95,7 @@ __all__ = [
     "JaccardMetricLoss",
     "LabelSmoothingCrossEntropyLoss",
     "LogCoshDiceLoss",
+    "LogHausdorffDTLoss",
     "LovaszHingeLoss",
     "LovaszSoftmaxLoss",
     "MCCLoss",

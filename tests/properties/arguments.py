@@ -40,7 +40,7 @@ OTHER: dict[str, Callable[[Case], Any]] = {
     "erosions": lambda case: 1,
     "norm": lambda case: "minmax",
     "radii": lambda case: (1.0, 2.0),
-    "width": lambda case: 1.0,
+    "width": lambda case: 3.0,
     "axis": lambda case: 0,
 }
 # The lower end of the range of arguments that may be negative.

@@ -8,6 +8,7 @@ value as the library reduces it. Benchmarks may import these too.
 from __future__ import annotations
 
 from . import (
+    boundary,
     boundary_local,
     compound,
     instance,
@@ -35,6 +36,7 @@ FAMILIES = (
     instance,
     partial,
     structural,
+    boundary,
     boundary_local,
 )
 REFERENCES = {key: formula for family in FAMILIES for key, formula in family.REFERENCES.items()}

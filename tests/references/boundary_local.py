@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -115,7 +116,7 @@ def hausdorff_conv(
 ) -> Array:
     """Karimi 2020, section II-C, with sums over pairs of voxels; ignored voxels leave the balls."""
     p, g = scored(r, include_background)
-    steps = (1.0,) * len(r.axes) if spacing is None else tuple(spacing)
+    steps = steps_of(r, spacing)
 
     def soft(x: Array) -> Array:
         return np.maximum(x - tau, 0) / (1 - tau)
@@ -170,10 +171,112 @@ def boundary_dou(
     return table(values, r, reduction)
 
 
+def steps_of(r: Reading, spacing: Spacing) -> tuple[float, ...]:
+    return (1.0,) * len(r.axes) if spacing is None else tuple(spacing)
+
+
+def largest(x: Array, radius: Sequence[int], valid: Array) -> Array:
+    """Largest value of the valid voxels in a box; 0 where there are none."""
+    found = ndimage.maximum_filter(
+        np.where(valid, x, -np.inf), [2 * n + 1 for n in radius], mode="constant", cval=-np.inf
+    )
+    return np.where(np.isfinite(found), found, 0.0)
+
+
+def smallest(x: Array, radius: Sequence[int], valid: Array) -> Array:
+    found = ndimage.minimum_filter(
+        np.where(valid, x, np.inf), [2 * n + 1 for n in radius], mode="constant", cval=np.inf
+    )
+    return np.where(np.isfinite(found), found, 0.0)
+
+
+def covering(length: float, steps: Sequence[float]) -> list[int]:
+    """The fewest voxels, at least one, that are as long."""
+    return [next(n for n in itertools.count(1) if n * s >= length - 1e-6 * s) for s in steps]
+
+
+def inner(x: Array, radius: Sequence[int], r: Reading) -> Array:
+    return each(x, lambda u, valid: (u - smallest(u, radius, valid)) * valid, r)
+
+
+def folded(x: Array, r: Reading, batch: bool) -> Array:
+    total = (x * r.valid).sum(axis=r.axes)
+    return total.sum(axis=0, keepdims=True) if batch else total
+
+
+@on_reading
+def boundary_iou(
+    r: Reading,
+    *,
+    spacing: Spacing = None,
+    width: float | None = None,
+    include_background: bool | None = None,
+    batch: bool = False,
+    smooth_nr: float = 1e-5,
+    smooth_dr: float = 1e-5,
+    reduction: str = "mean",
+) -> Array:
+    """Cheng 2021, soft, without the border of the image."""
+    steps = steps_of(r, spacing)
+    if width is None:
+        width = 0.02 * float(np.linalg.norm(np.array(r.p.shape[2:]) * steps))
+    p, g = (inner(u, covering(width, steps), r) for u in scored(r, include_background))
+    both, either = (folded(x, r, batch) for x in (p * g, p + g - p * g))
+    return table(1 - (both + smooth_nr) / (either + smooth_dr), r, reduction)
+
+
+@on_reading
+def boundary_f1(
+    r: Reading,
+    *,
+    spacing: Spacing = None,
+    contour: int = 3,
+    tolerance: int = 5,
+    include_background: bool | None = None,
+    batch: bool = False,
+    smooth_nr: float = 1e-5,
+    smooth_dr: float = 1e-5,
+    reduction: str = "mean",
+) -> Array:
+    """Bokhovkin 2019; windows are those of the finest axis."""
+    steps = steps_of(r, spacing)
+    near, wide = (covering(edge // 2 * min(steps), steps) for edge in (contour, tolerance))
+    p, g = (inner(u, near, r) for u in scored(r, include_background))
+    wide_p, wide_g = (each(b, lambda u, valid: largest(u, wide, valid), r) for b in (p, g))
+    precision = (folded(p * wide_g, r, batch) + smooth_nr) / (folded(p, r, batch) + smooth_dr)
+    recall = (folded(g * wide_p, r, batch) + smooth_nr) / (folded(g, r, batch) + smooth_dr)
+    return table(1 - 2 * precision * recall / (precision + recall), r, reduction)
+
+
+@on_reading
+def contour_dice(
+    r: Reading,
+    *,
+    spacing: Spacing = None,
+    tolerance: float = 2.0,
+    include_background: bool | None = None,
+    batch: bool = False,
+    smooth_nr: float = 1e-5,
+    smooth_dr: float = 1e-5,
+    reduction: str = "mean",
+) -> Array:
+    """Specktor-Fadida 2022, soft; the band of both sides."""
+    steps = steps_of(r, spacing)
+    wide = covering(tolerance, steps)
+    maps = scored(r, include_background)
+    edge_p, edge_g = (inner(u, [1] * len(steps), r) for u in maps)
+    band_p, band_g = (each(u, lambda x, valid: largest(x, wide, valid) - smallest(x, wide, valid), r) for u in maps)
+    met = folded(edge_g * band_p + edge_p * band_g, r, batch)
+    return table(1 - (met + smooth_nr) / (folded(edge_g + edge_p, r, batch) + smooth_dr), r, reduction)
+
+
 REFERENCES: dict[str, Callable[..., Array]] = {
     "hausdorff_er": hausdorff_er,
     "hausdorff_conv": hausdorff_conv,
     "boundary_dou": boundary_dou,
+    "boundary_iou": boundary_iou,
+    "boundary_f1": boundary_f1,
+    "contour_dice": contour_dice,
 }
 
 UNIFORM: dict[str, Callable[[float, float, int], float]] = {}

@@ -170,8 +170,5 @@ class HausdorffConvLoss(SegLoss):
 
     def loss(self, batch: SegBatch) -> Scores:
         p, g = scored_maps(batch, scored_view(batch, self.background))
-
-        def error(steps: Steps, *maps: Tensor) -> Tensor:
-            return ball_error(steps, *maps, self.radii, self.alpha, self.tau)
-
-        return mean_table(by_spacing(error, batch, p, g, valid(batch)), batch)
+        error = by_spacing(ball_error, batch, p, g, valid(batch), self.radii, self.alpha, self.tau)
+        return mean_table(error, batch)

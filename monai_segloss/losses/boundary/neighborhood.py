@@ -52,12 +52,12 @@ def mean_table(x: Tensor, batch: SegBatch) -> Scores:
     return Scores.table(x.flatten(2).sum(2) / batch.voxels.clamp_min(1), batch.voxels)
 
 
-def by_spacing(f: Callable[..., Tensor], batch: SegBatch, *maps: Tensor | None) -> Tensor:
-    """``f(steps, *maps)`` of the batch, or of sample after sample where their spacing differs."""
+def by_spacing(f: Callable[..., Tensor], batch: SegBatch, *maps: Any) -> Tensor:
+    """``f(steps, *maps)`` of the batch, or of sample after sample where their spacing differs; what is no map stays."""
     rows = spacing_rows(batch)
     if len(set(rows)) == 1:
         return f(rows[0], *maps)
-    one = [f(row, *(x if x is None else x[b : b + 1] for x in maps)) for b, row in enumerate(rows)]
+    one = [f(row, *(x[b : b + 1] if isinstance(x, Tensor) else x for x in maps)) for b, row in enumerate(rows)]
     return torch.cat(one)
 
 
@@ -105,5 +105,6 @@ def erode(x: Tensor, radius: tuple[int, ...], counted: Tensor | None = None) -> 
 
 def inner_band(x: Tensor, radius: tuple[int, ...], counted: Tensor | None = None) -> Tensor:
     """What erosion takes away: the voxels of a mask that are near another side, 0 where ignored."""
-    band = x - erode(x, radius, counted)
+    rest = 1 - x
+    band = dilate(rest, radius, counted) - rest  # exactly 0 where the mask is flat
     return band if counted is None else band * counted

@@ -1,0 +1,103 @@
+"""Boundary IoU as a loss.  The metric: Cheng et al., CVPR 2021."""
+
+from __future__ import annotations
+
+import math
+from typing import Unpack
+
+from torch import Tensor
+
+from monai_segloss.core.batch import SegBatch
+from monai_segloss.core.module import SegLoss
+from monai_segloss.core.reduce import Scores
+from monai_segloss.core.registry import register
+from monai_segloss.losses.boundary.neighborhood import (
+    RatioArgs,
+    Steps,
+    by_spacing,
+    inner_band,
+    radii,
+    scored_maps,
+    scored_view,
+    valid,
+)
+
+SHARE = 0.02
+"""Width of the band by default, as a share of the diagonal of the image."""
+
+
+def boundary_iou(overlap: Tensor, error: Tensor, smooth_nr: float, smooth_dr: float) -> Tensor:
+    """1 - I / (I + error) of the bands, (B | 1, C), written as its complement."""
+    return (error + (smooth_dr - smooth_nr)) / (overlap + error + smooth_dr)
+
+
+def band(steps: Steps, u: Tensor, counted: Tensor | None, width: float | None) -> Tensor:
+    """Voxels of a soft mask (B, K, *S) within ``width`` of another side; None: `SHARE` of the diagonal."""
+    if width is None:
+        width = SHARE * math.sqrt(sum((n * s) ** 2 for n, s in zip(u.shape[2:], steps, strict=True)))
+    return inner_band(u, radii(width, steps), counted)
+
+
+@register(
+    "boundary_iou",
+    family="boundary",
+    summary="One minus the IoU of the bands along the inner side of the boundaries of prediction and target.",
+    when="Beside Dice or cross-entropy, to train what the Boundary IoU metric measures. Far from the target it has no "
+    "gradient that leads there, and a flat prediction has no band; nobody published it as a loss, so compare with dice_ce.",
+    formula=r"1 - \frac{\sum b(p)\, b(g) + s_n}{\sum b(p) + b(g) - b(p)\, b(g) + s_d},\quad b(u) = u - (u \ominus B_w)",
+    paper="Cheng, Girshick, Dollár, Berg & Kirillov, Boundary IoU, CVPR 2021 (the metric)",
+    doi="arXiv:2103.16562",
+    tags=("overlap", "contour", "morphology"),
+)
+class BoundaryIoULoss(SegLoss):
+    """One minus the soft IoU of inner bands, b(u) = u minus its erosion by a box; mean over samples and classes.
+
+    The metric counts the border of the image as boundary; here it is none, because training sees patches, and neither are
+    ignored voxels.  The gradient of an erosion goes to the smallest value of each box only.  The band is a box of whole
+    voxels, at least one per axis.
+
+    Args:
+        width: of the band, in the unit of the ``spacing`` of the call, in voxels without one; None: 2 % of the diagonal of
+            the image, the metric's value, which depends on the size of the patch.
+        include_background: whether channel 0 is scored; None: where channels are independent.
+        batch, common: see `SegLoss`.
+
+    Raises:
+        ValueError: ``width`` not above 0.
+
+    Example:
+        >>> import torch
+        >>> from monai_segloss import BoundaryIoULoss
+        >>> label = torch.zeros(1, 1, 9, 9).long()
+        >>> label[..., 2:7, 2:7] = 1  # a band of 16 voxels
+        >>> logits = 50.0 * torch.cat((1 - 2 * label, 2 * label - 1), 1)
+        >>> logits = logits.roll(1, dims=3)  # the bands share 8 voxels of their 24
+        >>> loss = BoundaryIoULoss(softmax=True, to_onehot_y=True, width=1)
+        >>> round(loss(logits, label).item(), 4)
+        0.6667
+
+    Reference:
+        B. Cheng et al., CVPR 2021, arXiv:2103.16562 (the metric; the loss is this library's).
+    """
+
+    scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")
+
+    def __init__(
+        self,
+        *,
+        width: float | None = None,
+        include_background: bool | None = None,
+        batch: bool = False,
+        **common: Unpack[RatioArgs],
+    ) -> None:
+        super().__init__(include_background=include_background, batch=batch, **common)
+        self.background = include_background
+        if width is not None and not 0 < width < math.inf:
+            raise ValueError(f"width must be above 0, or None, got {width!r}.")
+        self.width = width
+
+    def loss(self, batch: SegBatch) -> Scores:
+        view = scored_view(batch, self.background, self.batch)
+        p, g = (by_spacing(band, batch, u, valid(batch), self.width) for u in scored_maps(batch, view))
+        overlap, error = (view.fold(batch.total(x)) for x in (p * g, p * (1 - g) + g * (1 - p)))
+        return Scores.table(boundary_iou(overlap, error, self.smooth_nr, self.smooth_dr), view.present)
