@@ -17,12 +17,15 @@ __version__ = "0.1.0"
 
 MONAI_NAMES = frozenset(
     {
+        "BoundaryLoss",
         "DiceCELoss",
         "DiceFocalLoss",
         "DiceLoss",
         "FocalLoss",
         "GeneralizedDiceLoss",
         "GeneralizedWassersteinDiceLoss",
+        "HausdorffDTLoss",
+        "LogHausdorffDTLoss",
         "MCCLoss",
         "TverskyLoss",
     }

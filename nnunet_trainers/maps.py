@@ -51,13 +51,22 @@ class Layout:
         masks = segmentation[: self.classes] > 0
         return masks & (segmentation[self.classes] == 0) if self.ignore_channel else masks
 
+    def valid(self, segmentation: Tensor) -> Tensor | None:
+        """Voxels that count (1, *S) bool, None where all do."""
+        if self.regions:
+            return segmentation[self.classes :] == 0 if self.ignore_channel else None
+        return (segmentation[:1] >= 0) & (segmentation[:1] <= self.classes)
+
     def pack(self, segmentation: Tensor) -> Tensor:
-        """Target and maps of one sample, (channels, *S) int32."""
+        """Target and maps of one sample, (channels, *S) int32, or float32 with a map of fractions."""
         masks, spacing = self.masks(segmentation)[None], torch.tensor(self.spacing)
-        parts = [segmentation.int()]
-        for spec in self.specs:
-            made = spec.make(masks, spacing)[0].int()
-            parts.append(made if self.channels(spec) == len(made) else made.sum(0, keepdim=True, dtype=torch.int32))
+        valid = self.valid(segmentation)
+        found = [spec.make(masks, spacing, None if valid is None else valid[None])[0] for spec in self.specs]
+        dtype = torch.float32 if any(x.is_floating_point() for x in found) else torch.int32
+        parts = [segmentation.to(dtype)]
+        for spec, made in zip(self.specs, found, strict=True):
+            whole = made.to(dtype)
+            parts.append(whole if self.channels(spec) == len(made) else whole.sum(0, keepdim=True, dtype=dtype))
         return torch.cat(parts)
 
     def split(self, packed: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -106,7 +106,7 @@ def test_meta_tensors_give_the_value_of_plain_tensors(info: LossInfo) -> None:
     affine = torch.diag(torch.tensor([1.0, 2.0, 3.0, 1.0]))
     leaf = MetaTensor(input.clone(), affine=affine).requires_grad_()
     value = loss(leaf, MetaTensor(target, affine=affine))
-    torch.testing.assert_close(value, loss(input, target), rtol=0, atol=0)
+    torch.testing.assert_close(value, loss(input, target, spacing=(1.0, 2.0, 3.0)), rtol=0, atol=0)
     assert type(value) is Tensor
     value.backward()
     assert leaf.grad is not None

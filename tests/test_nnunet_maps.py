@@ -25,16 +25,22 @@ pytestmark = [
 ]
 
 
-def size_of_class(masks: Tensor, spacing: Tensor | None) -> Tensor:
+def size_of_class(masks: Tensor, spacing: Tensor | None, valid: Tensor | None) -> Tensor:
     """A map that says at each voxel of a class how many the class has."""
     return masks * masks.flatten(2).sum(2)[..., None, None]
 
 
-def everywhere(masks: Tensor, spacing: Tensor | None) -> Tensor:
+def everywhere(masks: Tensor, spacing: Tensor | None, valid: Tensor | None) -> Tensor:
     """A map with a value outside of its class: the number of the class, times the first edge of a voxel."""
     assert spacing is not None
     numbers = torch.arange(1, masks.shape[1] + 1).view(1, -1, 1, 1)
     return (numbers * int(spacing[0])).expand(masks.shape)
+
+
+def half(masks: Tensor, spacing: Tensor | None, valid: Tensor | None) -> Tensor:
+    """A map of fractions, 0.5 where a voxel counts."""
+    assert valid is not None
+    return 0.5 * valid.expand(masks.shape)
 
 
 OWN, ALL = MapSpec("own", size_of_class, exclusive=True), MapSpec("all", everywhere)
@@ -50,6 +56,20 @@ def test_labels_pack_and_split() -> None:
     assert torch.equal(target[1], LABELS)
     assert found["own"][0, 0].tolist() == [[0, 2, 2], [3, 3, 3], [0, 0, 0]]
     assert found["all"][0].flatten(1).unique(dim=1).tolist() == [[0], [3], [6]]
+
+
+def test_fractions_arrive_and_know_what_is_ignored() -> None:
+    layout = Layout((OWN, MapSpec("half", half)), 2, False, False, (3.0, 1.0))
+    target, found = layout.split(layout.pack(LABELS)[None])
+    assert torch.equal(target[0], LABELS)
+    assert target.dtype == torch.int16
+    assert found["half"][0, 1].tolist() == [[0.5, 0.5, 0.5], [0.5, 0.5, 0.5], [0, 0.5, 0.5]]
+    assert found["own"][0, 0].tolist() == [[0, 2, 2], [3, 3, 3], [0, 0, 0]]
+    regions = torch.stack([LABELS[0] >= 1, LABELS[0] == 2, LABELS[0] == 3])
+    layout = Layout((MapSpec("half", half),), 2, True, True, (1.0, 1.0))
+    target, found = layout.split(layout.pack(regions)[None])
+    assert torch.equal(target[0], regions)
+    assert found["half"][0, 1].tolist() == [[0.5, 0.5, 0.5], [0.5, 0.5, 0.5], [0, 0.5, 0.5]]
 
 
 def test_regions_pack_and_split_without_what_is_ignored() -> None:

@@ -102,6 +102,11 @@ class SegBatch:
         return self.mask.flatten(1).sum(1, keepdim=True).to(dtype)
 
     @property
+    def sizes(self) -> Tensor:
+        """The spacing, for losses that measure distances: 1, and a warning, where neither caller nor metadata has one."""
+        return check.known_spacing(self.spacing, self.ndim - 2)
+
+    @property
     def wide(self) -> SegBatch:
         """The batch in float32 at least, so that gradients of sums and of maps add up there and not in half precision."""
         if self.logits.dtype in (torch.float32, torch.float64):
@@ -227,6 +232,7 @@ class Reader:
         maps = {name: plain(x) for name, x in (maps or {}).items() if x is not None}
         if isinstance(target, Mapping):
             target, mask, maps = _unpack(target, mask, maps)
+        spacing = check.affine_spacing(target, input) if spacing is None else spacing
         input, target = plain(input), plain(target)
         check.tensors(input, target)
         labels = self.to_onehot_y and input.shape[1] > 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import torch
@@ -86,6 +87,22 @@ def class_shape(name: str, x: Tensor, input: Tensor) -> Tensor:
     return voxel_shape(name, x, input)[:, None]
 
 
+def scored_shape(name: str, x: Tensor, input: Tensor, first: int) -> Tensor:
+    """A floating-point map of the classes from ``first`` on, which may come with the channels before it."""
+    if x.device != input.device:
+        raise ValueError(f"{name} is on {x.device} but input on {input.device}; move one of them.")
+    if not x.is_floating_point():
+        raise TypeError(
+            f"{name} must be floating point but has dtype {x.dtype}, which cuts distances to whole numbers."
+        )
+    if x.shape == input.shape:
+        return x[:, first:]
+    scored = (input.shape[0], input.shape[1] - first, *input.shape[2:])
+    if x.shape != scored:
+        raise LossShapeError(f"{name} has shape {tuple(x.shape)}; expected {tuple(input.shape)} or {scored}.")
+    return x
+
+
 def voxel_map(name: str, x: Tensor, input: Tensor) -> Tensor:
     """A map of weights >= 0 as (B, *S), checked on the CPU."""
     x = voxel_shape(name, x, input)
@@ -155,6 +172,28 @@ def spacing(value: Any, input: Tensor) -> Tensor | None:
     if not torch.compiler.is_compiling() and not bool(((x > 0) & (x < math.inf)).all()):
         raise ValueError(f"spacing is {x.tolist()}; expected positive numbers.")
     return x
+
+
+def affine_spacing(target: Any, input: Any) -> list[Any] | None:
+    """Spacing of each sample from the affine of ``target``, else of ``input``, if one is a MetaTensor."""
+    if torch.compiler.is_compiling() or not isinstance(input, Tensor):
+        return None
+    axes, batch = input.ndim - 2, input.shape[0]
+    for affine in (getattr(x, "affine", None) for x in (target, input)):
+        if isinstance(affine, Tensor) and affine.shape[-1] > axes > 0 and affine.shape[:-2] in ((), (batch,)):
+            lengths = affine.detach().double().cpu()[..., :-1, :axes].norm(dim=-2)
+            if bool(((lengths > 0) & (lengths < math.inf)).all()):
+                return lengths.tolist()
+    return None
+
+
+def known_spacing(x: Tensor | None, axes: int) -> Tensor:
+    """The spacing of a loss that measures distances; 1 without one, which a warning says."""
+    if x is not None:
+        return x
+    if not torch.compiler.is_compiling():
+        warnings.warn("no voxel spacing came, so that distances count voxels: pass spacing=(...) in mm.", stacklevel=2)
+    return torch.ones(axes, dtype=torch.float64)
 
 
 def steps(value: Any) -> tuple[tuple[float, ...], ...] | None:

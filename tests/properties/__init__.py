@@ -45,6 +45,7 @@ SCOPE: dict[Property, Callable[[LossInfo], bool]] = {
     reading.class_order: _always,
     reading.flips: _always,
     reading.slice_equals_volume: _always,
+    reading.sent_maps_equal_computed_ones: lambda info: bool(info.needs),
     module.compiles: _always,
     module.copies: _always,
     module.calls_leave_no_trace: _always,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from functools import partial
 
 import torch
 from cases import Case
@@ -119,6 +120,20 @@ def slice_equals_volume(info: LossInfo) -> None:
     for case in supported(info, "labels_2d", "one_class", "soft_labels", "ignored_2d"):
         volume = _map(case, lambda x: x.unsqueeze(2))
         _same(info, case, volume, make(info, case), lambda slope: slope.squeeze(2), "one slice")
+
+
+def sent_maps_equal_computed_ones(info: LossInfo) -> None:
+    """A map that the caller makes with the declared function, for all classes, changes neither value nor gradient."""
+    for case in supported(info, "labels_3d", "five_classes", "ignored_2d", "regions", "regions_masked", "empty_class"):
+        loss = make(info, case)
+        valid = case.valid
+        masks = case.onehot().bool() & valid
+        spacing = torch.ones(case.input.ndim - 2) if case.spacing is None else torch.tensor(case.spacing)
+        maps = {spec.key: spec.make(masks, spacing, valid) for spec in loss.needs}
+        expected, slope = gradient(loss, case)
+        found, other = gradient(partial(loss, **maps), case)
+        assert_close(found, expected, f"{case.name}: sent {', '.join(maps)}", rtol=1e-12)
+        assert_close(other, slope, f"{case.name}: gradient, sent {', '.join(maps)}", rtol=1e-9, atol=1e-13)
 
 
 def _map(case: Case, change) -> Case:  # type: ignore[no-untyped-def]

@@ -167,9 +167,17 @@ def hausdorff_dt(
     return table(r, values, include_background, batch, reduction, log)
 
 
-def log_hausdorff_dt(input: Array, target: Any, activation: str | None, mask: Any = None, **arguments: Any) -> Array:
+def log_hausdorff_dt(
+    input: Array,
+    target: Any,
+    activation: str | None,
+    mask: Any = None,
+    *,
+    spacing: Sequence[float] | None = None,
+    **arguments: Any,
+) -> Array:
     """log(1 + the reduced loss)."""
-    return hausdorff_dt(input, target, activation, mask, log=True, **arguments)
+    return hausdorff_dt(input, target, activation, mask, log=True, spacing=spacing, **arguments)
 
 
 REFERENCES: dict[str, Callable[..., Array]] = {

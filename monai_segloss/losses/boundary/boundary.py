@@ -1,0 +1,109 @@
+"""Boundary loss.  Kervadec et al., MIDL 2019 and Medical Image Analysis 2021."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+from torch import Tensor
+
+from monai_segloss.core.batch import SegBatch
+from monai_segloss.core.check import one_of
+from monai_segloss.core.maps import MapSpec, scored_map
+from monai_segloss.core.module import ReadingArgs, SegLoss
+from monai_segloss.core.reduce import Scores
+from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.losses.boundary.distances import SignedDistance, mean_scores
+from monai_segloss.maps.distance import FILLS, MODES, Clip, Fill, Mode, clipping
+
+
+def boundary(p: Tensor, phi: Tensor, g: Tensor | None = None) -> Tensor:
+    """phi p at each voxel (B, C, *S), or phi (p - g), whose least value is 0."""
+    return phi * (p if g is None else p - g)
+
+
+@register(
+    "boundary",
+    positional="include_background to_onehot_y sigmoid softmax other_act reduction batch",
+    family="boundary",
+    summary="Probabilities times the signed distance to the boundary of the target.",
+    when="Beside Dice or cross-entropy where classes are small and the boundary matters: far mistakes cost more. Not alone, "
+    "since a class that is absent from a patch gives no gradient, and weights do not carry over between millimeters, "
+    "voxels and patch sizes.",
+    formula=r"\frac{1}{N} \sum_i \phi_i\, p_i,\quad \phi = \mathrm{signed\ distance,\ negative\ inside}",
+    paper="Kervadec et al., Boundary loss for highly unbalanced segmentation, MIDL 2019 and Medical Image Analysis 2021",
+    doi="arXiv:1812.07032",
+    aliases=("surface_loss", "boundary_loss"),
+    tags=("distance", "boundary", "imbalance"),
+    nnunet=NnUNetPolicy(batch=False, arguments={"offset": True}),
+    waive={
+        "perfect_prediction_is_zero": "as published it lacks a constant of the target and is negative where all is right; "
+        "offset=True adds it",
+    },
+)
+class BoundaryLoss(SegLoss):
+    """Boundary loss, mean of phi p over voxels, phi the signed distance to the boundary of the target in mm.
+
+    Half of the distance between the two boundaries in the sense of Kervadec et al., up to a constant of the target:
+    ``offset=True`` adds it, so that the loss is 0 where all is right, with the same gradient.  Soft targets are cut at 1/2
+    for the distances.  A class without a boundary in the image has phi = 0.
+
+    A keyword ``sdm`` of the call takes precomputed maps (`monai_segloss.transforms.SignedDistanceMapd`), of floating point,
+    (B, C, *S) or of the scored classes only; else they are made in the call, with its ``spacing``, that of a MetaTensor, or
+    1 and a warning.  At 1 mm the values are those of MONAI 1.6.1, which has no spacing.
+
+    Args:
+        mode: how a distance is measured, see `monai_segloss.maps.signed_distance_map`.  ``"kervadec"`` is MONAI's for
+            voxels of 1 mm; with voxels that are not cubes ``"surface"`` treats both sides alike.
+        normalize: divide each side of a map by its largest distance.
+        offset: subtract the mean of phi g.
+        empty: of an absent class, ``"zero"``, or the ``"diagonal"`` of the image, which punishes what is found there.
+        clip: largest distance in mm, one number or (inside, outside).
+        include_background: score channel 0 too, as MONAI does; the papers' binary experiments do not.
+        batch: mean over the voxels of all samples at a time.
+        reading: see `SegLoss`.
+
+    Raises:
+        TypeError: ``sdm`` of integers.
+        ValueError: ``sdm`` of another shape; an unknown ``mode`` or ``empty``.
+
+    Example:
+        >>> import torch
+        >>> from monai_segloss import BoundaryLoss
+        >>> loss = BoundaryLoss(include_background=False, softmax=True, to_onehot_y=True)
+        >>> round(loss(torch.zeros(1, 2, 4), torch.tensor([[[0, 0, 1, 1]]]), spacing=(2.0,)).item(), 4)
+        0.5
+
+    Reference:
+        H. Kervadec et al., MIDL 2019 (PMLR 102) and Medical Image Analysis 67, 2021, arXiv:1812.07032.
+    """
+
+    scoring = ("include_background", "batch")
+
+    def __init__(
+        self,
+        *,
+        include_background: bool = True,
+        batch: bool = False,
+        mode: Mode = "kervadec",
+        normalize: bool = False,
+        offset: bool = False,
+        empty: Fill = "zero",
+        clip: Clip = None,
+        **reading: Unpack[ReadingArgs],
+    ) -> None:
+        super().__init__(include_background=include_background, batch=batch, **reading)
+        one_of(MODES, mode=mode)
+        one_of(FILLS, empty=empty)
+        self.offset = bool(offset)
+        self.distance = SignedDistance(mode, empty, clipping(clip), bool(normalize))
+
+    @property
+    def needs(self) -> tuple[MapSpec, ...]:
+        return (self.distance.spec,)
+
+    def loss(self, batch: SegBatch) -> Scores:
+        batch = batch.wide
+        view = batch.scored(self.include_background, self.batch)
+        phi = scored_map(self.distance.spec, view)
+        g = batch.one_hot[:, view.first :].to(phi.dtype) if self.offset else None
+        return mean_scores(boundary(batch.prob[:, view.first :], phi, g), view)
