@@ -55,3 +55,21 @@ class nnUNetTrainerContourDice(SegLossTrainer):
     """Contour Dice alone; add it to Dice or cross-entropy in a sum of losses."""
 
     key = "contour_dice"
+
+
+class nnUNetTrainerActiveContour(SegLossTrainer):
+    """Active contour loss: length and region."""
+
+    key = "active_contour"
+
+
+class nnUNetTrainerMumfordShah(SegLossTrainer):
+    """Mumford-Shah loss of the target in place of the image; for use in a sum of losses."""
+
+    key = "mumford_shah"
+
+
+class nnUNetTrainerElasticInteraction(SegLossTrainer):
+    """Elastic interaction of boundaries alone; add it to Dice or cross-entropy in a sum of losses."""
+
+    key = "elastic_interaction"

@@ -1,15 +1,18 @@
 """All losses, one file each.  Importing the package fills the registry; one line per loss."""
 
 import monai_segloss.kernels  # noqa: F401  (registers the fast backends)
+from monai_segloss.losses.boundary.active_contour import ActiveContourLoss
 from monai_segloss.losses.boundary.boundary import BoundaryLoss
 from monai_segloss.losses.boundary.boundary_dou import BoundaryDoULoss
 from monai_segloss.losses.boundary.boundary_f1 import BoundaryF1Loss
 from monai_segloss.losses.boundary.boundary_iou import BoundaryIoULoss
 from monai_segloss.losses.boundary.contour_dice import ContourDiceLoss
+from monai_segloss.losses.boundary.elastic_interaction import ElasticInteractionLoss
 from monai_segloss.losses.boundary.hausdorff_conv import HausdorffConvLoss
 from monai_segloss.losses.boundary.hausdorff_dt import HausdorffDTLoss
 from monai_segloss.losses.boundary.hausdorff_er import HausdorffERLoss
 from monai_segloss.losses.boundary.log_hausdorff_dt import LogHausdorffDTLoss
+from monai_segloss.losses.boundary.mumford_shah import MumfordShahLoss
 from monai_segloss.losses.compound.combo import ComboLoss
 from monai_segloss.losses.compound.dice_ce import DiceCELoss
 from monai_segloss.losses.compound.dice_focal import DiceFocalLoss
@@ -60,6 +63,7 @@ from monai_segloss.losses.voxel.weighted_cross_entropy import WeightedCrossEntro
 WeightedSum.__module__ = "monai_segloss"
 
 __all__ = [
+    "ActiveContourLoss",
     "AsymmetricSimilarityLoss",
     "BalancedCrossEntropyLoss",
     "BinaryCrossEntropyLoss",
@@ -77,6 +81,7 @@ __all__ = [
     "DiceFocalLoss",
     "DiceLoss",
     "DiceTopKLoss",
+    "ElasticInteractionLoss",
     "ExclusionCrossEntropyLoss",
     "ExclusionDiceLoss",
     "ExponentialLogarithmicLoss",
@@ -101,6 +106,7 @@ __all__ = [
     "MCCLoss",
     "MarginalCrossEntropyLoss",
     "MarginalDiceLoss",
+    "MumfordShahLoss",
     "NoiseRobustDiceLoss",
     "OverlapLoss",
     "PenaltyGeneralizedDiceLoss",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from . import (
     boundary,
+    boundary_energies,
     boundary_local,
     compound,
     instance,
@@ -38,6 +39,7 @@ FAMILIES = (
     structural,
     boundary,
     boundary_local,
+    boundary_energies,
 )
 REFERENCES = {key: formula for family in FAMILIES for key, formula in family.REFERENCES.items()}
 UNIFORM = {key: formula for family in FAMILIES for key, formula in family.UNIFORM.items()}

@@ -1,0 +1,105 @@
+"""Energies of a prediction: length, homogeneity, elastic interaction; weights and smoothness of layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from .boundary_local import Spacing, each, on_reading, scored, steps_of, table, voxel_mean
+from .reading import Array, Reading
+
+
+@on_reading
+def active_contour(
+    r: Reading,
+    *,
+    spacing: Spacing = None,
+    w_length: float = 1.0,
+    w_region: float = 1.0,
+    mu: float = 1.0,
+    c_in: float = 1.0,
+    c_out: float = 0.0,
+    eps: float = 1e-8,
+    include_background: bool | None = None,
+    reduction: str = "mean",
+) -> Array:
+    """Chen 2019; differences at one voxel, of voxels that count."""
+    p, g = scored(r, include_background)
+    steps = steps_of(r, spacing)
+
+    def length(u: Array, valid: Array) -> Array:
+        values = []
+        long = [axis for axis, n in enumerate(u.shape) if n > 1]
+        for at in np.ndindex(*(max(n - 1, 1) for n in u.shape)):
+            if not valid[at]:
+                continue
+            square = 0.0
+            for axis in long:
+                ahead = tuple(x + (a == axis) for a, x in enumerate(at))
+                square += ((u[ahead] - u[at]) / steps[axis]) ** 2 if valid[ahead] else 0.0
+            values.append(np.sqrt(square + eps))
+        return np.asarray(np.mean(values) if values else 0.0)
+
+    region = mu * p * (c_in - g) ** 2 + (1 - p) * (c_out - g) ** 2
+    return w_length * table(each(p, length, r), r, reduction) + w_region * voxel_mean(region, r, reduction)
+
+
+@on_reading
+def mumford_shah(
+    r: Reading,
+    *,
+    spacing: Spacing = None,
+    image: Array | None = None,
+    w_tv: float = 1e-3,
+    eps: float = 1e-6,
+    include_background: bool = True,
+    reduction: str = "mean",
+) -> Array:
+    """Kim 2020 per voxel; the target where there is no image."""
+    p, _ = scored(r, include_background)
+    image = r.g if image is None else image
+    values = np.zeros((len(p), 1))
+    for b in range(len(p)):
+        valid = r.valid[b, 0] > 0
+        for u in p[b]:
+            for x in image[b]:
+                mean = (x * u)[valid].sum() / (u[valid].sum() + eps)
+                values[b] += ((x - mean) ** 2 * u)[valid].sum()
+            for axis, step in enumerate(steps_of(r, spacing)):
+                both = np.minimum(*(np.delete(valid, end, axis) for end in (0, -1)))
+                values[b] += w_tv * (np.abs(np.diff(u, axis=axis)) * both).sum() / step
+        values[b] /= max(valid.sum(), 1)
+    return table(values, r, reduction)
+
+
+@on_reading
+def elastic_interaction(
+    r: Reading,
+    *,
+    spacing: Spacing = None,
+    alpha: float = 1.0,
+    periodic: bool = True,
+    include_background: bool | None = None,
+    reduction: str = "mean",
+) -> Array:
+    """Lan 2020 with the sign that has its minimum at the target."""
+    p, g = scored(r, include_background)
+    shape = p.shape[2:]
+    size = [n if periodic or n == 1 else 2 * n for n in shape]
+    unit = [1 / n for n in shape] if spacing is None else spacing
+    k = np.sqrt(sum(x**2 for x in np.ix_(*(np.fft.fftfreq(n, u) for n, u in zip(size, unit, strict=True)))))
+
+    def energy(d: Array, valid: Array) -> Array:
+        return np.asarray((k * np.abs(np.fft.fftn(d, size, range(d.ndim))) ** 2).sum() / k.size / max(valid.sum(), 1))
+
+    return table(each(alpha * p - g, energy, r), r, reduction)
+
+
+REFERENCES: dict[str, Callable[..., Array]] = {
+    "active_contour": active_contour,
+    "mumford_shah": mumford_shah,
+    "elastic_interaction": elastic_interaction,
+}
+
+UNIFORM: dict[str, Callable[[float, float, int], float]] = {}

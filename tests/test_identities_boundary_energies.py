@@ -1,0 +1,153 @@
+"""Energies of a prediction: closed forms, limits, and faults of other code that ours do not have."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from references import REFERENCES
+from test_identities_boundary_local import box, half_space, hard, label, of
+
+import monai_segloss
+
+READ = {"softmax": True, "to_onehot_y": True}
+
+
+@pytest.mark.parametrize("spacing", [None, (2.0, 0.5)])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_length_of_a_half_space(axis: int, spacing: tuple[float, ...] | None) -> None:
+    """T6: one step in a row of W - 1 differences, per unit of the spacing."""
+    shape = (7, 9)
+    mask = half_space(shape, axis, 3)
+    found = of("active_contour", mask, mask, spacing, w_region=0.0)
+    w, s = shape[axis], 1.0 if spacing is None else spacing[axis]
+    assert found == pytest.approx((math.sqrt(1 / s**2 + 1e-8) + (w - 2) * 1e-4) / (w - 1))
+
+
+def test_differences_of_one_voxel_belong_together() -> None:
+    """One voxel has both neighbors ahead outside: sqrt(2). Differences of two voxels, as in the authors' code, give 2."""
+    corner = torch.ones(8, 8).bool()
+    corner[-1, :], corner[:, -1] = False, False
+    corner[:6, -1], corner[-1, :6] = True, True  # one voxel whose two neighbors ahead are outside
+    found = of("active_contour", corner, corner, w_region=0.0) * 49 - 49e-4
+    assert found == pytest.approx(math.sqrt(2), abs=3e-4)
+
+
+def test_region_is_what_is_misplaced() -> None:
+    """Without length the mean of p off the target and of 1 - p on it; zero for a perfect prediction."""
+    truth, predicted = box((9, 9), (2, 7), (2, 7)), box((9, 9), (3, 8), (2, 7))
+    assert of("active_contour", truth, truth, w_length=0.0) == pytest.approx(0, abs=1e-12)
+    assert of("active_contour", predicted, truth, w_length=0.0) == pytest.approx(10 / 81)
+    assert of("active_contour", predicted, truth, w_length=0.0, mu=3.0) == pytest.approx(20 / 81)
+
+
+def test_a_flat_prediction_has_a_finite_slope() -> None:
+    for key in ("active_contour", "mumford_shah"):
+        z = torch.zeros(1, 2, 5, 5, requires_grad=True)
+        loss = monai_segloss.create(key, **READ)(z, label(box((5, 5), (1, 3), (1, 3))))
+        assert torch.autograd.grad(loss, z)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("m", [1, 3, 5])
+@pytest.mark.parametrize("periodic", [True, False])
+def test_energy_of_one_cosine(m: int, periodic: bool) -> None:
+    """T6: |m| A^2 / 2, with spacing per unit of length; beyond the edges the difference may also be 0."""
+    n, amplitude, spacing = 16, 0.4, 2.5
+    wave = amplitude * torch.cos(2 * math.pi * m * torch.arange(n, dtype=torch.float64) / n)
+    p = (0.5 + wave).expand(1, 1, 6, n)
+    half = torch.full_like(p, 0.5)
+    loss = monai_segloss.create("elastic_interaction", periodic=periodic)
+    found = loss(p, half).item()
+    if not periodic:
+        padded = np.abs(np.fft.fft2(np.asarray(p - half)[0, 0], (12, 2 * n))) ** 2 / (6 * n * 4 * 6 * n)
+        k = np.hypot(np.fft.fftfreq(12, 1 / 6)[:, None], np.fft.fftfreq(2 * n, 1 / n))
+        assert found == pytest.approx((k * padded).sum())
+        return
+    assert found == pytest.approx(m * amplitude**2 / 2)
+    assert loss(p, half, spacing=(1.0, spacing)).item() == pytest.approx(m / (n * spacing) * amplitude**2 / 2)
+
+
+def test_energy_does_not_depend_on_the_size_of_the_image_in_physical_units() -> None:
+    truth, predicted = box((32, 32), (12, 20), (12, 20)), box((32, 32), (12, 20), (14, 22))
+    wide = (torch.nn.functional.pad(x, (48, 48, 48, 48)) for x in (predicted, truth))
+    small, large = (
+        of("elastic_interaction", *pair, (0.7, 0.7), periodic=False) * pair[0].numel()
+        for pair in ((predicted, truth), tuple(wide))
+    )
+    assert small == pytest.approx(large, rel=0.01)
+
+
+def test_the_minimum_of_the_energy_is_the_target() -> None:
+    """(1 - a)^2 of the target's energy there, (1 + a)^2 at its complement; the authors' sign has it the other way round."""
+    truth = box((16, 16), (4, 12), (3, 9))
+    alone = of("elastic_interaction", ~truth & truth, truth)
+    for a in (0.35, 1.0):
+        assert of("elastic_interaction", truth, truth, alpha=a) == pytest.approx((1 - a) ** 2 * alone, abs=1e-9)
+        assert of("elastic_interaction", ~truth, truth, alpha=a) == pytest.approx((1 + a) ** 2 * alone)
+
+
+def test_energy_grows_with_the_distance_of_a_thin_error() -> None:
+    truth = box((48, 48), (20, 28), (20, 28))
+    values = [of("elastic_interaction", truth.roll(k, 1), truth, periodic=False) for k in (0, 1, 2, 4, 8)]
+    assert all(a < b for a, b in pairwise(values))
+
+
+def test_mumford_shah_of_an_image() -> None:
+    """An image of several channels, its offset without influence on the digits, and NaN where ignored."""
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(2, 3, 6, 7, generator=generator, dtype=torch.float64, requires_grad=True)
+    image = torch.randn(2, 4, 6, 7, generator=generator, dtype=torch.float64)
+    truth = torch.zeros(2, 1, 6, 7).long()
+    mask = torch.rand(2, 1, 6, 7, generator=generator) < 0.8
+    loss = monai_segloss.create("mumford_shah", **READ)
+    spoilt = torch.where(mask, image, torch.nan)
+    found = loss(z, truth, image=spoilt, mask=mask, spacing=(2.0, 0.5))
+    expected = REFERENCES["mumford_shah"](
+        z.detach().numpy(), truth.numpy(), "softmax", mask.numpy(), labels=True, image=image.numpy(), spacing=(2.0, 0.5)
+    )
+    assert found.item() == pytest.approx(float(expected), rel=1e-9)
+    assert torch.autograd.grad(found, z)[0].isfinite().all()
+    wide, low = loss(z, truth, image=image + 1000), loss(z.float(), truth, image=image.float() + 1000)
+    assert low.item() == pytest.approx(wide.item(), rel=1e-4)
+    torch.testing.assert_close(loss(z, {"label": truth, "image": image[:, 0]}), loss(z, truth, image=image[:, :1]))
+    with pytest.raises(ValueError, match=r"image has shape \(2, 4, 6, 6\); expected \(2, channels, 6, 7\)"):
+        loss(z, truth, image=image[..., :6])
+
+
+def test_mumford_shah_does_not_know_the_names_of_classes() -> None:
+    truth = box((9, 9), (2, 7), (2, 7))
+    values = [of("mumford_shah", x, truth) for x in (truth, ~truth)]
+    assert values[0] == pytest.approx(values[1])
+    # classes of mass 0 are no NaN
+    z = torch.full((1, 3, 4, 4), -1e4)
+    z[:, 0] = 0
+    assert monai_segloss.create("mumford_shah", **READ)(z, torch.zeros(1, 1, 4, 4)).item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("key", ["active_contour", "elastic_interaction"])
+def test_two_classes_need_no_background(key: str) -> None:
+    """T9: the background says the same again."""
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(2, 2, 6, 7, generator=generator, dtype=torch.float64)
+    truth = torch.randint(0, 2, (2, 1, 6, 7), generator=generator)
+    both = [monai_segloss.create(key, **READ, include_background=b)(z, truth) for b in (True, False)]
+    torch.testing.assert_close(*both)
+
+
+@pytest.mark.parametrize("key", ["active_contour", "elastic_interaction", "mumford_shah"])
+def test_an_ignored_region_makes_no_contour(key: str) -> None:
+    """Predictions that differ only next to an ignored region that cuts an object: nothing is paid for the cut."""
+    truth = label(half_space((10, 10), 1, 10))
+    truth[..., 5:] = 255
+    sure = hard(torch.ones(10, 10))
+    loss = monai_segloss.create(key, **READ, ignore_index=255)
+    assert loss(sure, truth).item() == pytest.approx(1e-4 if key == "active_contour" else 0, abs=1e-6)
+
+
+def test_refusals() -> None:
+    for key in ("active_contour", "mumford_shah"):
+        with pytest.raises(ValueError, match="eps must be above 0"):
+            monai_segloss.create(key, eps=0.0)
