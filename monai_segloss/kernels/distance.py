@@ -190,7 +190,7 @@ def _transform_by_edt(edt: Callable[..., Volume], x: Volume, steps: tuple[float,
     """edt sets labels apart by itself, in one pass, and measures to 0: so across labels none may be 0."""
     if not 1 <= x.ndim <= 3:
         return transform_by_scipy(x, steps, n)
-    x = np.add(x, 1, dtype=np.uint8 if n < 255 else np.uint32, casting="unsafe") if n else x == 0
+    x = np.add(x, 1, dtype=np.uint8 if n < 255 else np.uint32, casting="unsafe") if n else (x == 0).view(np.uint8)
     anisotropy = steps if x.ndim > 1 else steps[0]
     return edt(np.ascontiguousarray(x), anisotropy=anisotropy, black_border=False, parallel=torch.get_num_threads())
 

@@ -80,14 +80,18 @@ def signed_distance_map(
         distance = distance_across(mask, spacing, valid, surface=mode == "surface")
     inside = -distance
     if mode == "kervadec":
-        inside = (inside + _smallest(spacing, mask)).clamp_max(0)
+        inside.add_(_smallest(spacing, mask)).clamp_max_(0)
     elif mode == "literal":
-        inside = inside + 1
+        inside.add_(1)
     elif mode == "swdm":
-        inside = inside.masked_fill(inner_boundary(mask, valid), 0)
+        inside.masked_fill_(inner_boundary(mask, valid), 0)
     nothing = distance.isinf()
     signed = torch.where(mask, inside, distance)
-    signed = torch.where(nothing, torch.where(mask, -_fill(full, spacing, mask), _fill(empty, spacing, mask)), signed)
+    if empty == full == "zero":
+        signed.masked_fill_(nothing, 0)
+    else:
+        instead = torch.where(mask, -_fill(full, spacing, mask), _fill(empty, spacing, mask))
+        signed = torch.where(nothing, instead, signed)
     if valid is not None:
         signed = signed.masked_fill(~valid, 0)
     if limits is not None:
@@ -121,9 +125,9 @@ def distance_field(
         field = distance_across(mask, spacing, valid)
     dropped = field.isinf()
     if side != "both":
-        dropped = dropped | (mask if side == "outside" else ~mask)
+        dropped |= mask if side == "outside" else ~mask
     if valid is not None:
-        dropped = dropped | ~valid
+        dropped |= ~valid
     return field.masked_fill(dropped, 0)
 
 

@@ -22,7 +22,9 @@ BINARIZE = ("threshold", "argmax")
 
 def hausdorff_dt(p: Tensor, g: Tensor, alpha: float, *fields: Tensor) -> Tensor:
     """(p - g)^2 times the sum of the distance fields to the power of alpha, (B, C, *S)."""
-    weight = sum(field**alpha for field in fields)
+    weight = fields[0] ** alpha
+    for field in fields[1:]:
+        weight += field**alpha
     return (p - g) ** 2 * weight
 
 
@@ -43,22 +45,22 @@ class HausdorffForm:
         self.one_sided, self.argmax = bool(one_sided), binarize == "argmax"
         self.field = Field(field)
 
-    def predicted(self, view: Scored) -> Tensor:
-        """Mask of the prediction, (B, C', *S) bool."""
-        p = view.batch.prob.detach()
-        if self.argmax and view.batch.classes > 1:
-            return one_hot_labels(p.argmax(1), view.batch.classes)[:, view.first :]
-        return p[:, view.first :] > 0.5
+    def predicted(self, p: Tensor, first: int) -> Tensor:
+        """Mask of the prediction for the classes from ``first`` on, (B, C', *S) bool."""
+        if self.argmax and p.shape[1] > 1:
+            return one_hot_labels(p.argmax(1), p.shape[1])[:, first:]
+        return p[:, first:] > 0.5
 
     def scores(self, view: Scored) -> Scores:
         """Mean over voxels per (sample, class)."""
         batch = view.batch
+        p = batch.prob
         fields = [scored_map(self.field.spec, view)]
         if not self.one_sided:
             valid = None if batch.mask is None else batch.mask[:, None]
-            fields.append(self.field(self.predicted(view), batch.sizes, valid).to(batch.clean.dtype))
-        p, g = batch.prob[:, view.first :], batch.one_hot[:, view.first :].to(batch.clean.dtype)
-        return mean_scores(hausdorff_dt(p, g, self.alpha, *fields), view)
+            fields.append(self.field(self.predicted(p.detach(), view.first), batch.sizes, valid).to(batch.clean.dtype))
+        g = batch.one_hot[:, view.first :].to(p.dtype)
+        return mean_scores(hausdorff_dt(p[:, view.first :], g, self.alpha, *fields), view)
 
 
 @register(
