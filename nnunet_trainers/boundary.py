@@ -73,3 +73,15 @@ class nnUNetTrainerElasticInteraction(SegLossTrainer):
     """Elastic interaction of boundaries alone; add it to Dice or cross-entropy in a sum of losses."""
 
     key = "elastic_interaction"
+
+
+class nnUNetTrainerContourAware(SegLossTrainer):
+    """Cross-entropy with more weight near contours."""
+
+    key = "contour_aware"
+
+
+class nnUNetTrainerLayerSmoothness(SegLossTrainer):
+    """Cross-entropy plus the smoothness of layers along the last axis."""
+
+    key = "layer_smoothness"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
+import cases
 import numpy as np
 import pytest
 import torch
+from harness import make, value
 from references import REFERENCES
 from test_identities_boundary_local import box, half_space, hard, label, of
 
@@ -147,7 +149,62 @@ def test_an_ignored_region_makes_no_contour(key: str) -> None:
     assert loss(sure, truth).item() == pytest.approx(1e-4 if key == "active_contour" else 0, abs=1e-6)
 
 
+def test_without_more_weight_cross_entropy_is_left() -> None:
+    case = cases.get("five_classes")
+    expected = value(make(monai_segloss.find("cross_entropy"), case), case)
+    for key, more in (("contour_aware", {"k": 0.0}), ("layer_smoothness", {"window": 1})):
+        torch.testing.assert_close(value(make(monai_segloss.find(key), case, **more), case), expected)
+    found = value(make(monai_segloss.find("contour_aware"), case, size=1), case)  # a window of one voxel has no contour
+    torch.testing.assert_close(found, expected)
+
+
+def test_weights_near_a_contour_follow_the_spacing() -> None:
+    """The ring is as wide in millimeters along each axis, and the weight 1 far from it; the border is no contour."""
+    truth = torch.cat((half_space((30, 30), 0, 15)[None], half_space((30, 30), 1, 15)[None]))[:, None].long()
+    loss = monai_segloss.create("contour_aware", **READ, reduction="none")
+    z = torch.zeros(2, 2, 30, 30, dtype=torch.float64)
+    weights = loss(z, truth, spacing=(1.0, 2.0))[:, 0] / math.log(2)
+    rows, columns = weights[0, :, 5], weights[1, 5]
+    assert (rows > 1).sum() == 8
+    assert (columns > 1).sum() == 4
+    assert weights[0, 0].max() == weights[1, :, 0].max() == 1
+    torch.testing.assert_close(loss(z, truth)[0, 0].T, loss(z, truth)[1, 0])
+
+
+def test_an_ignored_region_has_no_ring() -> None:
+    truth = label(half_space((12, 12), 1, 6))
+    truth[..., 6:] = 255  # ignored up to the contour: a half space without one
+    loss = monai_segloss.create("contour_aware", **READ, ignore_index=255)
+    assert loss(torch.zeros(1, 2, 12, 12, dtype=torch.float64), truth).item() == pytest.approx(math.log(2))
+
+
+def test_layers_may_have_a_slope_and_no_steps() -> None:
+    """A linear ramp equals its moving average; of windows that reach beyond the image nothing is known."""
+    p = torch.linspace(0.2, 0.8, 12, dtype=torch.float64).expand(1, 1, 5, 12)
+    g = torch.zeros_like(p)
+    ce = monai_segloss.create("cross_entropy")(p, g)
+    loss = monai_segloss.create("layer_smoothness", window=5)
+    torch.testing.assert_close(loss(p, g), ce)
+    torch.testing.assert_close(
+        loss(p[..., :3], g[..., :3]), monai_segloss.create("cross_entropy")(p[..., :3], g[..., :3])
+    )
+    weighted = loss(p, g, weight_map=torch.full((1, 5, 12), 2.0))
+    torch.testing.assert_close(weighted, ce)
+    flipped = (p > 0.5).double()
+    assert monai_segloss.create("layer_smoothness", window=5, lambda_ce=0.0)(flipped, g) > 1
+
+
 def test_refusals() -> None:
+    for bad in (3, 0.5):
+        with pytest.raises(ValueError, match="axis must be a spatial axis"):
+            monai_segloss.create("layer_smoothness", axis=bad)
+    with pytest.raises(ValueError, match="axis is 2, but input has 2 spatial axes"):
+        monai_segloss.create("layer_smoothness", **READ, axis=2)(torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 4, 4))
+    for key, name in (("layer_smoothness", "window"), ("contour_aware", "size")):
+        with pytest.raises(ValueError, match=f"{name} must be an odd number"):
+            monai_segloss.create(key, **{name: 4})
+    with pytest.raises(ValueError, match="sigma must be above 0"):
+        monai_segloss.create("contour_aware", sigma=0.0)
     for key in ("active_contour", "mumford_shah"):
         with pytest.raises(ValueError, match="eps must be above 0"):
             monai_segloss.create(key, eps=0.0)

@@ -6,11 +6,13 @@ from monai_segloss.losses.boundary.boundary import BoundaryLoss
 from monai_segloss.losses.boundary.boundary_dou import BoundaryDoULoss
 from monai_segloss.losses.boundary.boundary_f1 import BoundaryF1Loss
 from monai_segloss.losses.boundary.boundary_iou import BoundaryIoULoss
+from monai_segloss.losses.boundary.contour_aware import ContourAwareLoss
 from monai_segloss.losses.boundary.contour_dice import ContourDiceLoss
 from monai_segloss.losses.boundary.elastic_interaction import ElasticInteractionLoss
 from monai_segloss.losses.boundary.hausdorff_conv import HausdorffConvLoss
 from monai_segloss.losses.boundary.hausdorff_dt import HausdorffDTLoss
 from monai_segloss.losses.boundary.hausdorff_er import HausdorffERLoss
+from monai_segloss.losses.boundary.layer_smoothness import LayerSmoothnessLoss
 from monai_segloss.losses.boundary.log_hausdorff_dt import LogHausdorffDTLoss
 from monai_segloss.losses.boundary.mumford_shah import MumfordShahLoss
 from monai_segloss.losses.compound.combo import ComboLoss
@@ -75,6 +77,7 @@ __all__ = [
     "BoundaryLoss",
     "CCDiceCELoss",
     "ComboLoss",
+    "ContourAwareLoss",
     "ContourDiceLoss",
     "CrossEntropyLoss",
     "DiceCELoss",
@@ -99,6 +102,7 @@ __all__ = [
     "JaccardLoss",
     "JaccardMetricLoss",
     "LabelSmoothingCrossEntropyLoss",
+    "LayerSmoothnessLoss",
     "LogCoshDiceLoss",
     "LogHausdorffDTLoss",
     "LovaszHingeLoss",

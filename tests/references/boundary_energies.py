@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from scipy import ndimage
 
-from .boundary_local import Spacing, each, on_reading, scored, steps_of, table, voxel_mean
-from .reading import Array, Reading
+from .boundary_local import Spacing, covering, each, largest, on_reading, scored, smallest, steps_of, table, voxel_mean
+from .reading import Array, Reading, reduce
+from .voxel import binary_cross_entropy, voxel_cross_entropy
 
 
 @on_reading
@@ -96,10 +98,66 @@ def elastic_interaction(
     return table(each(alpha * p - g, energy, r), r, reduction)
 
 
+def cross_entropy_voxels(r: Reading) -> Array:
+    """(B, 1 | C, *S)."""
+    return binary_cross_entropy(r, None) if r.activation == "sigmoid" else voxel_cross_entropy(r, None, 0.0)[0]
+
+
+@on_reading
+def contour_aware(
+    r: Reading, *, spacing: Spacing = None, k: float = 5.0, size: int = 5, sigma: float = 1.0, reduction: str = "mean"
+) -> Array:
+    """Chen 2021; the Gaussian of the voxels that count."""
+    steps = steps_of(r, spacing)
+    wide = covering(size // 2 * min(steps), steps) if size > 1 else [0] * len(steps)
+    foreground = r.g if r.activation == "sigmoid" or r.p.shape[1] == 1 else r.g[:, 1:]
+    weights = np.ones_like(r.valid)
+    for b in range(len(r.g)):
+        valid = r.valid[b, 0] > 0
+        ring = np.max([largest(g, wide, valid) - smallest(g, wide, valid) for g in foreground[b]], axis=0) * valid
+        share = valid.astype(float)
+        for axis, (n, s) in enumerate(zip(wide, steps, strict=True)):
+            kernel = np.exp(-((np.arange(-n, n + 1) * s / min(steps)) ** 2) / (2 * sigma**2))
+            ring, share = (ndimage.correlate1d(x, kernel / kernel.sum(), axis, mode="nearest") for x in (ring, share))
+        weights[b, 0] += k * np.where(valid, ring / np.maximum(share, 1e-300), 0)
+    values = cross_entropy_voxels(r) * weights * r.valid
+    if reduction != "mean":
+        return reduce(values, r.valid, reduction)
+    return values.sum() / max(r.valid.sum() * values.shape[1], 1)
+
+
+@on_reading
+def layer_smoothness(
+    r: Reading,
+    *,
+    window: int = 5,
+    axis: int = -1,
+    lambda_ce: float = 1.0,
+    lambda_smooth: float = 100.0,
+    include_background: bool | None = None,
+    reduction: str = "mean",
+) -> Array:
+    """Gerl 2020 by the authors' code, per voxel."""
+    p, _ = scored(r, include_background)
+    p, valid = (np.moveaxis(x, axis % len(r.axes) + 2, -1) for x in (p, r.valid))
+    rough, half = 0.0, window // 2
+    for at in range(half, p.shape[-1] - half):
+        around = slice(at - half, at + half + 1)
+        counted = valid[..., around].min(axis=-1)
+        rough += (np.abs((p[..., around].mean(axis=-1) + 1) / (p[..., at] + 1) - 1) * counted).sum()
+    ce = cross_entropy_voxels(r) * r.valid
+    voxels = max(r.valid.sum(), 1)
+    if reduction == "sum":
+        return np.asarray(lambda_ce * ce.sum() + lambda_smooth * rough)
+    return np.asarray(lambda_ce * ce.sum() / voxels / ce.shape[1] + lambda_smooth * rough / voxels / p.shape[1])
+
+
 REFERENCES: dict[str, Callable[..., Array]] = {
     "active_contour": active_contour,
     "mumford_shah": mumford_shah,
     "elastic_interaction": elastic_interaction,
+    "contour_aware": contour_aware,
+    "layer_smoothness": layer_smoothness,
 }
 
 UNIFORM: dict[str, Callable[[float, float, int], float]] = {}

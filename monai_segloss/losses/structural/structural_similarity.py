@@ -36,14 +36,19 @@ def structure(x: Tensor, counted: Tensor, kernel: tuple[float, ...], stability: 
 
 def smooth(x: Tensor, kernel: tuple[float, ...]) -> Tensor:
     """Separable convolution of the spatial axes; beyond the edge the edge repeats."""
-    half = len(kernel) // 2
     for axis in range(2, x.ndim):
-        length = x.shape[axis]
-        first, last = x.narrow(axis, 0, 1), x.narrow(axis, length - 1, 1)
-        padded = torch.cat([first] * half + [x] + [last] * half, axis)
-        x = kernel[0] * padded.narrow(axis, 0, length)
-        for k, w in enumerate(kernel[1:], start=1):
-            x = x.add_(padded.narrow(axis, k, length), alpha=w)
+        x = smooth_axis(x, axis, kernel)
+    return x
+
+
+def smooth_axis(x: Tensor, axis: int, kernel: tuple[float, ...]) -> Tensor:
+    """Convolution along one axis."""
+    half, length = len(kernel) // 2, x.shape[axis]
+    first, last = x.narrow(axis, 0, 1), x.narrow(axis, length - 1, 1)
+    padded = torch.cat([first] * half + [x] + [last] * half, axis)
+    x = kernel[0] * padded.narrow(axis, 0, length)
+    for k, w in enumerate(kernel[1:], start=1):
+        x = x.add_(padded.narrow(axis, k, length), alpha=w)
     return x
 
 
