@@ -85,3 +85,9 @@ class nnUNetTrainerLayerSmoothness(SegLossTrainer):
     """Cross-entropy plus the smoothness of layers along the last axis."""
 
     key = "layer_smoothness"
+
+
+class nnUNetTrainerActiveBoundary(SegLossTrainer):
+    """Active boundary loss alone; add it to cross-entropy and Lovász-Softmax in a sum of losses."""
+
+    key = "active_boundary"

@@ -194,6 +194,63 @@ def test_layers_may_have_a_slope_and_no_steps() -> None:
     assert monai_segloss.create("layer_smoothness", window=5, lambda_ce=0.0)(flipped, g) > 1
 
 
+def margins(column: int, width: int = 24) -> torch.Tensor:
+    """Logits (1, 2, width) of a boundary before a column, sure but not certain."""
+    sign = torch.where(torch.arange(width) < column, 1.0, -1.0).double()
+    return torch.stack((sign, -sign))[None]
+
+
+def test_a_boundary_moves_towards_that_of_the_target() -> None:
+    """At the predicted boundary the voxel on the target's side takes over the class of its neighbor."""
+    truth = (torch.arange(24) >= 15).long()[None, None]
+    loss = monai_segloss.create("active_boundary", **READ)
+    for column, voxel, grows in ((8, 8, 0), (20, 19, 1)):
+        z = margins(column).requires_grad_()
+        (slope,) = torch.autograd.grad(loss(z, truth), z)
+        assert slope[0, grows, voxel] < 0 < slope[0, 1 - grows, voxel]
+    far, near, there = (loss(margins(column), truth).item() for column in (4, 10, 15))
+    assert far > near > there
+
+
+def test_distances_of_the_active_boundary_are_exact() -> None:
+    """Popular code counts whole voxels, less one; here a boundary one voxel off weighs, and by millimeters."""
+    truth = (torch.arange(24) >= 15).long()[None, None]
+    loss = monai_segloss.create("active_boundary", **READ)
+    values = [loss(margins(16), truth, spacing=(step,)).item() for step in (0.5, 1.0, 2.0)]
+    assert values[0] > 0
+    np.testing.assert_allclose(values, values[1] * np.array([0.5, 1, 2]))
+    far = [loss(margins(3), truth, spacing=(step,)).item() for step in (4.0, 8.0)]
+    assert far[0] == pytest.approx(far[1])  # all beyond max_dist
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (6, 6), (4, 5, 6)])
+def test_without_a_boundary_the_active_boundary_loss_is_zero(shape: tuple[int, ...]) -> None:
+    """None in the target, or none in the prediction: 0 with a gradient of 0, where popular code returns None."""
+    some, none = half_space(shape, 0, shape[0] // 2), torch.zeros(shape).bool()
+    loss = monai_segloss.create("active_boundary", **READ)
+    for predicted, truth in ((some, none), (none, some), (none, none)):
+        z = (hard(predicted) / 20).requires_grad_()
+        found = loss(z, label(truth))
+        assert found == 0
+        assert not torch.autograd.grad(found, z)[0].any()
+
+
+def test_ignored_voxels_are_no_active_boundary() -> None:
+    """A region to ignore cuts an object: neither its edge nor its far side attracts the prediction."""
+    truth = label(half_space((8, 20), 1, 20))
+    truth[..., 12:] = 255
+    loss = monai_segloss.create("active_boundary", **READ, ignore_index=255)
+    assert loss(margins(6, 20)[:, :, None].expand(1, 2, 8, 20), truth) == 0
+
+
+def test_active_boundary_reads_no_regions() -> None:
+    with pytest.raises(ValueError, match="sigmoid=True: the active boundary loss"):
+        monai_segloss.create("active_boundary", sigmoid=True)
+    for name, bad in (("max_ratio", 0.0), ("label_smoothing", 1.0), ("max_dist", 0.0)):
+        with pytest.raises(ValueError, match=name):
+            monai_segloss.create("active_boundary", **{name: bad})
+
+
 def test_refusals() -> None:
     for bad in (3, 0.5):
         with pytest.raises(ValueError, match="axis must be a spatial axis"):

@@ -15,7 +15,10 @@ import monai_segloss
 
 SURE = 80.0
 CONTOURS = ["boundary_iou", "boundary_f1", "contour_dice"]
-WITH_SPACING = ["hausdorff_conv", *CONTOURS, "active_contour", "mumford_shah", "elastic_interaction", "contour_aware"]
+WITH_SPACING = [
+    "hausdorff_conv", *CONTOURS, "active_contour", "mumford_shah", "elastic_interaction", "contour_aware",
+    "active_boundary",
+]  # fmt: skip
 ZERO_AT_BEST = ["hausdorff_er", "hausdorff_conv", "boundary_dou", *CONTOURS]
 BACKGROUND_SAYS_NOTHING = ["hausdorff_er"]
 

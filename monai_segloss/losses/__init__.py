@@ -1,6 +1,7 @@
 """All losses, one file each.  Importing the package fills the registry; one line per loss."""
 
 import monai_segloss.kernels  # noqa: F401  (registers the fast backends)
+from monai_segloss.losses.boundary.active_boundary import ActiveBoundaryLoss
 from monai_segloss.losses.boundary.active_contour import ActiveContourLoss
 from monai_segloss.losses.boundary.boundary import BoundaryLoss
 from monai_segloss.losses.boundary.boundary_dou import BoundaryDoULoss
@@ -65,6 +66,7 @@ from monai_segloss.losses.voxel.weighted_cross_entropy import WeightedCrossEntro
 WeightedSum.__module__ = "monai_segloss"
 
 __all__ = [
+    "ActiveBoundaryLoss",
     "ActiveContourLoss",
     "AsymmetricSimilarityLoss",
     "BalancedCrossEntropyLoss",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from . import (
     boundary,
+    boundary_active,
     boundary_energies,
     boundary_local,
     compound,
@@ -40,6 +41,7 @@ FAMILIES = (
     boundary,
     boundary_local,
     boundary_energies,
+    boundary_active,
 )
 REFERENCES = {key: formula for family in FAMILIES for key, formula in family.REFERENCES.items()}
 UNIFORM = {key: formula for family in FAMILIES for key, formula in family.UNIFORM.items()}
