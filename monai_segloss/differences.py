@@ -216,4 +216,25 @@ DIFFERENCES = (
         "Cross-entropy of a patch without a valid voxel is NaN.",
         "0, with zero gradient.",
     ),
+    Difference(
+        "hausdorff_dt",
+        MONAI,
+        "hausdorff-integer-target",
+        "Distances of a target of integers are cut to whole numbers.",
+        "Maps are float32 whatever the type of the target; a map of integers is refused.",
+    ),
+    Difference(
+        "boundary",
+        MONAI,
+        "boundary-spacing",
+        "There is no spacing: distances count voxels, and inside 1 is subtracted.",
+        "Millimeters, from the argument or the metadata; inside the smallest spacing is subtracted, which is 1 at 1 mm.",
+    ),
+    Difference(
+        "hausdorff_dt",
+        MONAI,
+        "hausdorff-spacing",
+        "There is no spacing: distances count voxels.",
+        "Millimeters, from the argument or the metadata.",
+    ),
 )

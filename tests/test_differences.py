@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 import monai_segloss
 from monai_segloss import (
+    BoundaryLoss,
     DiceCELoss,
     DiceFocalLoss,
     DiceLoss,
@@ -22,6 +23,7 @@ from monai_segloss import (
     FocalLoss,
     GeneralizedDiceLoss,
     GeneralizedWassersteinDiceLoss,
+    HausdorffDTLoss,
     MCCLoss,
     TopKCrossEntropyLoss,
     TverskyLoss,
@@ -30,6 +32,8 @@ from monai_segloss import (
 from monai_segloss.differences import DIFFERENCES
 
 monai = pytest.importorskip("monai.losses")
+data = pytest.importorskip("monai.data")
+MetaTensor = data.MetaTensor
 compound = pytest.importorskip("nnunetv2.training.loss.compound_losses")
 from nnunetv2.training.loss.robust_ce_loss import RobustCrossEntropyLoss, TopKLoss  # noqa: E402
 
@@ -305,6 +309,34 @@ def topk_of_ignored() -> None:
     assert same(DiceTopKLoss(softmax=True, to_onehot_y=True)(x, y), dice + hardest)
 
 
+def hausdorff_of_integers() -> None:
+    _case, x, y = case_of("labels_2d")
+    onehot = F.one_hot(y[:, 0], 3).movedim(-1, 1)
+    whole = monai.HausdorffDTLoss(softmax=True)(x, onehot)
+    exact = monai.HausdorffDTLoss(softmax=True)(x, onehot.float())
+    assert whole < 0.999 * exact
+    assert same(HausdorffDTLoss(softmax=True)(x, onehot), exact)
+
+
+def distances_in_millimeters(theirs: Callable[..., Tensor], ours: Callable[..., Tensor]) -> None:
+    _case, x, y = case_of("five_classes")
+    affine = torch.diag(torch.tensor([3.0, 1.0, 0.5, 1.0]))
+    given = theirs(x, MetaTensor(y, affine=affine))
+    assert same(given.as_tensor() if isinstance(given, MetaTensor) else given, ours(x, y, spacing=(1.0, 1.0, 1.0)))
+    assert same(ours(x, MetaTensor(y, affine=affine)), ours(x, y, spacing=(3.0, 1.0, 0.5)))
+    assert not same(ours(x, y, spacing=(3.0, 1.0, 0.5)), ours(x, y, spacing=(1.0, 1.0, 1.0)))
+
+
+def boundary_in_millimeters() -> None:
+    reading = {"softmax": True, "to_onehot_y": True}
+    distances_in_millimeters(monai.BoundaryLoss(**reading), BoundaryLoss(**reading))
+
+
+def hausdorff_in_millimeters() -> None:
+    reading = {"softmax": True, "to_onehot_y": True}
+    distances_in_millimeters(monai.HausdorffDTLoss(**reading), HausdorffDTLoss(**reading))
+
+
 SHOWN: dict[str, Callable[[], None]] = {
     "focal-softmax-mean": focal_softmax_mean,
     "focal-ignore-index": focal_ignore_index_scale,
@@ -319,6 +351,9 @@ SHOWN: dict[str, Callable[[], None]] = {
     "wasserstein-float64": wasserstein_float64,
     "mcc-absent": mcc_of_absent_classes,
     "unified-focal-half": unified_focal_half,
+    "hausdorff-integer-target": hausdorff_of_integers,
+    "boundary-spacing": boundary_in_millimeters,
+    "hausdorff-spacing": hausdorff_in_millimeters,
     "none-shape": none_shape,
     "half-precision": half_precision,
     "all-ignored-sample": ignored_sample,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from pathlib import Path
 from typing import Any
 
 import monai.losses
@@ -244,14 +245,21 @@ def test_t12_the_arguments_are_monais_in_their_order() -> None:
 # -- faults of other code -------------------------------------------------------------------------------------------
 
 
-def test_difference_of_integer_targets() -> None:
-    """MONAI's Hausdorff loss cuts the distances of an integer target to whole numbers: "hausdorff-integer-target"."""
+def test_the_type_of_the_target_does_not_matter() -> None:
+    """MONAI's Hausdorff loss cuts the distances of an integer target to whole numbers."""
     logits, labels = blobs(shape=(16, 16))
     hot = torch.nn.functional.one_hot(labels[:, 0], 3).movedim(-1, 1)
     peer, ours = PEERS["hausdorff_dt"](softmax=True), monai_segloss.create("hausdorff_dt", softmax=True)
     assert float(peer(logits, hot)) < 0.99 * float(peer(logits, hot.double()))
     for dtype in (torch.int64, torch.uint8, torch.bool, torch.float64):
         assert float(ours(logits, hot.to(dtype))) == pytest.approx(float(peer(logits, hot.double())), rel=1e-6)
+
+
+def test_the_benchmark_compares_equals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parent.parent))
+    from benchmarks.distance import WANTED, measure
+
+    assert set(measure(16, 16, 1)) == set(WANTED)
 
 
 def test_maps_of_integers_are_refused() -> None:
