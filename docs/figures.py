@@ -73,7 +73,8 @@ def _curve(
     values, slopes = [], []
     for point in points:
         z = logits(float(point)).requires_grad_()
-        value = _loss(info)(z if "softmax" in info.reading else 2 * z, label)  # the same p for softmax and sigmoid
+        same = z if "softmax" in info.reading else 2 * z  # the same p for softmax and sigmoid
+        value = _loss(info)(same, label, spacing=(1.0, 1.0, 1.0))
         (slope,) = torch.autograd.grad(value, z)
         values.append(float(value.detach()))
         slopes.append(float(slope.norm()))

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -151,6 +152,36 @@ def test_the_triton_kernel_in_the_interpreter() -> None:
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     done = subprocess.run([sys.executable, "-c", INTERPRETED], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+COMPILED = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from monai_segloss.kernels.distance_triton import LINES, POINTS, _pass
+whole = dict.fromkeys(("lines", "per_sample", "length", "inner", "axis", "ndim"), "i32")
+fixed = {"LINES": LINES, "POINTS": POINTS}
+for first, last in ((True, False), (False, False), (False, True), (True, True)):
+    pointers = {"source": "*u8" if first else "*fp32", "out": "*fp32", "rows": "*fp32"}
+    signature = {**pointers, **whole, "half": "fp32", **dict.fromkeys(("FIRST", "LAST", *fixed), "constexpr")}
+    source = ASTSource(fn=_pass, signature=signature, constexprs={"FIRST": first, "LAST": last, **fixed})
+    assert triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["cubin"]
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+def test_the_triton_kernel_compiles_for_a_gpu_that_is_not_there(tmp_path: Path) -> None:
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", COMPILED], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_an_absent_class_costs_no_transform(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distance, "_transform", lambda: pytest.fail("a transform of nothing"))
+    for full in (False, True):
+        x = torch.full((1, 2, 4, 5), full)
+        assert distance_across(x).isinf().all()
+        assert (distance_to(x) == (0.0 if full else torch.inf)).all()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

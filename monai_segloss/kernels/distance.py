@@ -67,7 +67,7 @@ def distance_across(
     if valid is None:
         found: Tensor = torch.ops.segloss.distance(labels, rows, classes, surface)
         return found
-    out = torch.full(labels.shape, torch.inf, device=labels.device)
+    out = torch.full(labels.shape, torch.inf, dtype=torch.float32, device=labels.device)
     for label in range(classes):
         own = labels == label
         out = torch.where(own, torch.ops.segloss.distance(~own & valid, rows, 0, surface), out)
@@ -87,13 +87,13 @@ def _rows(x: Tensor, spacing: Tensor | None) -> Tensor:
 def _distance(x: Tensor, rows: Tensor, n: int, s: bool) -> Tensor:
     """With ``n`` 0 the distance to the nearest voxel that is not 0, else to the nearest one of another of ``n`` labels."""
     if x.numel() == 0:
-        return torch.empty(x.shape, device=x.device)
+        return torch.empty(x.shape, dtype=torch.float32, device=x.device)
     if x.device.type == "cpu":
         return _on_cpu(x, rows, n, s)
     passes = _passes(x.device.type)
     if n == 0:
         return passes(x != 0, rows, s)
-    out = torch.full(x.shape, torch.inf, device=x.device)
+    out = torch.full(x.shape, torch.inf, dtype=torch.float32, device=x.device)
     for label in range(n):
         own = x == label
         out = torch.where(own, passes(~own, rows, s), out)
@@ -120,7 +120,7 @@ def _passes(device: str) -> Callable[[Tensor, Tensor, bool], Tensor]:
 def min_plus(sources: Tensor, rows: Tensor, surface: bool) -> Tensor:
     """Distance to the nearest source (B, C, *S): along one axis after the other min_q f(q) + w(x - q), in torch."""
     rows = rows.to(sources.device, torch.float32, non_blocking=True)
-    f = torch.where(sources, 0.0, torch.inf)
+    f = torch.full(sources.shape, torch.inf, dtype=torch.float32, device=sources.device).masked_fill_(sources, 0)
     for axis in range(2, f.ndim):
         step = rows[:, axis - 2, None, None]
         reach = torch.arange(f.shape[axis], device=f.device, dtype=f.dtype)
@@ -149,6 +149,9 @@ def _on_cpu(x: Tensor, rows: Tensor, n: int, surface: bool) -> Tensor:
     out = np.empty(arrays.shape, dtype=np.float32)
     for i, array in enumerate(arrays):
         steps = tuple(rows[i // x.shape[1]].tolist())
+        if (array == array.flat[0]).all():  # as of an absent class
+            out[i] = 0 if n == 0 and array.flat[0] else np.inf
+            continue
         out[i] = _surface(array, steps, n) if surface else _transform()(array, steps, n)
     return torch.from_numpy(out).view(x.shape)
 
