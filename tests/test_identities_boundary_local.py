@@ -259,6 +259,12 @@ def test_two_classes_need_no_background(key: str, classes: int) -> None:
     torch.testing.assert_close(*values)
 
 
+@pytest.mark.parametrize("key", ["boundary_dou", *WITH_SPACING])
+def test_voxels_without_a_place_have_no_neighbors(key: str) -> None:
+    with pytest.raises(ValueError, match=r"input has shape \(4, 2\); .* needs spatial axes"):
+        monai_segloss.create(key, softmax=True, to_onehot_y=True)(torch.zeros(4, 2), torch.zeros(4))
+
+
 def test_refusals() -> None:
     for bad in (0, 2.5):
         with pytest.raises(ValueError, match="erosions must be a whole number"):

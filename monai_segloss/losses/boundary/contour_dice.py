@@ -97,8 +97,8 @@ class ContourDiceLoss(SegLoss):
         edges = [inner_band(u, one, counted) for u in (g, p)]
         bands = [by_spacing(band, batch, u, counted, self.tolerance) for u in (p, g)]
         missed = [edge * (1 - near) for edge, near in zip(edges, bands, strict=True)]
-        sums = (view.fold(batch.total(a + b)) for a, b in (missed, edges))
-        return Scores.table(contour_dice(*sums, self.smooth_nr, self.smooth_dr), view.present)
+        lost, total = (view.fold(batch.total(a + b)) for a, b in (missed, edges))
+        return Scores.table(contour_dice(lost, total, self.smooth_nr, self.smooth_dr), view.present)
 
 
 def band(steps: Steps, u: Tensor, counted: Tensor | None, tolerance: float) -> Tensor:

@@ -66,8 +66,10 @@ class Balls:
 
     def kernel(self, radius: float) -> tuple[Tensor, Tensor]:
         """Spectrum of a ball, center included, and its number of voxels on an endless grid."""
-        offsets = [signed(n, reach) for n, reach in zip(self.size, self.reach, strict=True)]
-        whole = [torch.arange(-int(radius / s) - 1, int(radius / s) + 2).float() for s in self.steps]
+        device = self.like.device
+        offsets = [signed(n, reach, device) for n, reach in zip(self.size, self.reach, strict=True)]
+        ends = [int(radius / s) + 1 for s in self.steps]
+        whole = [torch.arange(-end, end + 1, device=device, dtype=torch.float32) for end in ends]
         ball, voxels = (self.squares(each) <= radius**2 * (1 + 1e-6) for each in (offsets, whole))
         return torch.fft.rfftn(ball.to(self.like)), voxels.sum().to(self.like)
 
@@ -76,13 +78,13 @@ class Balls:
         total = torch.zeros((), device=self.like.device)
         for axis, (offset, step) in enumerate(zip(offsets, self.steps, strict=True)):
             shape = [-1 if i == axis else 1 for i in range(len(offsets))]
-            total = total + (offset.to(self.like.device) * step).square().reshape(shape)
+            total = total + (offset * step).square().reshape(shape)
         return total
 
 
-def signed(n: int, reach: int) -> Tensor:
+def signed(n: int, reach: int, device: torch.device) -> Tensor:
     """Offsets of a periodic axis: 0 ... reach, then those out of reach as infinity, then -reach ... -1."""
-    offset = torch.arange(n, dtype=torch.float32)
+    offset = torch.arange(n, dtype=torch.float32, device=device)
     offset = torch.where(offset >= max(n - reach, reach + 1), offset - n, offset)
     return torch.where(offset.abs() <= reach, offset, torch.inf)
 

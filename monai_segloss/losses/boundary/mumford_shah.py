@@ -108,9 +108,9 @@ class MumfordShahLoss(SegLoss):
         p, counted = batch.prob[:, batch.scored(self.include_background).first :], valid(batch)
         kept = torch.ones_like(p[:, :1]) if counted is None else counted.to(p.dtype)
         data = homogeneity(p * kept, image_of(batch).to(p.dtype), kept, self.eps)
-        parts = (data, by_spacing(variation, batch, p, counted))
-        data, tv = (Scores.table(x / batch.voxels.clamp_min(1), batch.voxels) for x in parts)
-        return {"homogeneity": Term(1.0, data), "variation": Term(self.w_tv, tv)}
+        tv = by_spacing(variation, batch, p, counted)
+        spread, rough = (Scores.table(x / batch.voxels.clamp_min(1), batch.voxels) for x in (data, tv))
+        return {"homogeneity": Term(1.0, spread), "variation": Term(self.w_tv, rough)}
 
 
 def image_of(batch: SegBatch) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from monai_segloss.core.batch import Scored, SegBatch
+from monai_segloss.core.errors import LossShapeError
 from monai_segloss.core.module import ReadingArgs
 from monai_segloss.core.reduce import Scores
 from monai_segloss.losses.voxel.weighting import is_multilabel
@@ -44,6 +45,7 @@ def scored_maps(batch: SegBatch, view: Scored) -> tuple[Tensor, Tensor]:
 
 def valid(batch: SegBatch) -> Tensor | None:
     """The voxels that count, (B, 1, *S), or None."""
+    _refuse_points(batch)
     return None if batch.mask is None else batch.mask[:, None]
 
 
@@ -54,6 +56,7 @@ def mean_table(x: Tensor, batch: SegBatch) -> Scores:
 
 def by_spacing(f: Callable[..., Tensor], batch: SegBatch, *maps: Any) -> Tensor:
     """``f(steps, *maps)`` of the batch, or of sample after sample where their spacing differs; what is no map stays."""
+    _refuse_points(batch)
     rows = spacing_rows(batch)
     if len(set(rows)) == 1:
         return f(rows[0], *maps)
@@ -68,6 +71,14 @@ def spacing_rows(batch: SegBatch) -> tuple[Steps, ...]:
     if batch.steps is not None:
         return batch.steps
     return tuple(tuple(row) for row in batch.spacing.reshape(-1, batch.ndim - 2).tolist())
+
+
+def _refuse_points(batch: SegBatch) -> None:
+    """Voxels without a place, (B, C), have no neighbors."""
+    if batch.ndim < 3:
+        raise LossShapeError(
+            f"input has shape {tuple(batch.logits.shape)}; a loss of neighborhoods needs spatial axes."
+        )
 
 
 def radii(length: float, steps: Steps) -> tuple[int, ...]:
