@@ -8,6 +8,7 @@ import torch
 from references.reading import read
 from torch import Tensor
 
+from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import FORMULAS, Stat, plain_statistics, soft_statistics
 from monai_segloss.kernels import statistics_cpu
 
@@ -281,3 +282,11 @@ def test_only_the_inputs_are_kept_for_the_backward_pass(classes):  # type: ignor
         soft_statistics(logits, labels, (*OVERLAP, Stat("ce")), "softmax", mask)
     extra = sum(size for pointer, size in kept.items() if pointer not in known)
     assert extra <= 0.05 * logits.untyped_storage().nbytes() + mask.untyped_storage().nbytes()
+
+
+def test_logits_read_without_gradients_keep_theirs() -> None:
+    logits, labels = batch(3, (4, 5))
+    seg = SegBatch(logits.requires_grad_(), labels, torch.rand(labels.shape) < 0.5, "softmax")
+    with torch.no_grad():
+        assert not seg.prob.requires_grad
+    assert seg.clean.requires_grad

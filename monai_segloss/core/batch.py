@@ -46,6 +46,7 @@ class SegBatch:
         self.steps = steps
         self._sums: dict[Stat, Tensor] = {}
         self._clean: Tensor | None = None
+        self._grad = torch.is_grad_enabled()
 
     @property
     def ndim(self) -> int:
@@ -66,8 +67,9 @@ class SegBatch:
     def clean(self) -> Tensor:
         """Logits in float32 (or float64) with 0 at ignored voxels, so that a NaN there reaches no gradient."""
         if self._clean is None:
-            z = self.logits if self.logits.dtype == torch.float64 else self.logits.float()
-            self._clean = z if self.mask is None else z.masked_fill(~self.mask[:, None], 0)
+            with torch.set_grad_enabled(self._grad):  # whoever reads it first, perhaps without gradients, others follow
+                z = self.logits if self.logits.dtype == torch.float64 else self.logits.float()
+                self._clean = z if self.mask is None else z.masked_fill(~self.mask[:, None], 0)
         return self._clean
 
     @property

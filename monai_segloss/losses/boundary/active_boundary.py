@@ -15,7 +15,7 @@ from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import NnUNetPolicy, register
 from monai_segloss.kernels.distance import distance_to
-from monai_segloss.losses.boundary.neighborhood import dilate, neighbor, valid
+from monai_segloss.losses.boundary.neighborhood import dilation, neighbor, valid
 
 Offset = tuple[int, ...]
 FLAT = 1e-5
@@ -58,7 +58,7 @@ def predicted_boundary(log_p: Tensor, counted: Tensor, max_ratio: float) -> Tens
     rank = (max_ratio * counted.flatten(1).sum(1, keepdim=True)).ceil().long()
     limit = ranked.gather(1, rank.clamp_max(ranked.shape[1] - 1)) * (rank < flat.shape[1])
     edge = difference > limit.clamp_min(FLAT).reshape(-1, *(1,) * (log_p.ndim - 1))
-    return (dilate(edge.to(log_p.dtype), (1,) * (log_p.ndim - 2)) > 0) & counted
+    return (dilation(edge.to(log_p.dtype), (1,) * (log_p.ndim - 2)) > 0) & counted
 
 
 def target_boundary(labels: Tensor, counted: Tensor) -> Tensor:

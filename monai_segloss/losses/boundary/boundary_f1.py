@@ -14,7 +14,7 @@ from monai_segloss.losses.boundary.neighborhood import (
     RatioArgs,
     Steps,
     by_spacing,
-    dilate,
+    dilation,
     inner_band,
     scaled_radii,
     scored_maps,
@@ -107,7 +107,7 @@ def contours(steps: Steps, u: Tensor, counted: Tensor | None, radius: int) -> Te
 
 def widened(steps: Steps, b: Tensor, counted: Tensor | None, radius: int) -> Tensor:
     """The largest value around each voxel."""
-    return dilate(b, scaled_radii(radius, steps), counted)
+    return dilation(b, scaled_radii(radius, steps), counted)
 
 
 def half_window(name: str, edge: int) -> int:

@@ -13,7 +13,7 @@ from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import NnUNetPolicy, register
 from monai_segloss.losses.boundary.boundary_f1 import half_window
-from monai_segloss.losses.boundary.neighborhood import Steps, by_spacing, dilate, scaled_radii, valid
+from monai_segloss.losses.boundary.neighborhood import Steps, by_spacing, dilation, scaled_radii, valid
 from monai_segloss.losses.structural.structural_similarity import gaussian, smooth_axis
 from monai_segloss.losses.voxel.cross_entropy import cross_entropy_map
 from monai_segloss.losses.voxel.weighting import is_multilabel
@@ -31,14 +31,14 @@ def contour_weight(steps: Steps, ring: Tensor, counted: Tensor, k: float, radius
 def label_ring(steps: Steps, labels: Tensor, counted: Tensor, classes: int, radius: int) -> Tensor:
     """1 where the box around a voxel holds two labels (B, 1, *S), 0 elsewhere."""
     box = scaled_radii(radius, steps)
-    largest, smallest = dilate(labels + 1, box, counted), dilate(classes - labels, box, counted)
+    largest, smallest = dilation(labels + 1, box, counted), dilation(classes - labels, box, counted)
     return (largest + smallest != classes + 1).to(labels.dtype)
 
 
 def channel_ring(steps: Steps, g: Tensor, counted: Tensor, radius: int) -> Tensor:
     """Dilation minus erosion of the channels (B, K, *S), the largest of them, (B, 1, *S)."""
     box = scaled_radii(radius, steps)
-    return (dilate(g, box, counted) + dilate(1 - g, box, counted) - 1).amax(1, keepdim=True)
+    return (dilation(g, box, counted) + dilation(1 - g, box, counted) - 1).amax(1, keepdim=True)
 
 
 @register(

@@ -15,8 +15,8 @@ from monai_segloss.losses.boundary.neighborhood import (
     RatioArgs,
     Steps,
     by_spacing,
-    dilate,
-    erode,
+    dilation,
+    erosion,
     inner_band,
     radii,
     scored_maps,
@@ -104,4 +104,4 @@ class ContourDiceLoss(SegLoss):
 def band(steps: Steps, u: Tensor, counted: Tensor | None, tolerance: float) -> Tensor:
     """Voxels near a boundary, on both of its sides, softly (B, K, *S)."""
     radius = radii(tolerance, steps)
-    return dilate(u, radius, counted) - erode(u, radius, counted)
+    return dilation(u, radius, counted) - erosion(u, radius, counted)

@@ -100,7 +100,7 @@ def neighbor(x: Tensor, axis: int, step: int, fill: Any = None) -> Tensor:
     return torch.cat((inner, edge) if step > 0 else (edge, inner), axis)
 
 
-def dilate(x: Tensor, radius: tuple[int, ...], counted: Tensor | None = None) -> Tensor:
+def dilation(x: Tensor, radius: tuple[int, ...], counted: Tensor | None = None) -> Tensor:
     """Largest value in the box of so many voxels to each side; values are at least 0."""
     x = x if counted is None else x * counted
     for axis, r in enumerate(radius, start=2):
@@ -109,13 +109,13 @@ def dilate(x: Tensor, radius: tuple[int, ...], counted: Tensor | None = None) ->
     return x
 
 
-def erode(x: Tensor, radius: tuple[int, ...], counted: Tensor | None = None) -> Tensor:
+def erosion(x: Tensor, radius: tuple[int, ...], counted: Tensor | None = None) -> Tensor:
     """Smallest value in the box of so many voxels to each side; values are at most 1."""
-    return 1 - dilate(1 - x, radius, counted)
+    return 1 - dilation(1 - x, radius, counted)
 
 
 def inner_band(x: Tensor, radius: tuple[int, ...], counted: Tensor | None = None) -> Tensor:
     """What erosion takes away: the voxels of a mask that are near another side, 0 where ignored."""
     rest = 1 - x
-    band = dilate(rest, radius, counted) - rest  # exactly 0 where the mask is flat
+    band = dilation(rest, radius, counted) - rest  # exactly 0 where the mask is flat
     return band if counted is None else band * counted
