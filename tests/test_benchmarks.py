@@ -12,7 +12,7 @@ import monai_segloss
 
 pytest.importorskip("monai.losses")
 pytest.importorskip("nnunetv2")
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.append(str(Path(__file__).resolve().parent.parent))  # last: the installed package comes before the sources
 from benchmarks.peers import PEERS, case, ours
 
 
