@@ -81,7 +81,14 @@ def test_two_processes(tmp_path: Path, dataset: Path) -> None:
     shutil.copytree(bundle_path(), bundle)
     configs = ("train.json", "multi_gpu_train.json", "losses/dice_ce.json")
     batch = {"loss#batch": True, "epochs": 2, "dataset_dir": dataset, "fold": "all", **SMALL}
-    text = run(bundle, *configs, processes=2, **batch)
+    try:
+        text = run(bundle, *configs, processes=2, **batch)
+    except AssertionError as error:  # seen once in ten runs: torch aborts a process at its exit, with all work done
+        if "terminate called without an active exception" not in str(error):
+            raise
+        shutil.rmtree(bundle)
+        shutil.copytree(bundle_path(), bundle)
+        text = run(bundle, *configs, processes=2, **batch)
     assert text.count("Epoch: 2/2, Iter: 1/1") == 1  # 4 cases, 2 per process; rank 0 logs
     assert text.count("Engine run finished") >= 4
     saved = torch.load(bundle / "models" / "last.pt", weights_only=True)
