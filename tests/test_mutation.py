@@ -10,6 +10,7 @@ from typing import Any
 import cases
 import pytest
 import torch
+from harness import supported
 from properties import PROPERTIES
 from test_reference import compare
 from torch import Tensor
@@ -19,6 +20,7 @@ from monai_segloss.core import batch as reading
 from monai_segloss.core import counts
 from monai_segloss.core.batch import Reader, SegBatch
 from monai_segloss.core.module import SegLoss
+from monai_segloss.core.reduce import Scores, Term
 from monai_segloss.core.registry import LossInfo
 
 Patch = Callable[[pytest.MonkeyPatch, LossInfo], None]
@@ -236,3 +238,25 @@ def test_the_slip_is_noticed(mutation: Mutation, key: str, check: str) -> None:
     with planted(mutation, info), pytest.raises(AssertionError):
         run(info)
     run(info)
+
+
+def a_millionth_more(loss: Callable[..., Any]) -> Callable[..., Any]:
+    """The formula of a card whose first part is too large by a millionth."""
+
+    def slipped(self: SegLoss, batch: SegBatch) -> Any:
+        found = loss(self, batch)
+        if isinstance(found, Scores):
+            return Scores(found.total * (1 + 1e-6), found.count)
+        first, term = next(iter(found.items()))
+        return {**found, first: Term(term.weight, Scores(term.scores.total * (1 + 1e-6), term.scores.count))}
+
+    return slipped
+
+
+@pytest.mark.parametrize("info", monai_segloss.list_losses(), ids=lambda info: info.key)
+def test_every_reference_sees_a_slip_of_a_millionth(info: LossInfo, monkeypatch: pytest.MonkeyPatch) -> None:
+    (case, *_) = supported(info, "five_classes", "regions")
+    compare(info, case)
+    monkeypatch.setattr(info.cls, "loss", a_millionth_more(info.cls.loss))
+    with pytest.raises(AssertionError):
+        compare(info, case)
