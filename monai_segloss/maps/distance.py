@@ -118,9 +118,7 @@ def distance_field(
     one_of(SIDES, side=side)
     mask = as_mask(mask)
     if exclusive and side == "inside" and mask.shape[1] > 1:
-        labels = torch.where(mask.any(1), mask.to(torch.uint8).argmax(1), mask.shape[1])[:, None]
-        counted = None if valid is None else valid[:, :1]
-        field = distance_across(labels, spacing, counted, classes=mask.shape[1] + 1).expand(mask.shape)
+        field = _depth_of_labels(mask, spacing, valid)[0].expand(mask.shape)
     else:
         field = distance_across(mask, spacing, valid)
     dropped = field.isinf()
@@ -133,7 +131,12 @@ def distance_field(
 
 @torch.no_grad()
 def distance_penalty_map(
-    mask: Tensor, spacing: Tensor | None = None, valid: Tensor | None = None, *, exclusive: bool = False
+    mask: Tensor,
+    spacing: Tensor | None = None,
+    valid: Tensor | None = None,
+    *,
+    both_sides: bool = False,
+    exclusive: bool = False,
 ) -> Tensor:
     """1 at the boundary of a class and falling to 0 at its deepest voxel, inside of each mask; 0 outside of it.
 
@@ -142,15 +145,20 @@ def distance_penalty_map(
 
     Args:
         mask, spacing, valid: see the module; as a weight of all voxels, the masks of all classes, background included.
+        both_sides: outside of each mask the same of what is outside, as a weight of the voxels of each mask by itself.
         exclusive: as for `distance_field`.
     """
-    mask = as_mask(mask) if valid is None else as_mask(mask) & valid
-    depth = distance_field(mask, spacing, valid, side="inside", exclusive=exclusive)
-    deepest = _over_space(depth, "amax")
-    shallowest = _over_space(depth.masked_fill(~mask, torch.inf), "amin")
-    falling = (deepest - depth) / torch.where(deepest > shallowest, deepest - shallowest, 1)
-    falling = torch.where(deepest > shallowest, falling, (deepest > 0).to(depth.dtype))
-    return falling.masked_fill(~mask, 0)
+    mask = as_mask(mask)
+    inside = mask if valid is None else mask & valid
+    if both_sides:
+        outside = ~mask if valid is None else ~mask & valid
+        return distance_penalty_map(inside, spacing, valid) + distance_penalty_map(outside, spacing, valid)
+    if exclusive and mask.shape[1] > 1:
+        depth, labels = _depth_of_labels(inside, spacing, valid)
+        return torch.where(inside, _falling(depth, *_extremes_of_labels(depth, labels, mask.shape[1] + 1)), 0.0)
+    depth = distance_field(inside, spacing, valid, side="inside")
+    shallowest = _over_space(depth.masked_fill(~inside, torch.inf), "amin")
+    return torch.where(inside, _falling(depth, shallowest, _over_space(depth, "amax")), 0.0)
 
 
 @torch.no_grad()
@@ -166,11 +174,41 @@ def region_wise_map(
         exclusive: as for `distance_field`.
     """
     mask = as_mask(mask)
-    depth = distance_field(mask, spacing, valid, side="inside", exclusive=exclusive)
-    deepest = _over_space(depth, "amax")
+    if exclusive and mask.shape[1] > 1:
+        depth, labels = _depth_of_labels(mask, spacing, valid)
+        deepest = _extremes_of_labels(depth, labels, mask.shape[1] + 1)[1]
+    else:
+        depth = distance_field(mask, spacing, valid, side="inside")
+        deepest = _over_space(depth, "amax")
     inside = torch.where(deepest > 0, -depth / torch.where(deepest > 0, deepest, 1), -1.0)
     out = torch.where(mask, inside, 1.0)
     return out if valid is None else out.masked_fill(~valid, 0)
+
+
+def _falling(depth: Tensor, shallowest: Tensor, deepest: Tensor) -> Tensor:
+    """1 at the shallowest depth, 0 at the deepest; where all are as deep 1, or 0 without a boundary."""
+    several = deepest > shallowest
+    falling = (deepest - depth) / torch.where(several, deepest - shallowest, 1)
+    return torch.where(several, falling, (deepest > 0).to(depth.dtype))
+
+
+def _depth_of_labels(mask: Tensor, spacing: Tensor | None, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Of masks that share no voxel: the depth of each voxel in its own, and which that is, both (B, 1, *S)."""
+    labels = torch.where(mask.any(1), mask.to(torch.uint8).argmax(1), mask.shape[1])[:, None]
+    counted = None if valid is None else valid[:, :1]
+    depth = distance_across(labels, spacing, counted, classes=mask.shape[1] + 1)
+    nothing = depth.isinf() if counted is None else depth.isinf() | ~counted
+    return depth.masked_fill(nothing, 0), labels
+
+
+def _extremes_of_labels(depth: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """The smallest and the largest depth of each voxel's label, (B, 1, *S)."""
+    index, flat = labels.flatten(1), depth.flatten(1)
+    start = flat.new_zeros(flat.shape[0], classes)
+    return tuple(  # type: ignore[return-value]
+        start.scatter_reduce(1, index, flat, how, include_self=False).gather(1, index).view_as(depth)
+        for how in ("amin", "amax")
+    )
 
 
 def normalized(signed: Tensor) -> Tensor:
