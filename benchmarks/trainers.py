@@ -49,8 +49,8 @@ def train(key: str, settings: Settings, work: Path, display: Display) -> dict[st
 
 
 def summary(rows: list[dict[str, float | None]]) -> dict[str, float]:
-    """One class over the cases: mean Dice and surface Dice, components found, in all, and false."""
-    means = {name: [row[name] for row in rows if row[name] is not None] for name in ("dice", "nsd")}
+    """One class over the cases: mean Dice, surface Dice and HD95 (mm), components found, in all, and false."""
+    means = {name: [row[name] for row in rows if row[name] is not None] for name in ("dice", "nsd", "hd95")}
     found: dict[str, float] = {
         name: round(statistics.mean(map(float, each)), 4) for name, each in means.items() if each
     }

@@ -83,8 +83,8 @@ def trainers_page(losses: list[LossInfo]) -> str:
         "`python -m benchmarks.trainers --data hippocampus_mr` (60 MR volumes of the hippocampus, fold 0, seed 0, 6 "
         "epochs of 50 iterations, batch and patch as nnU-Net plans them). Dice is the mean over the validation cases.",
         "",
-        "| loss | mean Dice | per class | NSD | minutes | commit |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| loss | mean Dice | per class | NSD | HD95 mm | minutes | commit |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     missing = []
     for info in losses:
@@ -94,11 +94,11 @@ def trainers_page(losses: list[LossInfo]) -> str:
             continue
         run = json.loads(file.read_text(encoding="utf-8"))
         dice = {name: each["dice"] for name, each in run["classes"].items()}
-        nsd = sum(each["nsd"] for each in run["classes"].values()) / len(dice)
+        nsd, hd95 = (sum(each[what] for each in run["classes"].values()) / len(dice) for what in ("nsd", "hd95"))
         per_class = ", ".join(f"{name} {value:.3f}" for name, value in dice.items())
         lines.append(
             f"| [{info.key}](losses/{info.key}.md) | {sum(dice.values()) / len(dice):.3f} | {per_class} | {nsd:.3f} | "
-            f"{run['seconds'] / 60:.0f} | {run['environment']['commit']} |"
+            f"{hd95:.1f} | {run['seconds'] / 60:.0f} | {run['environment']['commit']} |"
         )
     if missing:
         lines += ["", f"Not run yet: {', '.join(missing)}."]

@@ -7,6 +7,8 @@ import math
 
 import numpy as np
 import pytest
+import torch
+from monai.metrics import compute_hausdorff_distance
 from numpy.typing import NDArray
 
 from monai_segloss.demo import metrics
@@ -34,14 +36,17 @@ def surface_points(mask: Bools) -> list[tuple[int, ...]]:
     return found
 
 
-def slow_nsd(reference: Bools, prediction: Bools, tolerance: float) -> float:
+def slow_distances(reference: Bools, prediction: Bools) -> tuple[list[float], list[float]]:
     a, b = surface_points(reference), surface_points(prediction)
 
-    def near(points: list[tuple[int, ...]], others: list[tuple[int, ...]]) -> int:
-        distances = [min(math.dist(np.multiply(p, SPACING), np.multiply(q, SPACING)) for q in others) for p in points]
-        return sum(distance <= tolerance * (1 + 1e-6) for distance in distances)
+    def nearest(points: list[tuple[int, ...]], others: list[tuple[int, ...]]) -> list[float]:
+        return [min(math.dist(np.multiply(p, SPACING), np.multiply(q, SPACING)) for q in others) for p in points]
 
-    return (near(a, b) + near(b, a)) / (len(a) + len(b))
+    return nearest(a, b), nearest(b, a)
+
+
+def nsd(reference: Bools, prediction: Bools, spacing: tuple[float, ...], tolerance: float) -> float:
+    return metrics.surface_scores(reference, prediction, spacing, tolerance)[0]
 
 
 def slow_components(mask: Bools) -> list[set[tuple[int, ...]]]:
@@ -61,23 +66,41 @@ def slow_components(mask: Bools) -> list[set[tuple[int, ...]]]:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("tolerance", [0.0, 0.7, 1.2, 2.0])
-def test_nsd_equals_its_definition(seed: int, tolerance: float) -> None:
+def test_surface_scores_equal_their_definition(seed: int, tolerance: float) -> None:
     reference, prediction = blobs(seed), blobs(seed + 100)
-    value = metrics.nsd(reference, prediction, SPACING, tolerance)
-    assert value == pytest.approx(slow_nsd(reference, prediction, tolerance), abs=1e-12)
+    near, far = metrics.surface_scores(reference, prediction, SPACING, tolerance)
+    there, back = slow_distances(reference, prediction)
+    limit = tolerance * (1 + 1e-6)
+    assert near == pytest.approx(sum(each <= limit for each in there + back) / len(there + back), abs=1e-12)
+    assert far == pytest.approx(max(np.percentile(there, 95), np.percentile(back, 95)), rel=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")  # MONAI warns of its own call
+def test_hd95_equals_monai_away_from_the_border() -> None:
+    reference, prediction = (np.pad(blobs(seed, 0.4), 2) for seed in (3, 4))
+    as_batch = [torch.from_numpy(each)[None, None] for each in (prediction, reference)]
+    theirs = compute_hausdorff_distance(*as_batch, include_background=True, percentile=95, spacing=list(SPACING))
+    assert metrics.surface_scores(reference, prediction, SPACING, 1.0)[1] == pytest.approx(theirs.item(), rel=1e-5)
+
+
+def test_a_missed_class_is_as_far_as_the_image_is_long() -> None:
+    mask = np.zeros((2, 3, 6), bool)
+    mask[0, 0, 0] = True
+    for pair in ((mask, ~mask & False), (~mask & False, mask)):
+        assert metrics.surface_scores(*pair, (6.0, 2.0, 3.0), 1.0) == (0.0, math.hypot(12, 6, 18))
 
 
 def test_nsd_of_a_shift_depends_on_the_spacing_of_its_axis() -> None:
     block = np.zeros((8, 8, 8), bool)
     block[3:5, 3:5, 3:5] = True
-    assert metrics.nsd(block, np.roll(block, 1, 1), (5, 1, 1), 1.0) == 1.0
-    assert metrics.nsd(block, np.roll(block, 1, 0), (5, 1, 1), 1.0) < 1.0
-    assert metrics.nsd(block, np.roll(block, 1, 0), (5, 1, 1), 5.0) == 1.0
+    assert nsd(block, np.roll(block, 1, 1), (5, 1, 1), 1.0) == 1.0
+    assert nsd(block, np.roll(block, 1, 0), (5, 1, 1), 1.0) < 1.0
+    assert nsd(block, np.roll(block, 1, 0), (5, 1, 1), 5.0) == 1.0
 
 
 def test_nsd_counts_a_surface_at_the_border_of_the_image() -> None:
     full = np.ones((4, 4, 4), bool)
-    assert metrics.nsd(full, full, (1, 1, 1), 0.0) == 1.0
+    assert nsd(full, full, (1, 1, 1), 0.0) == 1.0
     assert metrics.surface(full).sum() == 64 - 8
 
 
@@ -105,6 +128,7 @@ def test_nothing_there_and_nothing_predicted_has_no_value() -> None:
     score = metrics.score(empty, empty, SPACING, 1.0)
     assert math.isnan(score.dice)
     assert math.isnan(score.nsd)
+    assert math.isnan(score.hd95)
     for reference, prediction in ((empty, some), (some, empty)):
         score = metrics.score(reference, prediction, SPACING, 1.0)
         assert (score.dice, score.nsd, score.found) == (0.0, 0.0, 0)
@@ -113,7 +137,7 @@ def test_nothing_there_and_nothing_predicted_has_no_value() -> None:
 def test_perfect_prediction() -> None:
     mask = blobs(1)
     score = metrics.score(mask, mask, SPACING, 0.0)
-    assert (score.dice, score.nsd) == (1.0, 1.0)
+    assert (score.dice, score.nsd, score.hd95) == (1.0, 1.0, 0.0)
     assert score.found == score.components
     assert score.false_components == 0
 

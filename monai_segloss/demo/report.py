@@ -121,7 +121,8 @@ def summary_lines(results: Sequence[Result], classes: Sequence[str]) -> Iterator
             summary = result.summary(name)
             found = f"{summary.found} of {summary.components} found"
             start = f"  {name:<{width[0]}}  {result.loss:<{width[1]}}"
-            yield f"{start}  Dice {number(summary.dice, 3)}  NSD {number(summary.nsd, 3)}  {found}"
+            near = f"NSD {number(summary.nsd, 3)}  HD95 {number(summary.hd95, 1)} mm"
+            yield f"{start}  Dice {number(summary.dice, 3)}  {near}  {found}"
 
 
 def zero_notes(facts: Facts, name: str, index: int) -> list[str]:
