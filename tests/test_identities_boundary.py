@@ -15,7 +15,7 @@ from monai.data import MetaTensor
 from torch import Tensor
 
 import monai_segloss
-from monai_segloss.losses.boundary.distances import SignedDistance
+from monai_segloss.losses.boundary.distances import signed_distance
 from nnunet_trainers.deep_supervision import NnUNetLoss
 
 WIDTH, EDGE, SURE = 24, 12, 80.0
@@ -265,7 +265,7 @@ def test_the_benchmark_compares_equals(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_maps_of_integers_are_refused() -> None:
     logits, labels = blobs()
     loss = monai_segloss.create("boundary", **READING)
-    phi = SignedDistance()(torch.nn.functional.one_hot(labels[:, 0], 3).movedim(-1, 1).bool(), None, None)
+    phi = signed_distance().make(torch.nn.functional.one_hot(labels[:, 0], 3).movedim(-1, 1).bool(), None, None)
     loss(logits, labels, sdm=phi)
     with pytest.raises(TypeError, match=r"sdm must be floating point.*int64"):
         loss(logits, labels, sdm=phi.long())
@@ -360,7 +360,7 @@ def test_only_the_error_carries_a_gradient() -> None:
     loss = monai_segloss.create("hausdorff_dt", include_background=True, **READING)
     (slope,) = torch.autograd.grad(loss(leaf, labels, spacing=(1.0, 1.0, 1.0)), leaf)
     hot = torch.nn.functional.one_hot(labels[:, 0], 3).movedim(-1, 1).double()
-    fields = [loss.form.field(m, None, None).double() ** 2 for m in (hot > 0.5, leaf.softmax(1) > 0.5)]
+    fields = [loss.form.field.make(m, None, None).double() ** 2 for m in (hot > 0.5, leaf.softmax(1) > 0.5)]
     (by_hand,) = torch.autograd.grad(((leaf.softmax(1) - hot) ** 2 * sum(fields)).mean(), leaf)
     torch.testing.assert_close(slope, by_hand)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -13,13 +14,15 @@ from monai_segloss.core import check
 if TYPE_CHECKING:
     from monai_segloss.core.batch import Scored
 
+Make = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
+
 
 @dataclass(frozen=True)
 class MapSpec:
     """A map that a loss names in ``needs``: taken from the caller if sent, else made by the loss itself.
 
     Args:
-        key: keyword of the call, and key in a batch.
+        key: keyword of the call, and key in a batch; one key is one map, see `map_key`.
         make: a function of the module level, or an object that pickles and compares by its settings, from masks
             (B, C', *S) bool of the classes, the spacing, (ndim,) or (B, ndim) in array axis order or None, and the voxels
             that count, (B, 1, *S) bool or None for all, to the map (B, C', *S), 0 where nothing counts.
@@ -28,9 +31,87 @@ class MapSpec:
     """
 
     key: str
-    make: Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
+    make: Make
     exclusive: bool = False
     on_cpu: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        function: Callable[..., Tensor],
+        settings: Mapping[str, Any],
+        *,
+        exclusive: bool = False,
+        on_cpu: bool = False,
+    ) -> MapSpec:
+        """A function of `monai_segloss.maps` with settings, under the key that follows from both."""
+        return cls(map_key(name, function, settings), Made.of(function, settings), exclusive, on_cpu)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A function of maps with its settings."""
+
+    function: Callable[..., Tensor]
+    settings: tuple[tuple[str, Any], ...]
+
+    @classmethod
+    def of(cls, function: Callable[..., Tensor], settings: Mapping[str, Any]) -> Made:
+        """With sequences as tuples, which compare and hash."""
+        plain = {name: tuple(x) if isinstance(x, list) else x for name, x in settings.items()}
+        return cls(function, tuple(plain.items()))
+
+    def __call__(self, masks: Tensor, spacing: Tensor | None, valid: Tensor | None) -> Tensor:
+        return self.function(masks, spacing, valid, **dict(self.settings))
+
+
+def map_key(name: str, function: Callable[..., Tensor], settings: Mapping[str, Any]) -> str:
+    """Key of a map: its name, followed by the settings that are not the defaults of the function, in its order.
+
+    A word that is the first argument says what kind of map it is and stands by itself, another setting behind its name; a
+    flag is its name.
+
+    Example:
+        >>> from monai_segloss.maps import signed_distance_map
+        >>> map_key("sdm", signed_distance_map, {"mode": "kervadec"})
+        'sdm'
+        >>> map_key("sdm", signed_distance_map, {"mode": "maurer", "normalize": True, "clip": (2.5, 10)})
+        'sdm_maurer_clip_2p5_10_normalize'
+    """
+    parts = [name]
+    for i, option in enumerate(options(function)):
+        value = settings.get(option.name, option.default)
+        if value == option.default:
+            continue
+        if isinstance(option.default, bool):
+            parts.append(option.name if value else f"not_{option.name}")
+        elif i == 0 and isinstance(value, str):
+            parts.append(value)
+        else:
+            parts += [option.name, *map(_word, value if isinstance(value, list | tuple) else (value,))]
+    return "_".join(parts)
+
+
+def options(function: Callable[..., Tensor]) -> list[inspect.Parameter]:
+    """The settings of a function of maps; ``exclusive`` only tells it a quicker way."""
+    known = inspect.signature(function).parameters.values()
+    return [p for p in known if p.kind is p.KEYWORD_ONLY and p.name != "exclusive"]
+
+
+def _word(value: object) -> str:
+    """A setting as part of a name: 2.5 is 2p5."""
+    text = repr(float(value)).removesuffix(".0") if isinstance(value, int | float) else str(value).lower()
+    return text.translate({ord("."): "p", ord("-"): "m", ord("+"): None})
+
+
+def refusal(name: str, known: tuple[str, ...]) -> str:
+    """What to say of a map that a loss does not know."""
+    if not known:
+        return "; it takes none."
+    related = any(key.startswith(f"{name}_") or name.startswith(f"{key}_") for key in known)
+    why = ": a key holds the settings of its map, so that no other one is taken for it" if related else ""
+    return f"; it takes {', '.join(known)}{why}."
 
 
 def scored_map(spec: MapSpec, view: Scored) -> Tensor:

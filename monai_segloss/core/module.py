@@ -13,7 +13,7 @@ from monai_segloss.core import check
 from monai_segloss.core.batch import Reader, SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.errors import nearest
-from monai_segloss.core.maps import MapSpec
+from monai_segloss.core.maps import MapSpec, refusal
 from monai_segloss.core.reduce import REDUCTIONS, Scores, Term, reduce
 
 Weight = Sequence[float] | float | Tensor
@@ -163,8 +163,7 @@ class SegLoss(nn.Module, ABC):
         known = (*self.accepts, *(spec.key for spec in self.needs))
         for name in batch.maps:
             if name not in known:
-                hint = f"; it takes {', '.join(known)}" if known else "; it takes none"
-                raise TypeError(f"{type(self).__name__} does not know the map {name!r}{hint}.")
+                raise TypeError(f"{type(self).__name__} does not know the map {name!r}{refusal(name, known)}")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SegLoss:
         """Move the module; its buffers keep their precision under `half`, and on a device without float64 lose it."""

@@ -12,7 +12,7 @@ from monai_segloss.core.maps import MapSpec, scored_map
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import NnUNetPolicy, register
-from monai_segloss.losses.boundary.distances import SignedDistance, mean_scores
+from monai_segloss.losses.boundary.distances import mean_scores, signed_distance
 from monai_segloss.maps.distance import FILLS, MODES, Clip, Fill, Mode, clipping
 
 
@@ -47,9 +47,10 @@ class BoundaryLoss(SegLoss):
     ``offset=True`` adds it, so that the loss is 0 where all is right, with the same gradient.  Soft targets are cut at 1/2
     for the distances.  A class without a boundary in the image has phi = 0.
 
-    A keyword ``sdm`` of the call takes precomputed maps (`monai_segloss.transforms.SignedDistanceMapd`), of floating point,
-    (B, C, *S) or of the scored classes only; else they are made in the call, with its ``spacing``, that of a MetaTensor, or
-    1 and a warning.  At 1 mm the values are those of MONAI 1.6.1, which has no spacing.
+    A keyword ``sdm`` of the call, or with other settings ``sdm_surface`` and the like as ``needs`` says, takes precomputed
+    maps (`monai_segloss.transforms.SignedDistanceMapd`), of floating point, (B, C, *S) or of the scored classes only; else
+    they are made in the call, with its ``spacing``, that of a MetaTensor, or 1 and a warning.  At 1 mm the values are those
+    of MONAI 1.6.1, which has no spacing.
 
     Args:
         mode: how a distance is measured, see `monai_segloss.maps.signed_distance_map`.  ``"kervadec"`` is MONAI's for
@@ -63,7 +64,7 @@ class BoundaryLoss(SegLoss):
         reading: see `SegLoss`.
 
     Raises:
-        TypeError: ``sdm`` of integers.
+        TypeError: ``sdm`` of integers, or maps of other settings.
         ValueError: ``sdm`` of another shape; an unknown ``mode`` or ``empty``.
 
     Example:
@@ -95,15 +96,16 @@ class BoundaryLoss(SegLoss):
         one_of(MODES, mode=mode)
         one_of(FILLS, empty=empty)
         self.offset = bool(offset)
-        self.distance = SignedDistance(mode, empty, clipping(clip), bool(normalize))
+        clipping(clip)
+        self.map = signed_distance(mode=mode, empty=empty, clip=clip, normalize=bool(normalize))
 
     @property
     def needs(self) -> tuple[MapSpec, ...]:
-        return (self.distance.spec,)
+        return (self.map,)
 
     def loss(self, batch: SegBatch) -> Scores:
         batch = batch.wide
         view = batch.scored(self.include_background, self.batch)
-        phi = scored_map(self.distance.spec, view)
+        phi = scored_map(self.map, view)
         g = batch.one_hot[:, view.first :].to(phi.dtype) if self.offset else None
         return mean_scores(boundary(batch.prob[:, view.first :], phi, g), view)

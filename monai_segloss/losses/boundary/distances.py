@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -10,42 +10,17 @@ from monai_segloss.core.batch import Scored, SegBatch
 from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import SegLoss
 from monai_segloss.core.reduce import Scores
-from monai_segloss.maps.distance import Fill, Mode, Side, distance_field, signed_distance_map
+from monai_segloss.maps.distance import Side, distance_field, signed_distance_map
 
 
-@dataclass(frozen=True)
-class SignedDistance:
-    """`signed_distance_map` with its settings, which pickles and compares."""
-
-    mode: Mode = "kervadec"
-    empty: Fill = "zero"
-    clip: tuple[float, float] | None = None
-    normalize: bool = False
-
-    def __call__(self, masks: Tensor, spacing: Tensor | None, valid: Tensor | None) -> Tensor:
-        return signed_distance_map(
-            masks, spacing, valid, mode=self.mode, empty=self.empty, clip=self.clip, normalize=self.normalize
-        )
-
-    @property
-    def spec(self) -> MapSpec:
-        """The map as a need."""
-        return MapSpec("sdm", self)
+def signed_distance(**settings: Any) -> MapSpec:
+    """`signed_distance_map` of the target as a need: the key is ``sdm`` for the defaults, see `map_key`."""
+    return MapSpec.of("sdm", signed_distance_map, settings)
 
 
-@dataclass(frozen=True)
-class Field:
-    """`distance_field` of one side or both, which pickles and compares."""
-
-    side: Side = "both"
-
-    def __call__(self, masks: Tensor, spacing: Tensor | None, valid: Tensor | None) -> Tensor:
-        return distance_field(masks, spacing, valid, side=self.side)
-
-    @property
-    def spec(self) -> MapSpec:
-        """The map of the target as a need."""
-        return MapSpec("target_field", self)
+def target_field(side: Side) -> MapSpec:
+    """`distance_field` of the target as a need, ``target_field`` for both sides."""
+    return MapSpec.of("target_field", distance_field, {"side": side})
 
 
 def foreground_view(loss: SegLoss, batch: SegBatch) -> Scored:

@@ -13,7 +13,7 @@ from monai_segloss.core.maps import MapSpec, scored_map
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import NnUNetPolicy, register
-from monai_segloss.losses.boundary.distances import Field, foreground_view, mean_scores
+from monai_segloss.losses.boundary.distances import foreground_view, mean_scores, target_field
 from monai_segloss.maps.distance import Side
 
 FIELDS: tuple[Side, ...] = ("both", "inside")
@@ -43,7 +43,7 @@ class HausdorffForm:
         if binarize == "argmax" and sigmoid:
             raise ValueError("binarize='argmax' needs one class per voxel, so no sigmoid=True.")
         self.one_sided, self.argmax = bool(one_sided), binarize == "argmax"
-        self.field = Field(field)
+        self.field = target_field(field)
 
     def predicted(self, p: Tensor, first: int) -> Tensor:
         """Mask of the prediction for the classes from ``first`` on, (B, C', *S) bool."""
@@ -55,10 +55,12 @@ class HausdorffForm:
         """Mean over voxels per (sample, class)."""
         batch = view.batch
         p = batch.prob
-        fields = [scored_map(self.field.spec, view)]
+        fields = [scored_map(self.field, view)]
         if not self.one_sided:
             valid = None if batch.mask is None else batch.mask[:, None]
-            fields.append(self.field(self.predicted(p.detach(), view.first), batch.sizes, valid).to(batch.clean.dtype))
+            fields.append(
+                self.field.make(self.predicted(p.detach(), view.first), batch.sizes, valid).to(batch.clean.dtype)
+            )
         g = batch.one_hot[:, view.first :].to(p.dtype)
         return mean_scores(hausdorff_dt(p[:, view.first :], g, self.alpha, *fields), view)
 
@@ -136,7 +138,7 @@ class HausdorffDTLoss(SegLoss):
 
     @property
     def needs(self) -> tuple[MapSpec, ...]:
-        return (self.form.field.spec,)
+        return (self.form.field,)
 
     def loss(self, batch: SegBatch) -> Scores:
         return self.form.scores(foreground_view(self, batch.wide))

@@ -72,7 +72,7 @@ class LogHausdorffDTLoss(SegLoss):
 
     @property
     def needs(self) -> tuple[MapSpec, ...]:
-        return (self.form.field.spec,)
+        return (self.form.field,)
 
     def loss(self, batch: SegBatch) -> Scores:
         scores = self.form.scores(foreground_view(self, batch.wide))

@@ -1,20 +1,4 @@
-"""MONAI transforms from labels to the maps that losses take beside them.
-
-Each map is a transform of an array and one of a dictionary, ``SignedDistanceMap`` and ``SignedDistanceMapd``.  Put them
-behind the last transform that moves, scales or crops the label and before collation; on cached volumes they may stand
-before random crops, flips and quarter turns that take the map along with the label.  Anything that interpolates must come
-before: it neither scales distances nor leaves them distances.  Metadata is kept.  There is no inverse: `monai.transforms.
-Invertd` cannot go back through them, nor needs to, since they leave the label as it is.
-
-Example:
-    >>> import torch
-    >>> from monai.data import MetaTensor
-    >>> from monai_segloss.transforms import SignedDistanceMapd
-    >>> label = MetaTensor(torch.tensor([[[0, 0, 1, 1]]]), affine=torch.diag(torch.tensor([2.0, 2.0, 1.0, 1.0])))
-    >>> out = SignedDistanceMapd("label", num_classes=2, include_background=False)({"label": label})
-    >>> out["sdm"].tolist()
-    [[[4.0, 2.0, 0.0, -2.0]]]
-"""
+"""What the transforms of maps share: from a label, as array or in a dictionary, to a map with its metadata."""
 
 from __future__ import annotations
 
@@ -31,8 +15,10 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import TransformBackends, ensure_tuple
 from torch import Tensor
 
-from monai_segloss import maps
 from monai_segloss.core.errors import nearest
+from monai_segloss.core.maps import map_key
+from monai_segloss.core.maps import options as keywords
+from monai_segloss.maps import class_masks
 
 Spacing = str | Sequence[float] | None
 
@@ -57,7 +43,9 @@ class LabelMap(Transform):
     make: ClassVar[Callable[..., Tensor]]
     """From masks (B, C, *S) to the map."""
     key: ClassVar[str] = ""
-    """Where the transform of a dictionary puts the map, which is the keyword that losses know it by."""
+    """The name of the map, which is the keyword that losses know it by where no option is changed."""
+    keyed: ClassVar[bool] = True
+    """Whether options are part of that keyword, see `monai_segloss.core.maps.map_key`."""
     background: ClassVar[bool] = True
     """Whether the background of labels has a channel by default."""
     instances: ClassVar[bool] = False
@@ -73,7 +61,7 @@ class LabelMap(Transform):
     ) -> None:
         parameters = inspect.signature(self.make).parameters
         self.takes = {name for name in ("spacing", "valid", "exclusive") if name in parameters}
-        known = [name for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY and name != "exclusive"]
+        known = [option.name for option in keywords(self.make)]
         for name in options:
             if name not in known:
                 hint = nearest(name, known) or "."
@@ -81,6 +69,7 @@ class LabelMap(Transform):
         if isinstance(spacing, str) and spacing != "auto":
             raise ValueError(f"spacing must be numbers, 'auto' or None, got {spacing!r}.")
         self.num_classes, self.ignore_index, self.options = num_classes, ignore_index, options
+        self.name = map_key(self.key, self.make, options) if self.keyed else self.key
         self.include_background = self.background if include_background is None else include_background
         self.spacing = spacing
         if num_classes is not None:  # a wrong value is said before any work
@@ -106,7 +95,7 @@ class LabelMap(Transform):
 
     def _masks(self, labels: Tensor) -> Tensor:
         assert self.num_classes is not None
-        mask = maps.class_masks(labels[None], self.num_classes, self.include_background)
+        mask = class_masks(labels[None], self.num_classes, self.include_background)
         if self.instances and self.include_background:
             mask[:, 0] = False
         return mask
@@ -139,7 +128,8 @@ class LabelMapd(MapTransform):
 
     Args:
         keys: of the labels.
-        output_keys: one per key; by default the name that losses know the map by, for several keys ``<key>_<name>``.
+        output_keys: one per key; by default the name that losses know the map by, ``sdm`` or with options ``sdm_surface``,
+            for several keys ``<key>_<name>``.
         allow_missing_keys: skip a key that is not there.
         options: as for the transform of the array.
     """
@@ -155,12 +145,12 @@ class LabelMapd(MapTransform):
         **options: Any,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        name = self.of.key
+        self.converter = self.of(**options)
+        name = self.converter.name
         default = (name,) if len(self.keys) == 1 else tuple(f"{key}_{name}" for key in self.keys)
         self.output_keys = default if output_keys is None else ensure_tuple(output_keys)
         if len(self.output_keys) != len(self.keys) or len(set(self.output_keys)) != len(self.keys):
             raise ValueError(f"output_keys is {self.output_keys}; expected one of its own for each of {self.keys}.")
-        self.converter = self.of(**options)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The dictionary with the maps."""
@@ -168,132 +158,3 @@ class LabelMapd(MapTransform):
         for key, output in self.key_iterator(d, self.output_keys):
             d[output] = self.converter(d[key])
         return d
-
-
-def _components(mask: Tensor, spacing: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
-    mask = mask > 0
-    return maps.connected_components(mask if valid is None else mask & valid).int()
-
-
-def _cells(mask: Tensor, spacing: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
-    return maps.nearest_component(_components(mask, None, valid), spacing).int()
-
-
-class SignedDistanceMap(LabelMap):
-    """Signed distance to the boundary of each class, see `monai_segloss.maps.signed_distance_map`."""
-
-    make, key = staticmethod(maps.signed_distance_map), "sdm"
-
-
-class SignedDistanceMapd(LabelMapd):
-    """`SignedDistanceMap` of a dictionary."""
-
-    of = SignedDistanceMap
-
-
-class DistanceField(LabelMap):
-    """Unsigned distance to the other side of each class, see `monai_segloss.maps.distance_field`."""
-
-    make, key = staticmethod(maps.distance_field), "target_field"
-
-
-class DistanceFieldd(LabelMapd):
-    """`DistanceField` of a dictionary."""
-
-    of = DistanceField
-
-
-class DistancePenaltyMap(LabelMap):
-    """1 at the boundary of each class, 0 at its deepest voxel, see `monai_segloss.maps.distance_penalty_map`."""
-
-    make, key = staticmethod(maps.distance_penalty_map), "penalty"
-
-
-class DistancePenaltyMapd(LabelMapd):
-    """`DistancePenaltyMap` of a dictionary."""
-
-    of = DistancePenaltyMap
-
-
-class RegionWiseMap(LabelMap):
-    """Minus the relative depth inside of each class, 1 outside, see `monai_segloss.maps.region_wise_map`."""
-
-    make, key = staticmethod(maps.region_wise_map), "region_wise"
-
-
-class RegionWiseMapd(LabelMapd):
-    """`RegionWiseMap` of a dictionary."""
-
-    of = RegionWiseMap
-
-
-class BorderWeightMap(LabelMap):
-    """Weights of the background between instances, see `monai_segloss.maps.border_weight_map`."""
-
-    make, key, background = staticmethod(maps.border_weight_map), "weight_map", False
-
-
-class BorderWeightMapd(LabelMapd):
-    """`BorderWeightMap` of a dictionary."""
-
-    of = BorderWeightMap
-
-
-class ContourMap(LabelMap):
-    """Contour of each class, see `monai_segloss.maps.contour_map`."""
-
-    make, key, background = staticmethod(maps.contour_map), "contour", False
-
-
-class ContourMapd(LabelMapd):
-    """`ContourMap` of a dictionary."""
-
-    of = ContourMap
-
-
-class SkeletonMap(LabelMap):
-    """Centerline of each class, see `monai_segloss.maps.skeleton_map`."""
-
-    make, key, background = staticmethod(maps.skeleton_map), "skeleton", False
-
-
-class SkeletonMapd(LabelMapd):
-    """`SkeletonMap` of a dictionary."""
-
-    of = SkeletonMap
-
-
-class TubedSkeletonMap(LabelMap):
-    """Tube around the centerline of each class, see `monai_segloss.maps.tubed_skeleton_map`."""
-
-    make, key, background = staticmethod(maps.tubed_skeleton_map), "tubed_skeleton", False
-
-
-class TubedSkeletonMapd(LabelMapd):
-    """`TubedSkeletonMap` of a dictionary."""
-
-    of = TubedSkeletonMap
-
-
-class ComponentMap(LabelMap):
-    """Id of the connected component of each class at each voxel, see `monai_segloss.maps.connected_components`."""
-
-    make, key, instances = staticmethod(_components), "components", True
-
-
-class ComponentMapd(LabelMapd):
-    """`ComponentMap` of a dictionary."""
-
-    of = ComponentMap
-
-
-class ComponentCellMap(LabelMap):
-    """Id of the nearest component of each class at each voxel, see `monai_segloss.maps.nearest_component`."""
-
-    make, key, instances = staticmethod(_cells), "cells", True
-
-
-class ComponentCellMapd(LabelMapd):
-    """`ComponentCellMap` of a dictionary."""
-
-    of = ComponentCellMap

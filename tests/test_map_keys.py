@@ -1,0 +1,137 @@
+"""Keys of maps: derived from function and settings, the same in losses, sums and transforms."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import cases
+import pytest
+import torch
+from monai.data import MetaTensor
+from properties.arguments import another
+
+import monai_segloss
+from monai_segloss.core.maps import Made, MapSpec, map_key
+from monai_segloss.core.module import READING
+from monai_segloss.losses.boundary.distances import signed_distance, target_field
+from monai_segloss.maps import class_masks, distance_field, signed_distance_map
+from monai_segloss.transforms import ContourMapd, DistanceFieldd, SignedDistanceMapd, map_transforms
+
+READS: dict[str, Any] = {"softmax": True, "to_onehot_y": True}
+STEPS = (3.0, 1.0, 0.5)
+NEEDY = [info for info in monai_segloss.list_losses() if info.needs]
+TWO = {"boundary": 1.0, "rough": {"loss": "boundary", "mode": "surface", "clip": 2.5, "weight": 0.5}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({}, "sdm"),
+        ({"mode": "kervadec", "empty": "zero", "clip": None, "normalize": False}, "sdm"),
+        ({"mode": "maurer"}, "sdm_maurer"),
+        ({"normalize": True, "mode": "surface"}, "sdm_surface_normalize"),
+        ({"normalize": 1}, "sdm_normalize"),
+        ({"empty": "diagonal"}, "sdm_empty_diagonal"),
+        ({"full": "diagonal"}, "sdm_full_diagonal"),
+        ({"clip": 5}, "sdm_clip_5"),
+        ({"clip": 5.0}, "sdm_clip_5"),
+        ({"clip": [0.25, 12]}, "sdm_clip_0p25_12"),
+        ({"clip": 1e-7}, "sdm_clip_1em07"),
+    ],
+)
+def test_the_key_of_a_signed_map(settings: dict[str, Any], key: str) -> None:
+    spec = signed_distance(**settings)
+    assert spec.key == key
+    assert spec.key.isidentifier(), "it is a keyword of the call"
+    assert SignedDistanceMapd("label", **settings).output_keys == (key,)
+    assert pickle.loads(pickle.dumps(spec)) == spec
+    assert len({spec, signed_distance(**settings)}) == 1
+
+
+def test_how_a_map_is_made_quickly_is_no_setting() -> None:
+    assert map_key("field", distance_field, {"exclusive": True}) == "field"
+    assert target_field("both").key == "target_field"
+    assert DistanceFieldd(["a", "b"], side="inside").output_keys == ("a_target_field_inside", "b_target_field_inside")
+    assert ContourMapd("label", width=2).output_keys == ("contour_width_2",)
+
+
+@pytest.mark.parametrize("info", NEEDY, ids=lambda info: info.key)
+def test_one_key_is_one_map(info: monai_segloss.LossInfo) -> None:
+    """Whatever the arguments, and whatever the other losses need."""
+    case = cases.get("five_classes")
+    found: dict[str, MapSpec] = {spec.key: spec for other in NEEDY for spec in other.needs}
+    for name, parameter in info.parameters.items():
+        if name in READING:
+            continue
+        changed = {**info.example, name: another(name, parameter.default, case)}
+        try:
+            loss = info.cls(**changed)
+        except ValueError:  # arguments that exclude each other
+            continue
+        for spec in loss.needs:
+            assert found.setdefault(spec.key, spec) == spec, f"{spec.key} is two maps"
+
+
+def sent(total: monai_segloss.WeightedSum, labels: torch.Tensor, *keys: str) -> dict[str, torch.Tensor]:
+    """Maps of labels (B, 1, *S) under the keys of a sum, each made by its own transform."""
+    made = [each for each in map_transforms(total, num_classes=3) if set(each.output_keys) & set(keys)]
+    affine = torch.diag(torch.tensor([*STEPS, 1.0]))
+    rows = []
+    for label in labels:
+        data: Any = {"label": MetaTensor(label, affine=affine)}
+        for each in made:
+            data = each(data)
+        rows.append(data)
+    return {key: torch.stack([row[key].as_tensor() for row in rows]) for key in keys}
+
+
+def test_terms_of_two_modes_take_their_own_maps() -> None:
+    case = cases.get("labels_3d")
+    total = monai_segloss.WeightedSum(TWO, **READS)
+    keys = [spec.key for spec in total.needs]
+    assert keys == ["sdm", "sdm_surface_clip_2p5"]
+    expected = total(case.input, case.target, spacing=STEPS)
+    for chosen in ([], keys[:1], keys[1:], keys):
+        maps = sent(total, case.target, *chosen)
+        torch.testing.assert_close(total(case.input, {"label": case.target, **maps}, spacing=STEPS), expected)
+    maps = sent(total, case.target, *keys)
+    swapped = dict(zip(keys, reversed(list(maps.values())), strict=True))
+    assert not torch.isclose(total(case.input, case.target, spacing=STEPS, **swapped), expected)
+    total(case.input, case.target, spacing=STEPS)
+    for name, arguments in (("boundary", {}), ("rough", {"mode": "surface", "clip": 2.5})):
+        alone = monai_segloss.create("boundary", **READS, **arguments)
+        torch.testing.assert_close(total.last[name], alone(case.input, case.target, spacing=STEPS))
+
+
+def test_a_map_of_other_settings_is_refused_by_name() -> None:
+    case = cases.get("labels_3d")
+    phi = signed_distance_map(class_masks(case.target, 3))
+    plain, surface = (monai_segloss.create("boundary", mode=mode, **READS) for mode in ("kervadec", "surface"))
+    plain(case.input, case.target, sdm=phi, spacing=(1, 1, 1))
+    surface(case.input, case.target, sdm_surface=phi, spacing=(1, 1, 1))
+    with pytest.raises(TypeError, match=r"does not know the map 'sdm'; it takes sdm_surface: a key holds the settings"):
+        surface(case.input, case.target, sdm=phi)
+    with pytest.raises(TypeError, match=r"does not know the map 'sdm_surface'; it takes sdm: a key holds the settings"):
+        plain(case.input, {"label": case.target, "sdm_surface": phi})
+    with pytest.raises(TypeError, match=r"does not know the map 'cells'; it takes sdm\.$"):
+        plain(case.input, case.target, cells=phi)
+    with pytest.raises(TypeError, match=r"does not know the map 'sdm'; it takes none\.$"):
+        monai_segloss.create("dice", **READS)(case.input, case.target, sdm=phi)
+
+
+@pytest.mark.parametrize("info", NEEDY, ids=lambda info: info.key)
+def test_every_map_that_a_loss_needs_has_a_transform(info: monai_segloss.LossInfo) -> None:
+    loss = info.cls(**info.example)
+    assert [each.output_keys for each in map_transforms(loss, "seg", num_classes=3)] == [
+        (spec.key,) for spec in loss.needs
+    ]
+
+
+def test_a_map_without_a_transform_is_named() -> None:
+    class Needy:
+        needs = (MapSpec("halves", Made.of(torch.zeros_like, {})),)
+
+    with pytest.raises(ValueError, match="no transform makes the map 'halves'"):
+        map_transforms(Needy())
+    assert map_transforms(monai_segloss.create("dice")) == []
