@@ -11,7 +11,7 @@ from monai_segloss.core.errors import nearest
 from monai_segloss.core.module import READING, SegLoss
 from monai_segloss.core.registry import LossInfo, create, find, list_losses
 from monai_segloss.losses import WeightedSum
-from monai_segloss.schedules import schedule
+from monai_segloss.schedules import Schedule, schedule
 
 RESERVED = ("weight", "loss")
 """Keys of a term that are not arguments of its loss."""
@@ -48,7 +48,7 @@ class LossConfig(BaseModel):
         if not isinstance(terms, Mapping):
             return terms
         plain = {n: v if isinstance(v, Mapping) and "schedule" not in v else {"weight": v} for n, v in terms.items()}
-        return {n: {**v, "weight": _number(v.get("weight", 1.0))} for n, v in plain.items()}
+        return {n: {**v, "weight": _plain(v.get("weight", 1.0))} for n, v in plain.items()}
 
     @model_validator(mode="after")
     def _known(self) -> LossConfig:
@@ -71,7 +71,9 @@ class LossConfig(BaseModel):
         return WeightedSum(self.terms, **common)
 
 
-def _number(weight: Any) -> Any:
+def _plain(weight: Any) -> Any:
+    if isinstance(weight, Schedule):
+        return weight.mapping
     return float(weight) if isinstance(weight, int | float) else weight
 
 

@@ -37,7 +37,7 @@ class Scores:
 class Term:
     """One weighted term of a compound loss."""
 
-    weight: float
+    weight: float | Tensor
     scores: Scores
 
 

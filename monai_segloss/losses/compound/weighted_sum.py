@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import Stat
@@ -14,23 +14,25 @@ from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import DEFAULTS, READING, SegLoss
 from monai_segloss.core.reduce import Term
 from monai_segloss.core.registry import find
-from monai_segloss.schedules import Schedule, schedule
+from monai_segloss.losses.compound.scheduled import Scheduled, term_schedule
+from monai_segloss.schedules import Schedule, TermWeight
 
 
-class WeightedSum(SegLoss):
+class WeightedSum(Scheduled, SegLoss):
     """Sum of losses by name, each with a weight; one reading and one pass of statistics serve all terms.
 
     Args:
         terms: name -> weight, or name -> {"weight": weight, argument: value, ...}.  The name is a registry key; for two
             terms of the same key use any names and give the key as ``"loss"``.  A weight is a number, or a schedule over
-            the epochs: a `Schedule` or its mapping form, {"schedule": "linear", "start": 0, "end": 1, "epochs": 100}.
+            the epochs: its name, its mapping form, {"schedule": "linear", "start": 0, "end": 1, "epochs": 100}, or a
+            `monai_segloss.schedules.Schedule`.
         common: arguments of `SegLoss` for all terms; each term gets those it takes.
 
     `last` holds the detached value of each term after a call; a term of weight 0 is not evaluated.  `set_epoch` drives
-    the schedules.
+    the schedules, `end_epoch` tells ratios the means of the terms; a term that is a sum itself follows along.
 
     Raises:
-        ValueError: no terms, or a negative weight.
+        ValueError: no terms, or a weight that is none.
         UnknownLoss, TypeError: a name or an argument that is not known.
 
     Example:
@@ -43,19 +45,19 @@ class WeightedSum(SegLoss):
 
     scalar = True
 
-    def __init__(self, terms: Mapping[str, float | Schedule | Mapping[str, Any]], **common: Any) -> None:
+    def __init__(self, terms: Mapping[str, TermWeight], **common: Any) -> None:
         if not terms:
             raise ValueError("terms is empty; give at least one loss, for example {'dice': 1}.")
         super().__init__(**{name: value for name, value in common.items() if name in READING})
         self.arguments = {"terms": dict(terms), **common}
-        self.epoch = 0
-        self.schedules: dict[str, Schedule] = {}
+        self._parts: dict[str, float | Tensor] = {}
+        schedules: dict[str, Schedule] = {}
         self.terms = nn.ModuleDict()
         taken: set[str] = set(READING)
         for name, value in terms.items():
             settings = dict(value) if isinstance(value, Mapping) and "schedule" not in value else {"weight": value}
             info = find(str(settings.pop("loss", name)))
-            self.schedules[name] = schedule(settings.pop("weight", 1.0))
+            schedules[name] = term_schedule(name, settings.pop("weight", 1.0))
             shared = {n: v for n, v in common.items() if n in info.parameters}
             taken |= set(shared)
             self.terms[name] = info.cls(**{**shared, **settings})
@@ -63,6 +65,7 @@ class WeightedSum(SegLoss):
             if name not in taken:
                 hint = nearest(name, DEFAULTS) or "."
                 raise TypeError(f"WeightedSum() got an argument {name!r} that none of its terms takes{hint}")
+        self.follow(schedules)
 
     @property
     def accepts(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -73,32 +76,59 @@ class WeightedSum(SegLoss):
         return tuple(dict.fromkeys(spec for term in self._losses().values() for spec in term.needs))
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch from which scheduled weights follow."""
-        self.epoch = epoch
+        """Set the epoch, counted from 0, that the weights follow; also those of a term that is a sum itself.
 
-    def weight(self, name: str) -> float:
-        """Weight of a term in the present epoch."""
-        return self.schedules[name](self.epoch)
+        Raises:
+            ValueError: a ratio needs the means of the epoch before, and neither `end_epoch` nor a restored state had them.
+        """
+        super().set_epoch(epoch)
+        for term in self._sums().values():
+            term.set_epoch(epoch)
+
+    def end_epoch(self, means: Mapping[str, float]) -> None:
+        """Keep the mean of each term over the training steps of the epoch that ended, by the names in ``last``."""
+        totals: dict[str, float] = {}
+        for full, weight in self._parts.items():
+            name = full.split("/")[0]
+            if full in means:
+                totals[name] = totals.get(name, 0.0) + float(weight) * means[full]
+        super().end_epoch({**means, **totals})
+        for name, term in self._sums().items():
+            own = {
+                part: value for full, value in means.items() for part in [full.removeprefix(f"{name}/")] if part != full
+            }
+            term.end_epoch(own)
+
+    @property
+    def term_weights(self) -> dict[str, float]:
+        """Weight of each term in the present epoch; of a term that is a sum itself, of its parts."""
+        sums, found = self._sums(), dict[str, float]()
+        for name, weight in super().term_weights.items():
+            parts = {f"/{part}": w for part, w in sums[name].term_weights.items()} if name in sums else {"": 1.0}
+            found |= {f"{name}{part}": weight * w for part, w in parts.items()}
+        return found
 
     def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
-        return tuple(s for name, term in self._losses().items() if self.weight(name) for s in term.statistics(batch))
+        return tuple(s for name, term in self._losses().items() if name in self.active for s in term.statistics(batch))
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
         out: dict[str, Term] = {}
-        for name, term in self._losses().items():
-            weight = self.weight(name)
-            if not weight:
-                continue
-            scores = term.loss(batch)
+        losses = self._losses()
+        for name in self.active:
+            factor, scores = self.factor(name, batch), losses[name].loss(batch)
             if isinstance(scores, Mapping):
-                out |= {f"{name}/{part}": Term(weight * t.weight, t.scores) for part, t in scores.items()}
+                self._parts |= {f"{name}/{part}": t.weight for part, t in scores.items()}
+                out |= {f"{name}/{part}": Term(factor * t.weight, t.scores) for part, t in scores.items()}
             else:
-                out[name] = Term(weight, scores)
+                out[name] = Term(factor, scores)
         if not out:
             raise ValueError(
                 f"all weights of {list(self.terms)} are 0 in epoch {self.epoch}; nothing is left to minimize."
             )
         return out
+
+    def _sums(self) -> dict[str, Scheduled]:
+        return {name: term for name, term in self._losses().items() if isinstance(term, Scheduled)}
 
     def _losses(self) -> dict[str, SegLoss]:
         return dict(self.terms.items())  # type: ignore[arg-type]
