@@ -61,7 +61,7 @@ def read_file(path: Path) -> Any:
 def _configuration(path: Path) -> Iterator[Finding]:
     data = read_file(path)
     if isinstance(data, Mapping) and isinstance(data.get("loss"), Mapping):
-        yield from _component("loss", data["loss"])
+        yield from check_component("loss", data["loss"])
         return
     try:
         config = LossConfig.model_validate(data)
@@ -74,7 +74,8 @@ def _configuration(path: Path) -> Iterator[Finding]:
     yield Finding("ok", f"{path.name} is a valid configuration: {what}")
 
 
-def _component(name: str, node: Mapping[str, Any]) -> Iterator[Finding]:
+def check_component(name: str, node: Mapping[str, Any]) -> Iterator[Finding]:
+    """Whether a component of a bundle is one of our losses and takes its arguments; ``name`` is its id."""
     target = str(node.get("_target_", ""))
     if not target.startswith("monai_segloss."):
         yield Finding(
@@ -106,7 +107,7 @@ def _bundle(path: Path) -> Iterator[Finding]:
         if not isinstance(data, Mapping) or not isinstance(data.get("loss"), Mapping):
             yield Finding("error", f"{file.relative_to(path)} has no key 'loss'.")
             continue
-        yield from _component(f"{file.relative_to(path)}: loss", data["loss"])
+        yield from check_component(f"{file.relative_to(path)}: loss", data["loss"])
 
 
 def _dataset(path: Path, info: LossInfo | None) -> Iterator[Finding]:

@@ -33,7 +33,13 @@ ORDER = [
 """Rooms from the ground up; a file imports from its own room and from those above it in this list."""
 
 MAY_IMPORT = {
-    "monai": ("monai_segloss.engine", "monai_segloss.transforms", "monai_segloss.demo", "monai_segloss.experiment"),
+    "monai": (
+        "monai_segloss.bundle",
+        "monai_segloss.engine",
+        "monai_segloss.transforms",
+        "monai_segloss.demo",
+        "monai_segloss.experiment",
+    ),
     "nnunetv2": ("nnunet_trainers", "monai_segloss.demo", "monai_segloss.experiment", "monai_segloss.cli"),
 }
 """Heavy packages and who may import them."""

@@ -1,16 +1,31 @@
-"""``segloss bundle``: where the MONAI bundles are, what a loss looks like in one, a copy to work in."""
+"""``segloss bundle``: the MONAI bundles of this package, a bundle of your own, and our losses in another's bundle."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from monai_segloss.cli.losses import find_or_exit
+from monai_segloss.cli.options import loss_option
+
+if TYPE_CHECKING:
+    from monai_segloss import LossConfig
+
 app = typer.Typer(help="Use the losses in MONAI bundles.", no_args_is_help=True)
+
+Folder = Annotated[Path, typer.Argument(help="New folder.")]
+Name = Annotated[str, typer.Option(help="Name of the bundle to start from (segloss bundle list).")]
+Setting = Annotated[
+    list[str] | None, typer.Option("--set", help="Argument of the loss as name=value; repeat for more.")
+]
+Term = Annotated[
+    list[str] | None,
+    typer.Option("--term", help="Term of a weighted sum as key=weight; repeat for more."),
+]
+Config = Annotated[Path | None, typer.Option(help="JSON or YAML file with a loss configuration instead.")]
 
 
 def register(parent: typer.Typer) -> None:
@@ -37,43 +52,128 @@ def show(key: Annotated[str, typer.Argument(help="Key of a loss (segloss list)."
 
     Example: segloss bundle show focal_tversky
     """
-    from monai_segloss import find
     from monai_segloss.bundle import bundle_path, overlay
-    from monai_segloss.core.errors import UnknownLoss
 
-    try:
-        info = find(key)
-    except UnknownLoss as error:
-        raise typer.BadParameter(str(error), param_hint="KEY") from None
+    info = find_or_exit(key)
     configs = bundle_path() / "configs"
     file = configs / "losses" / f"{info.key}.json"
     typer.echo(f"{file}\n{json.dumps(overlay(info), indent=2)}\n")
-    typer.echo(
-        f"python -m monai.bundle run --config_file \"['{configs / 'train.json'}','{file}']\" "
-        f"--bundle_root RUN_DIR --dataset_dir DATA_DIR"
-    )
+    typer.echo(f"{_run(configs / 'train.json', file)} --bundle_root RUN_DIR --dataset_dir DATA_DIR")
 
 
 @app.command()
-def copy(
-    folder: Annotated[Path, typer.Argument(help="New folder.")],
-    name: Annotated[str, typer.Option(help="Name of the bundle.")] = "segloss_segmentation",
-) -> None:
-    """Copy a bundle into a folder of your own, where training writes its models.
+def copy(folder: Folder, name: Name = "segloss_segmentation") -> None:
+    """Copy a bundle with all its losses into a folder of your own, where training writes its models.
 
     Example: segloss bundle copy my_bundle
     """
-    from monai_segloss.bundle import bundle_path
+    _copy(folder, name, None)
+    typer.echo(f"Copied {name} to {folder}. Train with:")
+    typer.echo(f"cd {folder} && {_run('configs/train.json')} --dataset_dir DATA_DIR")
+
+
+@app.command()
+def make(
+    folder: Folder,
+    loss: Annotated[str | None, typer.Option(help="Key of a loss (segloss list).")] = None,
+    argument: Setting = None,
+    term: Term = None,
+    config: Config = None,
+    name: Name = "segloss_segmentation",
+) -> None:
+    """Make a stand-alone bundle that trains with one loss, or with one weighted sum.
+
+    Example: segloss bundle make my_bundle --loss focal_tversky --set gamma=2
+
+    Example: segloss bundle make my_bundle --term dice=1 --term boundary=0.01
+    """
+    _copy(folder, name, loss_option(loss, argument or [], config, term or []))
+    typer.echo(f"Made {folder}. Train with:")
+    typer.echo(f"cd {folder} && {_run('configs/train.json')} --dataset_dir DATA_DIR")
+
+
+@app.command()
+def overlay(
+    key: Annotated[str | None, typer.Argument(help="Key of a loss (segloss list).")] = None,
+    argument: Setting = None,
+    term: Term = None,
+    config: Config = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(help="The bundle's folder or its training configuration, to fit ids and reading to it."),
+    ] = None,
+    regions: Annotated[
+        bool | None,
+        typer.Option("--regions/--labels", help="Sigmoid per channel, or softmax over one label per voxel."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the file.")] = False,
+) -> None:
+    """Print or write a configuration that makes a bundle of somebody else train with a loss.
+
+    Example: segloss bundle overlay boundary --bundle spleen_ct_segmentation -o boundary.json
+    """
+    from monai_segloss.bundle import generic_overlay
+    from monai_segloss.bundle.overlays import write_json
+    from monai_segloss.checking import CannotCheck
+
+    chosen = loss_option(key, argument or [], config, term or [], hint="KEY")
+    if output is not None and output.exists() and not replace:
+        raise typer.BadParameter(f"{output} exists; name another file, or add --replace.", param_hint="--output")
+    try:
+        target = None if regions is None else "regions" if regions else "labels"
+        found = generic_overlay(chosen, bundle, target)
+    except (CannotCheck, OSError, TypeError, ValueError) as error:
+        raise typer.BadParameter(str(error), param_hint="--bundle" if bundle else "KEY") from None
+    for note in found.notes:
+        typer.echo(f"Note: {note}", err=True)
+    if output is None:
+        typer.echo(json.dumps(found.content, indent=2))
+        return
+    write_json(found.content, output)
+    train = Path("configs/train.json")
+    if bundle is not None:
+        from monai_segloss.bundle.foreign import training_file
+
+        train = training_file(bundle)
+    typer.echo(f"Wrote {output}. Train with, and your settings of the bundle behind it:\n{_run(train, output)}")
+
+
+@app.command()
+def check(
+    folder: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
+    configs: Annotated[list[Path] | None, typer.Argument(help="Configurations named behind its train.json.")] = None,
+) -> None:
+    """Check metadata, ids, loss and overlays of a bundle before hours of training; nothing of it is run.
+
+    Example: segloss bundle check my_bundle boundary.json
+    """
+    from monai_segloss.bundle.checks import check_bundle
+    from monai_segloss.checking import CannotCheck
+    from monai_segloss.cli.losses import print_findings
+
+    try:
+        findings = check_bundle(folder, configs or [])
+    except (CannotCheck, OSError, ValueError) as error:
+        raise typer.BadParameter(str(error), param_hint="FOLDER") from None
+    print_findings(findings)
+
+
+def _copy(folder: Path, name: str, config: LossConfig | None) -> None:
+    from monai_segloss.bundle import bundle_path, copy_bundle
 
     try:
         source = bundle_path(name)
     except KeyError as error:
         raise typer.BadParameter(str(error.args[0]), param_hint="--name") from None
-    if folder.exists():
-        raise typer.BadParameter(f"{folder} exists; name a new folder.", param_hint="FOLDER")
-    partial = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(source, partial, ignore=shutil.ignore_patterns("*.pt", "eval", "__pycache__"))
-    os.replace(partial, folder)
-    typer.echo(f"Copied {name} to {folder}. Train with:")
-    typer.echo(f"cd {folder} && python -m monai.bundle run --config_file configs/train.json --dataset_dir DATA_DIR")
+    try:
+        copy_bundle(folder, source, config)
+    except FileExistsError as error:
+        raise typer.BadParameter(str(error), param_hint="FOLDER") from None
+    except (TypeError, ValueError) as error:
+        raise typer.BadParameter(str(error), param_hint="--term") from None
+
+
+def _run(*files: Path | str) -> str:
+    names = ",".join(f"'{file}'" for file in files)
+    return f'python -m monai.bundle run --config_file "[{names}]"'

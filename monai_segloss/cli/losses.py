@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from monai_segloss import LossInfo
+    from monai_segloss.checking import Finding
 
 
 def register(app: typer.Typer) -> None:
@@ -152,8 +153,6 @@ def check(
 
     Example: segloss check nnUNet_raw/Dataset004_Hippocampus --loss focal_tversky
     """
-    from rich.console import Console
-
     from monai_segloss import checking
 
     info = None if loss is None else find_or_exit(loss)
@@ -161,6 +160,13 @@ def check(
         findings = checking.check(path, info)
     except checking.CannotCheck as error:
         raise typer.BadParameter(str(error), param_hint="PATH") from None
+    print_findings(findings)
+
+
+def print_findings(findings: list[Finding]) -> None:
+    """One line each; exit code 1 where one is an error."""
+    from rich.console import Console
+
     out = Console(highlight=False)
     style = {"error": "bold red", "warning": "yellow", "ok": "green"}
     for finding in findings:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
+
+from monai_segloss.cli.options import loss_option
 
 app = typer.Typer(help="Use the losses in nnU-Net v2.", no_args_is_help=True)
 PREPROCESSED = "nnUNet_preprocessed"
@@ -81,9 +82,10 @@ def plan(
 
     Example: segloss nnunet plan 4 3d_fullres weighted --loss cross_entropy --set weight=[1,2,5]
     """
+    from nnunet_trainers.building import plain
     from nnunet_trainers.plans import PlansError, add_configuration
 
-    content = loss_configuration(loss, argument or [], config)
+    content = plain(loss_option(loss, argument or [], config).model_dump(exclude_defaults=True))
     file = plans_file(dataset, plans)
     try:
         added = add_configuration(file, parent, name, content, replace)
@@ -126,40 +128,6 @@ def fail(message: str) -> NoReturn:
 def installed(package: str) -> bool:
     """Whether a package can be imported here."""
     return importlib.util.find_spec(package) is not None
-
-
-def loss_configuration(loss: str | None, settings: list[str], file: Path | None) -> dict[str, Any]:
-    """The loss that the options describe, checked, as plain JSON."""
-    from pydantic import ValidationError
-
-    from monai_segloss.checking import CannotCheck, read_file
-    from monai_segloss.config import LossConfig
-    from nnunet_trainers.building import plain, sentence
-
-    if (loss is None) == (file is None):
-        raise typer.BadParameter("give either --loss (with --set) or --config.", param_hint="--loss")
-    try:
-        content = read_file(file) if file else {"loss": loss, "arguments": dict(map(_setting, settings))}
-        config = LossConfig.model_validate(content)
-        config.build()
-    except (CannotCheck, OSError) as error:
-        raise typer.BadParameter(str(error), param_hint="--config") from None
-    except (ValidationError, TypeError, ValueError) as error:
-        raise typer.BadParameter(sentence(error), param_hint="--loss" if file is None else "--config") from None
-    return dict(plain(config.model_dump(exclude_defaults=True)))
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals or not name.isidentifier():
-        raise typer.BadParameter(f"{text!r} is not name=value.", param_hint="--set")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        raise typer.BadParameter(
-            f'{value!r} in {text!r} is no JSON value: numbers, true, false, null, [lists] or "text".',
-            param_hint="--set",
-        ) from None
 
 
 def plans_file(dataset: str, plans: str) -> Path:

@@ -1,0 +1,66 @@
+"""Options that several commands have in common: a loss from a key, from terms, or from a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from monai_segloss import LossConfig
+
+
+def loss_option(
+    key: str | None, settings: list[str], file: Path | None, terms: list[str] | None = None, hint: str = "--loss"
+) -> LossConfig:
+    """The loss that the options describe, checked, or a usage error that names the option.
+
+    Args:
+        key: of one loss.
+        settings: its arguments, each as name=value.
+        file: JSON or YAML file with a loss configuration instead.
+        terms: terms of a weighted sum instead, each as name=weight or name={"weight": ..., argument: ...}; None where the
+            command has no such option.
+        hint: name of the option or argument that gives ``key``.
+    """
+    from pydantic import ValidationError
+
+    from monai_segloss.checking import CannotCheck, read_file
+    from monai_segloss.config import LossConfig
+    from nnunet_trainers.building import sentence
+
+    if sum((key is not None, file is not None, bool(terms))) != 1:
+        others = "or --config" if terms is None else "--term or --config"
+        raise typer.BadParameter(
+            f"give either {hint} (with --set){' ' if terms is None else ', '}{others}.", param_hint=hint
+        )
+    if settings and key is None:
+        raise typer.BadParameter(
+            f"--set goes with {hint}; a term has its arguments beside its weight.", param_hint="--set"
+        )
+    here = hint if key is not None else "--config" if file is not None else "--term"
+    try:
+        if key is not None:
+            content: Any = {"loss": key, "arguments": dict(setting(text, "--set") for text in settings)}
+        else:
+            content = read_file(file) if file else {"terms": dict(setting(text, "--term") for text in terms or ())}
+        config = LossConfig.model_validate(content)
+        config.build()
+    except (CannotCheck, OSError, ValidationError, TypeError, ValueError) as error:
+        raise typer.BadParameter(sentence(error), param_hint=here) from None
+    return config
+
+
+def setting(text: str, hint: str) -> tuple[str, Any]:
+    """Name and value of an option such as ``alpha=0.3``; the value is JSON."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise typer.BadParameter(f"{text!r} is not name=value.", param_hint=hint)
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        raise typer.BadParameter(
+            f'{value!r} in {text!r} is no JSON value: numbers, true, false, null, [lists] or "text".', param_hint=hint
+        ) from None
