@@ -6,7 +6,7 @@ from typing import Unpack
 
 from torch import Tensor
 
-from monai_segloss.core.batch import SegBatch
+from monai_segloss.core.batch import Scored, SegBatch
 from monai_segloss.core.check import one_of
 from monai_segloss.core.maps import MapSpec, scored_map
 from monai_segloss.core.module import ReadingArgs, SegLoss
@@ -19,6 +19,28 @@ from monai_segloss.maps.distance import FILLS, MODES, Clip, Fill, Mode, clipping
 def boundary(p: Tensor, phi: Tensor, g: Tensor | None = None) -> Tensor:
     """phi p at each voxel (B, C, *S), or phi (p - g), whose least value is 0."""
     return phi * (p if g is None else p - g)
+
+
+class BoundaryForm:
+    """The settings that the loss and the compounds with a boundary term share, and the table of their values.
+
+    Args:
+        mode, normalize, empty, clip, offset: see `BoundaryLoss`.
+    """
+
+    def __init__(self, mode: Mode, normalize: bool, empty: Fill, clip: Clip, offset: bool = True) -> None:
+        one_of(MODES, mode=mode)
+        one_of(FILLS, empty=empty)
+        clipping(clip)
+        self.offset = bool(offset)
+        self.map = signed_distance(mode=mode, empty=empty, clip=clip, normalize=bool(normalize))
+
+    def scores(self, view: Scored) -> Scores:
+        """Mean over voxels per (sample, class)."""
+        batch = view.batch
+        phi = scored_map(self.map, view)
+        g = batch.one_hot[:, view.first :].to(phi.dtype) if self.offset else None
+        return mean_scores(boundary(batch.prob[:, view.first :], phi, g), view)
 
 
 @register(
@@ -93,19 +115,11 @@ class BoundaryLoss(SegLoss):
         **reading: Unpack[ReadingArgs],
     ) -> None:
         super().__init__(include_background=include_background, batch=batch, **reading)
-        one_of(MODES, mode=mode)
-        one_of(FILLS, empty=empty)
-        self.offset = bool(offset)
-        clipping(clip)
-        self.map = signed_distance(mode=mode, empty=empty, clip=clip, normalize=bool(normalize))
+        self.form = BoundaryForm(mode, normalize, empty, clip, offset)
 
     @property
     def needs(self) -> tuple[MapSpec, ...]:
-        return (self.map,)
+        return (self.form.map,)
 
     def loss(self, batch: SegBatch) -> Scores:
-        batch = batch.wide
-        view = batch.scored(self.include_background, self.batch)
-        phi = scored_map(self.map, view)
-        g = batch.one_hot[:, view.first :].to(phi.dtype) if self.offset else None
-        return mean_scores(boundary(batch.prob[:, view.first :], phi, g), view)
+        return self.form.scores(batch.wide.scored(self.include_background, self.batch))
