@@ -91,3 +91,33 @@ class nnUNetTrainerActiveBoundary(SegLossTrainer):
     """Active boundary loss alone; add it to cross-entropy and Lovász-Softmax in a sum of losses."""
 
     key = "active_boundary"
+
+
+class nnUNetTrainerDistancePenalizedCE(SegLossTrainer):
+    """Cross-entropy with more weight near boundaries."""
+
+    key = "distance_penalized_ce"
+
+
+class nnUNetTrainerDistancePenalizedDice(SegLossTrainer):
+    """Dice with more weight near boundaries."""
+
+    key = "distance_penalized_dice"
+
+
+class nnUNetTrainerBorderWeightedCE(SegLossTrainer):
+    """Cross-entropy with U-Net's weights between instances."""
+
+    key = "border_weighted_ce"
+
+
+class nnUNetTrainerRegionWise(SegLossTrainer):
+    """Region-wise loss with its constant, alone as published."""
+
+    key = "region_wise"
+
+
+class nnUNetTrainerWeightedHausdorff(SegLossTrainer):
+    """Weighted Hausdorff distance to contours alone; add it to Dice or cross-entropy in a sum of losses."""
+
+    key = "weighted_hausdorff"

@@ -3,12 +3,15 @@
 import monai_segloss.kernels  # noqa: F401  (registers the fast backends)
 from monai_segloss.losses.boundary.active_boundary import ActiveBoundaryLoss
 from monai_segloss.losses.boundary.active_contour import ActiveContourLoss
+from monai_segloss.losses.boundary.border_weighted_ce import BorderWeightedCELoss
 from monai_segloss.losses.boundary.boundary import BoundaryLoss
 from monai_segloss.losses.boundary.boundary_dou import BoundaryDoULoss
 from monai_segloss.losses.boundary.boundary_f1 import BoundaryF1Loss
 from monai_segloss.losses.boundary.boundary_iou import BoundaryIoULoss
 from monai_segloss.losses.boundary.contour_aware import ContourAwareLoss
 from monai_segloss.losses.boundary.contour_dice import ContourDiceLoss
+from monai_segloss.losses.boundary.distance_penalized_ce import DistancePenalizedCELoss
+from monai_segloss.losses.boundary.distance_penalized_dice import DistancePenalizedDiceLoss
 from monai_segloss.losses.boundary.elastic_interaction import ElasticInteractionLoss
 from monai_segloss.losses.boundary.hausdorff_conv import HausdorffConvLoss
 from monai_segloss.losses.boundary.hausdorff_dt import HausdorffDTLoss
@@ -16,6 +19,8 @@ from monai_segloss.losses.boundary.hausdorff_er import HausdorffERLoss
 from monai_segloss.losses.boundary.layer_smoothness import LayerSmoothnessLoss
 from monai_segloss.losses.boundary.log_hausdorff_dt import LogHausdorffDTLoss
 from monai_segloss.losses.boundary.mumford_shah import MumfordShahLoss
+from monai_segloss.losses.boundary.region_wise import RegionWiseLoss
+from monai_segloss.losses.boundary.weighted_hausdorff import WeightedHausdorffLoss
 from monai_segloss.losses.compound.combo import ComboLoss
 from monai_segloss.losses.compound.dice_ce import DiceCELoss
 from monai_segloss.losses.compound.dice_focal import DiceFocalLoss
@@ -73,6 +78,7 @@ __all__ = [
     "BinaryCrossEntropyLoss",
     "BlobLoss",
     "BootstrappedCrossEntropyLoss",
+    "BorderWeightedCELoss",
     "BoundaryDoULoss",
     "BoundaryF1Loss",
     "BoundaryIoULoss",
@@ -86,6 +92,8 @@ __all__ = [
     "DiceFocalLoss",
     "DiceLoss",
     "DiceTopKLoss",
+    "DistancePenalizedCELoss",
+    "DistancePenalizedDiceLoss",
     "ElasticInteractionLoss",
     "ExclusionCrossEntropyLoss",
     "ExclusionDiceLoss",
@@ -118,6 +126,7 @@ __all__ = [
     "PenaltyGeneralizedDiceLoss",
     "Poly1CrossEntropyLoss",
     "RegionMutualInformationLoss",
+    "RegionWiseLoss",
     "SeesawLoss",
     "SensitivitySpecificityLoss",
     "StructuralSimilarityLoss",
@@ -126,5 +135,6 @@ __all__ = [
     "TverskyLoss",
     "UnifiedFocalLoss",
     "WeightedCrossEntropyLoss",
+    "WeightedHausdorffLoss",
     "WeightedSum",
 ]

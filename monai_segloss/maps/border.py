@@ -40,7 +40,7 @@ def border_weight_map(
         class_weight: w_c: None is 1, ``"balanced"`` the voxels of the sample over (those of the class times the number of
             classes there), or one number for the background and each class.
         background_only: leave the inside of instances, where d1 is 0, at w_c.
-        instances: (B, 1, *S) ids above 0 of instances, in place of the components.
+        instances: (B, 1 | C, *S) ids above 0 of instances, each channel by itself, in place of the components.
 
     Returns:
         (B, 1, *S) float32.
@@ -61,15 +61,22 @@ def border_weight_map(
         _two_nearest(ids[b : b + 1], None if spacing is None else spacing if spacing.ndim == 1 else spacing[b])
         for b in range(len(ids))
     ]
-    border = w0 * torch.exp(-(torch.cat(rows) ** 2) / (2 * sigma**2))
+    total, ids, mask, counted, device = (
+        torch.cat(rows).cpu().double(),
+        ids.cpu(),
+        mask.cpu(),
+        counted.cpu(),
+        mask.device,
+    )
+    border = w0 * torch.exp(-(total**2) / (2 * sigma**2))
     if background_only:
         border = border.masked_fill((ids > 0).any(1, keepdim=True), 0)
     out = _class_weights(mask, counted, class_weight) + border
-    return out.masked_fill(~counted, 0)
+    return out.masked_fill(~counted, 0).float().to(device)
 
 
 def _two_nearest(ids: Tensor, spacing: Tensor | None) -> Tensor:
-    """d1 + d2 of one sample, (1, 1, *S); inf with fewer than two instances."""
+    """d1 + d2 of one sample, (1, 1, *S) float64 on the CPU; inf with fewer than two instances."""
     first = torch.full_like(ids[:, :1], torch.inf, dtype=torch.float32)
     second = first.clone()
     for c in range(ids.shape[1]):
@@ -78,25 +85,25 @@ def _two_nearest(ids: Tensor, spacing: Tensor | None) -> Tensor:
             distance = distance_to(channel == number, spacing)
             second = torch.minimum(second, torch.maximum(first, distance))
             first = torch.minimum(first, distance)
-    return first + second
+    return first.cpu().double() + second.cpu().double()
 
 
 def _class_weights(mask: Tensor, counted: Tensor, how: str | Sequence[float] | None) -> Tensor:
-    """w_c of each voxel, (B | 1, 1, *S)."""
+    """w_c of each voxel, (B | 1, 1, *S) float64."""
     if how is None:
-        return torch.ones((), device=mask.device)
+        return torch.ones((), dtype=torch.float64)
     masks = torch.cat((counted & ~mask.any(1, keepdim=True), mask), 1)
     shape = (1, -1, *(1,) * (mask.ndim - 2))
     if isinstance(how, str):
         if how != "balanced":
             raise ValueError(f"class_weight must be None, 'balanced' or one number per class, got {how!r}.")
-        volume = masks.flatten(2).sum(2).float()
+        volume = masks.flatten(2).sum(2).double()
         present = (volume > 0).sum(1, keepdim=True)
         weight = volume.sum(1, keepdim=True) / (present * volume).clamp_min(1)
         weight = weight.view(*weight.shape, *shape[2:])
     else:
         if len(how) != masks.shape[1]:
             raise ValueError(f"class_weight has {len(how)} values for the background and {mask.shape[1]} classes.")
-        weight = torch.tensor(non_negative(**{f"class_weight_{i}": x for i, x in enumerate(how)})).to(mask.device)
-        weight = weight.view(shape)
+        numbers = non_negative(**{f"class_weight_{i}": x for i, x in enumerate(how)})
+        weight = torch.tensor(numbers, dtype=torch.float64).view(shape)
     return (weight * masks).sum(1, keepdim=True)

@@ -42,9 +42,11 @@ OTHER: dict[str, Callable[[Case], Any]] = {
     "radii": lambda case: (1.0, 2.0),
     "width": lambda case: 3.0,
     "axis": lambda case: 0,
+    "points": lambda case: "centers",
+    "max_points": lambda case: 2,
 }
 # The lower end of the range of arguments that may be negative.
-LOWEST = {"epsilon": -1.0, "alpha_max": -1.0, "axis": -3.0}
+LOWEST = {"epsilon": -1.0, "alpha_max": -1.0, "axis": -3.0, "exponent": -100.0}
 
 
 def distances(classes: int) -> list[list[float]]:

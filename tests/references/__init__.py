@@ -12,6 +12,7 @@ from . import (
     boundary_active,
     boundary_energies,
     boundary_local,
+    boundary_weights,
     compound,
     instance,
     partial,
@@ -42,6 +43,7 @@ FAMILIES = (
     boundary_local,
     boundary_energies,
     boundary_active,
+    boundary_weights,
 )
 REFERENCES = {key: formula for family in FAMILIES for key, formula in family.REFERENCES.items()}
 UNIFORM = {key: formula for family in FAMILIES for key, formula in family.UNIFORM.items()}

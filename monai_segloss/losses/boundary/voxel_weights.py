@@ -1,0 +1,62 @@
+"""What the losses of weights made from the target share: their maps, and sums of voxels so weighed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from monai_segloss.core.batch import AREA, SegBatch
+from monai_segloss.core.counts import FORMULAS
+from monai_segloss.core.maps import Made, MapSpec, map_key, scored_map
+from monai_segloss.core.module import SegLoss
+from monai_segloss.core.reduce import Scores
+from monai_segloss.losses.voxel.cross_entropy import cross_entropy_map
+from monai_segloss.losses.voxel.weighted_cross_entropy import weighted_cross_entropy
+from monai_segloss.losses.voxel.weighting import is_multilabel, voxels, weighted_sums
+from monai_segloss.maps.distance import distance_penalty_map
+
+
+@dataclass(frozen=True)
+class Exclusive(Made):
+    """A function of maps of masks that share no voxel, so that one pass finds those of all classes."""
+
+    def __call__(self, masks: Tensor, spacing: Tensor | None, valid: Tensor | None) -> Tensor:
+        return self.function(masks, spacing, valid, exclusive=True, **dict(self.settings))
+
+
+def needed(loss: SegLoss, name: str, function: Any, **settings: Any) -> MapSpec:
+    """A map of the target as a need, in one pass where the target holds labels."""
+    make = (Exclusive if loss.reader.to_onehot_y else Made).of(function, settings)
+    return MapSpec(map_key(name, function, settings), make)
+
+
+def penalty(loss: SegLoss) -> MapSpec:
+    """The penalty map of the target as a need: of all classes, or inside and outside of each region."""
+    return needed(loss, "penalty", distance_penalty_map, **({"both_sides": True} if loss.reader.sigmoid else {}))
+
+
+def penalty_weights(batch: SegBatch, spec: MapSpec, factor: float) -> Tensor:
+    """1 + factor Phi: (B, 1, *S) with one class per voxel, else of each channel (B, C, *S)."""
+    if not is_multilabel(batch):
+        return 1 + factor * scored_map(spec, batch.scored()).sum(1, keepdim=True)
+    # a single channel without sigmoid has two sides too
+    spec = replace(spec, make=Made.of(distance_penalty_map, {"both_sides": True}))
+    return 1 + factor * scored_map(spec, batch.scored())
+
+
+def weighed_cross_entropy(batch: SegBatch, w: Tensor, weight: Tensor | None, reduction: str) -> Scores:
+    """w times the cross-entropy of each voxel, over the number of voxels; ``w`` (B, 1 | C, *S), ``weight`` per class."""
+    if reduction != "none" and w.shape[1] == 1:
+        return weighted_cross_entropy(batch, weight, w[:, 0], "voxels")
+    value = w * cross_entropy_map(batch, weight)
+    return Scores(value if reduction == "none" else value.flatten(2).sum(2), batch.voxels)
+
+
+def weighed_area(batch: SegBatch, w: Tensor) -> list[Tensor]:
+    """True positives, false positives and false negatives (B, C) of voxels with the weights w (B, 1 | C, *S)."""
+    if w.shape[1] == 1:
+        return weighted_sums(batch, AREA, w[:, 0])
+    v = voxels(batch)
+    return [batch.total(w * FORMULAS[stat.name](v, stat.power)) for stat in AREA]

@@ -1,0 +1,144 @@
+"""Weighted Hausdorff distance to a set of points.  Ribera et al., CVPR 2019."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from monai_segloss.core.batch import Scored, SegBatch
+from monai_segloss.core.check import one_of, within
+from monai_segloss.core.errors import LossShapeError
+from monai_segloss.core.maps import MapSpec, scored_map
+from monai_segloss.core.module import ReadingArgs, SegLoss
+from monai_segloss.core.reduce import Scores
+from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.kernels.distance import distance_to
+from monai_segloss.losses.boundary.distances import target_field
+from monai_segloss.losses.boundary.neighborhood import scored_view
+from monai_segloss.losses.boundary.points import EPS, centers, soft_reach
+from monai_segloss.maps.contour import contour_map
+
+POINTS = ("contour", "centers")
+
+
+def weighted_hausdorff(p: Tensor, d: Tensor, reach: Tensor) -> Tensor:
+    """sum p d / (sum p + eps) over voxels (*S) plus the mean of the reach over points (K,); 0 without points."""
+    if not len(reach):
+        return p.sum() * 0
+    return (p * d).sum() / (p.sum() + EPS) + reach.mean()
+
+
+@register(
+    "weighted_hausdorff",
+    family="boundary",
+    summary="Average distance of the predicted mass to the target, and of points of the target to the prediction.",
+    when="To locate objects from points, for which it was made; beside Dice as a Hausdorff loss whose second half sees what "
+    "is missed. Slow: each point is compared with every voxel. The authors say that patents cover it.",
+    formula=r"\frac{\sum_i p_i\, d(i, Y)}{\sum_i p_i + \epsilon} + \frac{1}{|Y|} \sum_{y \in Y} M_{a,i}"
+    r"\left[p_i\, d(i, y) + (1 - p_i)\, d_{max}\right],\quad M_{a,i}[x_i] = \left(\frac{1}{N} \sum_i x_i^a\right)^{1/a}",
+    paper="Ribera, Güera, Chen & Delp, Locating objects without bounding boxes, CVPR 2019",
+    doi="arXiv:1806.07564",
+    aliases=("whd", "average_hausdorff"),
+    tags=("distance", "points"),
+    nnunet=NnUNetPolicy(batch=None),
+    waive={"compiles": "how many points there are is known only when they have been found"},
+)
+class WeightedHausdorffLoss(SegLoss):
+    """Weighted Hausdorff distance, sum p d(i, Y) / sum p + mean over y in Y of M_a[p d(i, y) + (1 - p) d_max], in mm.
+
+    M_a is a generalized mean over the voxels i, near their least value; d_max is the largest distance in the image.  The
+    paper has points Y in place of a segmentation.  Here Y is made from each class of the target:
+
+    - ``"contour"``: the target as a whole: d(i, Y) is 0 inside of it, and outside the nearest voxel of a mask lies on its
+      contour, over which the second sum runs.  It is then 0 where all is right, but the inside is never asked for.
+    - ``"centers"``: the centers of the connected components, to locate objects; best where p is 1 there and 0 elsewhere.
+
+    A keyword ``points`` of the call takes other points, above 0 in (B, C, *S), which replace those of the target in both
+    sums.  ``target_field_outside`` takes the precomputed d(i, Y) of contours (`monai_segloss.transforms.DistanceFieldd`).
+    A class without points, such as an absent one, costs 0.  Ignored voxels have no mass and make no contour.
+
+    Time grows with voxels times points; memory does not.  Written from the formula of the paper alone: the authors'
+    code is licensed CC-BY-NC-SA, and they say that US patents cover it.  Whether they cover this loss is not known here;
+    ask before commercial use.
+
+    Args:
+        points: as above.
+        exponent: a, from -100 to below 0.  The paper has -1, whose mean is far from the least value in large images; the
+            authors' later code has -9.
+        max_points: of a class and sample in the second sum; of more, every n-th one in the order of the array.
+        include_background: whether channel 0 is scored; None: where channels are independent.
+        reading: see `SegLoss`.
+
+    Raises:
+        ValueError: another ``points``; an ``exponent`` or ``max_points`` out of range.
+
+    Example:
+        >>> import torch
+        >>> from monai_segloss import WeightedHausdorffLoss
+        >>> label = torch.tensor([[[0, 1, 0, 0, 0]]])
+        >>> logits = 80.0 * torch.tensor([[[0, 0, 1, 1, 1], [1, 1, 0, 0, 0]]])  # one voxel too many, 2 mm away
+        >>> loss = WeightedHausdorffLoss(softmax=True, to_onehot_y=True)
+        >>> round(loss(logits, label, spacing=(2.0,)).item(), 4)
+        1.0
+
+    Reference:
+        J. Ribera et al., CVPR 2019, arXiv:1806.07564, equation 9.
+    """
+
+    scoring = ("include_background",)
+    accepts = ("points",)
+
+    def __init__(
+        self,
+        *,
+        points: str = "contour",
+        exponent: float = -9.0,
+        max_points: int = 512,
+        include_background: bool | None = None,
+        **reading: Unpack[ReadingArgs],
+    ) -> None:
+        super().__init__(include_background=include_background, **reading)
+        one_of(POINTS, points=points)
+        (self.exponent,) = within(-100.0, 0.0, exponent=exponent)
+        if not self.exponent:
+            raise ValueError("exponent must be below 0.")
+        if not 1 <= max_points < float("inf") or max_points != int(max_points):
+            raise ValueError(f"max_points must be a whole number of at least 1, got {max_points!r}.")
+        self.points, self.max_points, self.background = points, int(max_points), include_background
+
+    @property
+    def needs(self) -> tuple[MapSpec, ...]:
+        return (target_field("outside"),) if self.points == "contour" else ()
+
+    def loss(self, batch: SegBatch) -> Scores:
+        batch = batch.wide
+        view = scored_view(batch, self.background)
+        p = batch.prob[:, view.first :]
+        counted = torch.ones_like(p[:, :1], dtype=torch.bool) if batch.mask is None else batch.mask[:, None]
+        p = p * counted
+        points, d = self.target(view, counted)
+        rows = batch.sizes.to(p).expand(len(p), -1)
+        table = []
+        for b, c in product(range(len(p)), range(p.shape[1])):
+            reach = soft_reach(p[b, c], points[b, c], rows[b], counted[b, 0], self.exponent, self.max_points)
+            table.append(weighted_hausdorff(p[b, c], d[b, c], reach))
+        return Scores.table(torch.stack(table).view(p.shape[:2]), batch.voxels)
+
+    @torch.no_grad()
+    def target(self, view: Scored, counted: Tensor) -> tuple[Tensor, Tensor]:
+        """The points, and the distance of each voxel to them, (B, C', *S)."""
+        batch = view.batch
+        sent = batch.class_map("points")
+        if sent is not None and sent.shape[1] not in (batch.classes, view.classes):
+            raise LossShapeError(f"points has shape {tuple(sent.shape)}; expected {tuple(batch.logits.shape)}.")
+        if sent is None and self.points == "contour":
+            mask = batch.one_hot[:, view.first :]
+            return contour_map(mask, counted) > 0, scored_map(target_field("outside"), view)
+        if sent is None:
+            points = centers((batch.one_hot[:, view.first :] > 0.5) & counted)
+        else:
+            points = (sent[:, -view.classes :] > 0) & counted
+        return points, distance_to(points, batch.sizes).to(batch.clean.dtype)
