@@ -121,3 +121,27 @@ class nnUNetTrainerWeightedHausdorff(SegLossTrainer):
     """Weighted Hausdorff distance to contours alone; add it to Dice or cross-entropy in a sum of losses."""
 
     key = "weighted_hausdorff"
+
+
+class nnUNetTrainerGeneralizedSurface(SegLossTrainer):
+    """Generalized surface loss alone; published beside Dice and cross-entropy with a growing share."""
+
+    key = "generalized_surface"
+
+
+class nnUNetTrainerSurfaceDice(SegLossTrainer):
+    """Dice of dilated contours alone; add it to Dice or cross-entropy in a sum of losses."""
+
+    key = "surface_dice"
+
+
+class nnUNetTrainerShapeAware(SegLossTrainer):
+    """Cross-entropy plus that of wrong voxels times the distance between the contours."""
+
+    key = "shape_aware"
+
+
+class nnUNetTrainerSignedDistanceRegression(SegLossTrainer):
+    """Regression of signed distances alone; published beside Dice."""
+
+    key = "signed_distance_regression"

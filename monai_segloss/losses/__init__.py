@@ -13,6 +13,7 @@ from monai_segloss.losses.boundary.contour_dice import ContourDiceLoss
 from monai_segloss.losses.boundary.distance_penalized_ce import DistancePenalizedCELoss
 from monai_segloss.losses.boundary.distance_penalized_dice import DistancePenalizedDiceLoss
 from monai_segloss.losses.boundary.elastic_interaction import ElasticInteractionLoss
+from monai_segloss.losses.boundary.generalized_surface import GeneralizedSurfaceLoss
 from monai_segloss.losses.boundary.hausdorff_conv import HausdorffConvLoss
 from monai_segloss.losses.boundary.hausdorff_dt import HausdorffDTLoss
 from monai_segloss.losses.boundary.hausdorff_er import HausdorffERLoss
@@ -20,6 +21,9 @@ from monai_segloss.losses.boundary.layer_smoothness import LayerSmoothnessLoss
 from monai_segloss.losses.boundary.log_hausdorff_dt import LogHausdorffDTLoss
 from monai_segloss.losses.boundary.mumford_shah import MumfordShahLoss
 from monai_segloss.losses.boundary.region_wise import RegionWiseLoss
+from monai_segloss.losses.boundary.shape_aware import ShapeAwareLoss
+from monai_segloss.losses.boundary.signed_distance_regression import SignedDistanceRegressionLoss
+from monai_segloss.losses.boundary.surface_dice import SurfaceDiceLoss
 from monai_segloss.losses.boundary.weighted_hausdorff import WeightedHausdorffLoss
 from monai_segloss.losses.compound.combo import ComboLoss
 from monai_segloss.losses.compound.dice_ce import DiceCELoss
@@ -102,6 +106,7 @@ __all__ = [
     "FocalPositiveLoss",
     "FocalTverskyLoss",
     "GeneralizedDiceLoss",
+    "GeneralizedSurfaceLoss",
     "GeneralizedWassersteinDiceLoss",
     "HardnessWeightedDiceLoss",
     "HausdorffConvLoss",
@@ -129,7 +134,10 @@ __all__ = [
     "RegionWiseLoss",
     "SeesawLoss",
     "SensitivitySpecificityLoss",
+    "ShapeAwareLoss",
+    "SignedDistanceRegressionLoss",
     "StructuralSimilarityLoss",
+    "SurfaceDiceLoss",
     "ThresholdMapDiceLoss",
     "TopKCrossEntropyLoss",
     "TverskyLoss",

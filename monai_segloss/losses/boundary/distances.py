@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from monai_segloss.core.batch import Scored, SegBatch
+from monai_segloss.core.counts import one_hot_labels
 from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import SegLoss
 from monai_segloss.core.reduce import Scores
@@ -21,6 +22,11 @@ def signed_distance(**settings: Any) -> MapSpec:
 def target_field(side: Side) -> MapSpec:
     """`distance_field` of the target as a need, ``target_field`` for both sides."""
     return MapSpec.of("target_field", distance_field, {"side": side})
+
+
+def predicted_masks(p: Tensor, argmax: bool) -> Tensor:
+    """Masks of a prediction (B, C, *S) bool: above 1/2, or of several channels the largest one."""
+    return one_hot_labels(p.argmax(1), p.shape[1]) if argmax and p.shape[1] > 1 else p > 0.5
 
 
 def foreground_view(loss: SegLoss, batch: SegBatch) -> Scored:

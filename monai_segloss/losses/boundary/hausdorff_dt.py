@@ -8,12 +8,11 @@ from torch import Tensor
 
 from monai_segloss.core.batch import Scored, SegBatch
 from monai_segloss.core.check import non_negative, one_of
-from monai_segloss.core.counts import one_hot_labels
 from monai_segloss.core.maps import MapSpec, scored_map
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import NnUNetPolicy, register
-from monai_segloss.losses.boundary.distances import foreground_view, mean_scores, target_field
+from monai_segloss.losses.boundary.distances import foreground_view, mean_scores, predicted_masks, target_field
 from monai_segloss.maps.distance import Side
 
 FIELDS: tuple[Side, ...] = ("both", "inside")
@@ -45,12 +44,6 @@ class HausdorffForm:
         self.one_sided, self.argmax = bool(one_sided), binarize == "argmax"
         self.field = target_field(field)
 
-    def predicted(self, p: Tensor, first: int) -> Tensor:
-        """Mask of the prediction for the classes from ``first`` on, (B, C', *S) bool."""
-        if self.argmax and p.shape[1] > 1:
-            return one_hot_labels(p.argmax(1), p.shape[1])[:, first:]
-        return p[:, first:] > 0.5
-
     def scores(self, view: Scored) -> Scores:
         """Mean over voxels per (sample, class)."""
         batch = view.batch
@@ -58,9 +51,8 @@ class HausdorffForm:
         fields = [scored_map(self.field, view)]
         if not self.one_sided:
             valid = None if batch.mask is None else batch.mask[:, None]
-            fields.append(
-                self.field.make(self.predicted(p.detach(), view.first), batch.sizes, valid).to(batch.clean.dtype)
-            )
+            predicted = predicted_masks(p.detach(), self.argmax)[:, view.first :]
+            fields.append(self.field.make(predicted, batch.sizes, valid).to(batch.clean.dtype))
         g = batch.one_hot[:, view.first :].to(p.dtype)
         return mean_scores(hausdorff_dt(p[:, view.first :], g, self.alpha, *fields), view)
 

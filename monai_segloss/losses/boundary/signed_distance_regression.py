@@ -1,0 +1,134 @@
+"""Regression of signed distance maps.  Xue et al., AAAI 2020."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Unpack
+
+from torch import Tensor
+
+from monai_segloss.core.batch import SegBatch
+from monai_segloss.core.check import non_negative, one_of
+from monai_segloss.core.maps import MapSpec, scored_map
+from monai_segloss.core.module import ReadingArgs, SegLoss
+from monai_segloss.core.reduce import Scores, Term
+from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.losses.boundary.distances import signed_distance
+from monai_segloss.losses.boundary.neighborhood import scored_view
+from monai_segloss.maps.distance import FILLS, MODES, Fill, Mode
+
+HEADS = ("probability", "tanh")
+
+
+def product(yp: Tensor, yy: Tensor, pp: Tensor) -> Tensor:
+    """1/3 - sum(y p) / sum(y p + y^2 + p^2), (B | 1, K), from the three sums; 0 where y = p, 4/3 where y = -p."""
+    total = yp + yy + pp
+    return 1 / 3 - yp / total.masked_fill(total == 0, 1)
+
+
+@register(
+    "signed_distance_regression",
+    family="boundary",
+    summary="The prediction as a signed distance in [-1, 1], regressed onto that of the target.",
+    when="For smooth shapes of compact organs, one channel per organ: sigmoid, or a tanh head of its own. Published beside "
+    "Dice, with ten times its weight. With softmax the channels of several classes cannot all be right at once; and the "
+    "best output is a distance, no probability.",
+    formula=r"w_1\, \overline{|y - p|} + w_2\, \overline{(y - p)^2} + w_p \left(\frac13 - \frac{\sum y p}"
+    r"{\sum y p + y^2 + p^2}\right),\quad p = 1 - 2 s",
+    paper="Xue, Tang, Qiao et al., Shape-aware organ segmentation by predicting signed distance maps, AAAI 2020",
+    doi="arXiv:1912.03849",
+    aliases=("sdm_regression",),
+    tags=("distance", "regression"),
+    nnunet=NnUNetPolicy(batch=False),
+    waive={
+        "perfect_prediction_is_zero": "the best output is a distance, which near the boundary is far from certain",
+        "perfect_prediction_is_the_minimum": "the best output is a distance, which near the boundary is far from certain",
+    },
+)
+class SignedDistanceRegressionLoss(SegLoss):
+    """Regression of y, the signed distance to the boundary of the target divided per side by its largest, in [-1, 1].
+
+    ``w_l1`` mean |y - p| + ``w_l2`` mean (y - p)^2 + ``w_product`` (1/3 - sum(y p) / sum(y p + y^2 + p^2)), per sample and
+    class, then the mean.  As published the product term lacks the 1/3 and lies in [-1/3, 1].  p is negative inside, as y
+    is: 1 - 2 s of the probability s, so that a sigmoid is the published tanh of minus half of its logit.  A class without a
+    boundary in the sample has no y and leaves the mean; the authors' code regresses it onto 0, the value of a boundary.
+    Soft targets are cut at 1/2.  ``last`` holds the terms.
+
+    A keyword ``sdm_swdm_normalize`` of the call, or with other settings what ``needs`` says, takes precomputed maps
+    (`monai_segloss.transforms.SignedDistanceMapd`), of floating point, (B, C, *S) or of the scored classes only; else they
+    are made in the call, with its ``spacing``, that of a MetaTensor, or 1 and a warning.
+
+    Args:
+        w_l1, w_product, w_l2: factors of the terms.  Published: 1, 1, 0; Ma et al. compare L1, L2 and their sum.
+        head: ``"probability"``, or ``"tanh"``: ``input`` is what a head of distances gives before its tanh, p = tanh(input).
+        mode: how a distance is measured, see `monai_segloss.maps.signed_distance_map`; ``"swdm"`` is the published one.
+        empty: y of an absent class: none with ``"zero"``, or 1 everywhere with ``"diagonal"``, which punishes what is found.
+        include_background: whether channel 0 is scored; None: where channels are independent.
+        batch: sums over all samples at a time.
+        reading: see `SegLoss`.
+
+    Raises:
+        TypeError: ``sdm_swdm_normalize`` of integers, or maps of other settings.
+        ValueError: an unknown word; no factor above 0; ``head="tanh"`` beside an activation.
+
+    Example:
+        >>> import torch
+        >>> from monai_segloss import SignedDistanceRegressionLoss
+        >>> label = torch.tensor([[[0, 0, 1, 1, 1]]])  # y is 1, 1/2, 0, -2/3, -1
+        >>> loss = SignedDistanceRegressionLoss(softmax=True, to_onehot_y=True)
+        >>> round(loss(torch.zeros(1, 2, 5), label, spacing=(2.0,)).item(), 4)  # p = 0: 19/30 + 1/3
+        0.9667
+
+    Reference:
+        Y. Xue et al., AAAI 34(07), 2020, arXiv:1912.03849; J. Ma et al., MIDL 2020 (PMLR 121).  That the fraction is one of
+        sums, and not taken at each voxel, was not verified against the paper.
+    """
+
+    scoring = ("include_background", "batch")
+
+    def __init__(
+        self,
+        *,
+        w_l1: float = 1.0,
+        w_product: float = 1.0,
+        w_l2: float = 0.0,
+        head: str = "probability",
+        mode: Mode = "swdm",
+        empty: Fill = "zero",
+        include_background: bool | None = None,
+        batch: bool = False,
+        **reading: Unpack[ReadingArgs],
+    ) -> None:
+        super().__init__(include_background=include_background, batch=batch, **reading)
+        one_of(HEADS, head=head)
+        one_of(MODES, mode=mode)
+        one_of(FILLS, empty=empty)
+        if head == "tanh" and (self.reader.softmax or self.reader.sigmoid or self.reader.other_act):
+            raise ValueError("head='tanh' is an activation: leave softmax, sigmoid and other_act out.")
+        self.background, self.tanh = include_background, head == "tanh"
+        self.w_l1, self.w_product, self.w_l2 = non_negative(w_l1=w_l1, w_product=w_product, w_l2=w_l2)
+        if not self.w_l1 + self.w_product + self.w_l2:
+            raise ValueError("one of w_l1, w_product and w_l2 must be above 0.")
+        self.map = signed_distance(mode=mode, empty=empty, normalize=True)
+
+    @property
+    def needs(self) -> tuple[MapSpec, ...]:
+        return (self.map,)
+
+    def loss(self, batch: SegBatch) -> Mapping[str, Term]:
+        batch = batch.wide
+        view = scored_view(batch, self.background, self.batch)
+        y = scored_map(self.map, view)
+        p = (batch.clean.tanh() if self.tanh else 1 - 2 * batch.prob)[:, view.first :]
+        known = (batch.total(y.abs()) > 0).to(y.dtype)
+        voxels = view.fold(known * batch.voxels)
+
+        def total(x: Tensor) -> Tensor:
+            return view.fold(known * batch.total(x))
+
+        terms = {
+            "l1": (self.w_l1, total((y - p).abs()) / voxels.clamp_min(1)),
+            "product": (self.w_product, product(total(y * p), total(y * y), total(p * p))),
+            "l2": (self.w_l2, total((y - p) ** 2) / voxels.clamp_min(1)),
+        }
+        return {name: Term(weight, Scores.table(value, voxels)) for name, (weight, value) in terms.items() if weight}
