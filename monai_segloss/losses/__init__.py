@@ -26,10 +26,14 @@ from monai_segloss.losses.boundary.signed_distance_regression import SignedDista
 from monai_segloss.losses.boundary.surface_dice import SurfaceDiceLoss
 from monai_segloss.losses.boundary.weighted_hausdorff import WeightedHausdorffLoss
 from monai_segloss.losses.compound.combo import ComboLoss
+from monai_segloss.losses.compound.dice_boundary import DiceBoundaryLoss
 from monai_segloss.losses.compound.dice_ce import DiceCELoss
+from monai_segloss.losses.compound.dice_ce_boundary import DiceCEBoundaryLoss
 from monai_segloss.losses.compound.dice_focal import DiceFocalLoss
+from monai_segloss.losses.compound.dice_hausdorff_dt import DiceHausdorffDTLoss
 from monai_segloss.losses.compound.dice_topk import DiceTopKLoss
 from monai_segloss.losses.compound.exponential_logarithmic import ExponentialLogarithmicLoss
+from monai_segloss.losses.compound.generalized_dice_boundary import GeneralizedDiceBoundaryLoss
 from monai_segloss.losses.compound.unified_focal import UnifiedFocalLoss
 from monai_segloss.losses.compound.weighted_sum import WeightedSum
 from monai_segloss.losses.instance.blob import BlobLoss
@@ -92,8 +96,11 @@ __all__ = [
     "ContourAwareLoss",
     "ContourDiceLoss",
     "CrossEntropyLoss",
+    "DiceBoundaryLoss",
+    "DiceCEBoundaryLoss",
     "DiceCELoss",
     "DiceFocalLoss",
+    "DiceHausdorffDTLoss",
     "DiceLoss",
     "DiceTopKLoss",
     "DistancePenalizedCELoss",
@@ -105,6 +112,7 @@ __all__ = [
     "FocalLoss",
     "FocalPositiveLoss",
     "FocalTverskyLoss",
+    "GeneralizedDiceBoundaryLoss",
     "GeneralizedDiceLoss",
     "GeneralizedSurfaceLoss",
     "GeneralizedWassersteinDiceLoss",

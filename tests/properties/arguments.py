@@ -25,6 +25,8 @@ OTHER: dict[str, Callable[[Case], Any]] = {
     "alpha": lambda case: 0.2,
     "label_smoothing": lambda case: 0.25,
     "lambda_dice": lambda case: 0.5,
+    "lambda_ce": lambda case: 0.75,
+    "lambda_boundary": lambda case: 0.25,
     "lam": lambda case: 0.25,
     "w_type": lambda case: "simple",
     "weighting_mode": lambda case: "GDL",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.errors import nearest
+from monai_segloss.core.reduce import Scores, Term
 from monai_segloss.schedules import Rest, Schedule, TermWeight, schedule
 
 
@@ -46,6 +47,19 @@ class Scheduled:
         """Keep the mean of each term over the training steps of the epoch that ended, by the names in ``last``."""
         self.means = {name: float(value) for name, value in means.items()}
 
+    def weigh(self, batch: SegBatch, parts: Mapping[str, Callable[[], Scores]]) -> dict[str, Term]:
+        """The terms that have a weight; the others are not computed."""
+        return {name: Term(self.factor(name, batch), parts[name]()) for name in self.evaluated}
+
+    @property
+    def evaluated(self) -> tuple[str, ...]:
+        """Terms whose weight is not 0 in the present epoch; an error where there is none."""
+        if not self._active:
+            raise ValueError(
+                f"all weights of {list(self.schedules)} are 0 in epoch {self.epoch}; nothing is left to minimize."
+            )
+        return self._active
+
     @property
     def term_weights(self) -> dict[str, float]:
         """Weight of each term in the present epoch."""
@@ -68,8 +82,7 @@ class Scheduled:
         weights = {name: each(self.epoch, self.means) for name, each in self.schedules.items()}
         for name, weight in weights.items():
             self._factors[name].fill_(weight)
-        self.active = tuple(name for name, weight in weights.items() if weight)
-        """Terms that are evaluated: those whose weight is not 0."""
+        self._active = tuple(name for name, weight in weights.items() if weight)
 
 
 def term_schedule(name: str, value: TermWeight) -> Schedule:

@@ -109,22 +109,18 @@ class WeightedSum(Scheduled, SegLoss):
         return found
 
     def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
-        return tuple(s for name, term in self._losses().items() if name in self.active for s in term.statistics(batch))
+        return tuple(s for name, term in self._losses().items() if name in self._active for s in term.statistics(batch))
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
         out: dict[str, Term] = {}
         losses = self._losses()
-        for name in self.active:
+        for name in self.evaluated:
             factor, scores = self.factor(name, batch), losses[name].loss(batch)
             if isinstance(scores, Mapping):
                 self._parts |= {f"{name}/{part}": t.weight for part, t in scores.items()}
                 out |= {f"{name}/{part}": Term(factor * t.weight, t.scores) for part, t in scores.items()}
             else:
                 out[name] = Term(factor, scores)
-        if not out:
-            raise ValueError(
-                f"all weights of {list(self.terms)} are 0 in epoch {self.epoch}; nothing is left to minimize."
-            )
         return out
 
     def _sums(self) -> dict[str, Scheduled]:
