@@ -84,7 +84,7 @@ class ActiveContourLoss(SegLoss):
 
     Args:
         w_length, w_region: factors of the two terms.
-        mu: factor of the region inside of the prediction.
+        mu: factor of the region inside of the prediction, p (c_in - g)^2, and of nothing else; 1 in the authors' code.
         c_in, c_out: value of the target that belongs inside and outside.
         eps: added below the root, whose slope is infinite at 0.
         include_background: whether channel 0 is scored; None: where channels are independent.  With two classes and
@@ -104,7 +104,8 @@ class ActiveContourLoss(SegLoss):
         0.2001
 
     Reference:
-        X. Chen et al., CVPR 2019.
+        X. Chen et al., CVPR 2019.  Where ``mu`` stands in the formula is from memory of the authors' code and was not
+        verified against the paper.
     """
 
     scoring = ("include_background",)
