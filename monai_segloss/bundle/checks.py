@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ def _overlay(content: Any, name: str, train: Any, train_name: str, loss: str) ->
     if not isinstance(content, Mapping):
         yield Finding("error", f"{name} holds no keys; expected a configuration such as {{{loss!r}: ...}}.")
         return
-    text = json.dumps([train, content])
+    text = json.dumps([train, content]).replace("::", "#")
     for key, value in content.items():
         id = key.removeprefix("+").replace("::", "#")
         parent, _, leaf = id.rpartition("#")
@@ -104,7 +105,9 @@ def _overlay(content: Any, name: str, train: Any, train_name: str, loss: str) ->
             yield from _loss(value, f"{name}: {loss}")
         elif around is MISSING:
             yield Finding("error", f"{name}: the key {key!r} is nowhere in {train_name}, which has no {parent!r}.")
-        elif value_at(train, id) is MISSING and f"@{id}" not in text and not _statement(id, value):
+        elif (
+            value_at(train, id) is MISSING and not re.search(rf"@{re.escape(id)}\b", text) and not _statement(id, value)
+        ):
             hint = nearest(leaf, around if isinstance(around, Mapping) else ())
             if not parent:
                 yield Finding(

@@ -11,6 +11,7 @@ from typing import Any
 from monai_segloss import LossConfig
 from monai_segloss.bundle.overlays import component
 from monai_segloss.checking import read_file
+from monai_segloss.schedules import Constant
 
 TRAINER = "monai_segloss.engine.SegLossTrainer"
 SUFFIXES = (".json", ".yaml", ".yml")
@@ -63,8 +64,7 @@ def generic_overlay(config: LossConfig, bundle: Path | None = None, target: str 
     place = find_loss(content, file.name)
     found = Overlay({})
     reading = reading_of(place, found.notes) if target is None else dict(READINGS[target])
-    loss = component(config, reading)
-    found.content[place.loss] = _wrapped(loss, place)
+    found.content[place.loss] = _wrapped(component(config, reading), place)
     if place.loss != "loss":
         found.notes.append(
             f"the loss of {file.name} is the key {place.loss!r}, not 'loss'; the overlay replaces it there."
@@ -73,7 +73,7 @@ def generic_overlay(config: LossConfig, bundle: Path | None = None, target: str 
     if kind == "SupervisedTrainer":
         found.content[f"{place.trainer}#_target_"] = TRAINER
     elif kind != "SegLossTrainer":
-        _keep_trainer(loss, place, found.notes)
+        _keep_trainer(config, place, found.notes)
     return found
 
 
@@ -161,17 +161,28 @@ def value_at(config: Any, id: str) -> Any:
 
 
 def _follow(config: Any, id: str, name: str) -> tuple[str, Any]:
-    """Id and value at the end of a chain of references; an expression ends it."""
+    """Id and value at the end of a chain of references; an expression ends it, unless it is made of one loss."""
     seen = {id}
     value = value_at(config, id)
-    while isinstance(value, str) and REFERENCE.fullmatch(value):
-        before, id = id, value[1:].replace("::", "#")
+    while isinstance(value, str) and (next_id := _reference(config, value)) is not None:
+        before, id = id, next_id
         value = value_at(config, id)
         if value is MISSING or id in seen:
             what = "which is missing" if value is MISSING else "in a circle"
             raise ValueError(f"{name}: {before!r} refers to the key {id!r}, {what}; expected a loss there.")
         seen.add(id)
     return id, value
+
+
+def _reference(config: Any, value: str) -> str | None:
+    """The id that a value refers to: ``@loss``, or the one loss in an expression such as ``$@loss.to(@device)``."""
+    if REFERENCE.fullmatch(value):
+        return value[1:].replace("::", "#")
+    if not value.startswith("$"):
+        return None
+    ids = {found[1:].replace("::", "#") for found in REFERENCE.findall(value)}
+    losses = [id for id in ids if "loss" in id.rpartition("#")[2].lower() and isinstance(value_at(config, id), Mapping)]
+    return losses[0] if len(losses) == 1 else None
 
 
 def _is_wrapper(node: Any) -> bool:
@@ -191,10 +202,11 @@ def _wrapped(loss: dict[str, Any], place: Place) -> dict[str, Any]:
     return {"_target_": "monai_segloss.engine.DeepSupervision", "loss": loss, **given}
 
 
-def _keep_trainer(loss: dict[str, Any], place: Place, notes: list[str]) -> None:
+def _keep_trainer(config: LossConfig, place: Place, notes: list[str]) -> None:
     """A trainer of another class stays; refuse what only ours can do."""
     id = f"{place.trainer}#_target_"
-    if _scheduled(loss):
+    schedules = getattr(config.build(), "schedules", {})
+    if not all(isinstance(schedule, Constant) for schedule in schedules.values()):
         raise ValueError(
             f"{id} is {place.trainer_target!r}; expected SupervisedTrainer: scheduled weights need a trainer that tells "
             "the loss the epoch."
@@ -203,7 +215,3 @@ def _keep_trainer(loss: dict[str, Any], place: Place, notes: list[str]) -> None:
         f"{id} is {place.trainer_target!r}, not SupervisedTrainer, and stays: the loss makes its maps itself, and its "
         "terms are not logged."
     )
-
-
-def _scheduled(value: Any) -> bool:
-    return isinstance(value, Mapping) and ("schedule" in value or any(map(_scheduled, value.values())))
