@@ -244,14 +244,16 @@ class SegLossTrainer(nnUNetTrainer):
         return super().validation_step(self._hand_over(batch))
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
-        """Log the mean of each term at full resolution, to nnU-Net's log file and to its other loggers."""
+        """Log mean (at full resolution) and weight of each term, to nnU-Net's log file and to its other loggers."""
         super().on_train_epoch_end(train_outputs)
         means = self.terms.take()
-        if means:
-            self.print_to_log_file("train_loss_terms", {name: round(value, 4) for name, value in means.items()})
-        for logger in self.logger.loggers:
-            for name, value in means.items():
-                logger.log(f"train_loss_terms/{name}", value, self.current_epoch)
+        for key, values in {"train_loss_terms": means, "train_loss_weights": self.loss.term_weights}.items():
+            if values:
+                self.print_to_log_file(key, {name: round(value, 4) for name, value in values.items()})
+            for logger in self.logger.loggers:
+                for name, value in values.items():
+                    logger.log(f"{key}/{name}", value, self.current_epoch)
+        self.loss.end_epoch(means)
 
     # -- what is kept ---------------------------------------------------------------------------------------------
 

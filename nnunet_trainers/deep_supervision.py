@@ -83,8 +83,19 @@ class NnUNetLoss(nn.Module):
             self.last = dict(terms)
         return value
 
+    @property
+    def term_weights(self) -> dict[str, float]:
+        """Weights of the terms in this epoch, of a loss that has them."""
+        return dict(getattr(self.loss, "term_weights", {}))
+
     def set_epoch(self, epoch: int) -> None:
         """Hand the epoch to a loss with weights that change with it."""
         follow: Callable[[int], None] | None = getattr(self.loss, "set_epoch", None)
         if follow is not None:
             follow(epoch)
+
+    def end_epoch(self, means: Mapping[str, float]) -> None:
+        """Hand the means of the terms in the epoch that ended to a loss whose weights follow them."""
+        follow: Callable[[Mapping[str, float]], None] | None = getattr(self.loss, "end_epoch", None)
+        if follow is not None:
+            follow(means)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 from torch import Tensor
 
 KEY = "segloss"
@@ -67,7 +68,11 @@ class TermMeans:
         self._count += 1
 
     def take(self) -> dict[str, float]:
-        """The means since the last call."""
+        """The means since the last call, over all processes that train together."""
         means = {name: float(total) / self._count for name, total in self._sums.items()}
         self._sums, self._count = {}, 0
-        return means
+        if not (dist.is_available() and dist.is_initialized()):
+            return means
+        every: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(every, means)
+        return {name: sum(each[name] for each in every) / len(every) for name in means}
