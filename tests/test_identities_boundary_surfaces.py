@@ -201,7 +201,7 @@ def test_shape_aware_takes_the_mean_over_classes() -> None:
 
 def regression(p: Tensor, labels: Tensor, spacing: Any = ISO, **arguments: Any) -> dict[str, float]:
     """The terms for an output of a head of distances."""
-    arguments = {"head": "tanh", "to_onehot_y": True, "w_l2": 1.0, **arguments}
+    arguments = {"head": "tanh", "to_onehot_y": True, "w_square": 1.0, **arguments}
     loss = monai_segloss.create("signed_distance_regression", **arguments)
     loss(torch.atanh(p), labels, spacing=spacing)
     return {name: float(value) for name, value in loss.last.items()}
@@ -220,8 +220,8 @@ def test_t6_the_product_term() -> None:
     for p, expected in ((y, 0.0), (-y, 4 / 3), (0 * y, 1 / 3)):
         found = regression(p, labels, steps)
         assert found["product"] == pytest.approx(expected, abs=1e-7)
-        assert found["l1"] == pytest.approx(float((y - p)[:, 1:].abs().mean()), abs=1e-7)
-        assert found["l2"] == pytest.approx(float(((y - p)[:, 1:] ** 2).mean()), abs=1e-7)
+        assert found["absolute"] == pytest.approx(float((y - p)[:, 1:].abs().mean()), abs=1e-7)
+        assert found["square"] == pytest.approx(float(((y - p)[:, 1:] ** 2).mean()), abs=1e-7)
     noisy = (y + 0.3 * torch.randn_like(y)).clamp(-0.9, 0.9)
     assert 0 < regression(noisy, labels, steps)["product"] < 1 / 3
 
@@ -235,8 +235,8 @@ def test_a_sigmoid_is_a_head_of_distances() -> None:
     for activation in ({"softmax": True}, {"sigmoid": True}, {"other_act": torch.sigmoid}):
         with pytest.raises(ValueError, match="head='tanh'"):
             monai_segloss.create("signed_distance_regression", head="tanh", **activation)
-    with pytest.raises(ValueError, match="w_l1, w_product and w_l2"):
-        monai_segloss.create("signed_distance_regression", w_l1=0, w_product=0)
+    with pytest.raises(ValueError, match="w_absolute, w_product and w_square"):
+        monai_segloss.create("signed_distance_regression", w_absolute=0, w_product=0)
 
 
 def test_the_sign_is_that_of_the_maps() -> None:
@@ -264,7 +264,7 @@ def test_an_absent_class_is_far_away_everywhere_with_a_diagonal() -> None:
     labels = torch.zeros(1, 1, 5, 6, dtype=torch.int64)
     p = torch.full((1, 2, 5, 6), 0.5, dtype=torch.float64)
     found = regression(p, labels, (1.0, 2.0), empty="diagonal")
-    assert found == {"l1": near(0.5), "product": near(1 / 3 - 0.5 / 1.75), "l2": near(0.25)}
+    assert found == {"absolute": near(0.5), "product": near(1 / 3 - 0.5 / 1.75), "square": near(0.25)}
 
 
 @pytest.mark.parametrize("key", KEYS)

@@ -126,9 +126,9 @@ def signed_distance_regression(
     r: Reading,
     *,
     spacing: Spacing = None,
-    w_l1: float = 1.0,
+    w_absolute: float = 1.0,
     w_product: float = 1.0,
-    w_l2: float = 0.0,
+    w_square: float = 0.0,
     head: str = "probability",
     mode: str = "swdm",
     empty: str = "zero",
@@ -148,7 +148,7 @@ def signed_distance_regression(
     there = size > 0
     l1, l2 = (np.divide(x, size, out=np.zeros_like(x), where=there) for x in sums[:2])
     fraction = np.divide(sums[2], sums[3], out=np.zeros_like(l1), where=sums[3] > 0)
-    values = w_l1 * l1 + w_l2 * l2 + w_product * (1 / 3 - fraction)
+    values = w_absolute * l1 + w_square * l2 + w_product * (1 / 3 - fraction)
     shape = (*values.shape, *[1] * len(r.axes))
     return reduce(values.reshape(shape), there.reshape(shape).astype(float), reduction)
 

@@ -48,7 +48,7 @@ def product(yp: Tensor, yy: Tensor, pp: Tensor) -> Tensor:
 class SignedDistanceRegressionLoss(SegLoss):
     """Regression of y, the signed distance to the boundary of the target divided per side by its largest, in [-1, 1].
 
-    ``w_l1`` mean |y - p| + ``w_l2`` mean (y - p)^2 + ``w_product`` (1/3 - sum(y p) / sum(y p + y^2 + p^2)), per sample and
+    ``w_absolute`` mean |y - p| + ``w_square`` mean (y - p)^2 + ``w_product`` (1/3 - sum(y p) / sum(y p + y^2 + p^2)), per sample and
     class, then the mean.  As published the product term lacks the 1/3 and lies in [-1/3, 1].  p is negative inside, as y
     is: 1 - 2 s of the probability s, so that a sigmoid is the published tanh of minus half of its logit.  A class without a
     boundary in the sample has no y and leaves the mean; the authors' code regresses it onto 0, the value of a boundary.
@@ -59,7 +59,7 @@ class SignedDistanceRegressionLoss(SegLoss):
     are made in the call, with its ``spacing``, that of a MetaTensor, or 1 and a warning.
 
     Args:
-        w_l1, w_product, w_l2: factors of the terms.  Published: 1, 1, 0; Ma et al. compare L1, L2 and their sum.
+        w_absolute, w_product, w_square: factors of the terms.  Published: 1, 1, 0; Ma et al. compare L1, L2 and their sum.
         head: ``"probability"``, or ``"tanh"``: ``input`` is what a head of distances gives before its tanh, p = tanh(input).
         mode: how a distance is measured, see `monai_segloss.maps.signed_distance_map`; ``"swdm"`` is the published one.
         empty: y of an absent class: none with ``"zero"``, or 1 everywhere with ``"diagonal"``, which punishes what is found.
@@ -89,9 +89,9 @@ class SignedDistanceRegressionLoss(SegLoss):
     def __init__(
         self,
         *,
-        w_l1: float = 1.0,
+        w_absolute: float = 1.0,
         w_product: float = 1.0,
-        w_l2: float = 0.0,
+        w_square: float = 0.0,
         head: str = "probability",
         mode: Mode = "swdm",
         empty: Fill = "zero",
@@ -106,9 +106,11 @@ class SignedDistanceRegressionLoss(SegLoss):
         if head == "tanh" and (self.reader.softmax or self.reader.sigmoid or self.reader.other_act):
             raise ValueError("head='tanh' is an activation: leave softmax, sigmoid and other_act out.")
         self.background, self.tanh = include_background, head == "tanh"
-        self.w_l1, self.w_product, self.w_l2 = non_negative(w_l1=w_l1, w_product=w_product, w_l2=w_l2)
-        if not self.w_l1 + self.w_product + self.w_l2:
-            raise ValueError("one of w_l1, w_product and w_l2 must be above 0.")
+        self.w_absolute, self.w_product, self.w_square = non_negative(
+            w_absolute=w_absolute, w_product=w_product, w_square=w_square
+        )
+        if not self.w_absolute + self.w_product + self.w_square:
+            raise ValueError("one of w_absolute, w_product and w_square must be above 0.")
         self.map = signed_distance(mode=mode, empty=empty, normalize=True)
 
     @property
@@ -127,8 +129,8 @@ class SignedDistanceRegressionLoss(SegLoss):
             return view.fold(known * batch.total(x))
 
         terms = {
-            "l1": (self.w_l1, total((y - p).abs()) / voxels.clamp_min(1)),
+            "absolute": (self.w_absolute, total((y - p).abs()) / voxels.clamp_min(1)),
             "product": (self.w_product, product(total(y * p), total(y * y), total(p * p))),
-            "l2": (self.w_l2, total((y - p) ** 2) / voxels.clamp_min(1)),
+            "square": (self.w_square, total((y - p) ** 2) / voxels.clamp_min(1)),
         }
         return {name: Term(weight, Scores.table(value, voxels)) for name, (weight, value) in terms.items() if weight}
