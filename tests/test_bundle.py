@@ -83,9 +83,24 @@ def test_training_and_inference_agree() -> None:
     for key in ("network_def", "normalize", "patch_size", "spacing"):
         assert inference[key] == train[key]
     assert inference["inferer"] == train["validate"]["inferer"]
-    steps = json.dumps(train["train"]["deterministic_transforms"])
-    of_images = steps.replace('["image", "label"]', '"image"').replace('["bilinear", "nearest"]', '"bilinear"')
-    assert json.loads(of_images) == inference["preprocessing"]["transforms"]
+    labels = ("CheckedLabeld", "RegionChannelsd")
+    steps = [step for step in train["train"]["deterministic_transforms"] if not named(step, *labels)]
+    of_images = json.dumps(steps).replace('["image", "label"]', '"image"')
+    assert (
+        json.loads(of_images.replace('["bilinear", "nearest"]', '"bilinear"'))
+        == inference["preprocessing"]["transforms"]
+    )
+    evaluated = [
+        step for step in load("evaluate.json")["validate#preprocessing"]["transforms"] if not named(step, *labels)
+    ]
+    assert (
+        json.loads(json.dumps(evaluated).replace('["image", "label"]', '"image"'))
+        == inference["preprocessing"]["transforms"]
+    )
+
+
+def named(step: Any, *names: str) -> bool:
+    return isinstance(step, dict) and step["_target_"].endswith(names)
 
 
 PAGES = [ROOT / "docs" / "how-to" / "bundle.md", BUNDLE / "docs" / "README.md"]
@@ -153,21 +168,48 @@ def workflow(folder: Path, dataset: Path, *overlays: str, **settings: Any) -> It
         set_determinism(None)
 
 
+@contextmanager
+def inference(folder: Path, dataset: Path, **settings: Any) -> Iterator[Any]:
+    """A workflow of ``inference.json`` with the small network."""
+    small = {name: value for name, value in SMALL.items() if name != "num_samples"}
+    yield create_workflow(
+        workflow_name="ConfigWorkflow",
+        workflow_type="infer",
+        config_file=str(CONFIGS / "inference.json"),
+        logging_file=False,
+        bundle_root=str(folder),
+        dataset_dir=str(dataset),
+        **{**small, **settings},
+    )
+
+
 @pytest.mark.parametrize("info", LOSSES, ids=[info.key for info in LOSSES])
-def test_the_bundle_trains_with_every_loss(info: LossInfo, tmp_path: Path, dataset: Path) -> None:
+def test_the_bundle_trains_evaluates_and_infers_with_every_loss(info: LossInfo, tmp_path: Path, dataset: Path) -> None:
     with workflow(tmp_path, dataset, f"losses/{info.key}.json", epochs=1) as flow:
         flow.add_property("loss", True, "loss")
         assert flow.check_properties() == []
         flow.run()
-        assert type(flow.loss) is info.cls
+        assert type(flow.loss) is type(flow.trainer.loss_function) is info.cls
         assert math.isfinite(flow.trainer.state.output[0]["loss"])
+        trained = {name: value.clone() for name, value in flow.network_def.state_dict().items()}
         flow.finalize()
-    assert torch.load(tmp_path / "models" / "model.pt", weights_only=True).keys() == {"model"}
+    saved = torch.load(tmp_path / "models" / "model.pt", weights_only=True)
+    assert saved.keys() == {"model"}
+    assert all(torch.equal(saved["model"][name], value) for name, value in trained.items())
+    with workflow(tmp_path, dataset, "evaluate.json", f"losses/{info.key}.json") as flow:
+        flow.run()
+    report = json.loads((tmp_path / "eval" / "metrics.json").read_text())
+    assert report["classes"]["val_mean_dice"].keys() == {"ball", "core"}
+    with inference(tmp_path, dataset, images_dir=str(dataset / "imagesTr")) as flow:
+        assert flow.check_properties() == []
+        flow.run()
+    assert len(list((tmp_path / "predictions").iterdir())) == nnunet_data.CASES
 
 
 def test_an_overlay_serves_a_bundle_with_the_stock_trainer(tmp_path: Path, dataset: Path) -> None:
     """The shape of the segmentation bundles of the model zoo: the key ``loss``, ``SupervisedTrainer``."""
-    stock = {"train#trainer#_target_": "SupervisedTrainer", "train#handlers": [], "epochs": 1}
+    trainer = {name: value for name, value in load("train.json")["train"]["trainer"].items() if name != "target_keys"}
+    stock = {"train#trainer": {**trainer, "_target_": "SupervisedTrainer"}, "train#handlers": [], "epochs": 1}
     with workflow(tmp_path, dataset, "losses/tversky.json", **stock) as flow:
         flow.run()
         assert type(flow.trainer) is SupervisedTrainer
@@ -186,6 +228,9 @@ def test_the_bundle_learns_logs_and_evaluates(tmp_path: Path, dataset: Path) -> 
         assert flow.evaluator.state.metrics["val_mean_dice"] == pytest.approx(best)
     table = (tmp_path / "eval" / "val_mean_dice_raw.csv").read_text().splitlines()
     assert table[0] == "filename,class0,class1,mean"
+    assert {path.name for path in (tmp_path / "eval").glob("*_raw.csv")} == {
+        f"val_{name}_raw.csv" for name in ("mean_dice", "hd95", "surface_dice")
+    }
     assert len(table) == 2  # fold 0 of four cases holds out one
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from monai_segloss.datalist import list_images, output_name, read
+from monai_segloss.datalist import Labels, list_images, output_name, read
 
+REGIONS: dict[str, Any] = {"background": 0, "whole": [1, 2], "core": 2}
 LABELS = {"background": 0, "organ": 1, "lesion": 2}
 
 
@@ -21,6 +22,7 @@ def touch(folder: Path, *files: str) -> None:
 
 def raw(folder: Path, cases: int = 7, channels: int = 2, **changes: Any) -> Path:
     """An nnU-Net raw data set of empty files."""
+    folder.mkdir(parents=True, exist_ok=True)
     names = {str(channel): "MRI" for channel in range(channels)}
     description = {"channel_names": names, "labels": LABELS, "numTraining": cases, "file_ending": ".nii.gz", **changes}
     (folder / "dataset.json").write_text(json.dumps(description))
@@ -92,8 +94,17 @@ def test_a_decathlon_datalist(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"labels": {**LABELS, "ignore": 3}}, "has an ignore label"),
-        ({"labels": {"background": 0, "whole": [1, 2]}}, "defines regions"),
+        ({"labels": {**LABELS, "ignore": 2}}, "'ignore' must be one number of its own, got 2"),
+        ({"labels": {**LABELS, "ignore": [3, 4]}}, r"'ignore' must be one number of its own, got \[3, 4\]"),
+        (
+            {"labels": REGIONS},
+            "regions_class_order must list one number for each of the 2 regions .whole, core., got None",
+        ),
+        ({"labels": REGIONS, "regions_class_order": [1]}, r"each of the 2 regions .whole, core., got \[1\]"),
+        ({"labels": {"background": 0, "organ": "one"}}, "'organ' must be a number from 0 to 65535 or a list"),
+        ({"labels": {"background": 0, "organ": []}}, "'organ' must be a number from 0 to 65535 or a list"),
+        ({"labels": ["organ"]}, "must hold a JSON object, with 'labels' as another one"),
+        ({"channel_names": {"0": "a", "1": "b", "2": "c"}}, "is 1 of 2 channels, expected 3"),
         ({"labels": {"background": 0, "lesion": 2}}, r"labels must be 0 \(background\), 1, 2 .* got \[0, 2\]"),
         ({"labels": {}}, "labels must be 0"),
         ({"file_ending": ".nrrd"}, "the data set has no labeled case"),
@@ -103,6 +114,57 @@ def test_a_decathlon_datalist(tmp_path: Path) -> None:
 def test_what_the_bundle_cannot_train_on_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         read(raw(tmp_path, **changes))
+
+
+def test_labels_regions_and_what_is_ignored(tmp_path: Path) -> None:
+    found = read(raw(tmp_path, labels={**LABELS, "ignore": 3}))
+    assert found.labels == Labels(("organ", "lesion"), ignore=3)
+    assert (found.num_classes, found.labels.values) == (3, (0, 1, 2, 3))
+    found = read(raw(tmp_path, labels={**REGIONS, "ignore": 7}, regions_class_order=[2, 1]))
+    assert found.labels == Labels(("whole", "core"), ((1, 2), (2,)), (2, 1), ignore=7)
+    assert (found.num_classes, found.labels.values) == (2, (0, 1, 2, 7))
+    many = {"background": 0, **{f"organ {i}": i for i in range(117, 0, -1)}}
+    assert read(raw(tmp_path, labels=many)).labels.names[:2] == ("organ 1", "organ 2")
+    assert Labels.read({"labels": {"0": "background", "1": "organ", "2": "ignore"}}) == Labels(("organ",), ignore=2)
+
+
+def test_a_description_alone_is_enough_for_inference(tmp_path: Path) -> None:
+    raw(tmp_path, cases=0)
+    assert read(tmp_path, labeled=False).num_classes == 3
+    with pytest.raises(FileNotFoundError, match="the data set has no labeled case"):
+        read(tmp_path)
+    (tmp_path / "dataset.json").write_text("{")
+    with pytest.raises(ValueError, match=r"dataset\.json is not valid JSON"):
+        read(tmp_path)
+
+
+def series(folder: Path) -> Path:
+    """What looks like a DICOM series without being read."""
+    folder.mkdir(parents=True)
+    (folder / "IM1").write_bytes(b"\0" * 128 + b"DICM")
+    return folder
+
+
+def test_dicom_series_are_folders(tmp_path: Path) -> None:
+    for name in ("b_0001", "b_0000", "1.2.840.113"):
+        series(tmp_path / "in" / name)
+    touch(tmp_path / "in", "a.nii.gz", ".hidden.nii.gz", "note.txt", "empty/note.txt")
+    found = [[Path(file).name for file in item["image"]] for item in list_images(tmp_path / "in")]
+    assert found == [["1.2.840.113"], ["a.nii.gz"], ["b_0000", "b_0001"]]
+    with pytest.raises(ValueError, match="b_0000 is 1 of 2 channels, expected 3"):
+        list_images(tmp_path / "in", channels=3)
+    assert list_images(tmp_path / "in" / "b_0000") == [{"image": [str(tmp_path / "in" / "b_0000")]}]
+    with pytest.raises(FileNotFoundError, match=r"has no image .NIfTI, NRRD, MetaImage or a DICOM series."):
+        list_images(tmp_path / "in" / "empty")
+    with pytest.raises(FileNotFoundError, match="has no image"):
+        list_images(tmp_path / "nowhere")
+    for folder, name in (("1.2.840.113", "1.2.840.113"), ("b_0000", "b")):
+        assert output_name({"filename_or_obj": str(tmp_path / "in" / folder)}, None)["subject"] == name
+    series(raw(tmp_path / "set", cases=0) / "imagesTr" / "x_0000")
+    touch(tmp_path / "set", "labelsTr/x.nii.gz", "imagesTr/x_0001.nii.gz")
+    item = read(tmp_path / "set").training[0]
+    assert [Path(file).name for file in item["image"]] == ["x_0000", "x_0001.nii.gz"]
+    assert Path(item["label"]).name == "x.nii.gz"
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:

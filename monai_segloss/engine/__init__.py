@@ -2,6 +2,33 @@
 
 from monai_segloss.engine.checkpoint import ResumableCheckpoint
 from monai_segloss.engine.deep_supervision import DeepSupervision
+from monai_segloss.engine.matching import match_targets
+from monai_segloss.engine.metrics import DicePerCase, HausdorffDistanceInMm, MetricsReport, SurfaceDiceInMm
+from monai_segloss.engine.repeating import EarlyStop, EpochSeed
+from monai_segloss.engine.settings import SettingError, check_network, check_settings, explain_errors
+from monai_segloss.engine.targets import CheckedLabeld, LossMapsd, RegionChannelsd, SegmentationFromLogitsd
 from monai_segloss.engine.trainer import SegLossTrainer
+from monai_segloss.engine.volumes import LoadVolumed, VolumeReader
 
-__all__ = ["DeepSupervision", "ResumableCheckpoint", "SegLossTrainer"]
+__all__ = [
+    "CheckedLabeld",
+    "DeepSupervision",
+    "DicePerCase",
+    "EarlyStop",
+    "EpochSeed",
+    "HausdorffDistanceInMm",
+    "LoadVolumed",
+    "LossMapsd",
+    "MetricsReport",
+    "RegionChannelsd",
+    "ResumableCheckpoint",
+    "SegLossTrainer",
+    "SegmentationFromLogitsd",
+    "SettingError",
+    "SurfaceDiceInMm",
+    "VolumeReader",
+    "check_network",
+    "check_settings",
+    "explain_errors",
+    "match_targets",
+]

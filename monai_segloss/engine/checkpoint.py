@@ -15,10 +15,11 @@ from torch import nn
 class ResumableCheckpoint:
     """Handler: the whole state after every epoch, the best weights after every better validation.
 
-    ``last.pt`` holds every object, the epoch and the best metric so far, so that a resumed run goes on counting and
-    does not replace better weights by worse ones; ``model.pt`` holds ``{"model": weights}``, which MONAI's
-    ``CheckpointLoader`` reads. Both are written to another name and then renamed: a killed run leaves the previous
-    file. Only rank 0 writes. Attach it behind the handlers that validate and that step the schedule.
+    ``last.pt`` holds every object, the state of loss and gradient scaler, the epoch and the best metric so far, so that a
+    resumed run goes on counting and does not replace better weights by worse ones; ``model.pt`` holds
+    ``{"model": weights}``, which MONAI's ``CheckpointLoader`` reads. Both are written to another name and then renamed: a
+    killed run leaves the previous file. Only rank 0 writes. Attach it behind the handlers that validate and that step the
+    schedule.
 
     Args:
         save_dir: folder for both files, made if missing.
@@ -55,9 +56,14 @@ class ResumableCheckpoint:
         best = self._best()
         if best["best_metric_epoch"] in (-1, engine.state.epoch):
             _write({"model": self.objects["model"].state_dict()}, self.save_dir / "model.pt")
-        states = {name: value.state_dict() for name, value in self.objects.items()}
+        states = {name: value.state_dict() for name, value in self._everything(engine).items()}
         about = {"epoch": engine.state.epoch, "loss": _describe(engine.loss_function), **best}
         _write({**states, "about": about}, self.save_dir / "last.pt")
+
+    def _everything(self, engine: Any) -> dict[str, Any]:
+        """The objects, and what the trainer itself has of state: the loss, and the gradient scaler where there is one."""
+        found = {"loss_function": engine.loss_function, "scaler": getattr(engine, "scaler", None)}
+        return {**self.objects, **{name: value for name, value in found.items() if hasattr(value, "state_dict")}}
 
     def _best(self) -> dict[str, Any]:
         if self.validator is None:
@@ -73,8 +79,9 @@ class ResumableCheckpoint:
         saved = torch.load(path, map_location=engine.state.device, weights_only=True)
         about = saved["about"]
         self._check(engine, about, path)
-        for name, value in self.objects.items():
-            value.load_state_dict(saved[name])
+        for name, value in self._everything(engine).items():
+            if name in saved or name != "scaler":  # mixed precision may be switched on in between
+                value.load_state_dict(saved[name])
         engine.state.epoch = about["epoch"]
         engine.state.iteration = about["epoch"] * (engine.state.epoch_length or 0)
         if self.validator is not None:

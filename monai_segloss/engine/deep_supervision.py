@@ -51,6 +51,12 @@ class DeepSupervision(nn.Module):
         if set_epoch is not None:
             set_epoch(epoch)
 
+    def end_epoch(self, means: Mapping[str, float]) -> None:
+        """Hand the means of the terms on to the wrapped loss, if it takes them."""
+        end_epoch = getattr(self.loss, "end_epoch", None)
+        if end_epoch is not None:
+            end_epoch(means)
+
     def forward(self, input: Tensor | Sequence[Tensor], target: Tensor | Mapping[str, Tensor]) -> Tensor:
         """The weighted sum; ``last`` then holds the weighted sum of each term of the loss."""
         outputs = [input] if isinstance(input, Tensor) else list(input)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 from monai.engines import SupervisedTrainer, default_prepare_batch
 from monai.engines.utils import IterationEvents
 from monai.utils import CommonKeys
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class SegLossTrainer(SupervisedTrainer):
@@ -19,8 +20,9 @@ class SegLossTrainer(SupervisedTrainer):
     A batch key that a map in ``loss_function.needs`` names reaches the loss beside the label, as
     ``{"label": label, key: map}``; a map that the batch lacks is left to the loss, which computes it. Handlers,
     metrics and postprocessing see the plain label. Every epoch begins with ``loss_function.set_epoch(epoch)``, counted
-    from 0, and ends with the mean of each entry of ``loss_function.last`` in ``state.metrics`` as ``loss_<term>``,
-    where every MONAI logger finds it. Losses without these attributes, MONAI's own included, train as they always did.
+    from 0, and ends with the mean of each entry of ``loss_function.last``, over all processes, in ``state.metrics`` as
+    ``loss_<term>``, where every MONAI logger finds it, beside the weight of each term as ``weight_<term>``, of losses whose
+    weights may change; ``loss_function.end_epoch`` gets the same means by the names of the terms. Losses without these attributes, MONAI's own included, train as they always did.
 
     Args:
         *args, **kwargs: as for ``monai.engines.SupervisedTrainer``.
@@ -99,5 +101,19 @@ class _LossEvents:
             self.sums[term] = self.sums.get(term, 0) + torch.as_tensor(value).detach()
 
     def report(self, engine: Any) -> None:
+        processes = idist.get_world_size()
+        means = {}
         for term, value in self.sums.items():
-            engine.state.metrics[f"loss_{term}"] = float(value) / self.count
+            total = idist.all_reduce(value) if processes > 1 else value
+            means[term] = float(total) / (processes * self.count)
+        engine.state.metrics.update({f"loss_{term}": value for term, value in means.items()})
+        engine.state.metrics.update({f"weight_{term}": w for term, w in _term_weights(engine.loss_function).items()})
+        end_epoch = getattr(engine.loss_function, "end_epoch", None)
+        if end_epoch is not None:
+            end_epoch(means)
+
+
+def _term_weights(loss: Any) -> dict[str, float]:
+    """Weights of the terms in this epoch, of the outermost part of a loss that has some."""
+    parts = loss.modules() if isinstance(loss, nn.Module) else ()
+    return next((dict(part.term_weights) for part in parts if hasattr(part, "term_weights")), {})

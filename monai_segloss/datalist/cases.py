@@ -4,35 +4,42 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Datalist", "list_images", "output_name", "read"]
+from monai_segloss.datalist.labels import Labels
 
 Item = dict[str, Any]
+ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
+"""Endings of volumes in one file; a DICOM series is a folder."""
 
 
 @dataclass(frozen=True)
 class Datalist:
-    """The cases of one data set: ``{"image": [file per channel], "label": file}``.
+    """The cases of one data set: ``{"image": [file per channel], "label": file}``; a DICOM series is a folder.
 
     Attributes:
         training: labeled cases, sorted by name.
         validation: labeled cases that the data set itself sets apart; empty if it does not.
         test: cases without a label.
         channels: input channels of an image.
-        num_classes: labels 0 to ``num_classes - 1``, background included.
+        labels: what the label maps hold.
     """
 
     training: tuple[Item, ...]
     validation: tuple[Item, ...]
     test: tuple[Item, ...]
     channels: int
-    num_classes: int
+    labels: Labels
+
+    @property
+    def num_classes(self) -> int:
+        """Outputs of the network."""
+        return self.labels.channels
 
     def train_items(self, fold: int | str = 0, folds: int = 5) -> list[Item]:
         """Cases to train on; see ``val_items``."""
@@ -68,72 +75,123 @@ class Datalist:
         if self.validation or fold == "all":
             return set()
         folds = min(folds, len(self.training))
-        if folds < 2 or fold not in range(folds):
+        if folds < 2 or isinstance(fold, bool) or fold not in range(folds):
             raise ValueError(f"fold must be 'all' or 0 to {folds - 1} for {len(self.training)} cases, got {fold!r}.")
         order = np.arange(len(self.training))
         np.random.RandomState(12345).shuffle(order)  # nnU-Net's seed, scikit-learn's KFold
         return set(np.array_split(order, folds)[int(fold)].tolist())
 
 
-def read(dataset_dir: str | Path) -> Datalist:
+def read(dataset_dir: str | Path, labeled: bool = True) -> Datalist:
     """Read ``dataset_dir/dataset.json``.
 
     Args:
-        dataset_dir: a folder in nnU-Net's raw layout (``imagesTr``, ``labelsTr``, ``file_ending`` in the JSON file) or
-            with a Decathlon datalist (a list ``training`` of image and label paths in the JSON file).
+        dataset_dir: a folder in nnU-Net's raw layout (``imagesTr``, ``labelsTr``, ``file_ending`` in the JSON file; an
+            image may be a folder with a DICOM series instead of a file) or with a Decathlon datalist (a list
+            ``training`` of image and label paths in the JSON file).
+        labeled: the labeled cases must be there; without, ``dataset.json`` alone is enough.
 
     Raises:
         FileNotFoundError: the folder, its ``dataset.json`` or a file it names is missing.
-        ValueError: neither layout; an ignore label, regions or a gap in the labels.
+        ValueError: neither layout, labels that make no sense, or a case with another number of channels.
     """
-    folder = Path(dataset_dir)
+    folder = Path(str(dataset_dir))
     description = folder / "dataset.json"
     if not description.is_file():
         raise FileNotFoundError(
             f"dataset_dir must be a folder with a dataset.json (nnU-Net raw or Decathlon), got {str(dataset_dir)!r}."
         )
-    content = json.loads(description.read_text(encoding="utf-8"))
+    content = _json(description)
     if isinstance(content.get("training"), list):
         training, validation, test = (_listed(folder, content.get(key, [])) for key in _DECATHLON)
     elif "file_ending" in content:
-        training, validation, test = _raw(folder, content), [], _images(folder / "imagesTs", content["file_ending"])
+        training, validation, test = _raw(folder, content), [], _images(folder / "imagesTs", (content["file_ending"],))
     else:
         raise ValueError(f"{description} has neither 'file_ending' (nnU-Net raw) nor a list 'training' (Decathlon).")
-    _check_files(description, training, validation)
-    channels = content.get("channel_names") or content.get("modality") or {"0": "image"}
-    return Datalist(tuple(training), tuple(validation), tuple(test), len(channels), _num_classes(content, description))
+    labels = Labels.read(content, description)
+    channels = len(content.get("channel_names") or content.get("modality") or {"0": "image"})
+    if labeled:
+        _check_files(description, [*training, *validation])
+        _check_channels(str(description), [*training, *validation], channels)
+    return Datalist(tuple(training), tuple(validation), tuple(test), channels, labels)
 
 
 _DECATHLON = ("training", "validation", "test")
 
 
-def list_images(images_dir: str | Path, file_ending: str = ".nii.gz") -> list[Item]:
+def list_images(images_dir: str | Path, file_ending: str | None = None, channels: int | None = None) -> list[Item]:
     """Images of a folder as items; files ``CASE_0000``, ``CASE_0001`` ... are the channels of one case.
+
+    A folder in it is a DICOM series and is named like a file, ``CASE`` or ``CASE_0000``. A folder of DICOM files is one
+    case by itself.
 
     Args:
         images_dir: the folder.
-        file_ending: with the dot.
+        file_ending: with the dot; None: any volume and any DICOM series.
+        channels: files of every case, if known; a single file may hold several.
 
     Raises:
         FileNotFoundError: no such file in the folder.
+        ValueError: a case has another number of channels.
     """
-    items = _images(Path(images_dir), file_ending)
+    folder = Path(str(images_dir))
+    items = _images(folder, ENDINGS if file_ending is None else (file_ending,))
+    if not items and file_ending is None and _is_series(folder):
+        items = [{"image": [str(folder)]}]
     if not items:
-        raise FileNotFoundError(f"images_dir {str(images_dir)!r} has no file that ends in {file_ending!r}.")
+        wanted = "no image (NIfTI, NRRD, MetaImage or a DICOM series)" if file_ending is None else "no file that"
+        ending = "" if file_ending is None else f" ends in {file_ending!r}"
+        raise FileNotFoundError(f"images_dir {str(images_dir)!r} has {wanted}{ending}.")
+    if channels is not None:
+        _check_channels(f"images_dir {str(images_dir)!r}", items, channels)
     return items
 
 
 def output_name(meta: Mapping[str, Any] | None, saver: Any) -> dict[str, Any]:
     """Name of a saved prediction for MONAI's ``SaveImaged``: the case, without nnU-Net's channel number."""
-    file = Path(str((meta or {}).get("filename_or_obj", "prediction"))).name
-    return {"subject": _case(file, "".join(re.findall(r"\.nii\.gz$|\.[^.]+$", file))), "idx": None}
+    path = Path(str((meta or {}).get("filename_or_obj", "prediction")))
+    # the name of a DICOM folder may well be a UID, of which nothing is an ending
+    ending = "" if path.is_dir() else "".join(re.findall(r"\.nii\.gz$|\.[^.]+$", path.name))
+    return {"subject": _case(path.name, ending), "idx": None}
 
 
-def _images(folder: Path, file_ending: str) -> list[Item]:
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}.") from None
+    if not isinstance(content, dict) or not isinstance(content.get("labels", {}), dict):
+        raise ValueError(f"{path} must hold a JSON object, with 'labels' as another one.")
+    return content
+
+
+def _is_series(folder: Path) -> bool:
+    """Whether a folder holds a DICOM file: the mark at byte 128."""
+    return any(_has_mark(path) for path in sorted(folder.iterdir()) if path.is_file()) if folder.is_dir() else False
+
+
+def _has_mark(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def _images(folder: Path, endings: tuple[str, ...]) -> list[Item]:
     cases: dict[str, list[str]] = {}
-    for path in sorted(folder.glob(f"*{file_ending}")):
-        cases.setdefault(_case(path.name, file_ending), []).append(str(path))
-    return [{"image": files} for files in cases.values()]
+    for path, case in sorted(_volumes(folder, endings)):
+        cases.setdefault(case, []).append(str(path))
+    return [{"image": files} for _, files in sorted(cases.items())]
+
+
+def _volumes(folder: Path, endings: tuple[str, ...]) -> Iterator[tuple[Path, str]]:
+    """Volumes and DICOM series in a folder, each with its case."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        ending = next((each for each in endings if path.name.endswith(each)), None)
+        if path.name.startswith("."):
+            continue
+        if path.is_dir() and _is_series(path):
+            yield path, _case(path.name, "")
+        elif ending is not None and path.is_file():
+            yield path, _case(path.name, ending)
 
 
 def _case(file: str, file_ending: str) -> str:
@@ -145,7 +203,7 @@ def _raw(folder: Path, content: Mapping[str, Any]) -> list[Item]:
         entries = sorted(content["dataset"].items())
         return [_absolute(folder, {"image": case["images"], "label": case["label"]}) for _, case in entries]
     ending = content["file_ending"]
-    items = _images(folder / "imagesTr", ending)
+    items = _images(folder / "imagesTr", (ending,))
     for item in items:
         item["label"] = str(folder / "labelsTr" / f"{_case(Path(item['image'][0]).name, ending)}{ending}")
     return items
@@ -164,27 +222,20 @@ def _absolute(folder: Path, entry: Mapping[str, Any]) -> Item:
     return item
 
 
-def _check_files(description: Path, *lists: list[Item]) -> None:
-    cases = [item for items in lists for item in items]
+def _check_files(description: Path, cases: list[Item]) -> None:
     for item in cases:
         if "label" not in item:
             raise ValueError(f"{description}: the training image {item['image'][0]} has no label.")
-    files = [file for item in cases for file in (*item["image"], item["label"])]
-    missing = [file for file in files if not Path(file).is_file()]
+    missing = [file for item in cases for file in (*item["image"], item["label"]) if not Path(file).exists()]
     if missing:
         raise FileNotFoundError(f"{description}: {len(missing)} files are missing, the first is {missing[0]}.")
-    if not files:
+    if not cases:
         raise FileNotFoundError(f"{description}: the data set has no labeled case.")
 
 
-def _num_classes(content: Mapping[str, Any], description: Path) -> int:
-    labels = content.get("labels", {})
-    if "ignore" in labels:
-        raise ValueError(f"{description} has an ignore label, which the bundle does not take: use an nnU-Net trainer.")
-    named = labels if "background" in labels else {name: value for value, name in labels.items()}
-    if any(isinstance(value, list) for value in named.values()):
-        raise ValueError(f"{description} defines regions, which the bundle does not take: use an nnU-Net trainer.")
-    values = sorted(int(value) for value in named.values())
-    if len(values) < 2 or values != list(range(len(values))):
-        raise ValueError(f"{description}: labels must be 0 (background), 1, 2 ... without a gap, got {values}.")
-    return len(values)
+def _check_channels(source: str, cases: list[Item], channels: int) -> None:
+    for item in cases:
+        if len(item["image"]) not in (1, channels):  # one file may hold all channels
+            raise ValueError(
+                f"{source}: {item['image'][0]} is 1 of {len(item['image'])} channels, expected {channels}."
+            )

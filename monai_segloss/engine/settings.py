@@ -1,0 +1,145 @@
+"""Settings of a bundle that make no sense, said in one sentence that names the key."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import nn
+
+Check = tuple[Callable[[Any], bool], str]
+
+
+def _whole(x: Any, low: int) -> bool:
+    return isinstance(x, int) and not isinstance(x, bool) and x >= low
+
+
+def _number(x: Any) -> bool:
+    return isinstance(x, int | float) and not isinstance(x, bool) and 0 <= x < float("inf")
+
+
+COUNT: Check = (lambda x: _whole(x, 1), "a whole number from 1")
+COUNT_OR_NONE: Check = (lambda x: x is None or _whole(x, 1), "a whole number from 1, or None")
+FROM_ZERO: Check = (lambda x: _whole(x, 0), "a whole number from 0")
+FLAG: Check = (lambda x: isinstance(x, bool), "True or False")
+AMOUNT: Check = (_number, "a number from 0")
+SETTINGS: dict[str, Check] = {
+    "epochs": COUNT,
+    "val_interval": COUNT,
+    "batch_size": COUNT,
+    "num_samples": COUNT,
+    "num_workers": FROM_ZERO,
+    "seed": (lambda x: x is None or _whole(x, 0), "a whole number from 0, or None"),
+    "early_stop_patience": COUNT_OR_NONE,
+    "learning_rate": (lambda x: _number(x) and x > 0, "a number above 0"),
+    "surface_tolerance": AMOUNT,
+    "cache_rate": (lambda x: _number(x) and x <= 1, "a number from 0 to 1"),
+    "resume": FLAG,
+    "amp": FLAG,
+    "surface_metrics": FLAG,
+    "fold": (lambda x: x == "all" or _whole(x, 0), "'all' or a whole number from 0"),
+    "precompute_maps": (lambda x: x in ("on_cpu", "all", "none"), "'on_cpu', 'all' or 'none'"),
+    "ckpt_path": (lambda x: Path(str(x)).is_file(), "a file of weights, made by training"),
+    "patch_size": (
+        lambda x: isinstance(x, list | tuple) and len(x) in (2, 3) and all(_whole(each, 1) for each in x),
+        "a list of 3 whole numbers from 1, as [96, 96, 96]",
+    ),
+    "spacing": (
+        lambda x: x is None or (isinstance(x, list | tuple) and all(_number(each) and each > 0 for each in x)),
+        "None or a list of 3 numbers above 0 in mm, as [1.5, 1.5, 2.0]",
+    ),
+}
+"""What each key of the bundle may be."""
+
+
+class SettingError(ValueError):
+    """A key of a configuration has a value that makes no sense."""
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Check values of keys of the bundle before any work; other keys pass.
+
+    Raises:
+        SettingError: the first value that makes no sense, with its key and what was expected.
+
+    Example:
+        >>> check_settings({"epochs": "ten"})
+        Traceback (most recent call last):
+        monai_segloss.engine.settings.SettingError: epochs must be a whole number from 1, got 'ten'.
+    """
+    for key, value in settings.items():
+        fine, expected = SETTINGS.get(key, (lambda _: True, ""))
+        if not fine(value):
+            raise SettingError(f"{key} must be {expected}, got {value!r}.")
+
+
+def check_network(network: nn.Module, in_channels: int, num_classes: int, patch_size: Sequence[int]) -> None:
+    """Send the shape of one patch through a network, without memory or time for its values.
+
+    Args:
+        network: with one output, or several of which the first has the size of the patch.
+        in_channels: of the image.
+        num_classes: outputs that the data set asks for.
+        patch_size: in voxels.
+
+    Raises:
+        SettingError: the network does not take such a patch, or gives something else than (1, num_classes, *patch_size).
+    """
+    wanted = (1, num_classes, *patch_size)
+    try:
+        with torch.no_grad():
+            found = deepcopy(network).eval().to("meta")(torch.empty(1, in_channels, *patch_size, device="meta"))
+    except Exception as error:
+        raise SettingError(
+            f"patch_size {list(patch_size)} with {in_channels} channels does not go through network_def (often it must be "
+            f"a multiple of the product of the strides): {_last_line(error)}"
+        ) from error
+    first = found[0] if isinstance(found, list | tuple) else found
+    if tuple(first.shape) != wanted:
+        raise SettingError(
+            f"network_def makes {tuple(first.shape)} of a patch of patch_size {list(patch_size)}; expected {wanted}."
+        )
+
+
+def explain_errors() -> None:
+    """Let ``python -m monai.bundle`` end with one sentence where a configuration is wrong; elsewhere do nothing.
+
+    MONAI wraps what goes wrong while a key is made into its own errors.  Only these are shortened, to the key and to what
+    was said first; every other error keeps its traceback.
+    """
+    if getattr(sys.modules["__main__"], "__spec__", None) is None:
+        return
+    if str(sys.modules["__main__"].__spec__.name).startswith("monai.bundle"):  # type: ignore[union-attr]
+        sys.excepthook = _explain
+
+
+def _explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    key = _key(trace)
+    cause = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    if key is None or not isinstance(cause, ValueError | TypeError | LookupError | OSError | ImportError):
+        sys.__excepthook__(kind, error, trace)
+        return
+    text = str(cause.args[0]) if isinstance(cause, KeyError) and cause.args else str(cause)
+    place = "" if isinstance(cause, SettingError) else f" while making the key {key!r}"
+    print(f"\nThe configuration is wrong{place}: {text}", file=sys.stderr)
+
+
+def _key(trace: TracebackType | None) -> str | None:
+    """The id that MONAI was making: in the innermost of its functions that make one."""
+    ids = [
+        frame.f_locals.get("id") for frame, _ in traceback.walk_tb(trace) if frame.f_code.co_name == "_resolve_one_item"
+    ]
+    return str(ids[-1]).replace("::", "#") if ids else None
+
+
+def _last_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines else type(error).__name__

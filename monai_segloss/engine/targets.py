@@ -1,0 +1,211 @@
+"""From label maps to what a loss reads, and from the outputs of a network back: classes, regions, ignored voxels."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from copy import deepcopy
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+from torch import Tensor
+
+from monai_segloss.core.maps import MapSpec
+from monai_segloss.datalist import Labels
+from monai_segloss.maps import class_masks
+
+WHICH = ("on_cpu", "all", "none")
+
+
+class CheckedLabeld(MapTransform):
+    """Label maps that hold what the data set says, with the ignored voxels in a mask of their own.
+
+    Where the data set has an ignore label, these voxels become 0 in the label and the key ``mask`` is added: 1 where a voxel
+    counts.  Losses of this package take it beside the label, and metrics leave its zeros out.
+
+    Args:
+        keys: of the label maps (1, *S).
+        labels: of the data set.
+        image_key: of the image that must lie on the same grid; None: no comparison.
+        mask_key: of the new mask.
+        allow_missing_keys: skip a key that is not there.
+
+    Raises:
+        ValueError: a value that the data set does not know, or another shape or place in space than the image's.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        labels: Labels,
+        image_key: str | None = "image",
+        mask_key: str = "mask",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.labels, self.image_key, self.mask_key = labels, image_key, mask_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The dictionary with the label as integers and, where there is an ignore label, the mask."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            label = d[key]
+            if self.image_key is not None:
+                _refuse_other_grid(d[self.image_key], label)
+            numbers = self._numbers(label)
+            if self.labels.ignore is not None:
+                ignored = numbers == self.labels.ignore
+                if bool(ignored.all()):
+                    raise ValueError(f"{_name(label)} has no annotated voxel: all of them have the ignore label.")
+                d[self.mask_key] = _like((~ignored).to(torch.uint8), label)
+                numbers = numbers.masked_fill(ignored, 0)
+            d[key] = _like(numbers, label)
+        return d
+
+    def _numbers(self, label: Any) -> Tensor:
+        plain = torch.as_tensor(label).as_subclass(Tensor)
+        numbers, known = plain.to(torch.int32), set(self.labels.values)
+        strange = plain[(plain != numbers) | (plain < 0)]
+        if strange.numel():
+            bad = [float(strange[0])]
+        else:
+            bad = sorted({int(value) for value in torch.bincount(numbers.flatten()).nonzero().flatten()} - known)
+        if bad:
+            raise ValueError(f"{_name(label)} holds the value {bad[0]:g}; dataset.json has the labels {_short(known)}.")
+        return numbers.to(torch.uint8 if max(known) < 256 else torch.int32)
+
+
+class RegionChannelsd(MapTransform):
+    """Label maps (1, *S) as one channel of 0 and 1 per region (R, *S); without regions they stay.
+
+    Put it behind the random transforms, so that these move one channel.
+
+    Args:
+        keys: of the label maps.
+        labels: of the data set.
+        allow_missing_keys: skip a key that is not there.
+    """
+
+    def __init__(self, keys: KeysCollection, labels: Labels, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.labels = labels
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The dictionary with the regions in place of the label."""
+        d = dict(data)
+        for key in self.key_iterator(d) if self.labels.regions else ():
+            plain = torch.as_tensor(d[key]).as_subclass(Tensor)[0]
+            masks = [torch.isin(plain, torch.tensor(region).to(plain)) for region in self.labels.regions]
+            d[key] = _like(torch.stack(masks).to(torch.uint8), d[key])
+        return d
+
+
+class SegmentationFromLogitsd(MapTransform):
+    """Outputs of the network (C, *S) as a label map (1, *S).
+
+    Classes: the largest output.  Regions: those of a probability above 1/2, written one over the other in the order of the
+    data set (``regions_class_order``), as nnU-Net does.
+
+    Args:
+        keys: of the outputs, logits.
+        labels: of the data set.
+        allow_missing_keys: skip a key that is not there.
+    """
+
+    def __init__(self, keys: KeysCollection, labels: Labels, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.labels = labels
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The dictionary with the label map in place of the outputs."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            plain = torch.as_tensor(d[key]).as_subclass(Tensor)
+            found = plain.argmax(0, keepdim=True).int()
+            if self.labels.regions:
+                found = torch.zeros_like(found)
+                for channel, value in zip(plain, self.labels.order, strict=True):
+                    found[0][channel > 0] = value
+            d[key] = _like(found, d[key])
+        return d
+
+
+class LossMapsd(MapTransform):
+    """The maps that a loss names in ``needs``, made by the very functions that the loss would call, one per patch.
+
+    Put it behind every transform that moves the label; `SegLossTrainer` hands the maps on.
+
+    Args:
+        loss: whatever the trainer trains with; a loss without ``needs`` adds nothing.
+        num_classes: the label (1, *S) holds 0 to ``num_classes`` - 1; None: one channel per region (R, *S).
+        which: ``"on_cpu"``: maps that only the CPU can make, which worker processes then make ahead of the training
+            step; ``"all"``; ``"none"``: the loss makes its maps itself.
+        key: of the label.
+        mask_key: of the voxels that count, if there.
+
+    Raises:
+        ValueError: another ``which``.
+    """
+
+    def __init__(
+        self, loss: Any, num_classes: int | None, which: str = "on_cpu", key: str = "label", mask_key: str = "mask"
+    ) -> None:
+        super().__init__(key)
+        if which not in WHICH:
+            raise ValueError(f"maps must be 'on_cpu', 'all' or 'none', got {which!r}.")
+        self.specs = tuple(
+            spec for spec in getattr(loss, "needs", ()) if which == "all" or (which == "on_cpu" and spec.on_cpu)
+        )
+        self.num_classes, self.mask_key = num_classes, mask_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The dictionary with a float32 map per need under its key."""
+        d = dict(data)
+        if not self.specs:
+            return d
+        label = d[self.keys[0]]
+        plain = torch.as_tensor(label).as_subclass(Tensor)[None]
+        valid = None
+        if self.mask_key in d:
+            valid = torch.as_tensor(d[self.mask_key]).as_subclass(Tensor)[None] > 0
+        masks = plain > 0 if self.num_classes is None else class_masks(plain, self.num_classes, True)
+        masks = masks if valid is None else masks & valid
+        axes = plain.ndim - 2
+        spacing = label.affine[:-1, :axes].norm(dim=0) if isinstance(label, MetaTensor) else torch.ones(axes)
+        for spec in self.specs:
+            d[spec.key] = self._made(spec, masks, spacing, valid)
+        return d
+
+    def _made(self, spec: MapSpec, masks: Tensor, spacing: Tensor, valid: Tensor | None) -> Tensor:
+        if not spec.exclusive or self.num_classes is None:
+            return spec.make(masks, spacing, valid)[0].float()
+        return spec.make(masks[:, 1:], spacing, valid)[0].sum(0, keepdim=True).float()
+
+
+def _like(x: Tensor, other: Any) -> Tensor:
+    return MetaTensor(x, meta=deepcopy(other.meta)) if isinstance(other, MetaTensor) else x
+
+
+def _name(label: Any) -> str:
+    return str(label.meta.get("filename_or_obj", "the label")) if isinstance(label, MetaTensor) else "the label"
+
+
+def _short(values: set[int]) -> str:
+    """``0, 1, 2``, or the two ends of many."""
+    ordered = sorted(values)
+    return ", ".join(map(str, ordered)) if len(ordered) < 9 else f"{ordered[0]} to {ordered[-1]}"
+
+
+def _refuse_other_grid(image: Any, label: Any) -> None:
+    if image.shape[1:] != label.shape[1:]:
+        raise ValueError(f"{_name(label)} has shape {tuple(label.shape[1:])}, its image {tuple(image.shape[1:])}.")
+    if isinstance(image, MetaTensor) and isinstance(label, MetaTensor):
+        corners = torch.cartesian_prod(
+            *(torch.tensor([0.0, size - 1]).double() for size in image.shape[1:]), torch.ones(1).double()
+        )
+        apart = float(((image.affine - label.affine).double() @ corners.T).norm(dim=0).max())
+        voxel = float(image.affine.double()[:-1, :-1].norm(dim=0).min())
+        if apart > voxel / 2:
+            raise ValueError(f"{_name(label)} lies {apart:.3g} mm away from its image: their headers differ.")
