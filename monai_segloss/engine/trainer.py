@@ -21,8 +21,9 @@ class SegLossTrainer(SupervisedTrainer):
     ``{"label": label, key: map}``; a map that the batch lacks is left to the loss, which computes it. Handlers,
     metrics and postprocessing see the plain label. Every epoch begins with ``loss_function.set_epoch(epoch)``, counted
     from 0, and ends with the mean of each entry of ``loss_function.last``, over all processes, in ``state.metrics`` as
-    ``loss_<term>``, where every MONAI logger finds it, beside the weight of each term as ``weight_<term>``, of losses whose
-    weights may change; ``loss_function.end_epoch`` gets the same means by the names of the terms. Losses without these attributes, MONAI's own included, train as they always did.
+    ``loss_<term>``, where every MONAI logger finds it; losses whose weights may change have theirs beside it as
+    ``weight_<term>``, and get the same means by the names of their terms (``loss_function.end_epoch``). Losses without
+    these attributes, MONAI's own included, train as they always did.
 
     Args:
         *args, **kwargs: as for ``monai.engines.SupervisedTrainer``.
