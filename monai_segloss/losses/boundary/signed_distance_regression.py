@@ -48,10 +48,12 @@ def product(yp: Tensor, yy: Tensor, pp: Tensor) -> Tensor:
 class SignedDistanceRegressionLoss(SegLoss):
     """Regression of y, the signed distance to the boundary of the target divided per side by its largest, in [-1, 1].
 
-    ``w_absolute`` mean |y - p| + ``w_square`` mean (y - p)^2 + ``w_product`` (1/3 - sum(y p) / sum(y p + y^2 + p^2)), per sample and
-    class, then the mean.  As published the product term lacks the 1/3 and lies in [-1/3, 1].  p is negative inside, as y
-    is: 1 - 2 s of the probability s, so that a sigmoid is the published tanh of minus half of its logit.  A class without a
-    boundary in the sample has no y and leaves the mean; the authors' code regresses it onto 0, the value of a boundary.
+    ``w_absolute`` mean |y - p| + ``w_square`` mean (y - p)^2 + ``w_product`` (1/3 - sum(y p) / sum(y p + y^2 + p^2)), per
+    sample and class, then the mean.  As published the product term lacks the 1/3 and lies in [-1/3, 1].  p is negative
+    inside, as y is: 1 - 2 s of the probability s, so that a sigmoid is the published tanh of minus half of its logit.  A
+    class without a boundary in the sample has no y and leaves the mean; the authors' code regresses it onto 0, the value of
+    a boundary.  Published is the sum of ten times this and the Dice loss of H(p) = sigmoid(-1500 p), whose gradient is 0 but
+    for |p| below 0.005: for a head of distances `DiceLoss` takes it as ``other_act``.
     Soft targets are cut at 1/2.  ``last`` holds the terms.
 
     A keyword ``sdm_swdm_normalize`` of the call, or with other settings what ``needs`` says, takes precomputed maps
@@ -106,10 +108,8 @@ class SignedDistanceRegressionLoss(SegLoss):
         if head == "tanh" and (self.reader.softmax or self.reader.sigmoid or self.reader.other_act):
             raise ValueError("head='tanh' is an activation: leave softmax, sigmoid and other_act out.")
         self.background, self.tanh = include_background, head == "tanh"
-        self.w_absolute, self.w_product, self.w_square = non_negative(
-            w_absolute=w_absolute, w_product=w_product, w_square=w_square
-        )
-        if not self.w_absolute + self.w_product + self.w_square:
+        self.factors = non_negative(w_absolute=w_absolute, w_product=w_product, w_square=w_square)
+        if not sum(self.factors):
             raise ValueError("one of w_absolute, w_product and w_square must be above 0.")
         self.map = signed_distance(mode=mode, empty=empty, normalize=True)
 
@@ -129,8 +129,9 @@ class SignedDistanceRegressionLoss(SegLoss):
             return view.fold(known * batch.total(x))
 
         terms = {
-            "absolute": (self.w_absolute, total((y - p).abs()) / voxels.clamp_min(1)),
-            "product": (self.w_product, product(total(y * p), total(y * y), total(p * p))),
-            "square": (self.w_square, total((y - p) ** 2) / voxels.clamp_min(1)),
+            "absolute": total((y - p).abs()) / voxels.clamp_min(1),
+            "product": product(total(y * p), total(y * y), total(p * p)),
+            "square": total((y - p) ** 2) / voxels.clamp_min(1),
         }
-        return {name: Term(weight, Scores.table(value, voxels)) for name, (weight, value) in terms.items() if weight}
+        weighted = zip(terms.items(), self.factors, strict=True)
+        return {name: Term(weight, Scores.table(value, voxels)) for (name, value), weight in weighted if weight}
