@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from monai_segloss.core.module import SegLoss
     from monai_segloss.core.registry import LossInfo, create, find, list_losses
     from monai_segloss.losses import *
+    from monai_segloss.recipes import recipe
 
 __version__ = "0.1.0"
 

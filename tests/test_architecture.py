@@ -22,7 +22,7 @@ ORDER = [
     ("monai_segloss.kernels", "monai_segloss.maps"),
     ("monai_segloss.schedules",),
     ("monai_segloss.losses",),
-    ("monai_segloss.config",),
+    ("monai_segloss.config", "monai_segloss.recipes"),
     ("monai_segloss._public", "monai_segloss.differences"),
     ("monai_segloss",),
     ("monai_segloss.datalist", "monai_segloss.engine", "monai_segloss.transforms", "monai_segloss.bundle",

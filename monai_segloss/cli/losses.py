@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,21 +23,26 @@ def register(app: typer.Typer) -> None:
     app.command()(schema)
 
 
-def find_or_exit(key: str) -> LossInfo:
-    """The registry entry, or a usage error that names the nearest keys."""
+def find_or_exit(key: str, recipes: Iterable[str] = ()) -> LossInfo:
+    """The registry entry, or a usage error that names the nearest keys, of recipes too."""
     import monai_segloss
+    from monai_segloss.core.errors import nearest
 
     try:
         return monai_segloss.find(key)
     except KeyError as error:
-        raise typer.BadParameter(str(error), param_hint="KEY") from None
+        near = nearest(key, recipes)
+        text = f"{error} Or a recipe{near}" if near else str(error)
+        raise typer.BadParameter(text, param_hint="KEY") from None
 
 
 def list_(
-    tag: Annotated[str | None, typer.Argument(help="Only losses of this family or tag, e.g. region, recall.")] = None,
+    tag: Annotated[
+        str | None, typer.Argument(help="Only losses of this family or tag, e.g. region, recall; or: recipes.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
 ) -> None:
-    """List the losses: family, paper, what they need, when to use them.
+    """List the losses: family, paper, what they need, when to use them; or the combinations that papers trained.
 
     Example: segloss list imbalance
     """
@@ -44,7 +50,11 @@ def list_(
     from rich.table import Table
 
     import monai_segloss
+    from monai_segloss.cli.recipes import list_recipes
 
+    if tag == "recipes":
+        list_recipes(as_json)
+        return
     chosen = monai_segloss.list_losses(tag)
     if not chosen:
         known = sorted({t for info in monai_segloss.list_losses() for t in (info.family, *info.tags)})
@@ -62,17 +72,23 @@ def list_(
 
 
 def show(
-    key: Annotated[str, typer.Argument(help="Key or alias of a loss, see segloss list.")],
+    key: Annotated[str, typer.Argument(help="Key or alias of a loss, see segloss list; or key of a recipe.")],
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
 ) -> None:
-    """Explain a loss: formula, parameters, support, source, and how to use it on each surface.
+    """Explain a loss or a recipe: formula, parameters, support, source, and how to use it on each surface.
 
     Example: segloss show focal_tversky
     """
     from rich.console import Console
     from rich.table import Table
 
-    info = find_or_exit(key)
+    from monai_segloss.cli.recipes import show_recipe
+    from monai_segloss.recipes import RECIPES
+
+    if key in RECIPES:
+        show_recipe(key, as_json)
+        return
+    info = find_or_exit(key, RECIPES)
     if as_json:
         typer.echo(json.dumps(_facts(info), indent=2))
         return

@@ -18,8 +18,8 @@ def loss_option(
     """The loss that the options describe, checked, or a usage error that names the option.
 
     Args:
-        key: of one loss.
-        settings: its arguments, each as name=value.
+        key: of one loss, or of a recipe.
+        settings: arguments of the loss, each as name=value.
         file: JSON or YAML file with a loss configuration instead.
         terms: terms of a weighted sum instead, each as name=weight or name={"weight": ..., argument: ...}; None where the
             command has no such option.
@@ -29,6 +29,7 @@ def loss_option(
 
     from monai_segloss.checking import CannotCheck, read_file
     from monai_segloss.config import LossConfig
+    from monai_segloss.recipes import RECIPES
     from nnunet_trainers.building import sentence
 
     if sum((key is not None, file is not None, bool(terms))) != 1:
@@ -40,10 +41,18 @@ def loss_option(
         raise typer.BadParameter(
             f"--set goes with {hint}; a term has its arguments beside its weight.", param_hint="--set"
         )
+    if settings and key in RECIPES:
+        raise typer.BadParameter(
+            f"--set changes a loss, and {key!r} is a recipe: change what `segloss show {key} --json` prints as config, and "
+            "give the file with --config.",
+            param_hint="--set",
+        )
     here = hint if key is not None else "--config" if file is not None else "--term"
     try:
-        if key is not None:
-            content: Any = {"loss": key, "arguments": dict(setting(text, "--set") for text in settings)}
+        if key in RECIPES:
+            content: Any = dict(RECIPES[key].content)
+        elif key is not None:
+            content = {"loss": key, "arguments": dict(setting(text, "--set") for text in settings)}
         else:
             content = read_file(file) if file else {"terms": dict(setting(text, "--term") for text in terms or ())}
         config = LossConfig.model_validate(content)
