@@ -8,8 +8,6 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,9 +15,9 @@ from typing import Any
 import nnunet_data
 import pytest
 import torch
-from monai.bundle import ConfigParser, create_workflow
+from bundle_runs import CONFIGS, inference, workflow
+from monai.bundle import ConfigParser
 from monai.engines import SupervisedTrainer
-from monai.utils import set_determinism
 from packaging.version import Version
 from pydantic import ValidationError
 from typer.testing import CliRunner
@@ -30,9 +28,7 @@ from monai_segloss.core.registry import LossInfo
 
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLE = ROOT / "bundles" / "segloss_segmentation"
-CONFIGS = BUNDLE / "configs"
 LOSSES = monai_segloss.list_losses()
-SMALL = {"patch_size": [16, 16, 16], "num_samples": 1, "network_def#channels": [4, 8], "network_def#strides": [2]}
 
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file")  # MONAI's reminder that a configuration is code
 
@@ -151,38 +147,6 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return nnunet_data.write_raw(tmp_path_factory.mktemp("bundle"), "labels")
 
 
-@contextmanager
-def workflow(folder: Path, dataset: Path, *overlays: str, **settings: Any) -> Iterator[Any]:
-    """A workflow of ``train.json`` and overlays, as ``monai.bundle run`` makes it."""
-    try:
-        yield create_workflow(
-            workflow_name="ConfigWorkflow",
-            workflow_type="train",
-            config_file=[str(CONFIGS / name) for name in ("train.json", *overlays)],
-            logging_file=False,
-            bundle_root=str(folder),
-            dataset_dir=str(dataset),
-            **{**SMALL, **settings},
-        )
-    finally:
-        set_determinism(None)
-
-
-@contextmanager
-def inference(folder: Path, dataset: Path, **settings: Any) -> Iterator[Any]:
-    """A workflow of ``inference.json`` with the small network."""
-    small = {name: value for name, value in SMALL.items() if name != "num_samples"}
-    yield create_workflow(
-        workflow_name="ConfigWorkflow",
-        workflow_type="infer",
-        config_file=str(CONFIGS / "inference.json"),
-        logging_file=False,
-        bundle_root=str(folder),
-        dataset_dir=str(dataset),
-        **{**small, **settings},
-    )
-
-
 @pytest.mark.parametrize("info", LOSSES, ids=[info.key for info in LOSSES])
 def test_the_bundle_trains_evaluates_and_infers_with_every_loss(info: LossInfo, tmp_path: Path, dataset: Path) -> None:
     with workflow(tmp_path, dataset, f"losses/{info.key}.json", epochs=1) as flow:
@@ -200,9 +164,9 @@ def test_the_bundle_trains_evaluates_and_infers_with_every_loss(info: LossInfo, 
         flow.run()
     report = json.loads((tmp_path / "eval" / "metrics.json").read_text())
     assert report["classes"]["val_mean_dice"].keys() == {"ball", "core"}
-    with inference(tmp_path, dataset, images_dir=str(dataset / "imagesTr")) as flow:
-        assert flow.check_properties() == []
-        flow.run()
+    flow = inference(tmp_path, dataset, images_dir=str(dataset / "imagesTr"))
+    assert flow.check_properties() == []
+    flow.run()
     assert len(list((tmp_path / "predictions").iterdir())) == nnunet_data.CASES
 
 

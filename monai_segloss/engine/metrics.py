@@ -157,7 +157,7 @@ def _spacing(y: Tensor) -> list[float]:
 
 def _one_is_empty(y_pred: Tensor, y: Tensor, include_background: bool) -> Tensor:
     first = 0 if include_background else 1
-    there = [_plain(x)[:, first:].flatten(2).any(2) for x in (y_pred, y)]
+    there = [(_plain(x)[:, first:] != 0).flatten(2).any(2) for x in (y_pred, y)]
     return there[0] ^ there[1]
 
 

@@ -1,0 +1,45 @@
+"""Short workflows of the bundle in this process, as ``monai.bundle run`` makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import create_workflow
+from monai.utils import set_determinism
+
+CONFIGS = Path(__file__).resolve().parent.parent / "bundles" / "segloss_segmentation" / "configs"
+SMALL = {"patch_size": [16, 16, 16], "num_samples": 1, "network_def#channels": [4, 8], "network_def#strides": [2]}
+
+
+@contextmanager
+def workflow(folder: Path, dataset: Path, *overlays: str, **settings: Any) -> Iterator[Any]:
+    """A workflow of ``train.json`` and overlays, as ``monai.bundle run`` makes it."""
+    try:
+        yield create_workflow(
+            workflow_name="ConfigWorkflow",
+            workflow_type="train",
+            config_file=[str(CONFIGS / name) for name in ("train.json", *overlays)],
+            logging_file=False,
+            bundle_root=str(folder),
+            dataset_dir=str(dataset),
+            **{**SMALL, **settings},
+        )
+    finally:
+        set_determinism(None)
+
+
+def inference(folder: Path, dataset: Path, **settings: Any) -> Any:
+    """A workflow of ``inference.json`` with the small network."""
+    small = {name: value for name, value in SMALL.items() if name != "num_samples"}
+    return create_workflow(
+        workflow_name="ConfigWorkflow",
+        workflow_type="infer",
+        config_file=str(CONFIGS / "inference.json"),
+        logging_file=False,
+        bundle_root=str(folder),
+        dataset_dir=str(dataset),
+        **{**small, **settings},
+    )
