@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import nibabel
@@ -57,9 +58,9 @@ def trained(site: Workspace) -> Path:
     return site.model(NAME)
 
 
-def start_training(site: Workspace, *options: str) -> subprocess.Popen[bytes]:
+def start_training(site: Workspace, *options: str, name: str = NAME) -> subprocess.Popen[bytes]:
     program = str(Path(sys.executable).with_name("nnUNetv2_train"))
-    command = [program, "1", "tiny", "0", "-tr", NAME, "-device", "cpu", *options]
+    command = [program, "1", "tiny", "0", "-tr", name, "-device", "cpu", *options]
     quiet = subprocess.DEVNULL
     return subprocess.Popen(command, env=site.env, cwd=site.root, stdout=quiet, stderr=quiet, start_new_session=True)
 
@@ -175,6 +176,27 @@ def test_a_loss_of_each_family(site: Workspace, images: str, info: monai_segloss
     options = ["-d", "1", "-c", "tiny", "-f", "0", "-tr", name, "-device", "cpu", "-npp", "1", "-nps", "1"]
     site.run("nnUNetv2_predict", "-i", images, "-o", str(out), *options)
     assert (prediction(out) == prediction(site.model(name) / "fold_0" / "validation")).all()
+
+
+def test_a_killed_schedule_goes_on(site: Workspace, images: str) -> None:
+    """Each epoch has its weights, whichever process trained it, and the model predicts."""
+    name = "nnUNetTrainerDiceBoundary_4epochs_5iterations"
+    fold = site.model(name) / "fold_0"
+    print("killed", wait_and_kill(start_training(site, name=name), fold, 0, random.Random()))
+    site.run("nnUNetv2_train", "1", "tiny", "0", "-tr", name, "-device", "cpu", "--c")
+    found: dict[int, str] = {}
+    for log in sorted(fold.glob("training_log_*.txt"), key=lambda file: file.stat().st_mtime):
+        entries = re.findall(r"Epoch (\d+)|train_loss_weights (\{.*\})", log.read_text())
+        for (epoch, _), (_, weights) in pairwise(entries):
+            if epoch and weights:
+                found[int(epoch)] = weights
+    assert found == {
+        e: str({"dice": round(0.99 - 0.01 * e, 4), "boundary": round(0.01 * (e + 1), 4)}) for e in range(4)
+    }
+    out = site.root / "schedule"
+    options = ["-d", "1", "-c", "tiny", "-f", "0", "-tr", name, "-device", "cpu", "-npp", "1", "-nps", "1"]
+    site.run("nnUNetv2_predict", "-i", images, "-o", str(out), *options)
+    assert (prediction(out) == prediction(fold / "validation")).all()
 
 
 def test_the_best_configuration_and_an_ensemble(site: Workspace, trained: Path) -> None:
