@@ -1,4 +1,4 @@
-"""The weighted Hausdorff distance: closed forms, powers by logarithm, chunks, points."""
+"""The weighted Hausdorff distance: closed forms, powers of small numbers, chunks, points."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 import monai_segloss
 from monai_segloss.losses.boundary import points as points_module
+from monai_segloss.losses.boundary.points import mean_reach
 
 
 def whd(predicted: Tensor, truth: Tensor, spacing: Any = None, **arguments: Any) -> float:
@@ -63,32 +64,34 @@ def test_weighted_hausdorff_grows_with_distance_and_shift() -> None:
 
 
 @pytest.mark.parametrize("exponent", [-1.0, -9.0, -30.0])
-def test_powers_by_logarithm_are_those_of_the_formula(exponent: float) -> None:
-    """In float32 numbers to the power of -9 are out of range; their logarithms are not."""
+def test_powers_of_ratios_are_those_of_the_formula(exponent: float) -> None:
+    """In float32 numbers near 0 to the power of -9 are out of range; ratios to the least one are not."""
     generator = torch.Generator().manual_seed(0)
-    p = torch.rand(5, 6, generator=generator, dtype=torch.float64)
-    axes = (torch.arange(5) * 2.0, torch.arange(6) * 0.5)
-    points = torch.tensor([[4.0, 1.0], [0.0, 2.5]])
     counted = torch.ones(5, 6, dtype=torch.bool)
     counted[0, :3] = False
+    p = torch.rand(5, 6, generator=generator, dtype=torch.float64) * counted
+    index, steps = torch.tensor([[2, 2], [0, 5]]), torch.tensor([2.0, 0.5]).double()
+    y, x = np.mgrid[:5, :6] * np.array([2.0, 0.5]).reshape(2, 1, 1)
     longest = math.hypot(8.0, 2.5)
-    found = points_module.soft_nearest(p, points.double(), tuple(a.double() for a in axes), counted, exponent)
-    for k, (y, x) in enumerate(points.tolist()):
-        away = np.hypot(axes[0].numpy()[:, None] - y, axes[1].numpy() - x)
+    expected = []
+    for a, b in index.tolist():
+        away = np.hypot(y - 2.0 * a, x - 0.5 * b)
         cost = (p.numpy() * away + (1 - p.numpy()) * longest) / longest + 1e-6
-        assert found[k].item() == pytest.approx(longest * np.mean(cost[counted.numpy()] ** exponent) ** (1 / exponent))
-    sure = torch.zeros(5, 6).index_put((torch.tensor(2), torch.tensor(2)), torch.tensor(1.0)).requires_grad_()
-    low = points_module.soft_nearest(sure, torch.tensor([[4.0, 1.0]]), axes, counted, -100.0)
+        expected.append(longest * np.mean(cost[counted.numpy()] ** exponent) ** (1 / exponent))
+    assert mean_reach(p, index, steps, counted, exponent).item() == pytest.approx(np.mean(expected))
+    sure = torch.zeros(5, 6)
+    sure[2, 2] = 1
+    low = mean_reach(sure.requires_grad_(), index[:1], steps.float(), counted, -100.0)
     assert low.item() < 1e-3
-    assert torch.autograd.grad(low.sum(), sure)[0].isfinite().all()
+    assert torch.autograd.grad(low, sure)[0].isfinite().all()
 
 
-def test_chunks_change_nothing_and_keep_no_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_change_nothing_and_nothing_is_kept_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     logits, labels = blobs(shape=(10, 12, 9), batch=1)
     loss = monai_segloss.create("weighted_hausdorff", **READING)
     found = []
-    for chunk in (2**24, 4000):
-        monkeypatch.setattr(points_module, "CHUNK", chunk)
+    for chunk in (2**24, 4000, 1):
+        monkeypatch.setitem(points_module.CHUNK, "cpu", chunk)
         leaf = logits.clone().requires_grad_()
         kept: dict[int, int] = {}
 
@@ -99,10 +102,10 @@ def test_chunks_change_nothing_and_keep_no_tables(monkeypatch: pytest.MonkeyPatc
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
             value = loss(leaf, labels, spacing=(3.0, 1.0, 0.5))
         (slope,) = torch.autograd.grad(value, leaf)
-        found.append((value.detach(), slope, sum(kept.values())))
-    torch.testing.assert_close(found[0][:2], found[1][:2])
-    assert found[0][2] > 1000 * logits[0, 0].numel()
-    assert found[1][2] < 50 * logits[0, 0].numel()
+        found.append((value.detach(), slope))
+        assert sum(kept.values()) < 30 * logits[0, 0].numel(), "a table has more than 200 times as many"
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0])
 
 
 def test_some_of_many_points_stand_for_all() -> None:

@@ -189,7 +189,7 @@ def weighted_hausdorff(
     spacing: Spacing = None,
     points: str = "contour",
     exponent: float = -9.0,
-    max_points: int = 512,
+    max_points: int = 256,
     include_background: bool | None = None,
     reduction: str = "mean",
 ) -> Array:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
 from monai_segloss.kernels.components import Segments, connected_components
 
 EPS = 1e-6
 """Keeps ratios and powers finite; of distances in units of the largest one."""
-CHUNK = 2**24
-"""Most elements of a table of distances, voxels times points."""
+CHUNK = {"cpu": 2**18}
+"""Most elements of a table of distances, points times voxels, by device; on the CPU it stays in cache."""
 
 
 def centers(mask: Tensor) -> Tensor:
@@ -27,43 +29,64 @@ def centers(mask: Tensor) -> Tensor:
     return out
 
 
-def soft_reach(p: Tensor, points: Tensor, steps: Tensor, counted: Tensor, exponent: float, most: int) -> Tensor:
-    """`soft_nearest` of the points of one map, (K,), in chunks whose tables are not kept.
-
-    Args:
-        p, points, counted: probabilities, where points are, which voxels count, (*S).
-        steps: spacing, (ndim,).
-        exponent: of the mean.
-        most: points; of more, every n-th one is taken.
-    """
+def some_of(points: Tensor, most: int) -> Tensor:
+    """Indices (K, ndim) of the points of one map (*S); of more than ``most`` every n-th one."""
     index = points.nonzero()
-    if not len(index):
-        return p.new_zeros(0)
-    if len(index) > most:
-        index = index[torch.arange(most, device=p.device) * len(index) // most]
-    axes = tuple(torch.arange(n, device=p.device) * step for n, step in zip(p.shape, steps, strict=True))
-    parts = torch.split(index * steps, max(1, CHUNK // p.numel()))
-    if len(parts) == 1:
-        return soft_nearest(p, parts[0], axes, counted, exponent)
-    kept = [checkpoint(soft_nearest, p, part, axes, counted, exponent, use_reentrant=False) for part in parts]
-    return torch.cat(kept)
+    if len(index) <= most:
+        return index
+    return index[torch.arange(most, device=index.device) * len(index) // most]
 
 
-def soft_nearest(p: Tensor, points: Tensor, axes: tuple[Tensor, ...], counted: Tensor, exponent: float) -> Tensor:
-    """For each point (K, ndim) the generalized mean over voxels of p d + (1 - p) d_max, (K,).
+def mean_reach(p: Tensor, index: Tensor, steps: Tensor, counted: Tensor, exponent: float) -> Tensor:
+    """Mean over points of M_a[p d + (1 - p) d_max], M_a the generalized mean over the voxels that count, in mm.
 
-    By logarithms, since numbers near 0 to the power of -9 are out of range.
+    Value and gradient come from one pass over the table of distances, in chunks of which nothing is kept; there is no
+    second derivative.  Powers are taken of ratios to the least value, since numbers near 0 to the power of -9 are out of
+    range; `EPS` is added in units of d_max.
 
     Args:
-        p, counted: probabilities, and which voxels count, (*S).
-        points, axes: places of the points and, by axis, of the voxels, in mm.
-        exponent: of the mean.
+        p, counted: probabilities, 0 where they do not count, and which voxels count, (*S).
+        index: of the points, (K, ndim).
+        steps: spacing, (ndim,).
+        exponent: a, below 0.
     """
-    square = torch.zeros((), dtype=p.dtype, device=p.device)
+    value: Tensor = _MeanReach.apply(p, index, steps, counted, exponent)
+    return value
+
+
+class _MeanReach(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, p: Tensor, index: Tensor, steps: Tensor, counted: Tensor, exponent: float) -> Tensor:
+        axes = [torch.arange(n, device=p.device) * step for n, step in zip(p.shape, steps, strict=True)]
+        longest = torch.stack([place[-1] ** 2 for place in axes]).sum().sqrt().clamp_min(EPS)
+        flat, voxels = p.flatten(), counted.sum().to(p.dtype)
+        rest = (1 - flat + EPS).masked_fill(~counted.flatten(), torch.inf)
+        total, slope = p.new_zeros(()), torch.zeros_like(flat)
+        for part in torch.split(index, max(1, CHUNK.get(p.device.type, 2**24) // p.numel())):
+            d = _table(part, axes).div_(longest)
+            cost = torch.addcmul(rest, flat, d)
+            least = cost.amin(1, keepdim=True)
+            powers = (least / cost).pow_(-exponent)
+            mass = powers.sum(1)
+            mean = least[:, 0] * (mass / voxels) ** (1 / exponent)
+            total += mean.sum()
+            if ctx.needs_input_grad[0]:
+                slope += (mean / mass) @ powers.div_(cost).mul_(d.sub_(1))
+        scale = longest / len(index)
+        ctx.save_for_backward((scale * slope).view_as(p))
+        return scale * total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+        (slope,) = ctx.saved_tensors
+        return grad * slope, None, None, None, None
+
+
+def _table(index: Tensor, axes: list[Tensor]) -> Tensor:
+    """Distance of each point to each voxel, (K, N)."""
+    square = torch.zeros((), dtype=axes[0].dtype, device=index.device)
     for axis, place in enumerate(axes):
-        gap = (place - points[:, axis, None]) ** 2
-        square = square + gap.reshape(len(points), *(-1 if a == axis else 1 for a in range(len(axes))))
-    longest = torch.stack([(place[-1] - place[0]) ** 2 for place in axes]).sum().sqrt().clamp_min(EPS)
-    share = p * (square.sqrt() / longest) + (1 - p)
-    powers = (exponent * (share + EPS).log()).masked_fill(~counted, -torch.inf).flatten(1)
-    return longest * ((powers.logsumexp(1) - counted.sum().clamp_min(1).to(p.dtype).log()) / exponent).exp()
+        gap = (place - place[index[:, axis], None]) ** 2
+        square = square + gap.reshape(len(index), *(-1 if a == axis else 1 for a in range(len(axes))))
+    return square.sqrt().flatten(1)

@@ -18,17 +18,15 @@ from monai_segloss.core.registry import NnUNetPolicy, register
 from monai_segloss.kernels.distance import distance_to
 from monai_segloss.losses.boundary.distances import target_field
 from monai_segloss.losses.boundary.neighborhood import scored_view
-from monai_segloss.losses.boundary.points import EPS, centers, soft_reach
+from monai_segloss.losses.boundary.points import EPS, centers, mean_reach, some_of
 from monai_segloss.maps.contour import contour_map
 
 POINTS = ("contour", "centers")
 
 
 def weighted_hausdorff(p: Tensor, d: Tensor, reach: Tensor) -> Tensor:
-    """sum p d / (sum p + eps) over voxels (*S) plus the mean of the reach over points (K,); 0 without points."""
-    if not len(reach):
-        return p.sum() * 0
-    return (p * d).sum() / (p.sum() + EPS) + reach.mean()
+    """sum p d / (sum p + eps) over the voxels of one map (*S), plus the mean reach of its points, a number."""
+    return (p * d).sum() / (p.sum() + EPS) + reach
 
 
 @register(
@@ -60,9 +58,9 @@ class WeightedHausdorffLoss(SegLoss):
     sums.  ``target_field_outside`` takes the precomputed d(i, Y) of contours (`monai_segloss.transforms.DistanceFieldd`).
     A class without points, such as an absent one, costs 0.  Ignored voxels have no mass and make no contour.
 
-    Time grows with voxels times points; memory does not.  Written from the formula of the paper alone: the authors'
-    code is licensed CC-BY-NC-SA, and they say that US patents cover it.  Whether they cover this loss is not known here;
-    ask before commercial use.
+    Time grows with voxels times points; memory does not, and there is no second derivative.  Written from the formula of
+    the paper alone: the authors' code is licensed CC-BY-NC-SA, and they say that US patents cover it.  Whether they cover
+    this loss is not known here; ask before commercial use.
 
     Args:
         points: as above.
@@ -96,7 +94,7 @@ class WeightedHausdorffLoss(SegLoss):
         *,
         points: str = "contour",
         exponent: float = -9.0,
-        max_points: int = 512,
+        max_points: int = 256,
         include_background: bool | None = None,
         **reading: Unpack[ReadingArgs],
     ) -> None:
@@ -123,7 +121,11 @@ class WeightedHausdorffLoss(SegLoss):
         rows = batch.sizes.to(p).expand(len(p), -1)
         table = []
         for b, c in product(range(len(p)), range(p.shape[1])):
-            reach = soft_reach(p[b, c], points[b, c], rows[b], counted[b, 0], self.exponent, self.max_points)
+            index = some_of(points[b, c], self.max_points)
+            if not len(index):  # an absent class
+                table.append(p[b, c].sum() * 0)
+                continue
+            reach = mean_reach(p[b, c], index, rows[b], counted[b, 0], self.exponent)
             table.append(weighted_hausdorff(p[b, c], d[b, c], reach))
         return Scores.table(torch.stack(table).view(p.shape[:2]), batch.voxels)
 
