@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import cases
+import numpy as np
 import pytest
 import torch
 from cases import Case
@@ -139,6 +140,14 @@ def test_a_sum_follows_the_epoch() -> None:
         assert loss.term_weights == pytest.approx({"dice": 1 - alpha, "boundary": alpha})
         terms = loss.last
         assert float(total) == pytest.approx(float((1 - alpha) * terms["dice"] + alpha * terms["boundary"]))
+
+
+def test_an_epoch_is_a_whole_number() -> None:
+    loss = WeightedSum({"dice": "rebalance"}, softmax=True)
+    for wrong in (-1, 1.5, "3", True, None):
+        refused((ValueError, "epoch must be a whole number of at least 0"), loss.set_epoch, wrong)
+    loss.set_epoch(np.int64(3))
+    assert loss.term_weights == {"dice": 0.04}
 
 
 def test_a_ratio_of_terms_and_its_state() -> None:

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
-from numbers import Real
+from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any, ClassVar, TypeVar
 
@@ -108,7 +108,7 @@ def weights(**given: Any) -> None:
 def whole(least: int, **given: Any) -> None:
     """Refuse what is no whole number of at least ``least``."""
     for name, number in given.items():
-        if not isinstance(number, int) or isinstance(number, bool) or number < least:
+        if not isinstance(number, Integral) or isinstance(number, bool) or number < least:
             raise ValueError(f"{name} must be a whole number of at least {least}, got {number!r}.")
 
 

@@ -12,6 +12,7 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.errors import nearest
 from monai_segloss.core.reduce import Scores, Term
 from monai_segloss.schedules import Rest, Schedule, TermWeight, schedule
+from monai_segloss.schedules.base import whole
 
 
 class Scheduled:
@@ -38,9 +39,11 @@ class Scheduled:
         """Set the epoch, counted from 0, that the weights follow.
 
         Raises:
-            ValueError: a ratio needs the means of the epoch before, and neither `end_epoch` nor a restored state had them.
+            ValueError: no whole number; a ratio needs the means of the epoch before, and neither `end_epoch` nor a restored
+                state had them.
         """
-        self.epoch = epoch
+        whole(0, epoch=epoch)
+        self.epoch = int(epoch)
         self._set_weights()
 
     def end_epoch(self, means: Mapping[str, float]) -> None:

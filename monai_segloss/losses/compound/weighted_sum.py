@@ -79,7 +79,8 @@ class WeightedSum(Scheduled, SegLoss):
         """Set the epoch, counted from 0, that the weights follow; also those of a term that is a sum itself.
 
         Raises:
-            ValueError: a ratio needs the means of the epoch before, and neither `end_epoch` nor a restored state had them.
+            ValueError: no whole number; a ratio needs the means of the epoch before, and neither `end_epoch` nor a restored
+                state had them.
         """
         super().set_epoch(epoch)
         for term in self._sums().values():
