@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -180,7 +185,9 @@ def test_an_overlay_file(tmp_path: Path) -> None:
         (("make", "new", "--loss", "dcie"), "Invalid value for --loss: no loss is called 'dcie'"),
         (("make", "new", "--loss", "dice", "--name", "gone"), "Invalid value for --name: no bundle 'gone'"),
         (("make", ".", "--loss", "dice"), "Invalid value for FOLDER: . exists; name a new folder"),
-        (("check", "gone"), "Invalid value for FOLDER: gone has no configs/train.json"),
+        (("overlay", "dice", "-o", "gone/x.json"), "Invalid value for --output: gone is no folder"),
+        (("check", "gone"), "Invalid value: gone has no configs/train.json"),
+        (("check", str(bundle_path()), "gone.json"), "Invalid value: [Errno 2] No such file or directory: 'gone.json'"),
     ],
 )
 def test_wrong_usage_names_the_option(
@@ -266,3 +273,56 @@ def test_the_bundle_of_this_package_and_its_overlays_are_right() -> None:
     code, text = run("check", bundle_path(), bundle_path() / "configs" / "multi_gpu_train.json")
     assert code == 0, text
     assert f"losses: {len(list(bundle_path().glob('configs/losses/*.json')))} overlays" in text
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--loss#alpah", "1"), "wrong while making the key 'loss': DiceLoss() got an unexpected argument 'alpah'"),
+        (
+            ("--loss#_target_", "monai_segloss.DicLoss"),
+            "while making the key 'loss': Cannot locate class or function path",
+        ),
+        (("--loss#_target_", "monai_segloss.CrossEntropyLoss"), "unexpected argument 'include_background'"),
+    ],
+)
+def test_a_run_with_a_wrong_loss_ends_with_the_name_of_the_key(
+    option: tuple[str, str], message: str, tmp_path: Path, dataset: Path
+) -> None:
+    bundle = make_bundle(tmp_path / "mine", LossConfig(loss="dice"))
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "monai.bundle",
+            "run",
+            "--config_file",
+            "configs/train.json",
+            "--dataset_dir",
+            dataset,
+            *option,
+        ],
+        cwd=bundle,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert message in done.stdout.strip().splitlines()[-1]
+
+
+def test_the_commands_of_the_documentation_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Path(__file__).resolve().parent.parent / "docs" / "how-to" / "bundle.md"
+    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("segloss bundle ")]
+    monkeypatch.chdir(tmp_path)
+    zoo_bundle.write(tmp_path / "spleen_ct_segmentation")
+    (tmp_path / "my_loss.yaml").write_text("loss: tversky\narguments: {alpha: 0.2}\n")
+    for line in lines:
+        code, text = run(*shlex.split(line, comments=True)[2:])
+        assert code == 0, f"{line}: {text}"
+    assert {"make", "overlay", "check", "copy"} <= {line.split()[2] for line in lines}

@@ -120,6 +120,8 @@ def overlay(
     chosen = loss_option(key, argument or [], config, term or [], hint="KEY")
     if output is not None and output.exists() and not replace:
         raise typer.BadParameter(f"{output} exists; name another file, or add --replace.", param_hint="--output")
+    if output is not None and not output.parent.is_dir():
+        raise typer.BadParameter(f"{output.parent} is no folder.", param_hint="--output")
     try:
         target = None if regions is None else "regions" if regions else "labels"
         found = generic_overlay(chosen, bundle, target)
@@ -155,7 +157,7 @@ def check(
     try:
         findings = check_bundle(folder, configs or [])
     except (CannotCheck, OSError, ValueError) as error:
-        raise typer.BadParameter(str(error), param_hint="FOLDER") from None
+        raise typer.BadParameter(str(error)) from None
     print_findings(findings)
 
 
