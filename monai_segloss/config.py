@@ -48,7 +48,12 @@ class LossConfig(BaseModel):
         if not isinstance(terms, Mapping):
             return terms
         plain = {n: v if isinstance(v, Mapping) and "schedule" not in v else {"weight": v} for n, v in terms.items()}
-        return {n: {**v, "weight": _plain(v.get("weight", 1.0))} for n, v in plain.items()}
+        return {n: {**_plain(v), "weight": _weight(v.get("weight", 1.0))} for n, v in plain.items()}
+
+    @field_validator("arguments", mode="before")
+    @classmethod
+    def _schedules(cls, arguments: Any) -> Any:
+        return _plain(arguments) if isinstance(arguments, Mapping) else arguments
 
     @model_validator(mode="after")
     def _known(self) -> LossConfig:
@@ -71,10 +76,14 @@ class LossConfig(BaseModel):
         return WeightedSum(self.terms, **common)
 
 
-def _plain(weight: Any) -> Any:
-    if isinstance(weight, Schedule):
-        return weight.mapping
-    return float(weight) if isinstance(weight, int | float) else weight
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value.mapping if isinstance(value, Schedule) else value for name, value in settings.items()}
+
+
+def _weight(value: Any) -> Any:
+    if isinstance(value, Schedule):
+        return value.mapping
+    return float(value) if isinstance(value, int | float) else value
 
 
 def _find(key: str) -> LossInfo:

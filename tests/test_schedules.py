@@ -100,6 +100,7 @@ def test_a_ratio_is_that_of_the_epoch_before() -> None:
         (-0.1, "at least 0, got value=-0.1"),
         (math.inf, "at least 0"),
         (math.nan, "at least 0"),
+        (10**400, "at least 0"),
         (None, "at least 0"),
         (True, "at least 0"),
         ([1.0], "at least 0"),
@@ -220,3 +221,14 @@ def test_schedules_in_a_configuration_become_plain_data() -> None:
     assert LossConfig.model_validate(json.loads(given.model_dump_json())) == given
     assert given.terms["focal"] == {"weight": Rebalance().mapping, "gamma": 3}
     assert given.terms["boundary"] == {"weight": "increase"}
+    card = LossConfig(loss="dice_boundary", arguments={"lambda_boundary": Rebalance(step=0.02)})
+    assert LossConfig.model_validate(json.loads(card.model_dump_json())) == card
+    assert card.arguments == {"lambda_boundary": Rebalance(step=0.02).mapping}
+    assert card.build(softmax=True).schedules["boundary"] == Rebalance(step=0.02)  # type: ignore[attr-defined]
+
+
+def test_names_of_terms() -> None:
+    for wrong in ("", "a.b", "a/b"):
+        refused((ValueError, "name of a term"), WeightedSum, {wrong: {"loss": "dice"}})
+    loss = WeightedSum({"dice": "rebalance", "focal": 1}, softmax=True)
+    refused((ValueError, "no term is called 'dise'; did you mean 'dice'"), loss.end_epoch, {"dise": 0.5})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
@@ -101,7 +101,7 @@ def weights(**given: Any) -> None:
     """Refuse what is no number of at least 0."""
     for name, weight in given.items():
         number = isinstance(weight, Real) and not isinstance(weight, bool)
-        if not number or not 0 <= weight < math.inf:
+        if not number or not 0 <= weight <= sys.float_info.max:
             raise ValueError(f"a weight must be a number of at least 0, got {name}={weight!r}.")
 
 

@@ -47,7 +47,14 @@ class Scheduled:
         self._set_weights()
 
     def end_epoch(self, means: Mapping[str, float]) -> None:
-        """Keep the mean of each term over the training steps of the epoch that ended, by the names in ``last``."""
+        """Keep the mean of each term over the training steps of the epoch that ended, by the names in ``last``.
+
+        Raises:
+            ValueError: a name that is not one of the terms.
+        """
+        for name in means:
+            if name.split("/")[0] not in self.schedules:
+                raise ValueError(f"means: no term is called {name!r}{_known(name, self.schedules)}")
         self.means = {name: float(value) for name, value in means.items()}
 
     def weigh(self, batch: SegBatch, parts: Mapping[str, Callable[[], Scores]]) -> dict[str, Term]:

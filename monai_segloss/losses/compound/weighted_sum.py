@@ -55,6 +55,8 @@ class WeightedSum(Scheduled, SegLoss):
         self.terms = nn.ModuleDict()
         taken: set[str] = set(READING)
         for name, value in terms.items():
+            if not name or "." in name or "/" in name:
+                raise ValueError(f"terms: the name of a term must have no '.' or '/' in it, got {name!r}.")
             settings = dict(value) if isinstance(value, Mapping) and "schedule" not in value else {"weight": value}
             info = find(str(settings.pop("loss", name)))
             schedules[name] = term_schedule(name, settings.pop("weight", 1.0))
