@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -18,6 +20,7 @@ pytestmark = pytest.mark.real
 
 WORLD = 2
 NAME = "nnUNetTrainerDiceCE_seed1_1epochs_2iterations"
+RATIO = "nnUNetTrainerDiceHausdorffDT_2epochs_2iterations"
 
 
 def fixed_batch(trainer: Any) -> dict[str, Any]:
@@ -37,8 +40,9 @@ def weights_after_a_step(trainer: Any, part: slice) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in network.state_dict().items()}
 
 
-def work(rank: int, root: str, configuration: str) -> None:
-    """One process: a step on half of the fixed batch, then a whole training."""
+@contextmanager
+def joined(rank: int, root: str, configuration: str) -> Iterator[Workspace]:
+    """One process of the two, with nnU-Net's parts for CUDA replaced."""
     torch.set_num_threads(1)
     space = Workspace(Path(root))
     os.environ.update(space.variables)
@@ -50,18 +54,42 @@ def work(rank: int, root: str, configuration: str) -> None:
     )
     try:
         with on_cpu:
-            first = cpu_trainer(space, configuration)
-            first.initialize()
-            assert first.batch_size == 1
-            torch.save(weights_after_a_step(first, slice(rank, rank + 1)), f"{root}/{configuration}_{rank}.pt")
-            whole = cpu_trainer(space, configuration)
-            whole.run_training()
+            yield space
     finally:
         dist.destroy_process_group()
 
 
-def cpu_trainer(space: Workspace, configuration: str) -> Any:
-    trainer = space.trainer(NAME, configuration=configuration)
+def work(rank: int, root: str, configuration: str) -> None:
+    """One process: a step on half of the fixed batch, then a whole training."""
+    with joined(rank, root, configuration) as space:
+        first = cpu_trainer(space, configuration)
+        first.initialize()
+        assert first.batch_size == 1
+        torch.save(weights_after_a_step(first, slice(rank, rank + 1)), f"{root}/{configuration}_{rank}.pt")
+        whole = cpu_trainer(space, configuration)
+        whole.run_training()
+
+
+def follow_a_ratio(rank: int, root: str, configuration: str) -> None:
+    """One process: two epochs of a loss whose weights follow the means of its terms."""
+    with joined(rank, root, configuration) as space:
+        trainer = cpu_trainer(space, configuration, RATIO)
+        own: list[dict[str, torch.Tensor]] = []
+        step = trainer.train_step
+
+        def watched(batch: dict[str, Any]) -> Any:
+            result = step(batch)
+            own.append({name: value.clone() for name, value in trainer.loss.last.items()})
+            return result
+
+        trainer.train_step = watched
+        trainer.run_training()
+        first = {name: sum(float(each[name]) for each in own[:2]) / 2 for name in own[0]}
+        torch.save({"weights": trainer.loss.term_weights, "means": first}, f"{root}/ratio_{rank}.pt")
+
+
+def cpu_trainer(space: Workspace, configuration: str, name: str = NAME) -> Any:
+    trainer = space.trainer(name, configuration=configuration)
     assert trainer.is_ddp
     trainer.device, trainer.grad_scaler = torch.device("cpu"), None
     return trainer
@@ -84,3 +112,13 @@ def test_two_processes_step_as_one(space: Workspace, configuration: str) -> None
     assert any((before[name] - wanted[name]).abs().max() > 1e-3 for name in wanted)
     model = space.model(NAME, configuration=configuration)
     assert (model / "fold_0" / "checkpoint_final.pth").is_file()
+
+
+def test_a_ratio_is_that_of_all_processes(space: Workspace) -> None:
+    """Each process sees other patches; the weight of the next epoch is one for all."""
+    mp.spawn(follow_a_ratio, (str(space.root), "tiny_batch"), nprocs=WORLD)
+    first, second = (torch.load(space.root / f"ratio_{rank}.pt") for rank in range(WORLD))
+    assert first["weights"] == second["weights"]
+    assert first["means"] != second["means"]
+    means = {name: (first["means"][name] + second["means"][name]) / 2 for name in ("dice", "hausdorff_dt")}
+    assert first["weights"]["dice"] == pytest.approx(means["hausdorff_dt"] / means["dice"], rel=1e-5)
