@@ -195,6 +195,8 @@ def one_hot_labels(labels: Tensor, classes: int) -> Tensor:
 Backend = Callable[[Tensor, Tensor, "tuple[Stat, ...]", Activation, "Tensor | None"], Tensor]
 BACKENDS: dict[str, Backend] = {}
 """Device type -> a faster equal of `plain_statistics`; `monai_segloss.kernels` fills it."""
+OPERATORS: set[str] = set()
+"""Device types whose backend also stands in a compiled graph; for the others the compiler gets the plain formula."""
 
 
 def soft_statistics(
@@ -223,8 +225,9 @@ def soft_statistics(
         >>> sums[0].tolist()
         [[1.5, 0.5], [0.5, 1.5]]
     """
-    backend = BACKENDS.get(logits.device.type)
-    if backend is None or torch.compiler.is_compiling():
+    device = logits.device.type
+    backend = BACKENDS.get(device)
+    if backend is None or (torch.compiler.is_compiling() and device not in OPERATORS):
         return plain_statistics(logits, target, tuple(which), activation, weight)
     return backend(logits, target, tuple(which), activation, weight)
 

@@ -1,0 +1,140 @@
+"""`soft_statistics` on CUDA: an operator with its gradient, which eager code runs and a compiled graph holds.
+
+Both directions are one pass of a Triton kernel, see `monai_segloss.kernels.statistics_triton`; nothing waits for the device.
+What the kernels do not take, a second derivative among it, is the plain formula.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from monai_segloss.core.counts import Activation, Stat, is_labels, plain_statistics
+
+UNCOVERED: frozenset[str] = frozenset()
+"""Statistics without a kernel; where one is asked for, all that are asked for with it take the plain formula."""
+COMPLEMENT = ("ce_neg", "focal_neg", "ce_neg_power")
+"""Statistics of log(1 - p)."""
+MOST_CLASSES = 1024
+"""A tile holds all classes of a voxel."""
+MOST_ELEMENTS = 2**30
+"""Offsets within a sample are 32-bit numbers."""
+
+
+def fused_statistics(
+    logits: Tensor, target: Tensor, which: tuple[Stat, ...], activation: Activation, weight: Tensor | None = None
+) -> Tensor:
+    """`soft_statistics` in one pass each way (same arguments, same result)."""
+    if not isinstance(activation, str) or not fits(logits, target, which, activation, weight):
+        return plain_statistics(logits, target, which, activation, weight)
+    batch, classes = logits.shape[:2]
+    flat = logits.reshape(batch, classes, -1)
+    target = target.reshape(batch, -1) if is_labels(logits, target) else target.reshape(flat.shape)
+    weight = None if weight is None else weight.reshape(batch, -1)
+    names, powers = [stat.name for stat in which], [float(stat.power) for stat in which]
+    found: Tensor = torch.ops.segloss.statistics(flat, target, weight, names, powers, activation)
+    return found
+
+
+def fits(
+    logits: Tensor, target: Tensor, which: Sequence[Stat], activation: Activation, weight: Tensor | None = None
+) -> bool:
+    """Whether the kernels take these arguments."""
+    if logits.dtype not in (torch.float16, torch.bfloat16, torch.float32) or activation not in ("softmax", "sigmoid"):
+        return False
+    names = {stat.name for stat in which}
+    if names & UNCOVERED or not 0 < logits.shape[1] <= MOST_CLASSES:
+        return False
+    if not 0 < logits[0].numel() < MOST_ELEMENTS or target.is_complex():
+        return False
+    if activation == "softmax" and logits.shape[1] == 1 and names & set(COMPLEMENT):
+        return False  # the complement of the constant 1
+    if target.requires_grad or (weight is not None and weight.requires_grad):
+        return False
+    # A compiler that makes a graph for the device has Triton there.
+    return (
+        torch.compiler.is_compiling() or not logits.is_cuda or torch.cuda.get_device_capability(logits.device) >= (7, 0)
+    )
+
+
+def _stats(names: Sequence[str], powers: Sequence[float]) -> tuple[Stat, ...]:
+    return tuple(Stat(name, power) for name, power in zip(names, powers, strict=True))
+
+
+@torch.library.custom_op(
+    "segloss::statistics",
+    mutates_args=(),
+    schema="(Tensor logits, Tensor target, Tensor? weight, str[] names, float[] powers, str activation) -> Tensor",
+)
+def _statistics(
+    logits: Tensor, target: Tensor, weight: Tensor | None, names: list[str], powers: list[float], activation: str
+) -> Tensor:
+    """Logits (B, C, N), target (B, N) or (B, C, N), weight (B, N) -> (B, C, K)."""
+    from monai_segloss.kernels.statistics_triton import triton_sums
+
+    return triton_sums(logits, target, weight, _stats(names, powers), activation)
+
+
+@_statistics.register_fake
+def _(
+    logits: Tensor, target: Tensor, weight: Tensor | None, names: list[str], powers: list[float], activation: str
+) -> Tensor:
+    return logits.new_empty((*logits.shape[:2], len(names)), dtype=torch.float32)
+
+
+@torch.library.custom_op(
+    "segloss::statistics_gradient",
+    mutates_args=(),
+    schema="(Tensor grad, Tensor logits, Tensor target, Tensor? weight, str[] names, float[] powers, str activation)"
+    " -> Tensor",
+)
+def _statistics_gradient(
+    grad: Tensor,
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    names: list[str],
+    powers: list[float],
+    activation: str,
+) -> Tensor:
+    """The gradient of the logits from that of the statistics (B, C, K)."""
+    from monai_segloss.kernels.statistics_triton import triton_gradient
+
+    return triton_gradient(grad, logits, target, weight, _stats(names, powers), activation)
+
+
+@_statistics_gradient.register_fake
+def _(
+    grad: Tensor,
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    names: list[str],
+    powers: list[float],
+    activation: str,
+) -> Tensor:
+    return torch.empty_like(logits)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    logits, target, weight, *ctx.rest = inputs
+    ctx.save_for_backward(logits, target, weight)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    logits, target, weight = ctx.saved_tensors
+    nothing = (None,) * 5
+    if not torch.is_grad_enabled():
+        return (torch.ops.segloss.statistics_gradient(grad, logits, target, weight, *ctx.rest), *nothing)
+    # A second derivative is wanted: differentiate the definition.
+    names, powers, activation = ctx.rest
+    sums = plain_statistics(logits, target, _stats(names, powers), activation, weight)
+    if not sums.requires_grad:
+        return (torch.zeros_like(logits), *nothing)
+    return (*torch.autograd.grad(sums, logits, grad, create_graph=True), *nothing)
+
+
+_statistics.register_autograd(_backward, setup_context=_keep)
