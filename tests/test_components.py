@@ -27,14 +27,17 @@ def each(x: Tensor) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("backend", ["fast", "scipy"])
-def test_components_are_those_of_scipy(shape: tuple[int, ...], backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """26 or 8 neighbors, numbered by first voxel; cc3d 4.1.1 fails here on masks of bool with axes of unequal length."""
+@pytest.mark.parametrize("faces", [False, True])
+def test_components_are_those_of_scipy(
+    shape: tuple[int, ...], faces: bool, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """26 or 8 neighbors, 6 or 4 numbered by first voxel; cc3d 4.1.1 fails on masks of bool with axes of unequal length."""
     if backend == "scipy":
         monkeypatch.setattr(components, "_labeler", lambda: components.label_by_scipy)
     for seed in range(20):
         mask = masks(shape, seed)
-        for found, inside in zip(each(connected_components(mask)), each(mask), strict=True):
-            expected, count = ndimage.label(inside, structure=np.ones((3,) * len(shape)))
+        for found, inside in zip(each(connected_components(mask, faces=faces)), each(mask), strict=True):
+            expected, count = ndimage.label(inside, None if faces else np.ones((3,) * len(shape)))
             pairs = set(zip(expected.ravel().tolist(), found.ravel().tolist(), strict=True))
             assert len(pairs) == len({e for e, _ in pairs}) == len({f for _, f in pairs})
             ids, first = np.unique(found, return_index=True)
@@ -53,6 +56,7 @@ def test_diagonal_neighbors_are_connected(backend: str, monkeypatch: pytest.Monk
         if space == 3:
             corner[0, 0, range(4), range(4), range(4)] = True
         assert connected_components(corner).max() == 1
+        assert connected_components(corner, faces=True).max() == 4
 
 
 def test_memory_order_and_type_do_not_matter() -> None:

@@ -173,7 +173,7 @@ def test_the_map_of_the_transform_is_that_of_the_loss() -> None:
     expected = loss(logits, labels, spacing=(3.0, 1.0, 0.5))
     sent = BorderWeightMapd("label", num_classes=3)(data)["weight_map"].as_tensor()[None]
     torch.testing.assert_close(loss(logits, labels, weight_map=sent), expected)
-    ids = ComponentMapd("label", num_classes=3)(data)["components"].as_tensor()[None]
+    ids = ComponentMapd("label", num_classes=3, faces=True)(data)["components_faces"].as_tensor()[None]
     torch.testing.assert_close(loss(logits, labels, components=ids, spacing=(3.0, 1.0, 0.5)), expected)
     for more in ({"weight": [1.0, 2.0, 3.0]}, {"balanced": True}):
         with pytest.raises(ValueError, match=r"weight_map.*leave out weight and balanced"):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import monai_segloss
 from monai_segloss.kernels.components import connected_components, nearest_component
-from monai_segloss.losses.instance.instances import make_cells
+from monai_segloss.maps import component_cell_map
 
 KEYS = ("blob", "cc_dice_ce", "inverse_weighted_cross_entropy", "inverse_weighted_dice")
 
@@ -114,7 +114,7 @@ def test_a_cell_without_its_component_is_left_out() -> None:
     label = two_lesions()
     z = logits(label)
     loss = monai_segloss.create("cc_dice_ce", softmax=True, to_onehot_y=True, lambda_global=0.0, lambda_ce=0.0)
-    cells = make_cells(label == 1, None)
+    cells = component_cell_map(label == 1)
     assert torch.equal(loss(z, label, cells=cells), loss(z, label))
     fewer = label.clone()
     fewer[0, 0, -1, -1] = 0

@@ -23,11 +23,12 @@ BITS = 60
 """Keys, distance and id together, stay below 2 ** BITS."""
 
 
-def connected_components(mask: Tensor) -> Tensor:
+def connected_components(mask: Tensor, *, faces: bool = False) -> Tensor:
     """Ids of the connected components of a mask, diagonal neighbors connected (26 in 3-D, 8 in 2-D).
 
     Args:
         mask: (B, C, *S), each (sample, channel) by itself; above 0 is inside.
+        faces: only neighbors that share a face are connected (6 in 3-D, 4 in 2-D).
 
     Returns:
         (B, C, *S) int64 on the device of ``mask``: 0 outside, 1 to K in the order of the first voxel.
@@ -39,7 +40,7 @@ def connected_components(mask: Tensor) -> Tensor:
         [1, 1, 0, 2]
     """
     arrays = (mask > 0).flatten(0, 1).cpu().numpy()
-    ids = np.stack([_label(array) for array in arrays]).reshape(mask.shape)
+    ids = np.stack([_label(array, faces) for array in arrays]).reshape(mask.shape)
     return torch.from_numpy(ids).to(mask.device)
 
 
@@ -121,11 +122,11 @@ class Segments:
         return values.new_zeros(size).index_add(0, index, values)
 
 
-def _label(mask: NDArray[np.bool_]) -> Ids:
+def _label(mask: NDArray[np.bool_], faces: bool) -> Ids:
     """Components of one mask, numbered in the order of their first voxels."""
     if not mask.any():
         return np.zeros(mask.shape, dtype=np.int64)
-    labels = _labeler()(mask)
+    labels = _labeler()(mask, faces)
     where = np.flatnonzero(labels)
     found = labels.ravel()[where]
     first = np.zeros(int(found.max()) + 1, dtype=np.int64)
@@ -145,20 +146,21 @@ def _labeler() -> Any:
     except ImportError:
         return label_by_scipy
 
-    def by_cc3d(mask: NDArray[np.bool_]) -> NDArray[Any]:
+    def by_cc3d(mask: NDArray[np.bool_], faces: bool) -> NDArray[Any]:
         if mask.ndim not in (2, 3):
-            return label_by_scipy(mask)
+            return label_by_scipy(mask, faces)
+        connectivity = 2 * mask.ndim if faces else 3**mask.ndim - 1
         # not as bool: there cc3d 4.1.1 labels voxels outside of a 2-D mask whose axes differ in length
-        return cc3d.connected_components(mask.view(np.uint8), connectivity=8 if mask.ndim == 2 else 26)
+        return cc3d.connected_components(mask.view(np.uint8), connectivity=connectivity)
 
     return by_cc3d
 
 
-def label_by_scipy(mask: NDArray[np.bool_]) -> NDArray[Any]:
+def label_by_scipy(mask: NDArray[np.bool_], faces: bool = False) -> NDArray[Any]:
     """Components of one mask in some numbering, by SciPy."""
     from scipy import ndimage
 
-    return ndimage.label(mask, structure=np.ones((3,) * mask.ndim))[0]
+    return ndimage.label(mask, ndimage.generate_binary_structure(mask.ndim, 1 if faces else mask.ndim))[0]
 
 
 def _nearest(ids: Ids, spacing: tuple[float, ...]) -> Ids:

@@ -2,6 +2,7 @@
 
 from monai_segloss.kernels.components import connected_components, nearest_component
 from monai_segloss.maps.border import border_weight_map
+from monai_segloss.maps.components import component_cell_map, component_map
 from monai_segloss.maps.contour import contour_map
 from monai_segloss.maps.distance import (
     distance_field,
@@ -15,6 +16,8 @@ from monai_segloss.maps.skeleton import skeleton_map, tubed_skeleton_map
 __all__ = [
     "border_weight_map",
     "class_masks",
+    "component_cell_map",
+    "component_map",
     "connected_components",
     "contour_map",
     "distance_field",

@@ -32,7 +32,7 @@ def border_weight_map(
 
     Args:
         mask: (B, C, *S), one channel per class with instances, background left out; the connected components of a class,
-            diagonal neighbors connected, are its instances.
+            over faces, are its instances.
         spacing: (ndim,) or (B, ndim) in array axis order, in mm; None is 1, so that ``sigma`` is in voxels as in the paper.
         valid: (B, 1 | C, *S) bool; other voxels are in no instance and have weight 0.
         w0: largest weight of a border.
@@ -56,7 +56,7 @@ def border_weight_map(
         raise ValueError("sigma must be above 0.")
     counted = torch.ones_like(mask[:, :1], dtype=torch.bool) if valid is None else valid[:, :1]
     mask = as_mask(mask) & counted
-    ids = connected_components(mask) if instances is None else (instances * counted).long()
+    ids = connected_components(mask, faces=True) if instances is None else (instances * counted).long()
     rows = [
         _two_nearest(ids[b : b + 1], None if spacing is None else spacing if spacing.ndim == 1 else spacing[b])
         for b in range(len(ids))

@@ -18,21 +18,10 @@ Example:
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from monai_segloss import maps
 from monai_segloss.transforms.base import LabelMap as LabelMap
 from monai_segloss.transforms.base import LabelMapd as LabelMapd
 from monai_segloss.transforms.needed import map_transforms as map_transforms
-
-
-def _components(mask: Tensor, spacing: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
-    mask = mask > 0
-    return maps.connected_components(mask if valid is None else mask & valid).int()
-
-
-def _cells(mask: Tensor, spacing: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
-    return maps.nearest_component(_components(mask, None, valid), spacing).int()
 
 
 class SignedDistanceMap(LabelMap):
@@ -133,9 +122,9 @@ class TubedSkeletonMapd(LabelMapd):
 
 
 class ComponentMap(LabelMap):
-    """Id of the connected component of each class at each voxel, see `monai_segloss.maps.connected_components`."""
+    """Id of the connected component of each class at each voxel, see `monai_segloss.maps.component_map`."""
 
-    make, key, instances = staticmethod(_components), "components", True
+    make, key, instances = staticmethod(maps.component_map), "components", True
 
 
 class ComponentMapd(LabelMapd):
@@ -145,9 +134,9 @@ class ComponentMapd(LabelMapd):
 
 
 class ComponentCellMap(LabelMap):
-    """Id of the nearest component of each class at each voxel, see `monai_segloss.maps.nearest_component`."""
+    """Id of the nearest component of each class at each voxel, see `monai_segloss.maps.component_cell_map`."""
 
-    make, key, instances = staticmethod(_cells), "cells", True
+    make, key, instances = staticmethod(maps.component_cell_map), "cells", True
 
 
 class ComponentCellMapd(LabelMapd):

@@ -94,10 +94,10 @@ def distance_penalized_dice(
     return rows_of(values, r, reduction)
 
 
-def instances(masks: Array) -> Iterator[Mask]:
-    """The connected components of masks (C, *S), diagonal neighbors connected."""
+def instances(masks: Array, corners: bool = True) -> Iterator[Mask]:
+    """The connected components of masks (C, *S), with neighbors at corners or over faces only."""
     for mask in masks:
-        ids, count = ndimage.label(mask, np.ones((3,) * mask.ndim))
+        ids, count = ndimage.label(mask, np.ones((3,) * mask.ndim) if corners else None)
         yield from (ids == k for k in range(1, count + 1))
 
 
@@ -112,7 +112,7 @@ def border(
 ) -> Array:
     """Ronneberger 2015 of one sample; `factors` of the background and the masks, None for 'balanced'."""
     inside = (masks > 0.5) & valid
-    near = [nearest(x, np.array(steps)).astype(SINGLE).astype(float) for x in instances(inside)]
+    near = [nearest(x, np.array(steps)).astype(SINGLE).astype(float) for x in instances(inside, corners=False)]
     out = np.zeros(valid.shape)
     if len(near) > 1:
         first, second = np.sort(np.stack(near), axis=0)[:2]

@@ -14,7 +14,7 @@ from monai_segloss.core.module import ReadingArgs, SegLoss, Weight
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import NnUNetPolicy, register
 from monai_segloss.losses.boundary.voxel_weights import weighed_cross_entropy
-from monai_segloss.losses.instance.instances import COMPONENTS, components, inside
+from monai_segloss.losses.instance.instances import TOUCHING, components, inside
 from monai_segloss.losses.voxel.weighting import is_multilabel
 from monai_segloss.maps.border import border_weight_map
 
@@ -37,14 +37,15 @@ class BorderWeightedCELoss(SegLoss):
     """Mean over voxels of w * `CrossEntropyLoss`, w = w_c + w_0 exp(-(d_1 + d_2)^2 / (2 sigma^2)).
 
     d_1 and d_2 are the distances of a voxel to the nearest and the second nearest instance of the sample, of whatever
-    foreground class, in mm.  Instances are the connected components of each class, diagonal neighbors connected.  With
-    fewer than two instances w = w_c.  An ignored voxel is in no instance.  The divisor is the number of voxels (the paper
+    foreground class, in mm.  Instances are the connected components of each class, over faces.  With fewer than two
+    instances w = w_c.  An ignored voxel is in no instance.  The divisor is the number of voxels (the paper
     sums).  With sigmoid, or a single channel, each region has its own instances and weights its binary cross-entropy.
 
-    Keywords of the call, both optional:
+    Keywords of the call, all optional:
 
-    - ``components``, (B, C, *S) or (B, 1, *S): ids of the instances, 1 or more inside of a class
-      (`monai_segloss.transforms.ComponentMapd`, or annotated instances, which may touch);
+    - ``components_faces``, (B, C, *S) or (B, 1, *S): ids of the instances, 1 or more inside of a class
+      (`monai_segloss.transforms.ComponentMapd` with ``faces=True``);
+    - ``components``, in its place: annotated instances, which may touch;
     - ``weight_map``, (B, 1, *S), with sigmoid also (B, C, *S): w itself (`monai_segloss.transforms.BorderWeightMapd`).
 
     Args:
@@ -72,7 +73,7 @@ class BorderWeightedCELoss(SegLoss):
     """
 
     scoring = ("weight",)
-    accepts = ("weight_map",)
+    accepts = ("components", "weight_map")
 
     def __init__(
         self,
@@ -94,7 +95,7 @@ class BorderWeightedCELoss(SegLoss):
 
     @property
     def needs(self) -> tuple[MapSpec, ...]:
-        return (COMPONENTS,)
+        return (TOUCHING,)
 
     def loss(self, batch: SegBatch) -> Scores:
         w = self.weight_map(batch).to(batch.clean.dtype)
@@ -110,7 +111,7 @@ class BorderWeightedCELoss(SegLoss):
                 raise ValueError("weight_map has the weights of the classes in it: leave out weight and balanced.")
             channels = sent.unbind(1) if is_multilabel(batch) else (sent,)
             return torch.stack([check.voxel_map("weight_map", x, batch.logits) for x in channels], 1)
-        mask, ids = inside(batch), components(batch)
+        mask, ids = inside(batch), components(batch, TOUCHING)
         factors = None if weight is None else weight.expand(batch.classes).tolist()
         if not is_multilabel(batch):
             return self._of_instances(batch, mask, ids, factors)

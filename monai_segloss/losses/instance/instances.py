@@ -10,22 +10,14 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.counts import Voxels
 from monai_segloss.core.maps import MapSpec
-from monai_segloss.kernels.components import Segments, connected_components, nearest_component
+from monai_segloss.kernels.components import Segments, nearest_component
 from monai_segloss.losses.voxel.cross_entropy import is_multilabel
+from monai_segloss.maps.components import component_cell_map, component_map
 
-
-def make_components(masks: Tensor, spacing: Tensor | None, valid: Tensor | None = None) -> Tensor:
-    """Ids of the components of each mask."""
-    return connected_components(masks if valid is None else masks & valid)
-
-
-def make_cells(masks: Tensor, spacing: Tensor | None, valid: Tensor | None = None) -> Tensor:
-    """At each voxel the id of the nearest component of each mask."""
-    return nearest_component(make_components(masks, spacing, valid), spacing)
-
-
-COMPONENTS = MapSpec("components", make_components, exclusive=True, on_cpu=True)
-CELLS = MapSpec("cells", make_cells, on_cpu=True)
+COMPONENTS = MapSpec.of("components", component_map, {}, exclusive=True, on_cpu=True)
+TOUCHING = MapSpec.of("components", component_map, {"faces": True}, exclusive=True, on_cpu=True)
+"""Where voxels that only touch at an edge or a corner are apart."""
+CELLS = MapSpec.of("cells", component_cell_map, {}, on_cpu=True)
 LARGEST = 2**31 - 1
 """Largest id of a component that a caller may send."""
 
@@ -40,23 +32,23 @@ def inside(batch: SegBatch) -> Tensor:
     return batch.one_hot[:, first_class(batch) :] > 0.5
 
 
-def components(batch: SegBatch) -> Tensor:
+def components(batch: SegBatch, spec: MapSpec = COMPONENTS) -> Tensor:
     """Ids of the components of each class with instances, (B, C', *S) int64, 0 outside and where ignored.
 
-    From the map ``components`` if the caller sent it, else found here, without the ignored voxels.
+    From the map that the spec names if the caller sent it, or ``components``, which may be annotated instances; else found
+    here, without the ignored voxels.
 
     Raises:
         ValueError: the map is not made of whole numbers from 0 to `LARGEST`, or says 0 inside of a class.
     """
-    mask, ids = inside(batch), _sent("components", batch)
+    mask, name = inside(batch), COMPONENTS.key if COMPONENTS.key in batch.maps else spec.key
+    ids = _sent(name, batch)
     if ids is None:
-        return connected_components(mask)
+        return spec.make(mask, batch.sizes, None).long()
     ids = ids.expand(mask.shape).masked_fill(~mask, 0)
     if bool((mask & (ids == 0)).any()):
         missing = int((mask & (ids == 0)).sum())
-        raise ValueError(
-            f"components is 0 at {missing} voxels of a class; expected the id of their component, 1 or more."
-        )
+        raise ValueError(f"{name} is 0 at {missing} voxels of a class; expected the id of their component, 1 or more.")
     return ids
 
 
