@@ -31,7 +31,7 @@ def each(x: Tensor) -> list[np.ndarray]:
 def test_components_are_those_of_scipy(
     shape: tuple[int, ...], faces: bool, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """26 or 8 neighbors, 6 or 4 numbered by first voxel; cc3d 4.1.1 fails on masks of bool with axes of unequal length."""
+    """26 or 8 neighbors, 6 or 4 over faces, numbered by first voxel; cc3d 4.1.1 fails on bool with unequal axes."""
     if backend == "scipy":
         monkeypatch.setattr(components, "_labeler", lambda: components.label_by_scipy)
     for seed in range(20):
