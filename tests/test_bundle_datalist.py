@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from monai.data import FolderLayout
 
-from monai_segloss.datalist import Labels, list_images, output_name, read
+from monai_segloss.datalist import Labels, case_name, list_images, output_name, read
 
 REGIONS: dict[str, Any] = {"background": 0, "whole": [1, 2], "core": 2}
 LABELS = {"background": 0, "organ": 1, "lesion": 2}
@@ -159,7 +160,7 @@ def test_dicom_series_are_folders(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="has no image"):
         list_images(tmp_path / "nowhere")
     for folder, name in (("1.2.840.113", "1.2.840.113"), ("b_0000", "b")):
-        assert output_name({"filename_or_obj": str(tmp_path / "in" / folder)}, None)["subject"] == name
+        assert case_name({"filename_or_obj": str(tmp_path / "in" / folder)}) == name
     series(raw(tmp_path / "set", cases=0) / "imagesTr" / "x_0000")
     touch(tmp_path / "set", "labelsTr/x.nii.gz", "imagesTr/x_0001.nii.gz")
     item = read(tmp_path / "set").training[0]
@@ -184,6 +185,8 @@ def test_images_of_a_folder_and_names_of_predictions(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"has no file that ends in '\.nrrd'"):
         list_images(tmp_path, ".nrrd")
     for file, name in (("/x/b_0000.nii.gz", "b"), ("scan.1.mha", "scan.1"), ("case_12.nii.gz", "case_12")):
-        assert output_name({"filename_or_obj": file}, None)["subject"] == name
+        assert case_name({"filename_or_obj": file}) == name
+        layout = FolderLayout(tmp_path, extension="nii.gz")
+        assert layout.filename(**output_name({"filename_or_obj": file}, None)) == str(tmp_path / f"{name}.nii.gz")
     with pytest.raises(FileNotFoundError, match="no test images: name a folder of images as images_dir"):
         read(raw(tmp_path)).test_items()

@@ -147,12 +147,18 @@ def list_images(images_dir: str | Path, file_ending: str | None = None, channels
     return items
 
 
-def output_name(meta: Mapping[str, Any] | None, saver: Any) -> dict[str, Any]:
-    """Name of a saved prediction for MONAI's ``SaveImaged``: the case, without nnU-Net's channel number."""
+def case_name(meta: Mapping[str, Any] | None) -> str:
+    """Name of the case of a loaded image, from its metadata: its file or DICOM folder without nnU-Net's channel number."""
     path = Path(str((meta or {}).get("filename_or_obj", "prediction")))
     # the name of a DICOM folder may well be a UID, of which nothing is an ending
     ending = "" if path.is_dir() else "".join(re.findall(r"\.nii\.gz$|\.[^.]+$", path.name))
-    return {"subject": _case(path.name, ending), "idx": None}
+    return _case(path.name, ending)
+
+
+def output_name(meta: Mapping[str, Any] | None, saver: Any) -> dict[str, Any]:
+    """Name of a saved prediction for MONAI's ``SaveImaged``: the case."""
+    # MONAI takes an ending off, and would take the last part of a UID
+    return {"subject": f"{case_name(meta)}.nii.gz", "idx": None}
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+HINT = " (often patch_size must be a multiple of the product of the strides)"
 Check = tuple[Callable[[Any], bool], str]
 
 
@@ -97,13 +98,13 @@ def check_network(network: nn.Module, in_channels: int, num_classes: int, patch_
             found = deepcopy(network).eval().to("meta")(torch.empty(1, in_channels, *patch_size, device="meta"))
     except Exception as error:
         raise SettingError(
-            f"patch_size {list(patch_size)} with {in_channels} channels does not go through network_def (often it must be "
-            f"a multiple of the product of the strides): {_last_line(error)}"
+            f"patch_size {list(patch_size)} with {in_channels} channels does not go through network_def{HINT}: "
+            f"{_last_line(error)}"
         ) from error
     first = found[0] if isinstance(found, list | tuple) else found
     if tuple(first.shape) != wanted:
         raise SettingError(
-            f"network_def makes {tuple(first.shape)} of a patch of patch_size {list(patch_size)}; expected {wanted}."
+            f"network_def makes {tuple(first.shape)} of a patch of patch_size {list(patch_size)}; expected {wanted}{HINT}."
         )
 
 

@@ -1,0 +1,119 @@
+"""Wrong settings of the bundle: one sentence that names the key and what was expected."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nnunet_data
+import pytest
+from bundle_runs import CONFIGS, inference, workflow
+from monai.networks.nets import UNet
+
+from monai_segloss.engine import SettingError, check_network, check_settings
+from monai_segloss.engine.settings import SETTINGS
+
+pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return nnunet_data.write_raw(tmp_path_factory.mktemp("settings"), "labels", cases=2)
+
+
+def causes(error: BaseException | None) -> str:
+    """Every sentence of a chain of errors."""
+    return "" if error is None else f"{error}\n{causes(error.__cause__)}"
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"epochs": "ten"}, "epochs must be a whole number from 1, got 'ten'"),
+    ({"epochs": 0}, "epochs must be a whole number from 1, got 0"),
+    ({"batch_size": 1.5}, "batch_size must be a whole number from 1, got 1.5"),
+    ({"learning_rate": "fast"}, "learning_rate must be a number above 0, got 'fast'"),
+    ({"resume": "yes"}, "resume must be True or False, got 'yes'"),
+    ({"fold": 7}, "fold must be 'all' or 0 to 1 for 2 cases, got 7"),
+    ({"fold": "first"}, "fold must be 'all' or a whole number from 0, got 'first'"),
+    ({"patch_size": 32}, "patch_size must be a list of 3 whole numbers from 1, as [96, 96, 96], got 32"),
+    (
+        {"patch_size": [16, 16, 15]},
+        "makes (1, 3, 16, 16, 16) of a patch of patch_size [16, 16, 15]; expected (1, 3, 16, 16, 15)",
+    ),
+    ({"spacing": [1.0, 0.0, 1.0]}, "spacing must be None or a list of 3 numbers above 0 in mm"),
+    ({"early_stop_patience": 0}, "early_stop_patience must be a whole number from 1, or None, got 0"),
+    ({"precompute_maps": "gpu"}, "precompute_maps must be 'on_cpu', 'all' or 'none', got 'gpu'"),
+    ({"dataset_dir": "nowhere"}, "dataset_dir must be a folder with a dataset.json (nnU-Net raw or Decathlon)"),
+    ({"network_def#out_channels": 5}, "network_def makes (1, 5, 16, 16, 16) of a patch of patch_size [16, 16, 16]"),
+    ({"loss#alfa": 0.5}, "DiceCELoss() got an unexpected argument 'alfa'"),
+    ({"loss#lambda_dice": -1}, "lambda_dice"),
+]
+
+
+@pytest.mark.parametrize(("settings", "message"), WRONG, ids=[next(iter(settings)) for settings, _ in WRONG])
+def test_a_wrong_setting_is_named(settings: dict[str, Any], message: str, tmp_path: Path, dataset: Path) -> None:
+    data = Path(settings.pop("dataset_dir", dataset))
+    with pytest.raises(RuntimeError) as error, workflow(tmp_path, data, **settings) as flow:
+        flow.run()
+    assert message in causes(error.value)
+    assert not (tmp_path / "models").exists()
+
+
+def test_inference_without_weights_says_so(tmp_path: Path, dataset: Path) -> None:
+    with pytest.raises(RuntimeError) as error:
+        inference(tmp_path, dataset)
+    assert "ckpt_path must be a file of weights, made by training" in causes(error.value)
+
+
+def test_every_key_is_checked_and_every_default_is_fine() -> None:
+    config = json.loads((CONFIGS / "train.json").read_text())
+    assert set(config["settings"]) | {"ckpt_path"} == set(SETTINGS)
+    check_settings({key: config[key] for key in config["settings"] if key != "amp"})
+    for key in set(SETTINGS) - {"seed", "early_stop_patience", "spacing"}:
+        with pytest.raises(SettingError, match=f"{key} must be .*, got None"):
+            check_settings({key: None})
+    for key in SETTINGS:
+        with pytest.raises(SettingError, match=f"{key} must be .*, got {{}}"):
+            check_settings({key: {}})
+    check_settings({"something_else": object()})
+
+
+def test_a_network_is_asked_without_work() -> None:
+    network = UNet(spatial_dims=3, in_channels=2, out_channels=3, channels=(4, 8, 16), strides=(2, 2))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    check_network(network, 2, 3, (512, 512, 512))  # 1.6 GB of logits, if they were made
+    assert all(value.equal(before[name]) and value.device.type == "cpu" for name, value in network.state_dict().items())
+    assert network.training
+    with pytest.raises(SettingError, match=r"patch_size \[8, 8, 8\] with 1 channels does not go through network_def"):
+        check_network(network, 1, 3, (8, 8, 8))
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("option", "last"),
+    [
+        (("--epochs", "ten"), "The configuration is wrong: epochs must be a whole number from 1, got 'ten'."),
+        (
+            ("--loss#alfa", "1"),
+            "The configuration is wrong while making the key 'loss': DiceCELoss() got an unexpected",
+        ),
+        (("--network_def#strides", "[2,2]"), "The configuration is wrong while making the key 'network_def'"),
+        (("--lr_scheduler#optimizer", "@optimiser"), "The configuration is wrong"),
+    ],
+)
+def test_the_command_ends_with_one_sentence(option: tuple[str, str], last: str, tmp_path: Path, dataset: Path) -> None:
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(CONFIGS / "train.json")]
+    done = subprocess.run(
+        [*command, "--bundle_root", str(tmp_path), "--dataset_dir", str(dataset), *option],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith(last), done.stderr[-2000:]
+    assert "Traceback" not in done.stderr
