@@ -48,6 +48,7 @@ def make_bundle(folder: Path, config: LossConfig, name: str | None = None) -> Pa
 
     Example:
         >>> import json, tempfile
+        >>> from pathlib import Path
         >>> from monai_segloss import LossConfig
         >>> from monai_segloss.bundle import make_bundle
         >>> with tempfile.TemporaryDirectory() as work:
