@@ -83,7 +83,7 @@ def interpreted_all_statistics_have_a_kernel() -> None:
 @pytest.mark.parametrize("kind", ["labels", "soft", "regions", "regions uint8"])
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
 def interpreted_every_statistic(activation: str, kind: str) -> None:
-    logits, labels = case(4, 5, 9, 12)
+    logits, labels = case(4, 5, 9, 8)
     target = {
         "labels": labels,
         "soft": torch.softmax(2 * torch.randn_like(logits), 1),
@@ -95,7 +95,7 @@ def interpreted_every_statistic(activation: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
-@pytest.mark.parametrize("power", [0.0, 0.5, 1.0, 2.0, 3.0, 4.5])
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0, 3.0, 4.5])
 def interpreted_powers(power: float, activation: str) -> None:
     logits, labels = case(3, 40)
     which = tuple(Stat(name, power) for name in POWERED if name != "ae" or power >= 1)
@@ -148,11 +148,14 @@ def interpreted_labels_of_every_type(dtype: torch.dtype) -> None:
     logits, labels = case(3, 4, 5, 6)
     expected = fused_statistics(logits, labels, COMMON, "softmax")
     assert torch.equal(fused_statistics(logits, labels.to(dtype), COMMON, "softmax"), expected)
-    two = logits[:, :2]
-    assert_equals_formula(two, labels > 0, COMMON, "softmax")
 
 
-@pytest.mark.parametrize("outside", [255, -1, 3, 2**32, 2**32 + 1, 1.5, float("nan")])
+def interpreted_labels_of_two_classes_as_bool() -> None:
+    logits, labels = case(2, 4, 5, 6)
+    assert_equals_formula(logits, labels > 0, COMMON, "softmax")
+
+
+@pytest.mark.parametrize("outside", [255, -1, 2**32 + 1, 1.5, float("nan")])
 def interpreted_a_label_outside_of_the_classes_gives_no_channel(outside: float) -> None:
     logits, labels = case(3, 4, 5, 6)
     labels = labels.to(torch.float64 if isinstance(outside, float) else torch.int64)
@@ -161,10 +164,13 @@ def interpreted_a_label_outside_of_the_classes_gives_no_channel(outside: float) 
     assert sums[..., -1].sum() == 2 * 3 * 5 * 6
 
 
-@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
-@pytest.mark.parametrize("kind", ["bool", "float32", "float16", "uint8", "nothing"])
+@pytest.mark.parametrize(
+    ("activation", "kind"),
+    [*((a, k) for a in ("softmax", "sigmoid") for k in ("bool", "float32")), ("softmax", "float16"), ("sigmoid", "uint8"),
+     ("softmax", "nothing")],
+)  # fmt: skip
 def interpreted_masked_voxels_have_no_influence(kind: str, activation: str) -> None:
-    logits, labels = case(3, 6, 7, 8)
+    logits, labels = case(3, 5, 6, 8)
     weight = torch.rand(labels.shape, device=DEVICE) < (0.5 if kind != "nothing" else 0.0)
     if kind.startswith("float"):
         weight = (weight * torch.rand(labels.shape, device=DEVICE)).to(getattr(torch, kind))
@@ -250,7 +256,7 @@ def interpreted_a_class_without_probability() -> None:
 def interpreted_same_bits_whatever_was_before(monkeypatch: pytest.MonkeyPatch) -> None:
     from monai_segloss.kernels import statistics_triton
 
-    logits, labels = case(3, 1500)
+    logits, labels = case(3, 1000)
     first = forward_backward(fused_statistics, logits, labels, COMMON, "softmax")
     again = forward_backward(fused_statistics, logits, labels, COMMON, "softmax")
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
@@ -336,10 +342,10 @@ def interpreted_the_operators_keep_their_word() -> None:
 
 
 @pytest.mark.usefixtures("chosen")
-@pytest.mark.parametrize("key", ["dice_ce", "focal", "tversky", "poly1_cross_entropy", "generalized_dice", "mcc"])
+@pytest.mark.parametrize("key", ["dice_ce", "focal", "poly1_cross_entropy", "mcc"])
 @pytest.mark.parametrize("reading", ["softmax", "sigmoid"])
 def interpreted_losses(key: str, reading: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    logits, labels = case(3, 6, 7, 8)
+    logits, labels = case(3, 5, 6, 8)
     loss = create(key, **{reading: True}, to_onehot_y=True, ignore_index=2)
     leaf = logits.requires_grad_()
     (slope,) = torch.autograd.grad(loss(leaf, labels[:, None]), leaf)
