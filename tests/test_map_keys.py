@@ -121,6 +121,19 @@ def test_a_map_of_other_settings_is_refused_by_name() -> None:
 
 
 @pytest.mark.parametrize("info", NEEDY, ids=lambda info: info.key)
+def test_voxels_without_a_place_are_refused_and_a_map_of_nan_shows(info: monai_segloss.LossInfo) -> None:
+    loss = info.cls(**{**info.example, **info.reading})
+    if any(spec.on_cpu for spec in loss.needs):
+        return  # maps of ids, which have their own checks
+    with pytest.raises(ValueError, match=r"input has shape \(4, 3\); .* needs spatial axes"):
+        loss(torch.randn(4, 3), torch.zeros(4, 1, dtype=torch.int64))
+    case = cases.get("labels_3d")
+    for spec in loss.needs:
+        bad = torch.full_like(case.input, torch.nan)
+        assert loss(case.input, case.target, spacing=STEPS, **{spec.key: bad}).isnan()
+
+
+@pytest.mark.parametrize("info", NEEDY, ids=lambda info: info.key)
 def test_every_map_that_a_loss_needs_has_a_transform(info: monai_segloss.LossInfo) -> None:
     loss = info.cls(**info.example)
     assert [each.output_keys for each in map_transforms(loss, "seg", num_classes=3)] == [

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from monai_segloss.core import check
+from monai_segloss.core.errors import LossShapeError
 
 if TYPE_CHECKING:
     from monai_segloss.core.batch import Scored
@@ -117,6 +118,8 @@ def refusal(name: str, known: tuple[str, ...]) -> str:
 def scored_map(spec: MapSpec, view: Scored) -> Tensor:
     """A map of the scored classes (B, C', *S), as the caller sent it or made here: no gradient, 0 where ignored."""
     batch = view.batch
+    if batch.ndim < 3:
+        raise LossShapeError(f"input has shape {tuple(batch.logits.shape)}; the map {spec.key} needs spatial axes.")
     valid = None if batch.mask is None else batch.mask[:, None]
     sent = batch.maps.get(spec.key)
     if sent is None:

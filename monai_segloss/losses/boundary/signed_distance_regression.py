@@ -122,7 +122,7 @@ class SignedDistanceRegressionLoss(SegLoss):
         view = scored_view(batch, self.background, self.batch)
         y = scored_map(self.map, view)
         p = (batch.clean.tanh() if self.tanh else 1 - 2 * batch.prob)[:, view.first :]
-        known = (batch.total(y.abs()) > 0).to(y.dtype)
+        known = (batch.total(y.abs()) != 0).to(y.dtype)  # and so is a map of NaN
         voxels = view.fold(known * batch.voxels)
 
         def total(x: Tensor) -> Tensor:
