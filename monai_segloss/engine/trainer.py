@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import ignite.distributed as idist
@@ -116,5 +116,5 @@ class _LossEvents:
 
 def _term_weights(loss: Any) -> dict[str, float]:
     """Weights of the terms in this epoch, of the outermost part of a loss that has some."""
-    parts = loss.modules() if isinstance(loss, nn.Module) else ()
+    parts: Iterable[Any] = loss.modules() if isinstance(loss, nn.Module) else ()
     return next((dict(part.term_weights) for part in parts if hasattr(part, "term_weights")), {})
