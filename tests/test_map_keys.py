@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from properties.arguments import another
+from test_monai_engine import SIZE, trainer
 
 import monai_segloss
 from monai_segloss.core.maps import Made, MapSpec, map_key
@@ -148,3 +150,26 @@ def test_a_map_without_a_transform_is_named() -> None:
     with pytest.raises(ValueError, match="no transform makes the map 'halves'"):
         map_transforms(Needy())
     assert map_transforms(monai_segloss.create("dice")) == []
+
+
+def test_monai_trains_with_the_maps_of_the_transforms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The maps arrive, so that the loss makes none, and the weights end where they end without them."""
+    affine = torch.diag(torch.tensor([*STEPS, 1.0]))
+    labels = [torch.randint(0, 2, (1, *SIZE)) for _ in range(4)]
+    data = [
+        {"image": torch.randn(1, *SIZE), "label": MetaTensor(label, affine=affine), "index": i}
+        for i, label in enumerate(labels)
+    ]
+    loss = monai_segloss.WeightedSum(TWO, **READS)
+    with_maps = []
+    for item in data:
+        for each in map_transforms(loss, num_classes=2):
+            item = each(item)
+        with_maps.append(item)
+    plain = trainer(copy.deepcopy(loss), data)
+    plain.run()
+    monkeypatch.setattr(Made, "__call__", None)
+    served = trainer(loss, with_maps)
+    served.run()
+    for a, b in zip(plain.network.parameters(), served.network.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
