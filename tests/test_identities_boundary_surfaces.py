@@ -201,7 +201,7 @@ def test_shape_aware_takes_the_mean_over_classes() -> None:
 
 def regression(p: Tensor, labels: Tensor, spacing: Any = ISO, **arguments: Any) -> dict[str, float]:
     """The terms for an output of a head of distances."""
-    arguments = {"head": "tanh", "to_onehot_y": True, "w_square": 1.0, **arguments}
+    arguments = {"head": "tanh", "to_onehot_y": True, "w_square": 1.0, "include_background": False, **arguments}
     loss = monai_segloss.create("signed_distance_regression", **arguments)
     loss(torch.atanh(p), labels, spacing=spacing)
     return {name: float(value) for name, value in loss.last.items()}
@@ -229,7 +229,7 @@ def test_t6_the_product_term() -> None:
 def test_a_sigmoid_is_a_head_of_distances() -> None:
     """1 - 2 sigmoid(-2 z) = tanh(z)."""
     logits, labels = blobs()
-    one = monai_segloss.create("signed_distance_regression", head="tanh", to_onehot_y=True, include_background=True)
+    one = monai_segloss.create("signed_distance_regression", head="tanh", to_onehot_y=True)
     two = monai_segloss.create("signed_distance_regression", sigmoid=True, to_onehot_y=True)
     assert float(one(logits, labels, spacing=ISO)) == near(float(two(-2 * logits, labels, spacing=ISO)))
     for activation in ({"softmax": True}, {"sigmoid": True}, {"other_act": torch.sigmoid}):
@@ -265,6 +265,42 @@ def test_an_absent_class_is_far_away_everywhere_with_a_diagonal() -> None:
     p = torch.full((1, 2, 5, 6), 0.5, dtype=torch.float64)
     found = regression(p, labels, (1.0, 2.0), empty="diagonal")
     assert found == {"absolute": near(0.5), "product": near(1 / 3 - 0.5 / 1.75), "square": near(0.25)}
+
+
+def discs() -> Tensor:
+    """Two discs that do not touch, (1, 1, 24, 24)."""
+    labels = torch.zeros(1, 1, 24, 24, dtype=torch.int64)
+    row, column = torch.meshgrid(torch.arange(24), torch.arange(24), indexing="ij")
+    labels[0, 0][(row - 7) ** 2 + (column - 7) ** 2 < 21] = 1
+    labels[0, 0][(row - 16) ** 2 + (column - 15) ** 2 < 15] = 2
+    return labels
+
+
+def fitted(key: str, labels: Tensor, **arguments: Any) -> Tensor:
+    """The largest channel, (1, 1, *S), of the logits that a loss ends with."""
+    logits = torch.nn.Parameter(0.1 * torch.randn(1, 3, *labels.shape[2:]))
+    optimizer, loss = torch.optim.Adam([logits], lr=0.2), monai_segloss.create(key, **READING, **arguments)
+    for _ in range(200):
+        optimizer.zero_grad()
+        loss(logits, labels, spacing=(1.0, 1.0)).backward()
+        optimizer.step()
+    return logits.detach().argmax(1, keepdim=True)
+
+
+def test_what_the_losses_end_with() -> None:
+    """The target; without the background the nearer class wins outside of both, and on Maurer's inner boundary either."""
+    labels = discs()
+    for key, arguments in (
+        ("generalized_surface", {"mode": "surface"}),
+        ("signed_distance_regression", {}),
+        ("shape_aware", {}),
+    ):
+        assert torch.equal(fitted(key, labels, **arguments), labels), key
+    rest = fitted("generalized_surface", labels) != labels
+    boundary = (signed_distance(mode="maurer").make(hot(labels, 3), torch.ones(2), None)[:, 1:] == 0).any(1, True)
+    assert rest.any()
+    assert not (rest & ~boundary).any()
+    assert not torch.equal(fitted("signed_distance_regression", labels, include_background=False), labels)
 
 
 @pytest.mark.parametrize("key", KEYS)

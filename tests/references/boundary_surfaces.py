@@ -132,7 +132,7 @@ def signed_distance_regression(
     head: str = "probability",
     mode: str = "swdm",
     empty: str = "zero",
-    include_background: bool | None = None,
+    include_background: bool = True,
     batch: bool = False,
     reduction: str = "mean",
 ) -> Array:

@@ -14,7 +14,6 @@ from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.reduce import Scores, Term
 from monai_segloss.core.registry import NnUNetPolicy, register
 from monai_segloss.losses.boundary.distances import signed_distance
-from monai_segloss.losses.boundary.neighborhood import scored_view
 from monai_segloss.maps.distance import FILLS, MODES, Fill, Mode
 
 HEADS = ("probability", "tanh")
@@ -31,15 +30,15 @@ def product(yp: Tensor, yy: Tensor, pp: Tensor) -> Tensor:
     family="boundary",
     summary="The prediction as a signed distance in [-1, 1], regressed onto that of the target.",
     when="For smooth shapes of compact organs, one channel per organ: sigmoid, or a tanh head of its own. Published beside "
-    "Dice, with ten times its weight. With softmax the channels of several classes cannot all be right at once; and the "
-    "best output is a distance, no probability.",
+    "Dice, with ten times its weight. With softmax the channels of several classes cannot all be right at once, and the "
+    "largest one is the right class only if the background is scored; the best output is a distance, no probability.",
     formula=r"w_1\, \overline{|y - p|} + w_2\, \overline{(y - p)^2} + w_p \left(\frac13 - \frac{\sum y p}"
     r"{\sum y p + y^2 + p^2}\right),\quad p = 1 - 2 s",
     paper="Xue, Tang, Qiao et al., Shape-aware organ segmentation by predicting signed distance maps, AAAI 2020",
     doi="arXiv:1912.03849",
     aliases=("sdm_regression",),
     tags=("distance", "regression"),
-    nnunet=NnUNetPolicy(batch=False),
+    nnunet=NnUNetPolicy(include_background=True, batch=False),
     waive={
         "perfect_prediction_is_zero": "the best output is a distance, which near the boundary is far from certain",
         "perfect_prediction_is_the_minimum": "the best output is a distance, which near the boundary is far from certain",
@@ -65,7 +64,8 @@ class SignedDistanceRegressionLoss(SegLoss):
         head: ``"probability"``, or ``"tanh"``: ``input`` is what a head of distances gives before its tanh, p = tanh(input).
         mode: how a distance is measured, see `monai_segloss.maps.signed_distance_map`; ``"swdm"`` is the published one.
         empty: y of an absent class: none with ``"zero"``, or 1 everywhere with ``"diagonal"``, which punishes what is found.
-        include_background: whether channel 0 is scored; None: where channels are independent.
+        include_background: score channel 0 too.  Without it the largest of several probabilities is a wrong class around
+            each object; leave it out only where each channel is read by itself, at 1/2 or at p = 0, as published.
         batch: sums over all samples at a time.
         reading: see `SegLoss`.
 
@@ -76,10 +76,10 @@ class SignedDistanceRegressionLoss(SegLoss):
     Example:
         >>> import torch
         >>> from monai_segloss import SignedDistanceRegressionLoss
-        >>> label = torch.tensor([[[0, 0, 1, 1, 1]]])  # y is 1, 1/2, 0, -2/3, -1
+        >>> label = torch.tensor([[[0, 0, 1, 1, 1]]])  # y of class 1 is 1, 1/2, 0, -2/3, -1
         >>> loss = SignedDistanceRegressionLoss(softmax=True, to_onehot_y=True)
-        >>> round(loss(torch.zeros(1, 2, 5), label, spacing=(2.0,)).item(), 4)  # p = 0: 19/30 + 1/3
-        0.9667
+        >>> round(loss(torch.zeros(1, 2, 5), label, spacing=(2.0,)).item(), 4)  # p = 0: 37/60 + 1/3
+        0.95
 
     Reference:
         Y. Xue et al., AAAI 34(07), 2020, arXiv:1912.03849; J. Ma et al., MIDL 2020 (PMLR 121).  That the fraction is one of
@@ -97,7 +97,7 @@ class SignedDistanceRegressionLoss(SegLoss):
         head: str = "probability",
         mode: Mode = "swdm",
         empty: Fill = "zero",
-        include_background: bool | None = None,
+        include_background: bool = True,
         batch: bool = False,
         **reading: Unpack[ReadingArgs],
     ) -> None:
@@ -107,7 +107,7 @@ class SignedDistanceRegressionLoss(SegLoss):
         one_of(FILLS, empty=empty)
         if head == "tanh" and (self.reader.softmax or self.reader.sigmoid or self.reader.other_act):
             raise ValueError("head='tanh' is an activation: leave softmax, sigmoid and other_act out.")
-        self.background, self.tanh = include_background, head == "tanh"
+        self.tanh = head == "tanh"
         self.factors = non_negative(w_absolute=w_absolute, w_product=w_product, w_square=w_square)
         if not sum(self.factors):
             raise ValueError("one of w_absolute, w_product and w_square must be above 0.")
@@ -119,7 +119,7 @@ class SignedDistanceRegressionLoss(SegLoss):
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
         batch = batch.wide
-        view = scored_view(batch, self.background, self.batch)
+        view = batch.scored(self.include_background, self.batch)
         y = scored_map(self.map, view)
         p = (batch.clean.tanh() if self.tanh else 1 - 2 * batch.prob)[:, view.first :]
         known = (batch.total(y.abs()) != 0).to(y.dtype)  # and so is a map of NaN
