@@ -101,7 +101,14 @@ def test_a_network_is_asked_without_work() -> None:
             "The configuration is wrong while making the key 'loss': DiceCELoss() got an unexpected",
         ),
         (("--network_def#strides", "[2,2]"), "The configuration is wrong while making the key 'network_def'"),
-        (("--lr_scheduler#optimizer", "@optimiser"), "The configuration is wrong"),
+        (
+            ("--lr_scheduler#optimizer", "@optimiser"),
+            "The configuration is wrong while making the key 'lr_scheduler': the",
+        ),
+        (
+            ("--patch_size", "[16,16,20]"),
+            "The configuration is wrong: patch_size [16, 16, 20] with 1 channels does not go",
+        ),
     ],
 )
 def test_the_command_ends_with_one_sentence(option: tuple[str, str], last: str, tmp_path: Path, dataset: Path) -> None:

@@ -121,16 +121,16 @@ def explain_errors() -> None:
 
 
 def _explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    key = _key(trace)
-    cause = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    if key is None or not isinstance(cause, ValueError | TypeError | LookupError | OSError | ImportError):
+    key, said = _key(trace), error
+    while isinstance(said, RuntimeError) and said.__cause__ is not None:  # MONAI's frames around what was said
+        said = said.__cause__
+    known = isinstance(said, ValueError | TypeError | LookupError | OSError | ImportError)
+    if key is None or key.startswith("run") or not known:  # what goes wrong in training needs its traceback
         sys.__excepthook__(kind, error, trace)
         return
-    text = str(cause.args[0]) if isinstance(cause, KeyError) and cause.args else str(cause)
-    place = "" if isinstance(cause, SettingError) else f" while making the key {key!r}"
-    print(f"\nThe configuration is wrong{place}: {text}", file=sys.stderr)
+    text = str(said.args[0]) if isinstance(said, KeyError) and said.args else str(said)
+    place = "" if isinstance(said, SettingError) else f" while making the key {key!r}"
+    print(f"\nThe configuration is wrong{place}: {' '.join(text.split())}", file=sys.stderr)
 
 
 def _key(trace: TracebackType | None) -> str | None:
