@@ -170,12 +170,13 @@ def test_a_loss_that_cannot_read_the_targets_is_refused() -> None:
         match_targets(right, CLASSES)
 
 
-@pytest.mark.parametrize("key", ["boundary", "hausdorff_dt", "blob", "cc_dice_ce"])
+@pytest.mark.parametrize(
+    "info", [info for info in monai_segloss.list_losses() if info.needs], ids=lambda info: info.key
+)
 @pytest.mark.parametrize("regions", [False, True])
-def test_maps_made_ahead_are_those_that_the_loss_makes(key: str, regions: bool) -> None:
+def test_maps_made_ahead_are_those_that_the_loss_makes(info: Any, regions: bool) -> None:
     labels = REGIONS if regions else CLASSES
-    written = monai_segloss.create(key, softmax=True, to_onehot_y=True, include_background=False)
-    loss = match_targets(written, labels)
+    loss = match_targets(info.cls(**{**info.reading, **_policy(info)}), labels)
     data = RegionChannelsd("label", labels)(CheckedLabeld("label", labels)(sample(label_map())))
     before = set(data)
     out = LossMapsd(loss, None if regions else 3, "all")(data)
