@@ -42,7 +42,7 @@ def case(classes: int, *shape: int, dtype: torch.dtype = torch.float32) -> tuple
 
 def forward_backward(function, logits: Tensor, *args) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
     """The sums and the gradient of a fixed random combination of them."""
-    leaf = logits.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    leaf = logits.detach().requires_grad_()  # a copy would lose the strides
     sums = function(leaf, *args)
     factors = torch.randn(sums.shape, generator=torch.Generator().manual_seed(1)).to(sums)
     return sums.detach(), torch.autograd.grad((sums * factors).sum(), leaf)[0]
@@ -201,6 +201,32 @@ def interpreted_sure_and_wrong(classes: int, margin: float) -> None:
     wide = plain_statistics(right.double(), labels, OVERLAP, "softmax")
     tiny = torch.finfo(torch.float32).tiny
     torch.testing.assert_close(sums[..., 1:].double(), wide[..., 1:], rtol=1e-3 if margin < 50 else 1, atol=1e6 * tiny)
+
+
+@pytest.mark.parametrize("margin", [12.0, 16.0, 20.0])
+def interpreted_exponents_below_one_where_all_is_right(margin: float) -> None:
+    """The power magnifies an error of log p, and below a floor there is no slope."""
+    logits, labels = case(3, 60)
+    right = margin * torch.nn.functional.one_hot(labels, 3).movedim(-1, 1) + logits / 4
+    for name in ("focal", "ce_power"):
+        which = (Stat(name, 0.5),)
+        _, gradient = forward_backward(fused_statistics, right, labels, which, "softmax")
+        _, slope = forward_backward(plain_statistics, right.double(), labels, which, "softmax")
+        torch.testing.assert_close(gradient.double(), slope, rtol=1e-3, atol=1e-3 * slope.abs().max().item() + 1e-8)
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def interpreted_a_target_that_is_met_exactly(activation: str) -> None:
+    logits = torch.zeros(1, 4, 6, device=DEVICE)
+    target = torch.full_like(logits, 0.25 if activation == "softmax" else 0.5)
+    target[:, 2:, ::2] = 0.1
+    which = (Stat("tp_l1"), Stat("ae", 1.0), Stat("ae_tp"), Stat("ae_err"))
+    _, gradient = forward_backward(fused_statistics, logits, target, which, activation)
+    _, slope = forward_backward(plain_statistics, logits, target, which, activation)
+    torch.testing.assert_close(gradient, slope)
+    met = torch.full_like(logits, target[0, 0, 0].item())
+    _, gradient = forward_backward(fused_statistics, logits, met, (Stat("fp_l1"), Stat("fn_l1")), activation)
+    assert not gradient.any()  # torch's clamp has another slope there in some versions
 
 
 @pytest.mark.parametrize("name", ["channels last", "transposed", "sliced", "classes sliced", "expanded batch", "2-D"])

@@ -136,13 +136,13 @@ def _tp_l1(p, q, lp, lq, g, a: tl.constexpr):
 @triton.jit
 def _fp_l1(p, q, lp, lq, g, a: tl.constexpr):
     t = number(g)
-    return tl.where(p <= t, 0.0, p - t), tl.where(p < t, 0.0, p)
+    return tl.where(p <= t, 0.0, p - t), tl.where(p <= t, 0.0, p)
 
 
 @triton.jit
 def _fn_l1(p, q, lp, lq, g, a: tl.constexpr):
     t = number(g)
-    return tl.where(p >= t, 0.0, t - p), tl.where(p > t, 0.0, -p)
+    return tl.where(p >= t, 0.0, t - p), tl.where(p >= t, 0.0, -p)
 
 
 @triton.jit

@@ -38,8 +38,7 @@ class Plan(NamedTuple):
 
     formulas: tuple[Any, ...]
     powers: tuple[float, ...]
-    complement: tuple[bool, ...]
-    """Which slopes come times 1 - p, and whether any does."""
+    complement: tuple[bool, ...]  # which slopes come times 1 - p
     complements: bool
     sharp: bool
     labels: bool
@@ -50,8 +49,7 @@ class Plan(NamedTuple):
     classes: int
     rows: int
     voxels: int
-    fold: int
-    """Neighboring voxels that add up in a thread before they reach the sums."""
+    fold: int  # voxels that add up in a thread before they reach the sums
     source: str = SOURCE
 
 
@@ -186,7 +184,9 @@ def _pull_back(
         else:
             slope += factors[i][:, None] * term
     if P.softmax:
-        found = slope - p * tl.sum(slope, 0)[None, :]
+        total = tl.sum(slope, 0)[None, :]
+        # A sharp slope is large where 1 - p is small and must keep its digits.
+        found = slope * q - p * (total - slope) if P.sharp else slope - p * total
         if P.complements:
             # A class above 1/2 pulls on the others in proportion to p among them, the rest as p / (1 - p).
             ratio = tl.where(big, 0.0, pulled / q)
