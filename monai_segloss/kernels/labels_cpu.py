@@ -40,7 +40,7 @@ def _focal(c: Chunk, power: float) -> Tensor:
 def _focal_slope(c: Chunk, power: float) -> Tensor:
     """d/dlog p of (1 - p)^power log p, which is (1 - p)^(power - 1) (1 - p - power p log p)."""
     if power == 0:
-        return torch.ones_like(c.p[0])
+        return torch.ones_like(c.p[:, 0])
     q = c.q_y
     if power < 1:  # the power magnifies the error of log p near 1, and the floor has no slope
         clipped = q.clamp_min(FLOOR)
@@ -82,9 +82,9 @@ SPARSE = {
     "se": _Sparse(lambda c, a: _missed(c) + _extra(c), slope=(("qp", -2.0),), row="p2"),
     "se_g": _Sparse(lambda c, a: _missed(c), slope=(("qp", -2.0),)),
     "se_neg": _Sparse(lambda c, a: _extra(c), row="p2"),
-    "ce": _Sparse(lambda c, a: -c.sum_by_label(c.lp_y), slope=(("1", -1.0),)),
+    "ce": _Sparse(lambda c, a: -c.log_likelihood(), slope=(("1", -1.0),)),
     "ce_neg": _Sparse(lambda c, a: -c.row_sum(c.misses(c.complement.log_q)), row="lq"),
-    "nlp": _Sparse(lambda c, a: c.row_sum(c.lse - c.z), row="nlp"),
+    "nlp": _Sparse(lambda c, a: -c.row_sum(c.lp), row="nlp"),
     "focal": _Sparse(lambda c, a: -c.sum_by_label(_focal(c, a)), slope=(("focal", -1.0),)),
 }
 BASIS: dict[str, Callable[[Chunk, float], Tensor]] = {
@@ -111,12 +111,7 @@ def slopes_of(which: tuple[Stat, ...], grad: Tensor) -> Slopes:
         row = SPARSE[name].row
         if row is not None:
             rows[row] = rows.get(row, 0) + SPARSE[name].sign * weight[:, None]
-    area = None
-    if "p" in rows or ("p", 0.0) in hits:
-        zero = grad.new_zeros(len(grad))
-        area = rows.get("p", zero[:, None]).expand(-1, len(grad)).clone()
-        area.diagonal().copy_(hits.get(("p", 0.0), zero))
-    return Slopes(hits, rows, area)
+    return Slopes(hits, rows)
 
 
 def label_gradient(out: Tensor, c: Chunk, slopes: Slopes) -> None:
@@ -127,10 +122,10 @@ def label_gradient(out: Tensor, c: Chunk, slopes: Slopes) -> None:
     extra = None
     if "lq" in slopes.rows:
         extra = c.complement.gradient(c.p, c.misses(slopes.rows["lq"].expand_as(c.p)))
-        extra = extra if c.w is None else extra.mul_(c.w)
+        extra = extra if c.w is None else extra.mul_(c.w[:, None])
     if c.w is not None:
-        slope *= c.w
-    total = slope.sum(0)
+        slope *= c.w[:, None]
+    total = slope.sum(1, keepdim=True)
     if out.dtype == slope.dtype:
         torch.addcmul(slope, c.p, total, value=-1, out=out)
         found = out

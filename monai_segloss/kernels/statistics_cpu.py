@@ -14,13 +14,16 @@ import torch
 from torch import Tensor
 
 from monai_segloss.core.counts import Activation, Stat, is_labels, plain_statistics
-from monai_segloss.kernels.chunk_cpu import Chunk, Slopes
+from monai_segloss.kernels.chunk_cpu import Part, Slopes
+from monai_segloss.kernels.classes_cpu import cut
 from monai_segloss.kernels.labels_cpu import SPARSE, label_gradient, label_sums, slopes_of
 
 CHUNK_ELEMENTS = 1 << 20
 """Logits per chunk: large enough that the cost of calling an operation vanishes, small enough for the shared cache."""
 CHUNK_VOXELS = (1 << 12, 1 << 17)
 """Fewest and most voxels per chunk."""
+SLAB_ELEMENTS = 1 << 15
+"""Fewest logits for which torch starts one more thread."""
 
 
 def chunked_statistics(
@@ -36,10 +39,17 @@ def chunked_statistics(
     return _Chunked.apply(flat, target, weight, which, activation, sparse)
 
 
-def _chunks(classes: int, voxels: int) -> Iterator[slice]:
+def _chunks(b: int, classes: int, voxels: int) -> Iterator[Part]:
+    """The chunks of sample ``b``; the few voxels that make no whole slab come last."""
     fewest, most = CHUNK_VOXELS
     size = min(most, max(fewest, CHUNK_ELEMENTS // classes))
-    return (slice(start, start + size) for start in range(0, voxels, size))
+    for start in range(0, voxels, size):
+        n = min(size, voxels - start)
+        slabs = max(1, min(torch.get_num_threads(), n * classes // SLAB_ELEMENTS))
+        rest = n % slabs
+        yield Part(b, start, start + n - rest, slabs)
+        if rest:
+            yield Part(b, start + n - rest, start + n, 1)
 
 
 class _Chunked(torch.autograd.Function):
@@ -62,12 +72,11 @@ class _Chunked(torch.autograd.Function):
         sums = []
         for b in range(batch):
             parts: list[Tensor] = []
-            for part in _chunks(classes, voxels):
+            for part in _chunks(b, classes, voxels):
                 if sparse:
-                    keep = None if p is None else p[b, :, part]
-                    parts += label_sums(Chunk.cut(logits, target, weight, b, part, keep=keep), which)
+                    parts += label_sums(cut(logits, target, weight, part, keep=p), which)
                 else:
-                    parts += plain_statistics(*_cut(logits, target, weight, b, part, which, activation))[0].unbind(1)
+                    parts += plain_statistics(*_cut(logits, target, weight, part, which, activation))[0].unbind(1)
             sums.append(torch.stack([x.double() for x in parts]).view(-1, len(which), classes).sum(0).T)
         return torch.stack(sums).to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
 
@@ -84,17 +93,16 @@ class _Chunked(torch.autograd.Function):
         out = torch.empty_like(logits) if p is None else p
         for b in range(batch):
             slopes = _slopes(ctx.which, grad[b], logits.dtype) if ctx.sparse else None
-            for part in _chunks(classes, voxels):
+            for part in _chunks(b, classes, voxels):
                 if slopes is not None:
-                    given = None if p is None else p[b, :, part]
-                    label_gradient(out[b, :, part], Chunk.cut(logits, target, weight, b, part, given), slopes)
+                    label_gradient(part.of(out), cut(logits, target, weight, part, p), slopes)
                     continue
-                z, *rest = _cut(logits.detach(), target, weight, b, part, ctx.which, ctx.activation)
+                z, *rest = _cut(logits.detach(), target, weight, part, ctx.which, ctx.activation)
                 with torch.enable_grad():
                     z = z.requires_grad_()
                     sums = plain_statistics(z, *rest)
                 found = torch.autograd.grad(sums, z, grad[b : b + 1])[0] if sums.requires_grad else torch.zeros_like(z)
-                out[b, :, part] = found[0]
+                out[b, :, part.start : part.stop] = found[0]
         return out, None, None, None, None, None
 
 
@@ -103,7 +111,7 @@ def _slopes(which: tuple[Stat, ...], grad: Tensor, dtype: torch.dtype) -> Slopes
 
 
 def _cut(
-    logits: Tensor, target: Tensor, weight: Tensor | None, b: int, part: slice, which: tuple[Stat, ...], act: Activation
+    logits: Tensor, target: Tensor, weight: Tensor | None, part: Part, which: tuple[Stat, ...], act: Activation
 ) -> tuple[Any, ...]:
-    one = slice(b, b + 1)
-    return logits[one, :, part], target[one, ..., part], which, act, None if weight is None else weight[one, part]
+    one, voxels = slice(part.b, part.b + 1), slice(part.start, part.stop)
+    return logits[one, :, voxels], target[one, ..., voxels], which, act, None if weight is None else weight[one, voxels]
