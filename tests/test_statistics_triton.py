@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from torch import Tensor
 from monai_segloss import create
 from monai_segloss.core import counts
 from monai_segloss.core.counts import FORMULAS, Stat, plain_statistics, soft_statistics
-from monai_segloss.kernels import statistics_cuda
+from monai_segloss.kernels import statistics_cuda, trial
 from monai_segloss.kernels.statistics_cuda import COMPLEMENT, UNCOVERED, fits, fused_statistics
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -526,3 +527,62 @@ def test_chosen_for_cuda_tensors() -> None:
     assert counts.BACKENDS["cuda"] is fused_statistics
     assert "cuda" in counts.OPERATORS
     assert "cpu" not in counts.OPERATORS
+
+
+# -- the first call of each kind ---------------------------------------------------------------------------------------
+
+
+def _broken(*args: object) -> Tensor:
+    raise RuntimeError("Failed to find C compiler.")
+
+
+def _sums(logits: Tensor, target: Tensor, weight: Tensor | None, which: tuple[Stat, ...], activation: str) -> Tensor:
+    return plain_statistics(logits, target, which, activation, weight)
+
+
+def _gradient(factors: Tensor, logits: Tensor, *rest: object) -> Tensor:
+    """In a thread of its own: inside of an operator nothing records gradients."""
+
+    def work() -> Tensor:
+        leaf = logits.detach().requires_grad_()
+        return torch.autograd.grad(_sums(leaf, *rest), leaf, factors)[0]  # type: ignore[arg-type]
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result()
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Kernels that are right, and of how many voxels each call was."""
+    found: list[int] = []
+    monkeypatch.setattr(statistics_cuda, "triton_sums", lambda *args: found.append(args[0].shape[2]) or _sums(*args))
+    monkeypatch.setattr(statistics_cuda, "triton_gradient", _gradient)
+    monkeypatch.setattr(trial, "ON", {"cpu"})
+    monkeypatch.setattr(trial, "_BELIEVED", {})
+    return found
+
+
+@pytest.mark.usefixtures("calls")
+@pytest.mark.parametrize("direction", ["triton_sums", "triton_gradient"])
+@pytest.mark.parametrize(("kernel", "reason"), [(_broken, "Failed to find C compiler"), (None, "differs .* by up to")])
+def test_a_kernel_that_fails_gives_way_to_the_formula(
+    direction: str, kernel: object, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One warning, and the values of the definition from then on; also of a kernel that is wrong without an error."""
+    right = getattr(statistics_cuda, direction)
+    monkeypatch.setattr(statistics_cuda, direction, kernel or (lambda *args: 1.2 * right(*args)))
+    logits, labels = torch.randn(2, 3, 12, 100), torch.randint(0, 3, (2, 12, 100))
+    expected = forward_backward(plain_statistics, logits, labels, COMMON, "softmax")
+    with pytest.warns(RuntimeWarning, match=f"fused kernel does not run on this machine: .*{reason}"):
+        found = forward_backward(fused_statistics, logits, labels, COMMON, "softmax")
+    again = forward_backward(fused_statistics, logits, labels, COMMON, "softmax")
+    for got in (found, again):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_kernel_that_is_right_is_tried_once(calls: list[int]) -> None:
+    for shape in ((12, 100), (12, 100), (13, 100)):
+        fused_statistics(torch.randn(2, 3, *shape), torch.randint(0, 3, (2, *shape)), COMMON, "softmax")
+    assert calls == [trial.VOXELS, 1200, 1200, 1300]
+    forward_backward(fused_statistics, torch.randn(2, 3, 12, 100), torch.randint(0, 3, (2, 12, 100)), COMMON, "softmax")
+    assert calls[4:] == [trial.VOXELS, 1200], "with the gradient it is another kind"

@@ -1,7 +1,8 @@
 """`soft_statistics` on CUDA: an operator with its gradient, which eager code runs and a compiled graph holds.
 
-Both directions are one pass of a Triton kernel, see `monai_segloss.kernels.statistics_triton`; nothing waits for the device.
-What the kernels do not take, a second derivative among it, is the plain formula.
+Both directions are one pass of a Triton kernel, see `monai_segloss.kernels.statistics_triton`; nothing waits for the device
+but the first call of each kind, see `monai_segloss.kernels.trial`.  What the kernels do not take, a second derivative among
+it, is the plain formula.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from monai_segloss.core.counts import Activation, Stat, is_labels, plain_statistics
+from monai_segloss.kernels.trial import VOXELS, believed
 
 UNCOVERED: frozenset[str] = frozenset()
 """Statistics without a kernel; where one is asked for, all that are asked for with it take the plain formula."""
@@ -34,6 +36,8 @@ def fused_statistics(
     flat = logits.reshape(batch, classes, -1)
     target = target.reshape(batch, -1) if is_labels(logits, target) else target.reshape(flat.shape)
     weight = None if weight is None else weight.reshape(batch, -1)
+    if not torch.compiler.is_compiling() and not _tried(flat, target, which, activation, weight):
+        return plain_statistics(flat, target, which, activation, weight)
     names, powers = [stat.name for stat in which], [float(stat.power) for stat in which]
     found: Tensor = torch.ops.segloss.statistics(flat, target, weight, names, powers, activation)
     return found
@@ -60,6 +64,42 @@ def fits(
     )
 
 
+def _tried(logits: Tensor, target: Tensor, which: tuple[Stat, ...], activation: str, weight: Tensor | None) -> bool:
+    """Whether the kernels are believed, by their sums and gradients at the first voxels of the first sample."""
+    slopes = logits.requires_grad and torch.is_grad_enabled()
+    kind = (logits.dtype, logits.shape[1], logits.stride(1) == 1, target.dtype, target.ndim, which, activation, slopes)
+    part = logits[:1, :, :VOXELS].detach()  # views, which lie in memory as the whole does
+    rest = target[:1, ..., :VOXELS], None if weight is None else weight[:1, :VOXELS].detach(), which, activation
+    factors = torch.arange(1.0, len(which) + 1, device=logits.device).expand(1, part.shape[1], -1)
+
+    def kernels() -> tuple[Tensor, ...]:
+        sums = triton_sums(part, *rest)
+        return (sums, triton_gradient(factors, part, *rest)) if slopes else (sums,)
+
+    def definition() -> tuple[Tensor, ...]:
+        leaf = part.double().requires_grad_()
+        with torch.enable_grad():
+            sums = plain_statistics(leaf, rest[0], which, activation, rest[1])
+            slope = torch.autograd.grad(sums + 0 * leaf.nan_to_num().sum(), leaf, factors.double())
+        return (sums.detach(), *slope) if slopes else (sums.detach(),)
+
+    return believed((*kind, None if weight is None else weight.dtype), logits.device, kernels, definition)
+
+
+def triton_sums(*args: Any) -> Tensor:
+    """The kernel of the sums; Triton is imported where it is needed."""
+    from monai_segloss.kernels import statistics_triton
+
+    return statistics_triton.triton_sums(*args)
+
+
+def triton_gradient(*args: Any) -> Tensor:
+    """The kernel of the gradient."""
+    from monai_segloss.kernels import statistics_triton
+
+    return statistics_triton.triton_gradient(*args)
+
+
 def _stats(names: Sequence[str], powers: Sequence[float]) -> tuple[Stat, ...]:
     return tuple(Stat(name, power) for name, power in zip(names, powers, strict=True))
 
@@ -73,8 +113,6 @@ def _statistics(
     logits: Tensor, target: Tensor, weight: Tensor | None, names: list[str], powers: list[float], activation: str
 ) -> Tensor:
     """Logits (B, C, N), target (B, N) or (B, C, N), weight (B, N) -> (B, C, K)."""
-    from monai_segloss.kernels.statistics_triton import triton_sums
-
     return triton_sums(logits, target, weight, _stats(names, powers), activation)
 
 
@@ -101,8 +139,6 @@ def _statistics_gradient(
     activation: str,
 ) -> Tensor:
     """The gradient of the logits from that of the statistics (B, C, K)."""
-    from monai_segloss.kernels.statistics_triton import triton_gradient
-
     return triton_gradient(grad, logits, target, weight, _stats(names, powers), activation)
 
 
