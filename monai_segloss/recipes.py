@@ -46,16 +46,16 @@ def recipe(key: str) -> LossConfig:
         >>> from monai_segloss import recipe
         >>> loss = recipe("karimi_hausdorff_er").build(softmax=True, to_onehot_y=True)
         >>> loss.term_weights
-        {'dice': 1.0, 'hausdorff_er': 1.0}
+        {'dice': 1.0, 'hausdorff_er': 0.01}
     """
     if key not in RECIPES:
         raise KeyError(f"no recipe is called {key!r}{nearest(key, RECIPES) or '.'}")
     return RECIPES[key].config
 
 
-def _ratio_to(term: str) -> dict[str, Any]:
-    """The weight that gives Dice the size of another term."""
-    return {"schedule": "ratio", "term": "dice", "to": term}
+def _like_dice(term: str) -> dict[str, Any]:
+    """Dice, and another term with the weight that gives it the size of Dice."""
+    return {"dice": 1, term: {"schedule": "ratio", "term": term, "to": "dice", "start": 0.01}}
 
 
 KERVADEC = {
@@ -65,8 +65,8 @@ KERVADEC = {
 KARIMI = {
     "paper": "Karimi & Salcudean, Reducing the Hausdorff distance in medical image segmentation with CNNs, IEEE TMI 2020",
     "doi": "arXiv:1904.10030",
-    "source": "Dice weighed in each epoch to the size of the Hausdorff term, from memory of the paper; the weight of the "
-    "first epoch, 1, is chosen here",
+    "source": "both terms of the same size in each epoch, from memory of the paper, which gives the weight to Dice: the sum "
+    "is the same up to a factor; the weight of the first epoch, 0.01, is chosen here",
 }
 MA = {
     "paper": "Ma et al., How distance transform maps boost segmentation CNNs: an empirical study, MIDL 2020",
@@ -143,26 +143,26 @@ RECIPES: dict[str, Recipe] = {
         ),
         Recipe(
             key="karimi_hausdorff_dt",
-            summary="Hausdorff loss by distance transforms (per mm^2) + Dice of the same size.",
+            summary="Dice + Hausdorff loss by distance transforms, of the same size.",
             content={"loss": "dice_hausdorff_dt"},
             **KARIMI,
         ),
         Recipe(
             key="karimi_hausdorff_dt_one_sided",
-            summary="Its one-sided form, which needs no distance transform of the prediction, + Dice of the same size.",
+            summary="Dice + its one-sided form, which needs no distance transform of the prediction, of the same size.",
             content={"loss": "dice_hausdorff_dt", "arguments": {"one_sided": True}},
             **KARIMI,
         ),
         Recipe(
             key="karimi_hausdorff_er",
-            summary="Hausdorff loss by erosions + Dice of the same size.",
-            content={"terms": {"dice": _ratio_to("hausdorff_er"), "hausdorff_er": 1}},
+            summary="Dice + Hausdorff loss by erosions, of the same size.",
+            content={"terms": _like_dice("hausdorff_er")},
             **KARIMI,
         ),
         Recipe(
             key="karimi_hausdorff_conv",
-            summary="Hausdorff loss by balls of several radii + Dice of the same size.",
-            content={"terms": {"dice": _ratio_to("hausdorff_conv"), "hausdorff_conv": 1}},
+            summary="Dice + Hausdorff loss by balls of several radii, of the same size.",
+            content={"terms": _like_dice("hausdorff_conv")},
             **KARIMI,
         ),
         Recipe(

@@ -34,7 +34,7 @@ class nnUNetTrainerDiceFocal(SegLossTrainer):
 
 
 class nnUNetTrainerDiceHausdorffDT(SegLossTrainer):
-    """Hausdorff loss by distance transforms + Dice of the same size."""
+    """Dice + Hausdorff loss by distance transforms, of the same size."""
 
     key = "dice_hausdorff_dt"
 

@@ -66,10 +66,24 @@ def test_dice_and_hausdorff_of_one_size(name: str) -> None:
     loss = monai_segloss.create("dice_hausdorff_dt", **case.reading)
     first = value(loss, case)
     dice, distance = of("dice", case), of("hausdorff_dt", case, include_background=True)
-    same(first, dice + distance)
+    same(first, dice + 0.01 * distance)
     loss.end_epoch(loss.last)
     loss.set_epoch(1)
-    same(value(loss, case), 2 * distance)
+    same(value(loss, case), 2 * dice)
+
+
+def test_the_published_ratio_is_the_same_sum_up_to_a_factor() -> None:
+    case = cases.get("labels_3d")
+    published = {"lambda_dice": {"schedule": "ratio", "term": "dice", "to": "hausdorff_dt"}, "lambda_hausdorff": 1}
+    slopes = []
+    for given in ({}, published):
+        loss = monai_segloss.create("dice_hausdorff_dt", **given, **case.reading)
+        value(loss, case)
+        loss.end_epoch(loss.last)
+        factor = float(loss.last["hausdorff_dt"] / loss.last["dice"]) if given else 1.0
+        loss.set_epoch(1)
+        slopes.append(gradient(loss, case)[1] / factor)
+    same(*slopes)
 
 
 @pytest.mark.parametrize("key", BOTH)
@@ -166,9 +180,9 @@ def test_one_map_serves_a_sum_in_which_the_compound_is_a_term() -> None:
     loss.end_epoch({name: float(term) for name, term in loss.last.items()})
     state = loss.state_dict()
     loss.set_epoch(1)
-    ratio = float(loss.last["dice_hausdorff_dt/hausdorff_dt"] / loss.last["dice_hausdorff_dt/dice"])
+    ratio = float(loss.last["dice_hausdorff_dt/dice"] / loss.last["dice_hausdorff_dt/hausdorff_dt"])
     expected = {"dice_boundary/dice": 0.49, "dice_boundary/boundary": 0.01, "boundary": 0.25}
-    expected |= {"dice_hausdorff_dt/dice": 2 * ratio, "dice_hausdorff_dt/hausdorff_dt": 2.0}
+    expected |= {"dice_hausdorff_dt/dice": 2.0, "dice_hausdorff_dt/hausdorff_dt": 2 * ratio}
     assert loss.term_weights == pytest.approx(expected)
     total = loss(case.input, case.target)
     assert float(total) == pytest.approx(sum(weight * float(loss.last[name]) for name, weight in expected.items()))
@@ -201,4 +215,4 @@ def test_what_is_refused() -> None:
     loss, case = create("dice_boundary", lambda_dice=0, lambda_boundary=0, **READS), cases.get("labels_3d")
     refused((ValueError, r"all weights of \['dice', 'boundary'\] are 0 in epoch 0"), loss, case.input, case.target)
     later = create("dice_hausdorff_dt", **READS)
-    refused((ValueError, "'dice' follows the mean values of the epoch before.*epoch 3"), later.set_epoch, 3)
+    refused((ValueError, "'hausdorff_dt' follows the mean values of the epoch before.*epoch 3"), later.set_epoch, 3)

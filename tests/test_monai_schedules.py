@@ -113,9 +113,9 @@ def test_weights_and_values_are_metrics_of_the_epoch() -> None:
 def test_a_ratio_follows_the_epoch_before(deep: bool) -> None:
     loss = monai_segloss.create("dice_hausdorff_dt", **READS)
     metrics, _ = train(DeepSupervision(loss) if deep else loss, 3, deep=deep)
-    assert metrics[0]["weight_dice"] == 1.0
+    assert metrics[0]["weight_hausdorff_dt"] == 0.01
     for before, found in pairwise(metrics):
-        assert found["weight_dice"] == pytest.approx(before["loss_hausdorff_dt"] / before["loss_dice"])
+        assert found["weight_hausdorff_dt"] == pytest.approx(before["loss_dice"] / before["loss_hausdorff_dt"])
 
 
 def test_a_loss_without_terms_has_no_weights() -> None:

@@ -121,4 +121,4 @@ def test_a_ratio_is_that_of_all_processes(space: Workspace) -> None:
     assert first["weights"] == second["weights"]
     assert first["means"] != second["means"]
     means = {name: (first["means"][name] + second["means"][name]) / 2 for name in ("dice", "hausdorff_dt")}
-    assert first["weights"]["dice"] == pytest.approx(means["hausdorff_dt"] / means["dice"], rel=1e-5)
+    assert first["weights"]["hausdorff_dt"] == pytest.approx(means["dice"] / means["hausdorff_dt"], rel=1e-5)

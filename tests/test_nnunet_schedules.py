@@ -86,10 +86,10 @@ def test_a_ratio_is_restored_to_the_last_bit(space: Workspace) -> None:
         file.unlink()
     whole = run(space.trainer(name))
     ratios, every_term = logged(whole, "train_loss_weights"), logged(whole, "train_loss_terms")
-    assert ratios[0]["dice"] == 1.0
+    assert ratios[0] == {"dice": 1.0, "hausdorff_dt": 0.01}
     for epoch in (1, 2):
-        expected = every_term[epoch - 1]["hausdorff_dt"] / every_term[epoch - 1]["dice"]
-        assert ratios[epoch]["dice"] == pytest.approx(expected, rel=1e-2)
+        expected = every_term[epoch - 1]["dice"] / every_term[epoch - 1]["hausdorff_dt"]
+        assert ratios[epoch]["hausdorff_dt"] == pytest.approx(expected, rel=1e-2)
     assert (before, terms) == (ratios[1], every_term[1:])
     assert state == whole.loss.loss.means
     assert_equal(weights(whole), parts)
@@ -102,7 +102,7 @@ def test_a_ratio_without_its_state_is_refused(space: Workspace) -> None:
     checkpoint = torch.load(path, weights_only=False)
     checkpoint["segloss"]["loss_state"]["loss._extra_state"]["means"] = {}
     torch.save(checkpoint, path)
-    with pytest.raises(ValueError, match=r"'dice' follows the mean values of the epoch before.*epoch 1"):
+    with pytest.raises(ValueError, match=r"'hausdorff_dt' follows the mean values of the epoch before.*epoch 1"):
         resumed(space, name)
 
 

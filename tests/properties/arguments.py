@@ -27,6 +27,7 @@ OTHER: dict[str, Callable[[Case], Any]] = {
     "lambda_dice": lambda case: 0.5,
     "lambda_ce": lambda case: 0.75,
     "lambda_boundary": lambda case: 0.25,
+    "lambda_hausdorff": lambda case: 0.5,
     "lam": lambda case: 0.25,
     "w_type": lambda case: "simple",
     "weighting_mode": lambda case: "GDL",

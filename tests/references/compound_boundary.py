@@ -87,16 +87,16 @@ def dice_hausdorff_dt(
     mask: Any = None,
     *,
     spacing: Sequence[float] | None = None,
-    lambda_dice: float | None = None,
-    lambda_hausdorff: float = 1.0,
+    lambda_dice: float = 1.0,
+    lambda_hausdorff: float | None = None,
     **arguments: Any,
 ) -> Array:
-    """Karimi & Salcudean 2020: the weight of Dice is 1 before there is an epoch to look back at."""
+    """Karimi & Salcudean 2020: the weight of the distances is 0.01 before there is an epoch to look back at."""
     names = (*READ, "include_background", "alpha", "one_sided", "binarize")
     given = {"include_background": True, **_pick(arguments, names)}
     hausdorff = boundary.hausdorff_dt(input, target, activation, mask, spacing=spacing, **given)
     dice = region.dice(input, target, activation, mask, **_pick(arguments, DICE + READ))
-    return (1.0 if lambda_dice is None else lambda_dice) * dice + lambda_hausdorff * hausdorff
+    return lambda_dice * dice + (0.01 if lambda_hausdorff is None else lambda_hausdorff) * hausdorff
 
 
 REFERENCES: dict[str, Callable[..., Array]] = {

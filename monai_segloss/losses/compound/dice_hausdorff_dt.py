@@ -1,4 +1,4 @@
-"""Hausdorff loss by distance transforms + Dice of the same size.  Karimi & Salcudean, IEEE TMI 2020."""
+"""Dice + Hausdorff loss by distance transforms, of the same size.  Karimi & Salcudean, IEEE TMI 2020."""
 
 from __future__ import annotations
 
@@ -20,31 +20,30 @@ from monai_segloss.schedules import Ratio, TermWeight
 @register(
     "dice_hausdorff_dt",
     family="compound",
-    summary="The Hausdorff loss by distance transforms plus Dice, weighed in each epoch to be of the same size.",
-    when="Where the largest error counts, e.g. HD95, and Dice has to stay. The weight of Dice follows the means of the "
-    "epoch before, which the trainers hand over (set_epoch, end_epoch). one_sided=True halves the cost.",
-    formula=r"\mathrm{HD} + \lambda_e\,\mathrm{Dice},\quad "
-    r"\lambda_e = \overline{\mathrm{HD}}_{e-1} / \overline{\mathrm{Dice}}_{e-1},\ \lambda_0 = 1",
+    summary="Dice plus the Hausdorff loss by distance transforms, weighed in each epoch to be of the same size.",
+    when="Where the largest error counts, e.g. HD95, and Dice has to stay. The weight of the distances follows the "
+    "means of the epoch before, which the trainers hand over (set_epoch, end_epoch). one_sided=True halves the cost.",
+    formula=r"\mathrm{Dice} + \lambda_e\,\mathrm{HD},\quad "
+    r"\lambda_e = \overline{\mathrm{Dice}}_{e-1} / \overline{\mathrm{HD}}_{e-1},\ \lambda_0 = 0.01",
     paper="Karimi & Salcudean, Reducing the Hausdorff distance in medical image segmentation with CNNs, IEEE TMI 2020",
     doi="arXiv:1904.10030",
     aliases=("dice_hausdorff",),
     tags=("overlap", "distance", "boundary", "schedule"),
-    waive={
-        "perfect_prediction_is_the_minimum": "a small step can take a probability past 1/2, where the distances of the "
-        "prediction jump",
-    },
 )
 class DiceHausdorffDTLoss(Scheduled, SegLoss):
     """``lambda_dice`` * `DiceLoss` + ``lambda_hausdorff`` * `HausdorffDTLoss`, from one reading.
 
-    By default the weight of Dice is set in each epoch to mean(Hausdorff) / mean(Dice) of the epoch before, as published
-    (from memory, the paper was not at hand), so that both terms are of the same size; it is 1 in the first epoch, of which
-    the paper says nothing.  Dice has no unit, the Hausdorff term is in mm^alpha and its weight per mm^alpha.
+    By default the weight of the Hausdorff term is set in each epoch to mean(Dice) / mean(Hausdorff) of the epoch before,
+    so that both are of the same size.  The published sum, Hausdorff + mean(Hausdorff) / mean(Dice) * Dice (from memory,
+    the paper was not at hand), is this one times a number of some mm^alpha, which upsets optimizers that heed the scale.
+    In the first epoch the weight is 0.01: the term is large there (a few dozen mm^2), and with 1 a network can end in an
+    empty prediction, which it never leaves.  Dice has no unit, the Hausdorff term is in mm^alpha and its weight per
+    mm^alpha.
 
     Args:
         lambda_dice: weight of Dice: a number, a schedule, its name or its mapping form (`monai_segloss.schedules`), where a
-            ratio calls the terms ``"dice"`` and ``"hausdorff_dt"``; None is the ratio of the two.
-        lambda_hausdorff: weight of the Hausdorff term per mm^alpha, likewise.
+            ratio calls the terms ``"dice"`` and ``"hausdorff_dt"``.
+        lambda_hausdorff: weight of the Hausdorff term per mm^alpha, likewise; None is the ratio of the two.
         alpha, one_sided, binarize: see `HausdorffDTLoss`, whose map (``target_field``) the call takes.
         squared_pred, jaccard: see `DiceLoss`.
         include_background: whether both terms score channel 0.
@@ -60,11 +59,11 @@ class DiceHausdorffDTLoss(Scheduled, SegLoss):
         >>> loss = DiceHausdorffDTLoss(softmax=True, to_onehot_y=True)
         >>> logits, label = torch.zeros(1, 2, 4), torch.tensor([[[0, 0, 1, 1]]])
         >>> round(loss(logits, label, spacing=(2.0,)).item(), 4)
-        3.0
+        0.525
         >>> loss.end_epoch(loss.last)
         >>> loss.set_epoch(1)
-        >>> round(loss(logits, label, spacing=(2.0,)).item(), 4), round(loss.term_weights["dice"], 3)
-        (5.0, 5.0)
+        >>> round(loss(logits, label, spacing=(2.0,)).item(), 4), round(loss.term_weights["hausdorff_dt"], 3)
+        (1.0, 0.2)
 
     Reference:
         D. Karimi & S. E. Salcudean, IEEE TMI 39(2), 2020, arXiv:1904.10030.
@@ -76,8 +75,8 @@ class DiceHausdorffDTLoss(Scheduled, SegLoss):
     def __init__(
         self,
         *,
-        lambda_dice: TermWeight | None = None,
-        lambda_hausdorff: TermWeight = 1.0,
+        lambda_dice: TermWeight = 1.0,
+        lambda_hausdorff: TermWeight | None = None,
         alpha: float = 2.0,
         one_sided: bool = False,
         binarize: str = "threshold",
@@ -88,11 +87,13 @@ class DiceHausdorffDTLoss(Scheduled, SegLoss):
         super().__init__(**common)
         self.dice = DiceForm(squared_pred, jaccard, self.smooth_nr, self.smooth_dr)
         self.hausdorff = HausdorffForm(alpha, one_sided, "both", binarize, self.reader.sigmoid)
-        same_size = Ratio("dice", to="hausdorff_dt")
+        same_size = Ratio("hausdorff_dt", to="dice", start=0.01)
         self.follow(
             {
-                "dice": same_size if lambda_dice is None else term_schedule("lambda_dice", lambda_dice),
-                "hausdorff_dt": term_schedule("lambda_hausdorff", lambda_hausdorff),
+                "dice": term_schedule("lambda_dice", lambda_dice),
+                "hausdorff_dt": term_schedule(
+                    "lambda_hausdorff", same_size if lambda_hausdorff is None else lambda_hausdorff
+                ),
             }
         )
 
