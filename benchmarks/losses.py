@@ -1,10 +1,12 @@
-"""Forward + backward of every loss against MONAI, nnU-Net and kornia: median time, extra peak memory, ratios of one run.
+"""Forward + backward of every loss against MONAI, nnU-Net and kornia: time, extra peak memory, ratio to the floor.
 
-    python -m benchmarks.losses                       # all losses, 3, 16 and 118 classes
-    python -m benchmarks.losses --keys dice_ce --json result.json
+    python -m benchmarks losses                          # all losses at 3, 16 and 118 classes
+    python -m benchmarks losses --keys dice_ce --classes 3
+    python -m benchmarks losses --part 1/4               # a quarter of the losses; the parts may run one after another
 
-Calls are interleaved, so that whatever else the machine does meets all of them.  Memory is the peak of the process beyond
-what was there before (logits, labels) and the gradient, taken in processes of their own (Linux).
+All that compute a loss take turns with `dice_ce`.  A loss that takes maps beside the label runs a second time with the maps
+given, as a loader would (``given``).  Memory is the peak beyond logits, labels, maps and gradient; on the CPU it is taken
+in a process of its own (Linux).  What has a result is left out, so a killed run goes on where it was.
 """
 
 from __future__ import annotations
@@ -12,25 +14,26 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import statistics
 import subprocess
 import sys
 import time
-from importlib.metadata import version
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 import monai_segloss
-from benchmarks.peers import PEERS, Loss, case, ours
+from benchmarks.measure import LEAN, copy_bandwidth, environment, extra_memory, floor, race
+from benchmarks.measure import status as _status
+from benchmarks.peers import PEERS, Loss, case, maps_of, ours
+from benchmarks.results import Results, Row, arguments, opened
 
+__all__ = ["_status", "contestants", "environment"]
 SIZES = ((3, 96), (16, 64), (118, 64))
+BATCH = 2
+FIELDS = ("loss", "classes", "edge", "batch")
+"""What a row is found by."""
 
 
 def contestants(key: str) -> dict[str, Loss]:
@@ -39,123 +42,170 @@ def contestants(key: str) -> dict[str, Loss]:
     return found | {name: peers[key] for name, library in PEERS.items() if key in (peers := library())}
 
 
-def step(loss: Loss, logits: torch.Tensor, label: torch.Tensor) -> float:
-    """One forward and backward pass; seconds."""
-    logits.grad = None
-    start = time.perf_counter()
-    loss(logits, label).backward()
-    return time.perf_counter() - start
+class Bench:
+    """The contestants of one loss on one input, each as a call of forward and backward."""
+
+    def __init__(self, key: str, classes: int, edge: int, batch: int, device: str) -> None:
+        dtype = torch.float32 if device == "cpu" else torch.float16
+        logits, label = case(classes, edge, batch)
+        self.logits = logits.detach().to(device, dtype).requires_grad_()
+        self.label = label.to(device)
+        self.losses = contestants(key)
+        if ours(key).func.needs:
+            self.losses["given"] = ours(key, **maps_of(key, self.label, classes))
+
+    def step(self, loss: Loss) -> None:
+        """One forward and backward pass."""
+        self.logits.grad = None
+        loss(self.logits, self.label).backward()
+
+    def calls(self) -> dict[str, Any]:
+        """By name."""
+        return {name: lambda loss=loss: self.step(loss) for name, loss in self.losses.items()}
+
+    def memory(self, device: str) -> dict[str, int]:
+        """Extra peak bytes of each."""
+        found = {}
+        for name, call in self.calls().items():
+            self.logits.grad = None
+            size = self.logits.numel() * self.logits.element_size()
+            found[name] = max(0, extra_memory(call, size, device))
+        return found
 
 
-def times(keys: list[str], classes: int, edge: int, repeats: int) -> dict[str, dict[str, float]]:
-    """Median seconds by loss and contestant; each round calls everybody once."""
-    logits, label = case(classes, edge)
-    racers = {(key, name): loss for key in keys for name, loss in contestants(key).items()}
-    racers["dice_ce", "reference"] = ours("dice_ce")
-    seconds: dict[tuple[str, str], list[float]] = {racer: [] for racer in racers}
-    for loss in racers.values():
-        step(loss, logits, label)
-    for _ in track(range(repeats), description=f"{classes} classes, {edge}^3", transient=True):
-        for racer, loss in racers.items():
-            seconds[racer].append(step(loss, logits, label))
-    out: dict[str, dict[str, float]] = {}
-    for (key, name), values in seconds.items():
-        out.setdefault(key, {})[name] = statistics.median(values)
-    return out
+class Scale:
+    """A process that answers how much memory a loss takes, for the CPU."""
+
+    def __init__(self) -> None:
+        self.process: subprocess.Popen[str] | None = None
+
+    def extra(self, *question: Any) -> dict[str, int]:
+        """Extra peak bytes of the contestants of `Bench` (key, classes, edge, batch)."""
+        if self.process is None:
+            command = [sys.executable, "-W", "ignore", "-c", "from benchmarks.losses import weigh; weigh()"]
+            pipe = subprocess.PIPE
+            env = {**os.environ, **LEAN}
+            self.process = subprocess.Popen(command, env=env, stdin=pipe, stdout=pipe, text=True)
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(question) + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            self.process = None
+            raise RuntimeError("the process that measures memory ended; is there enough of it?")
+        found: dict[str, int] = json.loads(answer)
+        return found
+
+    def close(self) -> None:
+        """End it."""
+        if self.process is not None:
+            self.process.communicate()
 
 
-def extra_memory(key: str, name: str, classes: int, edge: int) -> int:
-    """Bytes of peak memory beyond logits, labels and gradient, measured in a new process."""
-    code = f"from benchmarks.losses import measure_memory; print(measure_memory({key!r}, {name!r}, {classes}, {edge}))"
-    env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_TRIM_THRESHOLD_": "0"}
-    run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-    return int(run.stdout.split()[-1])
+def weigh() -> None:
+    """Answer the questions of a `Scale`; every loss first runs on a small input, so that its code is loaded."""
+    for line in sys.stdin:
+        key, classes, edge, batch = json.loads(line)
+        for call in Bench(key, classes, 8 if edge > 8 else edge, batch, "cpu").calls().values():
+            call()
+        print(json.dumps(Bench(key, classes, edge, batch, "cpu").memory("cpu")), flush=True)
 
 
-def measure_memory(key: str, name: str, classes: int, edge: int) -> int:
-    """In this process: peak resident memory of a step, less what was there before and the gradient."""
-    loss = contestants(key)[name]
-    step(loss, *case(classes, 8))
-    logits, label = case(classes, edge)
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
-    step(loss, logits, label)
-    return _status("VmHWM") - before - logits.numel() * logits.element_size()
+def row(key: str, classes: int, edge: int, batch: int, options: argparse.Namespace, scale: Scale | None) -> Row:
+    """Measure one loss on one input."""
+    begin = time.perf_counter()
+    bench = Bench(key, classes, edge, batch, options.device)
+    reference = {} if key == "dice_ce" else {"dice_ce": lambda loss=ours("dice_ce"): bench.step(loss)}
+    seconds = race({**bench.calls(), **reference}, options.device, options.repeats, options.seconds)
+    if "dice_ce" not in seconds:
+        seconds["dice_ce"] = seconds["segloss"]
+    found: Row = dict(zip(FIELDS, (key, classes, edge, batch), strict=True))
+    found |= {"seconds": seconds, "floor": floor(bench.logits, bench.label, options.bandwidth)}
+    found["gradient bytes"] = bench.logits.numel() * bench.logits.element_size()
+    if options.device != "cpu":
+        found["extra bytes"] = bench.memory(options.device)
+    elif scale is not None:
+        del bench
+        found["extra bytes"] = scale.extra(key, classes, edge, batch)
+    return {**found, "took": round(time.perf_counter() - begin, 1)}
 
 
-def _status(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith(field))) * 1024
+def peers_of(each: Row) -> list[str]:
+    """Names of the other libraries in a row."""
+    return [name for name in each["seconds"] if name in PEERS]
 
 
-def environment() -> dict[str, Any]:
-    """Where the figures come from."""
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
-    cpu = next(
-        (x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x), "?"
-    )
-    names = ("torch", "monai", "nnunetv2", "kornia", "monai-segloss")
-    packages = {name: version(name) for name in names if find_spec(name.replace("-", "_"))}
-    return {
-        "cpu": cpu,
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        **packages,
-        "commit": commit,
-    }
+def ratio(each: Row, of: str = "segloss") -> float | None:
+    """Least time next to the fastest peer."""
+    theirs = [each["seconds"][name]["least"] for name in peers_of(each)]
+    return each["seconds"][of]["least"] / min(theirs) if theirs else None
 
 
-def run(keys: list[str], sizes: list[tuple[int, int]], repeats: int, memory: bool) -> list[dict[str, Any]]:
-    """One row per loss and size."""
-    rows = []
-    for classes, edge in sizes:
-        measured = times(keys, classes, edge, repeats)
-        reference = measured["dice_ce"].pop("reference")
-        for key in keys:
-            seconds = measured[key]
-            peers = {name: value for name, value in seconds.items() if name != "segloss"}
-            row: dict[str, Any] = {"loss": key, "classes": classes, "shape": [2, classes, edge, edge, edge]}
-            row["seconds"] = seconds
-            row["to_dice_ce"] = seconds["segloss"] / reference
-            row["to_fastest_peer"] = seconds["segloss"] / min(peers.values()) if peers else None
-            if memory:
-                extra = {name: extra_memory(key, name, classes, edge) for name in seconds}
-                row["extra_bytes"] = extra
-                theirs = [extra[name] for name in peers]
-                row["memory_to_least_peer"] = extra["segloss"] / min(theirs) if theirs else None
-            rows.append(row)
-    return rows
+def memory_ratio(each: Row) -> float | None:
+    """Extra memory next to the leanest peer."""
+    theirs = [each["extra bytes"][name] for name in peers_of(each)] if "extra bytes" in each else []
+    return each["extra bytes"]["segloss"] / min(theirs) if theirs and min(theirs) else None
 
 
-def show(rows: list[dict[str, Any]]) -> None:
+def show(rows: list[Row]) -> None:
     """Print the ratios."""
-    table = Table("loss", "classes", "ms", "to dice_ce", "to fastest peer", "extra MB", "to leanest peer")
-    for row in rows:
-        ratio = [
-            f"{row[k]:.2f}" if row.get(k) is not None else "-" for k in ("to_fastest_peer", "memory_to_least_peer")
-        ]
-        extra = f"{row['extra_bytes']['segloss'] / 1e6:.1f}" if "extra_bytes" in row else "-"
-        milliseconds = f"{1e3 * row['seconds']['segloss']:.1f}"
-        table.add_row(
-            row["loss"], str(row["classes"]), milliseconds, f"{row['to_dice_ce']:.2f}", ratio[0], extra, ratio[1]
-        )
+    table = Table("loss", "C", "ms", "floors", "dice_ces", "fastest peers", "extra MB", "leanest peers")
+    table.columns[0].no_wrap = True
+    for each in rows:
+        least = each["seconds"]["segloss"]["least"]
+        ratios = [least / each["floor"], least / each["seconds"]["dice_ce"]["least"], ratio(each)]
+        extra = f"{each['extra bytes']['segloss'] / 1e6:.1f}" if "extra bytes" in each else "-"
+        cells = ["-" if x is None else f"{x:.2f}" for x in (*ratios, memory_ratio(each))]
+        table.add_row(each["loss"], str(each["classes"]), f"{1e3 * least:.1f}", *cells[:3], extra, cells[3])
     Console().print(table)
+
+
+def part(keys: list[str], which: str) -> list[str]:
+    """``"2/4"``: the second of four parts."""
+    number, parts = (int(x) for x in which.split("/"))
+    if not 1 <= number <= parts:
+        raise SystemExit(f"--part {which}: expected a number from 1 to {parts} before the slash.")
+    return keys[number - 1 :: parts]
 
 
 def main() -> None:
     """Command line."""
     keys = [info.key for info in monai_segloss.list_losses()]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--keys", nargs="+", default=keys, choices=keys)
-    parser.add_argument("--classes", nargs="+", type=int, default=[c for c, _ in SIZES], choices=[c for c, _ in SIZES])
-    parser.add_argument("--repeats", type=int, default=11)
+    parser.add_argument("--keys", nargs="+", default=keys, choices=keys, metavar="KEY")
+    parser.add_argument("--part", default="1/1", metavar="I/N")
+    parser.add_argument("--classes", nargs="+", type=int, default=[c for c, _ in SIZES])
+    parser.add_argument("--edge", type=int, help="voxels along each axis; default 96, beyond 8 classes 64")
+    parser.add_argument("--batch", type=int, default=BATCH)
     parser.add_argument("--no-memory", action="store_true", help="times only")
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    arguments(parser)
     options = parser.parse_args()
-    rows = run(options.keys, [s for s in SIZES if s[0] in options.classes], options.repeats, not options.no_memory)
-    show(rows)
-    if options.json:
-        options.json.write_text(json.dumps({"environment": environment(), "rows": rows}, indent=1) + "\n")
+    run(part(options.keys, options.part), options, opened(options, "losses"))
+
+
+def run(keys: list[str], options: argparse.Namespace, results: Results) -> None:
+    """Measure what has no result yet, and print everything asked for."""
+    console, options.bandwidth = Console(), 0.0
+    scale = None if options.no_memory or options.device != "cpu" else Scale()
+    wanted = [
+        (key, classes, options.edge or dict(SIZES).get(classes, 96 if classes <= 8 else 64), options.batch)
+        for classes in options.classes
+        for key in keys
+    ]
+    for item in wanted:
+        if not options.again and results.has(**dict(zip(FIELDS, item, strict=True))):
+            continue
+        options.bandwidth = options.bandwidth or copy_bandwidth(options.device)
+        found = row(*item, options, scale)
+        results.add(found, *FIELDS)
+        compared = ratio(found)
+        against = "" if compared is None else f", {compared:.2f} of the fastest peer"
+        console.print(f"{item[0]}, {item[1]} classes: {1e3 * found['seconds']['segloss']['least']:.1f} ms{against}")
+    if scale is not None:
+        scale.close()
+    show([each for each in results.rows if tuple(each[name] for name in FIELDS) in wanted])
+    console.print(f"in {results.file}")
 
 
 if __name__ == "__main__":

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+SPACING = (1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,9 @@ def monai_peers() -> dict[str, Peer]:
         "mcc": Peer(losses.MCCLoss(**common)),
         "focal": Peer(focal, over_classes=True),
         "dice_ce": Peer(losses.DiceCELoss(**common)),
+        "boundary": Peer(losses.BoundaryLoss(**common)),
+        "hausdorff_dt": Peer(losses.HausdorffDTLoss(**common)),
+        "log_hausdorff_dt": Peer(losses.LogHausdorffDTLoss(**common)),
         # the focal term of its DiceFocalLoss is the sigmoid form
         "dice_focal": Peer(lambda x, y: dice(x, y) + x.shape[1] * focal(x, y)),
     }
@@ -104,6 +108,7 @@ def kornia_peers() -> dict[str, Peer]:
         "focal": Peer(lambda x, y: losses.focal_loss(x, y[:, 0], None, 2.0, "mean"), over_classes=True),
         "lovasz_softmax": Peer(lambda x, y: losses.lovasz_softmax_loss(*image(x, y))),
         "lovasz_hinge": Peer(hinge),
+        "hausdorff_er": Peer(lambda x, y: losses.HausdorffERLoss3D(alpha=2.0, k=10).to(x)(x.softmax(1), y)),
     }
 
 
@@ -134,17 +139,27 @@ OURS: dict[str, dict[str, Any]] = {
     "tversky": {"include_background": True},
     "focal": {"include_background": True},
     "dice_focal": {"include_background": True},
+    "hausdorff_er": {"include_background": True, "norm": "minmax"},
     "lovasz_softmax": {"include_background": True, "classes": "all", "per_image": True},
 }
 
 
-def ours(key: str) -> Loss:
-    """Our loss, foreground scored where it scores classes and its peers can."""
+def ours(key: str, **given: Tensor) -> partial[Tensor]:
+    """Our loss at 1 mm, foreground scored where it scores classes and its peers can; ``given`` maps beside the label."""
     import monai_segloss
 
     info = monai_segloss.find(key)
     background = {"include_background": False} if "include_background" in info.parameters else {}
-    return monai_segloss.create(key, **{**info.reading, **info.example, **background, **OURS.get(key, {})})
+    loss = monai_segloss.create(key, **{**info.reading, **info.example, **background, **OURS.get(key, {})})
+    return partial(loss, spacing=SPACING, **given)
+
+
+def maps_of(key: str, label: Tensor, classes: int) -> dict[str, Tensor]:
+    """The maps that our loss needs, of all classes."""
+    from monai_segloss.maps import class_masks
+
+    masks, spacing = class_masks(label, classes), torch.tensor(SPACING)
+    return {spec.key: spec.make(masks, spacing, None) for spec in ours(key).func.needs}
 
 
 def case(classes: int, edge: int, batch: int = 2, seed: int = 0) -> tuple[Tensor, Tensor]:
