@@ -10,7 +10,7 @@ from torch import Tensor
 
 from monai_segloss.kernels.chunk_cpu import Basis, Chunk, Part, Slopes
 
-FEW_CLASSES = 8
+FEW_CLASSES = 5
 """Up to this many classes a one-hot of the chunk is cheaper than gathering."""
 
 
