@@ -36,8 +36,8 @@ class DiceHausdorffDTLoss(Scheduled, SegLoss):
     By default the weight of the Hausdorff term is set in each epoch to mean(Dice) / mean(Hausdorff) of the epoch before,
     so that both are of the same size.  The published sum, Hausdorff + mean(Hausdorff) / mean(Dice) * Dice (from memory,
     the paper was not at hand), is this one times a number of some mm^alpha, which upsets optimizers that heed the scale.
-    In the first epoch the weight is 0.01: the term is large there (a few dozen mm^2), and with 1 a network can end in an
-    empty prediction, which it never leaves.  Dice has no unit, the Hausdorff term is in mm^alpha and its weight per
+    In the first epoch the weight is 0.01: the term is large there (a few dozen mm^2), and with 1 a short training of
+    nnU-Net ended in an empty prediction.  Dice has no unit, the Hausdorff term is in mm^alpha and its weight per
     mm^alpha.
 
     Args:
