@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("SEGLOSS_TEST_DATA", ROOT.parent / "shared" / "data"))
 
+STATUS = pytest.StashKey[int]()
+
 # Set by the libraries that the tests run, once per process.
 WRITTEN_BY_OTHERS = ("PYTEST_", "TORCH", "_TORCH", "TRITON_", "KINETO_", "OMP_", "MKL_", "KMP_", "MPL")
 
@@ -21,6 +24,19 @@ WRITTEN_BY_OTHERS = ("PYTEST_", "TORCH", "_TORCH", "TRITON_", "KINETO_", "OMP_",
 def pytest_configure(config: pytest.Config) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
         torch.set_num_threads(1)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    session.config.stash[STATUS] = int(exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """With ITK loaded, some processes crash in destructors of C++ after Python has ended: leave with the tests' result."""
+    if "itk" in sys.modules and STATUS in config.stash and "PYTEST_XDIST_WORKER" not in os.environ:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(config.stash[STATUS])
 
 
 @pytest.fixture(scope="session")
