@@ -1,7 +1,6 @@
-"""Distance maps and the losses on them against MONAI on the CPU: median seconds of interleaved calls, and ratios.
+"""Distance maps and the losses on them against MONAI on the CPU: seconds of interleaved calls, and ratios.
 
-    python -m benchmarks.distance
-    python -m benchmarks.distance --repeats 5 --json result.json
+    python -m benchmarks distance
 
 ``boundary`` and ``hausdorff_dt`` are forward + backward at (2, 3, 96, 96, 96) with softmax and a float one-hot target, at
 1 mm, where both libraries compute the same; the maps are the signed maps of a label of 128^3 with 3 classes.  The distances
@@ -12,11 +11,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
-import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -24,7 +19,8 @@ from rich.table import Table
 from torch import Tensor
 
 import monai_segloss
-from benchmarks.losses import environment
+from benchmarks.measure import race
+from benchmarks.results import Row, arguments, opened
 from monai_segloss.maps import class_masks, signed_distance_map
 
 Call = Callable[[], Tensor]
@@ -92,28 +88,23 @@ def races(edge: int, map_edge: int) -> dict[str, dict[str, Call]]:
     }
 
 
-def measure(edge: int, map_edge: int, repeats: int) -> dict[str, dict[str, float]]:
-    """Median seconds by race and contestant; each round calls everybody once, and the first round is compared."""
-    field = races(edge, map_edge)
-    for name, racers in field.items():
-        ours, theirs = racers["segloss"](), racers["monai"]()
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
-    seconds: dict[str, dict[str, list[float]]] = {name: {who: [] for who in racers} for name, racers in field.items()}
-    for _ in range(repeats):
-        for name, racers in field.items():
-            for who, call in racers.items():
-                start = time.perf_counter()
-                call()
-                seconds[name][who].append(time.perf_counter() - start)
-    return {name: {who: statistics.median(x) for who, x in found.items()} for name, found in seconds.items()}
+def agree(name: str, racers: dict[str, Call]) -> None:
+    """Both give the same.
+
+    Raises:
+        AssertionError: they do not.
+    """
+    found = [call() for call in racers.values()]
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4, msg=lambda text: f"{name}: {text}")
 
 
-def show(measured: dict[str, dict[str, float]]) -> None:
+def show(rows: list[Row]) -> None:
     """Print the ratios."""
-    table = Table("", "segloss s", "MONAI s", "times as fast", "wanted")
-    for name, found in measured.items():
-        ratio = found["monai"] / found["segloss"]
-        table.add_row(name, f"{found['segloss']:.3f}", f"{found['monai']:.3f}", f"{ratio:.1f}", f"{WANTED[name]:.0f}")
+    table = Table("", "edge", "segloss s", "MONAI s", "times as fast", "wanted")
+    for row in rows:
+        ours, theirs = (row["seconds"][who]["least"] for who in ("segloss", "monai"))
+        cells = (f"{ours:.3f}", f"{theirs:.3f}", f"{theirs / ours:.1f}", f"{WANTED[row['what']]:.0f}")
+        table.add_row(row["what"], str(row["edge"]), *cells)
     Console().print(table)
     Console().print(f"distances by {'edt' if importlib.util.find_spec('edt') else 'SciPy'}")
 
@@ -123,13 +114,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--edge", type=int, default=96)
     parser.add_argument("--map-edge", type=int, default=128)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    arguments(parser)
     options = parser.parse_args()
-    measured = measure(options.edge, options.map_edge, options.repeats)
-    show(measured)
-    if options.json:
-        options.json.write_text(json.dumps({"environment": environment(), "seconds": measured}, indent=1) + "\n")
+    results = opened(options, "distance")
+    for name, racers in races(options.edge, options.map_edge).items():
+        edge = options.map_edge if name == "signed maps" else options.edge
+        if options.again or not results.has(what=name, edge=edge):
+            agree(name, racers)
+            seconds = race(racers, "cpu", options.repeats, options.seconds)
+            by = "edt" if importlib.util.find_spec("edt") else "SciPy"
+            results.add({"what": name, "edge": edge, "by": by, "seconds": seconds}, "what", "edge")
+    show(results.rows)
+    Console().print(f"in {results.file}")
 
 
 if __name__ == "__main__":
