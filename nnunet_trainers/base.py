@@ -17,8 +17,9 @@ from pydantic import ValidationError
 from torch import nn
 
 from monai_segloss.config import LossConfig
+from monai_segloss.core import seeding
 from monai_segloss.core.registry import find
-from nnunet_trainers import building, maps, partial_labels, recording, seeding
+from nnunet_trainers import building, maps, partial_labels, recording
 from nnunet_trainers.beside import Beside
 from nnunet_trainers.deep_supervision import NnUNetLoss
 from nnunet_trainers.naming import TrainerName, numeric_parameters

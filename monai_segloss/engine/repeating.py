@@ -7,7 +7,7 @@ from typing import Any
 from ignite.engine import Events
 from monai.data.utils import set_rnd
 
-from nnunet_trainers.seeding import derive, seed_everything
+from monai_segloss.core.seeding import derive, seed_everything
 
 TRANSFORMS = 1
 """Purpose of the seeds of the random transforms."""
