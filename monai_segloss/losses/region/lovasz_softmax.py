@@ -12,6 +12,7 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.module import ScoringArgs, SegLoss
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.kernels.sorting import largest_first
 
 CLASSES = ("present", "all")
 
@@ -59,10 +60,10 @@ class _Lovasz(torch.autograd.Function):
                 values.append(x[b, c].sum() * 0)
                 continue
             ranked, order = _rank(x[b, c], g[b, c], None if valid is None else valid[b, 0], margin)
-            inside = g[b, c][order]
+            inside = g[b, c].gather(0, order)
             weights = jaccard_steps(inside, ranked.dtype).masked_fill_(ranked <= 0, 0)
-            values.append((ranked.clamp_min_(0) * weights).sum())
-            slopes[b, c, order] = torch.where(inside, -weights, weights)
+            values.append((ranked * weights).sum())
+            slopes[b, c].scatter_(0, order, torch.where(inside, -weights, weights))
         ctx.save_for_backward(slopes)
         return torch.stack(values).view(x.shape[:2])
 
@@ -73,12 +74,9 @@ class _Lovasz(torch.autograd.Function):
 
 
 def _rank(x: Tensor, g: Tensor, valid: Tensor | None, margin: float) -> tuple[Tensor, Tensor]:
-    """Errors (N,), the largest first and ignored voxels last, and the voxels they belong to."""
-    errors = torch.where(g, 1 - x, margin + x)
-    if valid is not None:
-        errors.masked_fill_(~valid, -torch.inf)
-    ranked, order = errors.sort(descending=True, stable=True)
-    return ranked, order
+    """Errors (N,), the largest first, and the voxels they belong to; 0 where a voxel costs nothing or is ignored."""
+    errors = torch.where(g, 1 - x, margin + x).clamp_min_(0)
+    return largest_first(errors if valid is None else errors.masked_fill_(~valid, 0))
 
 
 def jaccard_steps(g: Tensor, dtype: torch.dtype) -> Tensor:
@@ -87,11 +85,11 @@ def jaccard_steps(g: Tensor, dtype: torch.dtype) -> Tensor:
     Counts are integers and steps no difference of neighbors: with F voxels in the class, c of them among the first i, the
     union is U = F + i - c; a voxel of the class adds 1 / U, another one (F - c) / (U (U - 1)).
     """
-    counted = g.cumsum(0)
+    counted = g.cumsum(0, dtype=torch.int32 if g.shape[0] < 2**31 else torch.int64)
     total = counted[-1].clone()
     counted.neg_().add_(total)
     left = counted.to(dtype)
-    union = counted.add_(torch.arange(1, g.shape[0] + 1, device=g.device)).to(dtype)
+    union = counted.add_(torch.arange(1, g.shape[0] + 1, dtype=counted.dtype, device=g.device)).to(dtype)
     steps = torch.where(g, 1, left.div_((union - 1).clamp_min_(1))).div_(union)
     # without a voxel in the class the first wrong one brings the loss from 0 to 1
     steps[0] = torch.where(total > 0, steps[0], 1)
