@@ -24,7 +24,7 @@ VOLUME_FORMATS = (*NIFTI, ".nrrd", ".mha")
 
 
 @dataclass(frozen=True)
-class Dataset:
+class RawDataset:
     """A raw data set as nnU-Net wants it.
 
     Args:
@@ -85,7 +85,7 @@ class Dataset:
         return self.folder / ("labelsTs" if case in self.tests else "labelsTr") / f"{case}{self.ending}"
 
 
-def read_dataset(folder: Path) -> Dataset:
+def read_dataset(folder: Path) -> RawDataset:
     """Look at a raw data set without reading its volumes.
 
     Raises:
@@ -108,7 +108,7 @@ def read_dataset(folder: Path) -> Dataset:
     tests = _names(folder / "labelsTs", ending) if (folder / "imagesTs").is_dir() else ()
     if set(cases) & set(tests):
         raise DemoError(f"case {min(set(cases) & set(tests))!r} is in labelsTr and in labelsTs of {folder}; rename one")
-    dataset = Dataset(folder, content, cases, tests)
+    dataset = RawDataset(folder, content, cases, tests)
     for case in (*cases, *tests):
         for image in dataset.images(case):
             _require(image.is_file(), f"{image} is missing: it is the image of {dataset.label(case)}")
@@ -151,7 +151,7 @@ def nnunet_name(folder: Path) -> str:
     return "Dataset001_" + ("".join(word.capitalize() for word in words) or "Data")
 
 
-def link_dataset(source: Dataset, target: Path) -> None:
+def link_dataset(source: RawDataset, target: Path) -> None:
     """Make a raw data set appear elsewhere: its folders linked (copied where links are impossible), its JSON written.
 
     The source is only read.

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_segloss.demo.dataset import Dataset, read_volume
-from monai_segloss.demo.metrics import Score, mean, score
+from monai_segloss.demo.dataset import RawDataset, read_volume
+from monai_segloss.demo.metrics import Score, known_mean, score
 from monai_segloss.demo.problem import DemoError
 
 Scores = dict[str, dict[str, Score]]
 """By case, then by class."""
 
 
-def measure(dataset: Dataset, cases: Sequence[str], predictions: Path, tolerance: float) -> Scores:
+def measure(dataset: RawDataset, cases: Sequence[str], predictions: Path, tolerance: float) -> Scores:
     """Score every class of every case.
 
     Args:
@@ -54,7 +54,7 @@ def class_mask(labels: NDArray[Any], members: Sequence[int]) -> NDArray[np.bool_
 
 def case_dice(scores: Scores) -> dict[str, float]:
     """Mean Dice over the classes of each case."""
-    return {case: mean(each.dice for each in by_class.values()) for case, by_class in scores.items()}
+    return {case: known_mean(each.dice for each in by_class.values()) for case, by_class in scores.items()}
 
 
 def class_scores(scores: Scores, name: str) -> list[Score]:
@@ -74,7 +74,7 @@ def to_json(scores: Scores) -> dict[str, Any]:
     }
 
 
-def voxel_shares(dataset: Dataset, cases: Sequence[str]) -> Mapping[str, float]:
+def voxel_shares(dataset: RawDataset, cases: Sequence[str]) -> Mapping[str, float]:
     """Share of all voxels that each class has in the references of some cases."""
     voxels, counts = 0, dict.fromkeys(dataset.classes, 0)
     for case in cases:

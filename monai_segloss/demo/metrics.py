@@ -178,9 +178,9 @@ def summarize(scores: Iterable[Score]) -> Summary:
         return sum(getattr(each, name) for each in scores)
 
     return Summary(
-        dice=mean(each.dice for each in scores),
-        nsd=mean(each.nsd for each in scores),
-        hd95=mean(each.hd95 for each in scores),
+        dice=known_mean(each.dice for each in scores),
+        nsd=known_mean(each.nsd for each in scores),
+        hd95=known_mean(each.hd95 for each in scores),
         found=total("found"),
         components=total("components"),
         false_components=total("false_components"),
@@ -190,7 +190,7 @@ def summarize(scores: Iterable[Score]) -> Summary:
     )
 
 
-def mean(values: Iterable[float]) -> float:
+def known_mean(values: Iterable[float]) -> float:
     """Mean without NaN; NaN of nothing."""
     known = [value for value in values if not math.isnan(value)]
     return sum(known) / len(known) if known else math.nan

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_segloss.demo import generate, measure, report
-from monai_segloss.demo.dataset import Dataset, link_dataset, link_files, nnunet_name, read_dataset
+from monai_segloss.demo.dataset import RawDataset, link_dataset, link_files, nnunet_name, read_dataset
 from monai_segloss.demo.files import read_json, write_json, write_text
 from monai_segloss.demo.problem import DemoError
 from monai_segloss.demo.process import Programs, environment, workers
@@ -39,7 +39,7 @@ class Demo:
     settings: Settings
     arms: Sequence[Arm]
     command: str
-    source: Dataset | None
+    source: RawDataset | None
     display: Display
     fresh: bool = False
     processes: int = field(init=False)
@@ -234,7 +234,7 @@ class Demo:
         return round(min(self.plan()["spacing"]), 2)
 
 
-def needed_space(arms: int, source: Dataset | None) -> int:
+def needed_space(arms: int, source: RawDataset | None) -> int:
     """Bytes a run needs: three checkpoints per training, and compressed volumes in their preprocessed form."""
     if source is None:
         return arms * 3 * 10**8

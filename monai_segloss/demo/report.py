@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from monai_segloss.demo import figures, measure
-from monai_segloss.demo.dataset import Dataset, read_volume
+from monai_segloss.demo.dataset import RawDataset, read_volume
 from monai_segloss.demo.measure import Scores
-from monai_segloss.demo.metrics import Summary, best_median_worst, mean, summarize
+from monai_segloss.demo.metrics import Summary, best_median_worst, known_mean, summarize
 from monai_segloss.demo.progress import Epoch
 from monai_segloss.demo.settings import Settings, machine, versions
 
@@ -63,7 +63,7 @@ class Facts:
 
     settings: Settings
     command: str
-    dataset: Dataset
+    dataset: RawDataset
     source: Path | None
     split: Mapping[str, Sequence[str]]
     cases: Sequence[str]
@@ -87,14 +87,14 @@ def render(facts: Facts) -> str:
         title=facts.results[0].loss,
         data_title="generated CT-like volumes" if facts.source is None else facts.source.name,
         classes=[class_row(facts, name, index) for index, name in enumerate(classes)],
-        overall=[mean(result.summary(name).dice for name in classes) for result in facts.results],
+        overall=[known_mean(result.summary(name).dice for name in classes) for result in facts.results],
         notes=[note for index, name in enumerate(classes) for note in zero_notes(facts, name, index)],
         curves=_inline(figures.curves({_short(facts, r): r.epochs for r in facts.results}, classes), "image/svg+xml"),
         cases=case_figures(facts),
         table=case_table(facts),
         times=time_rows(facts.times),
         total=duration(sum(seconds for seconds, _ in facts.times.values())),
-        epoch_seconds=[mean(epoch.seconds for epoch in result.epochs) for result in facts.results],
+        epoch_seconds=[known_mean(epoch.seconds for epoch in result.epochs) for result in facts.results],
         loss=_info(facts.results[0].loss),
         versions=versions(),
         machine=machine(facts.settings.device),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from monai_segloss.demo.dataset import Dataset
+from monai_segloss.demo.dataset import RawDataset
 from monai_segloss.demo.generate import Size
 from monai_segloss.demo.problem import DemoError
 
@@ -143,7 +143,7 @@ def resolve_loss(name: str) -> str:
         raise DemoError(f"--loss: {str(error.args[0]).rstrip('.')}") from None
 
 
-def refuse_unsupported(loss: str, dataset: Dataset) -> None:
+def refuse_unsupported(loss: str, dataset: RawDataset) -> None:
     """Refuse what a loss cannot do before any work is done."""
     from monai_segloss.config import LossConfig
     from nnunet_trainers.building import Facts
@@ -181,6 +181,6 @@ def machine(device: str) -> str:
     return f"{torch.cuda.get_device_name()} and {cores}" if device == "cuda" else cores
 
 
-def default_out(data: Dataset | None) -> Path:
+def default_out(data: RawDataset | None) -> Path:
     """Work folder where none is asked for: one per data set."""
     return Path("segloss-demo" if data is None else f"segloss-demo-{data.folder.name}")
