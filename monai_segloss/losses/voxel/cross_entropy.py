@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Unpack
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import FORMULAS, Stat
@@ -61,6 +62,14 @@ def cross_entropy_map(
     smoothing(label_smoothing, is_multilabel(batch))
     if is_multilabel(batch):
         return binary_cross_entropy_map(batch, weight, weight_map)
+    if batch.has_labels:  # no one-hot
+        lp, w = batch.log_prob, class_factor(batch, weight)
+        by_class = None if weight is None else weight.to(lp).expand(batch.classes)
+        value = F.nll_loss(lp, batch.labels, by_class, reduction="none")[:, None]
+        if label_smoothing:
+            rest = (w * lp).sum(1, keepdim=True)
+            value = (1 - label_smoothing) * value - label_smoothing / batch.classes * rest
+        return weighted_map(batch, value, weight_map)
     v, w = voxels(batch), class_factor(batch, weight)
     value = w * FORMULAS["ce"](v, 0)
     if label_smoothing:

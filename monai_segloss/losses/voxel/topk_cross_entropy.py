@@ -25,10 +25,14 @@ def hardest(batch: SegBatch, values: Tensor, k: float) -> Scores:
     if batch.mask is None:
         kept = max(1, int(values.numel() * k / 100))
         return Scores(values.flatten().topk(kept, sorted=False).values.sum(), values.new_tensor(float(kept)))
-    # a number of voxels that depends on the mask, without waiting for the device: rank all, keep the first
     channels = values.shape[1] if is_multilabel(batch) else 1
     kept_of_mask = (batch.mask.sum(dtype=torch.float64) * channels * k / 100).floor().clamp_min(1)
-    ranked = torch.where(batch.mask[:, None], values, values.new_full((), -1)).flatten().sort(descending=True).values
+    ranked = torch.where(batch.mask[:, None], values, values.new_full((), -1)).flatten()
+    if ranked.device.type == "cpu" and not torch.compiler.is_compiling():
+        ranked = ranked.topk(int(kept_of_mask), sorted=False).values
+        return Scores(torch.where(ranked < 0, 0, ranked).sum(), kept_of_mask.to(values.dtype))
+    # a number of voxels that depends on the mask, without waiting for the device: rank all, keep the first
+    ranked = ranked.sort(descending=True).values
     chosen = (torch.arange(ranked.numel(), device=ranked.device) < kept_of_mask) & ~(ranked < 0)
     return Scores(torch.where(chosen, ranked, ranked.new_zeros(())).sum(), kept_of_mask.to(values.dtype))
 
