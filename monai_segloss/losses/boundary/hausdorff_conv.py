@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -23,34 +23,55 @@ def ball_error(
 
     A ball lies on one side of the target or of the prediction softly, from a share ``tau`` of it on.
     """
-    balls = Balls(p, max(radii), steps)
-    of_g, of_p = balls.transform(g), balls.transform(p)
-    holes = None if counted is None else balls.transform((~counted).to(p.dtype))
-    added, missed = (p - g) ** 2 * p, (p - g) ** 2 * g
-    total = torch.zeros_like(p)
+    outside, inside = torch.zeros_like(p), torch.zeros_like(p)
+    maps = [g, p] if counted is None else [g, p, (~counted).to(p.dtype)]
+    spectra: dict[tuple[int, ...], list[Tensor]] = {}
     for r in radii:
-        kernel, voxels = balls.kernel(r)
-        size = voxels if holes is None else (voxels - balls.back(holes * kernel)).clamp_min(1)
-        in_g, in_p = balls.back(of_g * kernel) / size, balls.back(of_p * kernel) / size
-        outside = soft(1 - in_g, tau) + soft(in_p, tau)
-        inside = soft(in_g, tau) + soft(1 - in_p, tau)
-        total = total + r**alpha * (added * outside + missed * inside)
-    return total
+        balls = Balls(p, r, steps)
+        if balls.size not in spectra:  # a small ball needs little room beyond the image
+            spectra[balls.size] = [balls.transform(x) for x in maps]
+        of_g, of_p, *holes = spectra[balls.size]
+        kernel, voxels = balls.kernel()
+        if holes:
+            size = (voxels - balls.back(holes[0] * kernel)).clamp_min(1)
+            in_g, in_p = balls.back(of_g * kernel) / size, balls.back(of_p * kernel) / size
+        else:
+            kernel = kernel / voxels
+            in_g, in_p = balls.back(of_g * kernel), balls.back(of_p * kernel)
+        of_target, of_prediction = _Sides.apply(in_g, tau), _Sides.apply(in_p, tau)
+        outside = outside + r**alpha * (of_target[1] + of_prediction[0])
+        inside = inside + r**alpha * (of_target[0] + of_prediction[1])
+    error = (p - g) ** 2
+    return error * (p * outside + g * inside)
 
 
-def soft(share: Tensor, tau: float) -> Tensor:
-    """0 up to ``tau``, then linear to 1."""
-    return (share - tau).clamp_min(0) / (1 - tau)
+class _Sides(torch.autograd.Function):
+    """How far a share of a ball, and what is left to 1, lie above ``tau``: 0 up to there, then linear to 1.
+
+    Keeps where they do, two bytes per voxel.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, share: Tensor, tau: float) -> tuple[Tensor, Tensor]:
+        rest = 1 - share
+        ctx.tau = tau
+        ctx.save_for_backward(share > tau, rest > tau)
+        return (share - tau).clamp_min_(0).div_(1 - tau), rest.sub_(tau).clamp_min_(0).div_(1 - tau)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, of_rest: Tensor) -> tuple[Tensor | None, ...]:
+        above, rest = ctx.saved_tensors
+        return (grad * above - of_rest * rest) / (1 - ctx.tau), None
 
 
 class Balls:
     """Sums over the ball around each voxel, by the Fourier transform; beyond the image there is nothing."""
 
-    def __init__(self, like: Tensor, largest: float, steps: Steps) -> None:
+    def __init__(self, like: Tensor, radius: float, steps: Steps) -> None:
         self.shape, self.steps, self.like = tuple(like.shape[2:]), steps, like
-        self.axes = tuple(range(2, like.ndim))
+        self.radius, self.axes = radius, tuple(range(2, like.ndim))
         # offsets beyond the image connect no voxels of it
-        self.reach = tuple(min(int(largest / s + 1e-6), n - 1) for s, n in zip(steps, self.shape, strict=True))
+        self.reach = tuple(min(int(radius / s + 1e-6), n - 1) for s, n in zip(steps, self.shape, strict=True))
         self.size = tuple(smooth_length(n + reach) for n, reach in zip(self.shape, self.reach, strict=True))
 
     def transform(self, x: Tensor) -> Tensor:
@@ -64,14 +85,14 @@ class Balls:
             x = x.narrow(axis, 0, n)
         return x
 
-    def kernel(self, radius: float) -> tuple[Tensor, Tensor]:
-        """Spectrum of a ball, center included, and its number of voxels on an endless grid."""
+    def kernel(self) -> tuple[Tensor, Tensor]:
+        """Spectrum of a ball, center included, which is real, and its number of voxels on an endless grid."""
         device = self.like.device
         offsets = [signed(n, reach, device) for n, reach in zip(self.size, self.reach, strict=True)]
-        ends = [int(radius / s) + 1 for s in self.steps]
+        ends = [int(self.radius / s) + 1 for s in self.steps]
         whole = [torch.arange(-end, end + 1, device=device, dtype=torch.float32) for end in ends]
-        ball, voxels = (self.squares(each) <= radius**2 * (1 + 1e-6) for each in (offsets, whole))
-        return torch.fft.rfftn(ball.to(self.like)), voxels.sum().to(self.like)
+        ball, voxels = (self.squares(each) <= self.radius**2 * (1 + 1e-6) for each in (offsets, whole))
+        return torch.fft.rfftn(ball.to(self.like)).real.contiguous(), voxels.sum().to(self.like)
 
     def squares(self, offsets: list[Tensor]) -> Tensor:
         """Squared lengths over the grid of these offsets in voxels."""
