@@ -106,7 +106,8 @@ def environment(device: str = "cpu") -> dict[str, Any]:
 
 def machine(device: str = "cpu") -> str:
     """A name for this machine, as results are filed under it."""
-    name = f"{_cpu()} {torch.get_num_threads()} threads" if device == "cpu" else torch.cuda.get_device_name()
+    threads = torch.get_num_threads()
+    name = f"{_cpu()} {threads} thread{'s' if threads > 1 else ''}" if device == "cpu" else torch.cuda.get_device_name()
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 

@@ -29,6 +29,8 @@ and the same gradient.
 - **Floor**: the time in which the bytes of a step move at the copy bandwidth of the same device, measured in the same run.
   Logits and labels are read twice (the gradient needs the sums first), the gradient is written once.
 - **Memory** is the peak beyond logits, labels, maps and gradient, on the CPU in a process of its own.
+- **Settings** are those at which all compute the same: without the background where peers leave it out, `hausdorff_er` with
+  kornia's norm, which costs several times the default (`OURS` in `benchmarks/peers.py`).
 - **Maps given**: a loss on distances or components makes its maps from the label; a loader can make them ahead of time.
 
 ```text
@@ -41,7 +43,7 @@ python -m benchmarks page
 
 Each writes to `benchmarks/results/MACHINE` as soon as it has a figure, and goes on where it was killed. Why a step of the
 same loss takes 20 ms in one process and 45 in the next: [decision 1](decisions/0001-statistics.md). What was tried and kept
-in the sorting and filtering losses: [decision 7](decisions/0007-sorting-and-filtering.md).
+in the sorting and filtering losses: [decision 5](decisions/0005-sorting-and-filtering.md).
 """
 
 
