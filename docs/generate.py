@@ -1,4 +1,4 @@
-"""Write what follows from the registry: a page per loss, the list of differences, the overlays of the bundle.
+"""Write what follows from registry and results: a page per loss, differences, benchmarks, overlays of the bundle.
 
 python docs/generate.py
 """
@@ -33,6 +33,10 @@ def pages() -> dict[Path, str]:
     out[Path("losses/index.md")] = NOTE + index_page(losses)
     out[Path("trainers.md")] = NOTE + trainers_page(losses)
     out[Path("differences.md")] = NOTE + differences_page()
+    sys.path.append(str(ROOT.parent))  # last: the installed package comes before the sources
+    from benchmarks.page import page
+
+    out[Path("benchmarks.md")] = page()
     return out
 
 
@@ -132,6 +136,9 @@ def main() -> None:
     for old in {p.relative_to(ROOT) for p in (ROOT / "losses").glob("*.md")} - set(wanted):
         (ROOT / old).unlink()
     write_overlays()
+    from benchmarks.page import draw
+
+    draw()
     sys.path.insert(0, str(ROOT))
     from figures import figure
 
