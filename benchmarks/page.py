@@ -173,7 +173,10 @@ def images(folder: Path = FOLDER) -> dict[Path, str]:
 
 def draw() -> int:
     """Write the plots, remove those without results, and say how many there are."""
-    drawn = images()
+    import matplotlib as mpl
+
+    with mpl.rc_context():  # the figures of others keep their settings
+        drawn = images()
     (DOCS / IMAGES).mkdir(parents=True, exist_ok=True)
     for old in {each.relative_to(DOCS) for each in (DOCS / IMAGES).glob("*.svg")} - set(drawn):
         (DOCS / old).unlink()

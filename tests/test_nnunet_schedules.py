@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,13 @@ def train_until(trainer: Any, epoch: int) -> Any:
     return trainer
 
 
+def next_second() -> None:
+    """nnU-Net names a log by the second of its start: two trainings must not share one."""
+    time.sleep(1.1)
+
+
 def resumed(space: Workspace, name: str) -> Any:
+    next_second()
     trainer = space.trainer(name, resume=True)
     trainer.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_latest.pth"))
     return run(trainer)
@@ -84,6 +91,7 @@ def test_a_ratio_is_restored_to_the_last_bit(space: Workspace) -> None:
 
     for file in Path(second.output_folder).glob("*.pth"):
         file.unlink()
+    next_second()
     whole = run(space.trainer(name))
     ratios, every_term = logged(whole, "train_loss_weights"), logged(whole, "train_loss_terms")
     assert ratios[0] == {"dice": 1.0, "hausdorff_dt": 0.01}
