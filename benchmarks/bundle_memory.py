@@ -25,8 +25,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from benchmarks.losses import _status as status
-from benchmarks.losses import environment
+from benchmarks.measure import environment, status
 
 LOSSES: dict[str, dict[str, Any]] = {
     "segloss": {"_target_": "monai_segloss.DiceCELoss"},

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks.losses import environment
+from benchmarks.measure import environment
 from benchmarks.peers import PEERS, ours
 from monai_segloss.core.counts import BACKENDS, Stat
 from monai_segloss.kernels.distance import distance_to

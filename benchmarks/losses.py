@@ -24,12 +24,10 @@ from rich.console import Console
 from rich.table import Table
 
 import monai_segloss
-from benchmarks.measure import LEAN, copy_bandwidth, environment, extra_memory, floor, race
-from benchmarks.measure import status as _status
+from benchmarks.measure import LEAN, copy_bandwidth, extra_memory, floor, race
 from benchmarks.peers import PEERS, Loss, case, maps_of, ours
 from benchmarks.results import Results, Row, arguments, opened
 
-__all__ = ["_status", "contestants", "environment"]
 SIZES = ((3, 96), (16, 64), (118, 64))
 BATCH = 2
 FIELDS = ("loss", "classes", "edge", "batch")

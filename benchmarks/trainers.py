@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import Console
 
 import monai_segloss
-from benchmarks.losses import environment
+from benchmarks.measure import environment
 from monai_segloss.demo.dataset import read_dataset
 from monai_segloss.demo.pipeline import Demo
 from monai_segloss.demo.problem import DemoError

@@ -24,9 +24,9 @@ import monai_segloss
 from monai_segloss import LossConfig
 from monai_segloss.bundle import generic_overlay
 from monai_segloss.bundle.foreign import find_loss
-from monai_segloss.bundle.overlays import write_json
 from monai_segloss.core.registry import LossInfo
 from monai_segloss.engine import SegLossTrainer
+from monai_segloss.files import write_json
 
 LOSSES = monai_segloss.list_losses()
 SUM = LossConfig(
@@ -51,7 +51,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def workflow(bundle: Path, dataset: Path, content: dict[str, Any], **settings: Any) -> Iterator[Any]:
     """The bundle's training with an overlay file outside of its folder."""
     file = bundle.parent / "overlay.json"
-    write_json(content, file)
+    write_json(file, content)
     try:
         yield create_workflow(
             workflow_name="ConfigWorkflow",
@@ -270,7 +270,7 @@ def test_two_processes_with_the_customary_slice_of_handlers(tmp_path: Path, data
         "$@train#trainer.run()",
         f"$open({reports!r} + str(dist.get_rank()), 'w').write(str((@loss.epoch, sorted(@loss.last))))",
     ]
-    write_json(found.content, tmp_path / "overlay.json")
+    write_json(tmp_path / "overlay.json", found.content)
     configs = [str(bundle / "configs" / name) for name in ("train.json", "multi_gpu_train.json")]
     command = [
         sys.executable,

@@ -10,8 +10,9 @@ from typing import Any
 
 from monai_segloss import LossConfig, LossInfo
 from monai_segloss.bundle.metadata import BundleMetadata
-from monai_segloss.bundle.overlays import component, infos, write_json
+from monai_segloss.bundle.overlays import component, infos
 from monai_segloss.bundle.paths import bundle_path
+from monai_segloss.files import write_json
 
 
 def copy_bundle(folder: Path, source: Path, config: LossConfig | None = None) -> Path:
@@ -63,11 +64,11 @@ def _specialize(folder: Path, config: LossConfig, loss: dict[str, Any] | None) -
     configs, named = folder / "configs", infos(config)
     shutil.rmtree(configs / "losses")
     train = json.loads((configs / "train.json").read_text(encoding="utf-8"))
-    write_json({**train, "loss": loss}, configs / "train.json")
+    write_json(configs / "train.json", {**train, "loss": loss})
     metadata = json.loads((configs / "metadata.json").read_text(encoding="utf-8"))
     metadata = {**metadata, **_about(metadata, named)}
     BundleMetadata.model_validate(metadata)
-    write_json(metadata, configs / "metadata.json")
+    write_json(configs / "metadata.json", metadata)
     (folder / "docs" / "README.md").write_text(_readme(metadata, named, loss), encoding="utf-8")
 
 

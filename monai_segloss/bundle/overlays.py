@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 from monai_segloss import LossConfig, LossInfo, WeightedSum, find, list_losses
 from monai_segloss.bundle.paths import bundle_path
 from monai_segloss.config import RESERVED
+from monai_segloss.files import write_json
 
 
 def infos(config: LossConfig) -> dict[str, LossInfo]:
@@ -68,17 +67,10 @@ def write_overlays(folder: Path | None = None) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     files = {folder / f"{info.key}.json": overlay(info) for info in list_losses()}
     for path, content in files.items():
-        write_json(content, path)
+        write_json(path, content)
     for path in set(folder.glob("*.json")) - set(files):
         path.unlink()
     return sorted(files)
-
-
-def write_json(content: Mapping[str, Any], path: Path) -> None:
-    """Write a configuration under another name, then rename it."""
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
 
 
 def _labels(named: Mapping[str, LossInfo]) -> dict[str, Any]:

@@ -114,8 +114,8 @@ def overlay(
     Example: segloss bundle overlay boundary --bundle spleen_ct_segmentation -o boundary.json
     """
     from monai_segloss.bundle import generic_overlay
-    from monai_segloss.bundle.overlays import write_json
     from monai_segloss.checking import CannotCheck
+    from monai_segloss.files import write_json
 
     chosen = loss_option(key, argument or [], config, term or [], hint="KEY")
     if output is not None and output.exists() and not replace:
@@ -132,7 +132,7 @@ def overlay(
     if output is None:
         typer.echo(json.dumps(found.content, indent=2))
         return
-    write_json(found.content, output)
+    write_json(output, found.content)
     train = Path("configs/train.json")
     if bundle is not None:
         from monai_segloss.bundle.foreign import training_file

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_segloss.demo.files import read_json, write_json
 from monai_segloss.demo.problem import DemoError
+from monai_segloss.files import read_json, write_json
 
 NIFTI = (".nii.gz", ".nii")
 FOLDS = 5

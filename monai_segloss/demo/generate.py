@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from monai_segloss.demo.files import write_text
+from monai_segloss.files import write_text
 
 Array = NDArray[np.float64]
 Bools = NDArray[np.bool_]

@@ -11,12 +11,12 @@ from typing import Any
 
 from monai_segloss.demo import generate, measure, report
 from monai_segloss.demo.dataset import RawDataset, link_dataset, link_files, nnunet_name, read_dataset
-from monai_segloss.demo.files import read_json, write_json, write_text
 from monai_segloss.demo.problem import DemoError
 from monai_segloss.demo.process import Programs, environment, workers
 from monai_segloss.demo.progress import Display, Step, bar_listener, read_epochs, train_listener
 from monai_segloss.demo.settings import Arm, Settings
 from monai_segloss.demo.stages import Stages
+from monai_segloss.files import read_json, write_json, write_text
 
 CONFIGURATION, PLANS = "3d_fullres", "nnUNetPlans"
 

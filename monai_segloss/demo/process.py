@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from monai_segloss.demo.files import read_json, write_json
 from monai_segloss.demo.problem import DemoError
+from monai_segloss.files import read_json, write_json
 
 ENTRY_POINTS = {
     "nnUNetv2_plan_and_preprocess": (

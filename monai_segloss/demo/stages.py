@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from monai_segloss.demo.files import read_json, write_json
 from monai_segloss.demo.problem import DemoError
+from monai_segloss.files import read_json, write_json
 
 SETTINGS = "settings.json"
 PRIVATE = (".lock", ".running.json")

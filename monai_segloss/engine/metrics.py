@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +15,8 @@ from monai.data import MetaTensor
 from monai.metrics import DiceMetric, HausdorffDistanceMetric, SurfaceDiceMetric
 from monai.utils import string_list_all_gather
 from torch import Tensor
+
+from monai_segloss.files import write_json
 
 
 class DicePerCase(DiceMetric):
@@ -132,10 +132,7 @@ class MetricsReport:
                 for index, case in enumerate(cases)
             },
         }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name(f".{self.path.name}.part")
-        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, self.path)
+        write_json(self.path, content)
 
     def _row(self, values: Tensor) -> dict[str, float | None]:
         return {name: _number(value) for name, value in zip(self.names, values, strict=True)}

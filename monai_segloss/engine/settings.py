@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from monai_segloss.engine.targets import WHICH
+
 HINT = " (often patch_size must be a multiple of the product of the strides)"
 Check = tuple[Callable[[Any], bool], str]
 
@@ -45,7 +47,7 @@ SETTINGS: dict[str, Check] = {
     "amp": FLAG,
     "surface_metrics": FLAG,
     "fold": (lambda x: x == "all" or _whole(x, 0), "'all' or a whole number from 0"),
-    "precompute_maps": (lambda x: x in ("on_cpu", "all", "none"), "'on_cpu', 'all' or 'none'"),
+    "precompute_maps": (lambda x: x in WHICH, "'on_cpu', 'all' or 'none'"),
     "ckpt_path": (lambda x: Path(str(x)).is_file(), "a file of weights, made by training"),
     "patch_size": (
         lambda x: isinstance(x, list | tuple) and len(x) in (2, 3) and all(_whole(each, 1) for each in x),
