@@ -3,7 +3,8 @@
     python -m benchmarks.trainers --data ../shared/data/hippocampus_mr            # all losses; hours
     python -m benchmarks.trainers --data ... --keys dice_ce focal --work runs     # some
 
-Each loss is trained and predicts the validation cases as `segloss demo` does it; its scores are written to
+The network runs in bfloat16 on the CPU, as nnU-Net trains in float16 on GPUs; the loss in float32.  Each loss is trained
+and predicts the validation cases as `segloss demo` does it; its scores are written to
 ``benchmarks/results/<data set>/<key>.json`` as soon as they are there.  Started again it skips what has a result and goes on
 in the middle of a killed training.  `python docs/generate.py` makes the table of the documentation.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 from pathlib import Path
@@ -26,6 +28,7 @@ from monai_segloss.demo.pipeline import Demo
 from monai_segloss.demo.problem import DemoError
 from monai_segloss.demo.progress import Display
 from monai_segloss.demo.settings import BASELINE, Arm, Settings, refuse_unsupported, trainer_name
+from nnunet_trainers import precision
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -41,6 +44,7 @@ def train(key: str, settings: Settings, work: Path, display: Display) -> dict[st
     return {
         "loss": key,
         "trainer": arm.trainer,
+        "precision": os.environ[precision.VARIABLE] or "float32",
         "seconds": round(demo.stages.seconds(f"train-{key}")),
         "classes": {name: summary([case[name] for case in scores.values()]) for name in source.classes},
         "cases": len(scores),
@@ -50,10 +54,8 @@ def train(key: str, settings: Settings, work: Path, display: Display) -> dict[st
 
 def summary(rows: list[dict[str, float | None]]) -> dict[str, float]:
     """One class over the cases: mean Dice, surface Dice and HD95 (mm), components found, in all, and false."""
-    means = {name: [row[name] for row in rows if row[name] is not None] for name in ("dice", "nsd", "hd95")}
-    found: dict[str, float] = {
-        name: round(statistics.mean(map(float, each)), 4) for name, each in means.items() if each
-    }
+    means = {name: [value for row in rows if (value := row[name]) is not None] for name in ("dice", "nsd", "hd95")}
+    found: dict[str, float] = {name: round(statistics.mean(each), 4) for name, each in means.items() if each}
     counts = ("found", "components", "false_components")
     return found | {name: sum(int(row[name] or 0) for row in rows) for name in counts}
 
@@ -70,7 +72,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fold", type=int, default=0)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--float32", action="store_true", help="no mixed precision on the CPU (takes twice as long)")
     options = parser.parse_args()
+    os.environ[precision.VARIABLE] = "" if options.float32 or options.device != "cpu" else "bfloat16"
     data = options.data.resolve()
     settings = Settings(
         loss=BASELINE,

@@ -19,7 +19,7 @@ from torch import nn
 from monai_segloss.config import LossConfig
 from monai_segloss.core import seeding
 from monai_segloss.core.registry import find
-from nnunet_trainers import building, maps, partial_labels, recording
+from nnunet_trainers import building, maps, partial_labels, precision, recording
 from nnunet_trainers.beside import Beside
 from nnunet_trainers.deep_supervision import NnUNetLoss
 from nnunet_trainers.naming import TrainerName, numeric_parameters
@@ -113,8 +113,13 @@ class SegLossTrainer(nnUNetTrainer):
             "seed": self.settings.seed,
             "epochs": self.num_epochs,
             "iterations": self.num_iterations_per_epoch,
+            **self._precision_record(),
             "versions": building.versions(),
         }
+
+    def _precision_record(self) -> dict[str, str]:
+        name = precision.wanted() if self.device.type == "cpu" else ""
+        return {"autocast": name} if name else {}
 
     def initialize(self) -> None:
         """Build network, optimizer and loss as nnU-Net does, after everything that could be refused was."""
@@ -125,6 +130,7 @@ class SegLossTrainer(nnUNetTrainer):
         if self.settings.seed is not None:
             seeding.seed_everything(self.settings.seed, INITIALIZATION)
         super().initialize()
+        precision.autocast(self.network, self._precision_record().get("autocast", ""))
         self._optimize_loss()
         self.beside = Beside(self._layout(), self._labeled())
         self.print_to_log_file(f"segloss configuration: {json.dumps(self.configuration_record())}")

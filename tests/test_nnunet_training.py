@@ -12,6 +12,8 @@ import torch
 from nnunet_data import SHORT, Workspace, assert_equal, run, weights
 from torch import Tensor
 
+from nnunet_trainers import precision, recording
+
 pytest_plugins = "nnunet_fixtures"
 pytestmark = [
     # nnU-Net means over classes of which it has seen no voxel.
@@ -137,3 +139,32 @@ def test_the_name_sets_the_length_and_the_learning_rate(space: Workspace) -> Non
         "save_every",
     ):
         assert getattr(plain, setting) == getattr(stock, setting)
+
+
+def test_mixed_precision_on_the_cpu_reaches_the_network_alone(
+    space: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    name = f"nnUNetTrainerDiceCE_seed0_{SHORT}"
+    full = space.trainer(name)
+    run(full)
+    assert "autocast" not in full.configuration_record()
+    monkeypatch.setenv(precision.VARIABLE, "bfloat16")
+    mixed = space.trainer(name)
+    mixed.initialize()
+    assert mixed.configuration_record()["autocast"] == "bfloat16"
+    features, outputs = [], []
+    mixed.network.encoder.register_forward_hook(lambda _, __, result: features.append(result[0].dtype))
+    mixed.network.register_forward_hook(lambda _, __, result: outputs.append(result[0].dtype))
+    mixed.train_step(batch_of(mixed))
+    assert {*features} == {torch.bfloat16}
+    assert {*outputs} <= {torch.float32}
+    assert {p.dtype for p in mixed.network.parameters()} == {torch.float32}
+    assert all(torch.isfinite(p).all() for p in mixed.network.parameters())
+    with pytest.raises(recording.OtherConfigurationError, match='autocast is null there and "bfloat16" here'):
+        mixed.load_checkpoint(str(Path(full.output_folder) / "checkpoint_final.pth"))
+
+
+def test_an_unknown_precision_is_refused_before_any_work(space: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(precision.VARIABLE, "half")
+    with pytest.raises(ValueError, match="segloss_cpu_autocast is 'half'; expected 'bfloat16'"):
+        space.trainer("nnUNetTrainerDiceCE").initialize()

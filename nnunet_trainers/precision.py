@@ -1,0 +1,39 @@
+"""Mixed precision on the CPU: the network in bfloat16, as nnU-Net trains in float16 on GPUs; the loss stays in float32."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+VARIABLE = "segloss_cpu_autocast"
+DTYPES = {"": None, "bfloat16": torch.bfloat16}
+
+
+def wanted() -> str:
+    """The number format that the environment asks for on the CPU; empty: float32, as in nnU-Net.
+
+    Raises:
+        ValueError: autocast on the CPU does not know it.
+    """
+    found = os.environ.get(VARIABLE, "")
+    if found not in DTYPES:
+        raise ValueError(f"environment variable {VARIABLE} is {found!r}; expected 'bfloat16', or nothing for float32")
+    return found
+
+
+def autocast(network: nn.Module, name: str) -> None:
+    """Let every call of the network run under autocast and return float32, weights and gradients staying as they are."""
+    dtype = DTYPES[name]
+    if dtype is not None:
+        network.forward = functools.partial(_forward, network.forward, dtype)
+
+
+def _forward(forward: Callable[..., Any], dtype: torch.dtype, *arguments: Any, **options: Any) -> Any:
+    with torch.autocast("cpu", dtype):
+        output = forward(*arguments, **options)
+    return output.float() if isinstance(output, Tensor) else [each.float() for each in output]
