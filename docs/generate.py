@@ -85,8 +85,8 @@ def trainers_page(losses: list[LossInfo]) -> str:
         "are noise.",
         "",
         "`python -m benchmarks.trainers --data hippocampus_mr` (60 MR volumes of the hippocampus, fold 0, seed 0, 6 "
-        "epochs of 50 iterations, batch and patch as nnU-Net plans them; the network in bfloat16, the loss in float32, on one "
-        "core of an AMD EPYC that trains another loss on the other). Dice is the mean over the validation cases.",
+        "epochs of 50 iterations, batch and patch as nnU-Net plans them; the network in bfloat16, the loss in float32, on "
+        "one core of an AMD EPYC that trains another loss on the other). Dice is the mean over the validation cases.",
         "",
         "| loss | mean Dice | per class | NSD | HD95 mm | minutes | precision | commit |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
