@@ -16,6 +16,9 @@ from torch import Tensor
 
 import monai_segloss
 from monai_segloss import maps, transforms
+from monai_segloss.core import check
+from monai_segloss.core.maps import MapSpec
+from monai_segloss.engine import LossMapsd, metrics
 from monai_segloss.transforms import (
     BorderWeightMapd,
     ComponentCellMapd,
@@ -94,6 +97,25 @@ def test_the_spacing_is_that_of_the_affine_in_the_order_of_the_axes() -> None:
     torch.testing.assert_close(nominal.as_tensor(), maps.signed_distance_map(masks, torch.tensor([1.0, 2.0, 4.0]))[0])
     voxels = SignedDistanceMap(num_classes=3, spacing=None)(given)
     torch.testing.assert_close(voxels.as_tensor(), maps.signed_distance_map(masks)[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_everything_reads_one_spacing_from_an_affine(dtype: torch.dtype) -> None:
+    """The loss, the transforms of the loader and the metrics measure in the same millimeters, to the last bit."""
+    given, found = label(), []
+    given.affine = given.affine.to(dtype)
+
+    class Needy:
+        needs = (MapSpec("x", lambda masks, spacing, valid: found.append(spacing) or masks, on_cpu=True),)
+
+    LossMapsd(Needy(), 3)({"label": given})
+    found.append(SignedDistanceMap()._spacing(given, 3))
+    found.append(torch.tensor(metrics._spacing(given[None]), dtype=torch.float64))
+    found.append(torch.tensor(check.affine_spacing(given[None], given[None]), dtype=torch.float64))
+    assert found[0].dtype == torch.float64
+    torch.testing.assert_close(found[0], torch.tensor(STEPS, dtype=torch.float64))
+    assert all(torch.equal(other, found[0]) for other in found[1:])
+    assert check.voxel_lengths(torch.stack([torch.eye(4), 2 * torch.eye(4)]), 2).tolist() == [[1, 1], [2, 2]]
 
 
 def test_a_two_dimensional_image_with_an_affine_of_three() -> None:

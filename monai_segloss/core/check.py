@@ -174,6 +174,11 @@ def spacing(value: Any, input: Tensor) -> Tensor | None:
     return x
 
 
+def voxel_lengths(affine: Tensor, axes: int) -> Tensor:
+    """Spacing of the first ``axes`` array axes in mm, (..., axes), float64 on the CPU, of an affine (..., n + 1, n + 1)."""
+    return affine.detach().cpu().double()[..., :-1, :axes].norm(dim=-2)
+
+
 def affine_spacing(target: Any, input: Any) -> list[Any] | None:
     """Spacing of each sample from the affine of ``target``, else of ``input``, if one is a MetaTensor."""
     if torch.compiler.is_compiling() or not isinstance(input, Tensor):
@@ -181,7 +186,7 @@ def affine_spacing(target: Any, input: Any) -> list[Any] | None:
     axes, batch = input.ndim - 2, input.shape[0]
     for affine in (getattr(x, "affine", None) for x in (target, input)):
         if isinstance(affine, Tensor) and affine.shape[-1] > axes > 0 and affine.shape[:-2] in ((), (batch,)):
-            lengths = affine.detach().double().cpu()[..., :-1, :axes].norm(dim=-2)
+            lengths = voxel_lengths(affine, axes)
             if bool(((lengths > 0) & (lengths < math.inf)).all()):
                 return lengths.tolist()
     return None

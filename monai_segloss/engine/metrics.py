@@ -16,6 +16,7 @@ from monai.metrics import DiceMetric, HausdorffDistanceMetric, SurfaceDiceMetric
 from monai.utils import string_list_all_gather
 from torch import Tensor
 
+from monai_segloss.core.check import voxel_lengths
 from monai_segloss.files import write_json
 
 
@@ -149,7 +150,7 @@ def _plain(x: Tensor) -> Tensor:
 def _spacing(y: Tensor) -> list[float]:
     axes = y.ndim - 2
     affine = y.affine.reshape(-1, *y.affine.shape[-2:])[0] if isinstance(y, MetaTensor) else torch.eye(axes + 1)
-    return affine.double()[:-1, :axes].norm(dim=0).tolist()
+    return voxel_lengths(affine, axes).tolist()
 
 
 def _one_is_empty(y_pred: Tensor, y: Tensor, include_background: bool) -> Tensor:

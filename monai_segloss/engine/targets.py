@@ -12,6 +12,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from torch import Tensor
 
+from monai_segloss.core.check import voxel_lengths
 from monai_segloss.core.maps import MapSpec
 from monai_segloss.datalist import Labels
 from monai_segloss.maps import class_masks
@@ -173,7 +174,7 @@ class LossMapsd(MapTransform):
         masks = plain > 0 if self.num_classes is None else class_masks(plain, self.num_classes, True)
         masks = masks if valid is None else masks & valid
         axes = plain.ndim - 2
-        spacing = label.affine[:-1, :axes].norm(dim=0) if isinstance(label, MetaTensor) else torch.ones(axes)
+        spacing = voxel_lengths(label.affine, axes) if isinstance(label, MetaTensor) else torch.ones(axes)
         for spec in self.specs:
             d[spec.key] = self._made(spec, masks, spacing, valid)
         return d
@@ -206,6 +207,6 @@ def _refuse_other_grid(image: Any, label: Any) -> None:
             *(torch.tensor([0.0, size - 1]).double() for size in image.shape[1:]), torch.ones(1).double()
         )
         apart = float(((image.affine - label.affine).double() @ corners.T).norm(dim=0).max())
-        voxel = float(image.affine.double()[:-1, :-1].norm(dim=0).min())
+        voxel = float(voxel_lengths(image.affine, image.ndim - 1).min())
         if apart > voxel / 2:
             raise ValueError(f"{_name(label)} lies {apart:.3g} mm away from its image: their headers differ.")

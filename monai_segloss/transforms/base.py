@@ -15,6 +15,7 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import TransformBackends, ensure_tuple
 from torch import Tensor
 
+from monai_segloss.core.check import voxel_lengths
 from monai_segloss.core.errors import nearest
 from monai_segloss.core.maps import map_key
 from monai_segloss.core.maps import options as keywords
@@ -109,8 +110,7 @@ class LabelMap(Transform):
             return None
         if self.spacing == "auto":
             if isinstance(img, MetaTensor):
-                affine = img.affine.double()
-                return affine[:-1, :axes].norm(dim=0)
+                return voxel_lengths(img.affine, axes)
             warnings.warn(
                 f"{type(self).__name__}: spacing='auto' but the label is no MetaTensor, so that voxels count as 1 mm; "
                 "give the spacing.",
