@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from monai_segloss.core.errors import nearest
 from monai_segloss.core.module import READING, SegLoss
@@ -74,6 +74,13 @@ class LossConfig(BaseModel):
         if self.loss is not None:
             return create(self.loss, **{**common, **self.arguments})
         return WeightedSum(self.terms, **common)
+
+
+def sentence(error: Exception) -> str:
+    """What an error of a configuration says, without the frame that pydantic puts around it."""
+    if isinstance(error, ValidationError):
+        return "; ".join(each["msg"].removeprefix("Value error, ") for each in error.errors())
+    return str(error)
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from pydantic import ValidationError
 from torch import nn
 
-from monai_segloss.config import LossConfig
+from monai_segloss.config import LossConfig, sentence
 from monai_segloss.core import seeding
 from monai_segloss.core.registry import find
 from nnunet_trainers import building, maps, partial_labels, precision, recording
@@ -96,7 +96,7 @@ class SegLossTrainer(nnUNetTrainer):
         try:
             return None if planned is None else LossConfig.model_validate(planned)
         except ValidationError as error:
-            reason = building.sentence(error)
+            reason = sentence(error)
             raise ValueError(f"{recording.KEY!r} in configuration {self.configuration_name!r}: {reason}") from None
 
     @property
@@ -113,13 +113,9 @@ class SegLossTrainer(nnUNetTrainer):
             "seed": self.settings.seed,
             "epochs": self.num_epochs,
             "iterations": self.num_iterations_per_epoch,
-            **self._precision_record(),
+            **precision.record(self.device),
             "versions": building.versions(),
         }
-
-    def _precision_record(self) -> dict[str, str]:
-        name = precision.wanted() if self.device.type == "cpu" else ""
-        return {"autocast": name} if name else {}
 
     def initialize(self) -> None:
         """Build network, optimizer and loss as nnU-Net does, after everything that could be refused was."""
@@ -130,7 +126,7 @@ class SegLossTrainer(nnUNetTrainer):
         if self.settings.seed is not None:
             seeding.seed_everything(self.settings.seed, INITIALIZATION)
         super().initialize()
-        precision.autocast(self.network, self._precision_record().get("autocast", ""))
+        precision.autocast(self.network, self.device)
         self._optimize_loss()
         self.beside = Beside(self._layout(), self._labeled())
         self.print_to_log_file(f"segloss configuration: {json.dumps(self.configuration_record())}")

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from monai_segloss.config import LossConfig
 from monai_segloss.core.module import READING, SegLoss
 from monai_segloss.core.registry import LossInfo, find
@@ -104,13 +102,6 @@ def record(config: LossConfig, data: Facts) -> dict[str, Any]:
 def plain(value: Any) -> Any:
     """A value as plain JSON types; tensors and arrays become lists, what JSON lacks becomes text."""
     return json.loads(json.dumps(value, default=lambda x: x.tolist() if hasattr(x, "tolist") else str(x)))
-
-
-def sentence(error: Exception) -> str:
-    """What an error says, without the frame that pydantic puts around it."""
-    if isinstance(error, ValidationError):
-        return "; ".join(each["msg"].removeprefix("Value error, ") for each in error.errors())
-    return str(error)
 
 
 def versions() -> dict[str, str]:

@@ -14,21 +14,21 @@ VARIABLE = "segloss_cpu_autocast"
 DTYPES = {"": None, "bfloat16": torch.bfloat16}
 
 
-def wanted() -> str:
-    """The number format that the environment asks for on the CPU; empty: float32, as in nnU-Net.
+def record(device: torch.device) -> dict[str, str]:
+    """The number format that the environment asks for on the CPU, if it does; else float32, as in nnU-Net.
 
     Raises:
         ValueError: autocast on the CPU does not know it.
     """
-    found = os.environ.get(VARIABLE, "")
+    found = os.environ.get(VARIABLE, "") if device.type == "cpu" else ""
     if found not in DTYPES:
         raise ValueError(f"environment variable {VARIABLE} is {found!r}; expected 'bfloat16', or nothing for float32")
-    return found
+    return {"autocast": found} if found else {}
 
 
-def autocast(network: nn.Module, name: str) -> None:
+def autocast(network: nn.Module, device: torch.device) -> None:
     """Let every call of the network run under autocast and return float32, weights and gradients staying as they are."""
-    dtype = DTYPES[name]
+    dtype = DTYPES[record(device).get("autocast", "")]
     if dtype is not None:
         network.forward = functools.partial(_forward, network.forward, dtype)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import importlib
 
+from monai_segloss.config import sentence
 from nnunet_trainers.base import SegLossTrainer
-from nnunet_trainers.building import sentence
 from nnunet_trainers.naming import PREFIX, TrainerNameError, decode
 
 FAMILIES = ("voxel", "region", "compound", "instance", "partial", "structural", "boundary", "segloss_trainer")

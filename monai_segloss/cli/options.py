@@ -28,9 +28,8 @@ def loss_option(
     from pydantic import ValidationError
 
     from monai_segloss.checking import CannotCheck, read_file
-    from monai_segloss.config import LossConfig
+    from monai_segloss.config import LossConfig, sentence
     from monai_segloss.recipes import RECIPES
-    from nnunet_trainers.building import sentence
 
     if sum((key is not None, file is not None, bool(terms))) != 1:
         others = "or --config" if terms is None else "--term or --config"
