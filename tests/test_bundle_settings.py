@@ -43,6 +43,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         {"patch_size": [16, 16, 15]},
         "makes (1, 3, 16, 16, 16) of a patch of patch_size [16, 16, 15]; expected (1, 3, 16, 16, 15)",
     ),
+    ({"patch_size": [16, 16]}, "patch_size must be a list of 3 whole numbers from 1, as [96, 96, 96], got [16, 16]"),
+    (
+        {"spacing": [1.5, 1.5]},
+        "spacing must be None or a list of 3 numbers above 0 in mm, as [1.5, 1.5, 2.0], got [1.5, 1.5]",
+    ),
     ({"spacing": [1.0, 0.0, 1.0]}, "spacing must be None or a list of 3 numbers above 0 in mm"),
     ({"early_stop_patience": 0}, "early_stop_patience must be a whole number from 1, or None, got 0"),
     ({"precompute_maps": "gpu"}, "precompute_maps must be 'on_cpu', 'all' or 'none', got 'gpu'"),

@@ -50,11 +50,13 @@ SETTINGS: dict[str, Check] = {
     "precompute_maps": (lambda x: x in WHICH, "'on_cpu', 'all' or 'none'"),
     "ckpt_path": (lambda x: Path(str(x)).is_file(), "a file of weights, made by training"),
     "patch_size": (
-        lambda x: isinstance(x, list | tuple) and len(x) in (2, 3) and all(_whole(each, 1) for each in x),
+        lambda x: isinstance(x, list | tuple) and len(x) == 3 and all(_whole(each, 1) for each in x),
         "a list of 3 whole numbers from 1, as [96, 96, 96]",
     ),
     "spacing": (
-        lambda x: x is None or (isinstance(x, list | tuple) and all(_number(each) and each > 0 for each in x)),
+        lambda x: (
+            x is None or (isinstance(x, list | tuple) and len(x) == 3 and all(_number(each) and each > 0 for each in x))
+        ),
         "None or a list of 3 numbers above 0 in mm, as [1.5, 1.5, 2.0]",
     ),
 }
