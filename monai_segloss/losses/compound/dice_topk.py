@@ -30,6 +30,8 @@ from monai_segloss.losses.voxel.topk_cross_entropy import percentage, topk_cross
 class DiceTopKLoss(SegLoss):
     """``lambda_dice`` * `DiceLoss` + ``lambda_topk`` * `TopKCrossEntropyLoss`.
 
+    Under DistributedDataParallel each process takes the k percent of its own voxels, not of the whole batch.
+
     Args:
         k: percentage of the valid voxels, see `TopKCrossEntropyLoss`.
         squared_pred, jaccard: see `DiceLoss`.

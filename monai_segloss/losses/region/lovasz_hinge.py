@@ -52,6 +52,7 @@ class LovaszHingeLoss(SegLoss):
     the logits mean and are not applied; without either, and for ``other_act``, the input or its result is the score.  Two
     classes: the score is z1 - z0.  More: each foreground channel against the rest, by its own logit, which, unlike a
     softmax, does change when all logits of a voxel move together.  Sigmoid: every channel.  Hard labels only.
+    Under DistributedDataParallel each process ranks its own voxels, not those of the whole batch.
 
     Args:
         per_image: rank the voxels of each sample by themselves; False: those of the batch together.

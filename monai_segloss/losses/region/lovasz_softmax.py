@@ -117,7 +117,8 @@ class LovaszSoftmaxLoss(SegLoss):
     """Lovász-Softmax loss on probabilities: the mean over classes, one number for the batch or (`per_image`) per sample.
 
     Counts are integers and the sort is in float32, so that it is right beyond 2^24 voxels; it keeps one map of slopes per
-    class and no sorted copies.  With sigmoid each channel is a class.  Hard labels only.
+    class and no sorted copies.  With sigmoid each channel is a class.  Hard labels only.  Under DistributedDataParallel each
+    process ranks its own voxels, not those of the whole batch.
 
     Args:
         classes: ``"present"``: the mean over classes that the batch (or the sample) has voxels of; ``"all"``: over all

@@ -47,7 +47,8 @@ class BootstrappedCrossEntropyLoss(SegLoss):
     Where these are fewer than ``k`` percent of the voxels that count, the k percent hardest take their place, at least
     one.  With sigmoid the voxels of all channels are ranked together; with soft labels p_t is exp(-cross-entropy).  The
     paper keeps a number of pixels, here it is a percentage, so that patches of any size mean the same; the defaults are
-    those of widespread code (threshold 0.7), not the paper's.
+    those of widespread code (threshold 0.7), not the paper's.  Under DistributedDataParallel each process takes the hard
+    voxels of its own part of the batch.
 
     Args:
         threshold: t in (0, 1]; 1 is the cross-entropy.

@@ -63,7 +63,8 @@ class TopKCrossEntropyLoss(SegLoss):
     """Mean of the k percent largest voxel cross-entropies of the batch, at least one voxel.
 
     The percentage is of the valid voxels; nnU-Net counts the ignored ones, which enter there as zeros.  Class weights are
-    not renormalized.  With sigmoid the k percent are taken of all channels' voxels.
+    not renormalized.  With sigmoid the k percent are taken of all channels' voxels.  Under DistributedDataParallel each
+    process takes the k percent of its own voxels, as in nnU-Net, not of the whole batch.
 
     Args:
         k: percentage in (0, 100]; 100 is the cross-entropy.
