@@ -16,6 +16,7 @@ from test_monai_engine import SIZE, trainer
 import monai_segloss
 from monai_segloss.core.maps import Made, MapSpec, map_key
 from monai_segloss.core.module import READING
+from monai_segloss.engine import DeepSupervision
 from monai_segloss.losses.boundary.distances import signed_distance, target_field
 from monai_segloss.maps import class_masks, distance_field, signed_distance_map
 from monai_segloss.transforms import ContourMapd, DistanceFieldd, SignedDistanceMapd, map_transforms
@@ -173,3 +174,73 @@ def test_monai_trains_with_the_maps_of_the_transforms(monkeypatch: pytest.Monkey
     served.run()
     for a, b in zip(plain.network.parameters(), served.network.parameters(), strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The functions of maps that were called, by name."""
+    calls: list[str] = []
+    make = Made.__call__
+
+    def counted(self: Made, masks: Any, spacing: Any, valid: Any) -> torch.Tensor:
+        calls.append(self.function.__name__)
+        return make(self, masks, spacing, valid)
+
+    monkeypatch.setattr(Made, "__call__", counted)
+    return calls
+
+
+SUMS: dict[str, tuple[dict[str, Any], int]] = {
+    "a compound and a loss": ({"dice_boundary": 1, "more": {"loss": "boundary", "weight": 0.5}}, 1),
+    "other settings": ({**TWO, "again": {"loss": "boundary", "mode": "surface", "clip": [2.5, 2.5]}}, 3),
+    "the same settings": ({**TWO, "again": {"loss": "boundary", "mode": "surface", "clip": 2.5, "offset": True}}, 2),
+    "other channels": ({"boundary": 1, "more": {"loss": "boundary", "include_background": False}}, 2),
+    "no weight": ({"boundary": 1, "off": {"loss": "dice_boundary", "weight": 0}}, 1),
+    "components": ({"blob": 1, "inverse_weighted_dice": 1, "inverse_weighted_cross_entropy": 1}, 1),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize(("terms", "count"), SUMS.values(), ids=SUMS)
+def test_terms_of_a_sum_share_the_maps_of_a_call(
+    terms: dict[str, Any], count: int, dtype: torch.dtype, made: list[str]
+) -> None:
+    case = cases.get("labels_3d")
+    logits = case.input.to(dtype).requires_grad_()
+    total = monai_segloss.WeightedSum(terms, **READS)
+    value = total(logits, case.target, spacing=STEPS)
+    assert len(made) == count
+    (found,) = torch.autograd.grad(value, logits)
+    made.clear()
+    parts = []
+    for name, term in terms.items():
+        settings = dict(term) if isinstance(term, dict) else {"weight": term}
+        if weight := settings.pop("weight", 1):
+            alone = monai_segloss.create(settings.pop("loss", name), **READS, **settings)
+            parts.append(weight * alone(logits, case.target, spacing=STEPS))
+    assert len(made) == len(parts), "each alone makes its own"
+    expected = torch.stack(parts).sum()
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(found, *torch.autograd.grad(expected, logits), rtol=1e-3, atol=1e-6)
+    # nothing outlives the call
+    other = case.target.flip(2)
+    made.clear()
+    torch.testing.assert_close(
+        total(logits, other, spacing=STEPS), monai_segloss.WeightedSum(terms, **READS)(logits, other, spacing=STEPS)
+    )
+    assert len(made) == 2 * count
+
+
+def test_shared_maps_in_a_compiled_sum_and_at_each_scale(made: list[str]) -> None:
+    case, (terms, _) = cases.get("labels_3d"), SUMS["a compound and a loss"]
+    total = monai_segloss.WeightedSum(terms, **READS)
+    value = total(case.input, case.target, spacing=STEPS)
+    compiled = torch.compile(total, fullgraph=True, backend="eager", dynamic=False)
+    torch.testing.assert_close(compiled(case.input, case.target, spacing=STEPS), value)
+    made.clear()
+    label = MetaTensor(case.target, affine=torch.diag(torch.tensor([*STEPS, 1.0])))
+    coarse = case.input[..., ::2, ::2, ::2]
+    wrapped = DeepSupervision(total, (1, 0.5))([case.input, coarse], {"label": label})
+    assert len(made) == 2
+    smaller = DeepSupervision(total, (1,))([coarse], DeepSupervision(total)._at({"label": label}, coarse.shape[2:]))
+    torch.testing.assert_close(wrapped, value + 0.5 * smaller)

@@ -44,6 +44,7 @@ class SegBatch:
         self.logits, self.target, self.mask, self.activation = logits, target, mask, activation
         self.spacing, self.maps = spacing, dict(maps or {})
         self.steps = steps
+        self.shared: dict[Any, dict[int, Any]] = {}  # maps that several terms of a sum need, see `core.maps.share`
         self._sums: dict[Stat, Tensor] = {}
         self._clean: Tensor | None = None
         self._grad = torch.is_grad_enabled()
@@ -113,7 +114,9 @@ class SegBatch:
         """The batch in float32 at least, so that gradients of sums and of maps add up there and not in half precision."""
         if self.logits.dtype in (torch.float32, torch.float64):
             return self
-        return SegBatch(self.clean, self.target, self.mask, self.activation, self.spacing, self.maps, self.steps)
+        wide = SegBatch(self.clean, self.target, self.mask, self.activation, self.spacing, self.maps, self.steps)
+        wide.shared = self.shared
+        return wide
 
     def request(self, *which: Stat) -> None:
         """Compute statistics that are not there yet, all in one pass."""

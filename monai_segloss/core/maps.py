@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
 
@@ -13,8 +13,9 @@ from monai_segloss.core import check
 from monai_segloss.core.errors import LossShapeError
 
 if TYPE_CHECKING:
-    from monai_segloss.core.batch import Scored
+    from monai_segloss.core.batch import Scored, SegBatch
 
+T = TypeVar("T")
 Make = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
 
 
@@ -115,17 +116,39 @@ def refusal(name: str, known: tuple[str, ...]) -> str:
     return f"; it takes {', '.join(known)}{why}."
 
 
+def share(batch: SegBatch, needs: Iterable[MapSpec]) -> None:
+    """Let the terms of a sum make a map that several of them need only once in a call."""
+    wanted = list(needs)
+    for spec in wanted:
+        if wanted.count(spec) > 1:
+            batch.shared.setdefault(spec, {})
+
+
+def once(spec: MapSpec, batch: SegBatch, first: int, make: Callable[[], T]) -> T:
+    """What ``make`` finds for the channels from ``first`` on; kept for the other terms, see `share`, or not at all."""
+    kept = batch.shared.get(spec)
+    if kept is None:
+        return make()
+    if first not in kept:
+        kept[first] = make()
+    return kept[first]
+
+
 def scored_map(spec: MapSpec, view: Scored) -> Tensor:
     """A map of the scored classes (B, C', *S), as the caller sent it or made here: no gradient, 0 where ignored."""
     batch = view.batch
     if batch.ndim < 3:
         raise LossShapeError(f"input has shape {tuple(batch.logits.shape)}; the map {spec.key} needs spatial axes.")
-    valid = None if batch.mask is None else batch.mask[:, None]
     sent = batch.maps.get(spec.key)
     if sent is None:
-        masks = batch.one_hot[:, view.first :]
-        return spec.make(masks > 0.5 if masks.is_floating_point() else masks.bool(), batch.sizes, valid).to(
-            batch.clean.dtype
-        )
+        return once(spec, batch, view.first, lambda: _made(spec, view))
+    valid = None if batch.mask is None else batch.mask[:, None]
     sent = check.scored_shape(spec.key, sent, batch.logits, view.first).detach().to(batch.clean.dtype)
     return sent if valid is None else sent.masked_fill(~valid, 0)
+
+
+def _made(spec: MapSpec, view: Scored) -> Tensor:
+    batch = view.batch
+    masks = batch.one_hot[:, view.first :]
+    masks = masks > 0.5 if masks.is_floating_point() else masks.bool()
+    return spec.make(masks, batch.sizes, None if batch.mask is None else batch.mask[:, None]).to(batch.clean.dtype)

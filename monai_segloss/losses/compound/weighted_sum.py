@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.errors import nearest
-from monai_segloss.core.maps import MapSpec
+from monai_segloss.core.maps import MapSpec, share
 from monai_segloss.core.module import DEFAULTS, READING, SegLoss
 from monai_segloss.core.reduce import Term
 from monai_segloss.core.registry import find
@@ -19,7 +19,7 @@ from monai_segloss.schedules import Schedule, TermWeight
 
 
 class WeightedSum(Scheduled, SegLoss):
-    """Sum of losses by name, each with a weight; one reading and one pass of statistics serve all terms.
+    """Sum of losses by name, each with a weight; one reading, one pass of statistics, each map made once for all terms.
 
     Args:
         terms: name -> weight, or name -> {"weight": weight, argument: value, ...}.  The name is a registry key; for two
@@ -117,6 +117,7 @@ class WeightedSum(Scheduled, SegLoss):
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
         out: dict[str, Term] = {}
         losses = self._losses()
+        share(batch, (spec for name in self.evaluated for spec in losses[name].needs))
         for name in self.evaluated:
             factor, scores = self.factor(name, batch), losses[name].loss(batch)
             if isinstance(scores, Mapping):

@@ -9,7 +9,7 @@ from torch import Tensor
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.counts import Voxels
-from monai_segloss.core.maps import MapSpec
+from monai_segloss.core.maps import MapSpec, once
 from monai_segloss.kernels.components import Segments, nearest_component
 from monai_segloss.losses.voxel.cross_entropy import is_multilabel
 from monai_segloss.maps.components import component_cell_map, component_map
@@ -44,7 +44,7 @@ def components(batch: SegBatch, spec: MapSpec = COMPONENTS) -> Tensor:
     mask, name = inside(batch), COMPONENTS.key if COMPONENTS.key in batch.maps else spec.key
     ids = _sent(name, batch)
     if ids is None:
-        return spec.make(mask, batch.sizes, None).long()
+        return once(spec, batch, first_class(batch), lambda: spec.make(mask, batch.sizes, None).long())
     ids = ids.expand(mask.shape).masked_fill(~mask, 0)
     if bool((mask & (ids == 0)).any()):
         missing = int((mask & (ids == 0)).sum())
@@ -64,7 +64,8 @@ def cells(batch: SegBatch) -> Segments:
     counted = None if batch.mask is None else batch.mask[:, None]
     ids = _sent("cells", batch)
     if ids is None:
-        return Segments.of(nearest_component(components(batch), batch.sizes), counted)
+        found = once(CELLS, batch, first_class(batch), lambda: nearest_component(components(batch), batch.sizes))
+        return Segments.of(found, counted)
     mask = inside(batch)
     segments = Segments.of(ids.expand(mask.shape), counted)
     return segments.those(segments.sums(mask)[0] > 0)
