@@ -12,9 +12,11 @@ from typing import Any
 import nnunet_data
 import pytest
 from bundle_runs import CONFIGS, inference, workflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.networks.nets import UNet
 
-from monai_segloss.engine import SettingError, check_network, check_settings
+from monai_segloss.bundle.keys import STATEMENTS, unused
+from monai_segloss.engine import SettingError, check_keys, check_network, check_settings
 from monai_segloss.engine.settings import SETTINGS
 
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file")
@@ -53,6 +55,15 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"precompute_maps": "gpu"}, "precompute_maps must be 'on_cpu', 'all' or 'none', got 'gpu'"),
     ({"dataset_dir": "nowhere"}, "dataset_dir must be a folder with a dataset.json (nnU-Net raw or Decathlon)"),
     ({"network_def#out_channels": 5}, "network_def makes (1, 5, 16, 16, 16) of a patch of patch_size [16, 16, 16]"),
+    ({"epoch": 10}, "nothing uses the key 'epoch'; did you mean 'epochs'?"),
+    (
+        {"mine": {"_target_": "monai_segloss.DiceLoss"}},
+        "nothing uses the key 'mine'; a key of your own must be referred",
+    ),
+    (
+        {"train#random_transform": []},
+        "nothing uses the key 'train#random_transform'; did you mean 'train#random_transforms'",
+    ),
     ({"loss#alfa": 0.5}, "DiceCELoss() got an unexpected argument 'alfa'"),
     ({"loss#lambda_dice": -1}, "lambda_dice"),
 ]
@@ -65,6 +76,49 @@ def test_a_wrong_setting_is_named(settings: dict[str, Any], message: str, tmp_pa
         flow.run()
     assert message in causes(error.value)
     assert not (tmp_path / "models").exists()
+
+
+OWN: list[dict[str, Any]] = [
+    {"rate": 0.5, "learning_rate": "@rate"},
+    {"mine": {"rates": {"high": 0.5}}, "learning_rate": "@mine#rates#high"},
+    {"chain": [{"_target_": "Identityd", "keys": "image"}], "train#map_transforms": "%chain"},
+    {"train#preprocessing": {"_target_": "Identity"}},  # so that nothing uses its parts
+    {"os": "$import os", "_comment": "to be compared", "train#key_metric": None},
+    {"images_dir": "of inference.json, and no harm here"},
+    {"run_name": "set by MONAI's client of federated learning"},
+    {"finish": ["$print('done')"], "final_id": "finish"},
+]
+
+
+@pytest.mark.parametrize("settings", OWN, ids=lambda settings: next(iter(settings)))
+def test_a_key_that_is_used_is_no_mistake(settings: dict[str, Any], tmp_path: Path, dataset: Path) -> None:
+    with workflow(tmp_path, dataset, **settings) as flow:
+        assert flow._is_initialized
+
+
+@pytest.mark.parametrize("tracking", [None, "mlflow"])
+@pytest.mark.parametrize("overlay", [None, "evaluate.json", "multi_gpu_train.json", "losses/dice.json"])
+def test_the_configurations_use_every_key_of_theirs(overlay: str | None, tracking: str | None, tmp_path: Path) -> None:
+    files = [str(CONFIGS / name) for name in ("train.json", overlay) if name]
+    flow = ConfigWorkflow(files, logging_file=False, tracking=tracking, bundle_root=str(tmp_path))
+    flow.parser.parse()
+    config = flow.parser.get()
+    assert "$engine.check_keys()" in config["initialize"]
+    without_use = ["train#trainer"] if overlay == "evaluate.json" else []
+    assert unused(config, STATEMENTS) == without_use
+    assert unused({**config, "epoch": 10}, STATEMENTS) == [*without_use, "epoch"]
+
+
+def test_inference_refuses_a_key_that_nothing_uses(tmp_path: Path, dataset: Path) -> None:
+    with pytest.raises(RuntimeError) as error:
+        inference(tmp_path, dataset, image_dir="images")
+    assert "nothing uses the key 'image_dir'; did you mean 'images_dir'" in causes(error.value)
+
+
+def test_keys_are_checked_in_a_workflow_alone() -> None:
+    check_keys()
+    parser = ConfigParser({"imports": ["$import monai_segloss.engine as engine"], "x": 1, "y": "$engine.check_keys()"})
+    assert parser.get_parsed_content("y") is None
 
 
 def test_inference_without_weights_says_so(tmp_path: Path, dataset: Path) -> None:
@@ -101,6 +155,7 @@ def test_a_network_is_asked_without_work() -> None:
     ("option", "last"),
     [
         (("--epochs", "ten"), "The configuration is wrong: epochs must be a whole number from 1, got 'ten'."),
+        (("--epoch", "10"), "The configuration is wrong: nothing uses the key 'epoch'; did you mean 'epochs'?"),
         (
             ("--loss#alfa", "1"),
             "The configuration is wrong while making the key 'loss': DiceCELoss() got an unexpected",

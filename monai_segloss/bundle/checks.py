@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,11 +11,10 @@ from monai.utils import BundleProperty, BundlePropertyConfig
 from pydantic import ValidationError
 
 from monai_segloss.bundle.foreign import MISSING, SUFFIXES, find_loss, training_file, value_at
+from monai_segloss.bundle.keys import is_statement, is_used, references
 from monai_segloss.bundle.metadata import BundleMetadata
 from monai_segloss.checking import Finding, check_component, read_file
 from monai_segloss.core.errors import nearest
-
-STATEMENTS = ("imports", "initialize", "run", "finalize")
 
 
 def check_bundle(bundle: Path, overlays: list[Path]) -> list[Finding]:
@@ -96,7 +93,7 @@ def _overlay(content: Any, name: str, train: Any, train_name: str, loss: str) ->
     if not isinstance(content, Mapping):
         yield Finding("error", f"{name} holds no keys; expected a configuration such as {{{loss!r}: ...}}.")
         return
-    text = json.dumps([train, content]).replace("::", "#")
+    referred = references([train, content])
     for key, value in content.items():
         id = key.removeprefix("+").replace("::", "#")
         parent, _, leaf = id.rpartition("#")
@@ -105,9 +102,7 @@ def _overlay(content: Any, name: str, train: Any, train_name: str, loss: str) ->
             yield from _loss(value, f"{name}: {loss}")
         elif around is MISSING:
             yield Finding("error", f"{name}: the key {key!r} is nowhere in {train_name}, which has no {parent!r}.")
-        elif (
-            value_at(train, id) is MISSING and not re.search(rf"@{re.escape(id)}\b", text) and not _statement(id, value)
-        ):
+        elif value_at(train, id) is MISSING and not is_used(id, referred) and not is_statement(id, value):
             hint = nearest(leaf, around if isinstance(around, Mapping) else ())
             if not parent:
                 yield Finding(
@@ -117,10 +112,6 @@ def _overlay(content: Any, name: str, train: Any, train_name: str, loss: str) ->
                 yield Finding("warning", f"{name}: the key {key!r} is new in {train_name}{hint}")
     if loss not in (key.replace("::", "#") for key in content):
         yield Finding("ok", f"{name}: read; it leaves the loss of {train_name} as it is")
-
-
-def _statement(id: str, value: Any) -> bool:
-    return id in STATEMENTS or (isinstance(value, str) and value.startswith(("$import ", "$from ")))
 
 
 def _loss(node: Any, name: str) -> Iterator[Finding]:

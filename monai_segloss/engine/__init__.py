@@ -5,7 +5,7 @@ from monai_segloss.engine.deep_supervision import DeepSupervision
 from monai_segloss.engine.matching import match_targets
 from monai_segloss.engine.metrics import DicePerCase, HausdorffDistanceInMm, MetricsReport, SurfaceDiceInMm
 from monai_segloss.engine.repeating import EarlyStop, EpochSeed
-from monai_segloss.engine.settings import SettingError, check_network, check_settings, explain_errors
+from monai_segloss.engine.settings import SettingError, check_keys, check_network, check_settings, explain_errors
 from monai_segloss.engine.targets import CheckedLabeld, LossMapsd, RegionChannelsd, SegmentationFromLogitsd
 from monai_segloss.engine.trainer import SegLossTrainer
 from monai_segloss.engine.volumes import LoadVolumed, VolumeReader
@@ -27,6 +27,7 @@ __all__ = [
     "SettingError",
     "SurfaceDiceInMm",
     "VolumeReader",
+    "check_keys",
     "check_network",
     "check_settings",
     "explain_errors",

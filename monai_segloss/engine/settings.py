@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 import torch
+from monai.bundle import ConfigWorkflow
+from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 from torch import nn
 
+from monai_segloss.core.errors import nearest
 from monai_segloss.engine.targets import WHICH
 
 HINT = " (often patch_size must be a multiple of the product of the strides)"
@@ -82,6 +86,42 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         fine, expected = SETTINGS.get(key, (lambda _: True, ""))
         if not fine(value):
             raise SettingError(f"{key} must be {expected}, got {value!r}.")
+
+
+def check_keys() -> None:
+    """Refuse keys of the configuration that is being run which no bundle of this package has and nothing refers to.
+
+    For the list ``initialize``.  MONAI tells an expression nothing of the configuration that it stands in; it is found in
+    the frames of the caller.  Elsewhere nothing is checked.
+
+    Raises:
+        SettingError: the first such key, with the nearest known ones.
+    """
+    from monai_segloss.bundle.keys import ids, unused
+    from monai_segloss.bundle.paths import bundles
+
+    workflow = _workflow()
+    if workflow is None:
+        return
+    files = [path for bundle in bundles() for path in (bundle / "configs").glob("*.json") if path.stem != "metadata"]
+    known = {id.replace("::", "#") for path in files for id, _ in ids(json.loads(path.read_text(encoding="utf-8")))}
+    for tracking in DEFAULT_EXP_MGMT_SETTINGS.values():  # other programs set these whether they track or not
+        known |= set(tracking["configs"]) - set(tracking["handlers_id"])
+    found = unused(workflow.parser.get(), {*known, workflow.init_id, workflow.run_id, workflow.final_id})
+    if found:
+        hint = nearest(found[0], known) or f"; a key of your own must be referred to by another, as @{found[0]}."
+        raise SettingError(f"nothing uses the key {found[0]!r}{hint}")
+
+
+def _workflow() -> Any:
+    """The workflow whose expression calls, None where there is none."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, ConfigWorkflow):
+            return caller
+        frame = frame.f_back
+    return None
 
 
 def check_network(network: nn.Module, in_channels: int, num_classes: int, patch_size: Sequence[int]) -> None:
