@@ -136,7 +136,8 @@ class SegmentationFromLogitsd(MapTransform):
 class LossMapsd(MapTransform):
     """The maps that a loss names in ``needs``, made by the very functions that the loss would call, one per patch.
 
-    Put it behind every transform that moves the label; `SegLossTrainer` hands the maps on.
+    Put it behind every transform that moves the label; `SegLossTrainer` hands the maps on.  It goes with `CheckedLabeld`,
+    whose mask it reads; `monai_segloss.transforms.map_transforms` has a transform per map, with options and metadata.
 
     Args:
         loss: whatever the trainer trains with; a loss without ``needs`` adds nothing.
