@@ -96,7 +96,7 @@ def status(field: str) -> int:
 def environment(device: str = "cpu") -> dict[str, Any]:
     """Where the figures come from."""
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
-    names = ("torch", "monai", "nnunetv2", "kornia", "edt", "monai-segloss")
+    names = ("torch", "monai", "nnunetv2", "kornia", "numba", "edt", "monai-segloss")
     packages = {name: version(name) for name in names if find_spec(name.replace("-", "_"))}
     found = {"cpu": _cpu(), "threads": torch.get_num_threads(), "python": platform.python_version()}
     if device != "cpu":

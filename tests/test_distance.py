@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
 from monai_segloss.kernels import distance
@@ -59,15 +60,18 @@ def masks(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
 
 
 def by_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distance, "_compiled", lambda: None)
     monkeypatch.setattr(distance, "_transform", lambda: distance.transform_by_scipy)
 
 
-@pytest.fixture(params=["edt", "scipy"])
+@pytest.fixture(params=["numba", "edt", "scipy"])
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "edt":
-        pytest.importorskip("edt", reason="the package edt is not installed")
-    else:
+    if request.param == "scipy":
         by_scipy(monkeypatch)
+    else:
+        pytest.importorskip(request.param, reason=f"the package {request.param} is not installed")
+    if request.param == "edt":
+        monkeypatch.setattr(distance, "_compiled", lambda: None)
     return str(request.param)
 
 
@@ -81,6 +85,32 @@ def test_the_nearest_source(shape: tuple[int, ...], surface: bool) -> None:
     expected = rows(lambda x, s: brute(x, s, surface), sources, spacing)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     np.testing.assert_allclose(min_plus(sources, spacing, surface), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("labels", [2, 5])
+@pytest.mark.parametrize("shape", [(40,), (3, 70), (40, 3), (7, 37, 50), (64, 2, 33)], ids=str)
+def test_far_from_everything_the_compiled_code_equals_scipy(shape: tuple[int, ...], labels: int, threads: int) -> None:
+    pytest.importorskip("numba", reason="the package numba is not installed")
+    rng = np.random.default_rng(0)
+    scales = np.array([1.0, 2.0, 8.0, 30.0, 500.0]).repeat(2)  # from noise to a single blob in an empty volume
+    x = np.stack([ndimage.gaussian_filter(rng.random(shape), s / 4, mode="constant") for s in scales])
+    edges = np.linspace(0.5, 0.9 if labels > 2 else 0.5, labels - 1)
+    x = np.stack([np.digitize(each, np.quantile(each, edges)) for each in x])
+    x[-1] = 0
+    x[-1].flat[[0, -1]] = 1
+    steps = [tuple(rng.uniform(0.3, 8, len(shape))) for _ in x]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        rows = torch.tensor(steps, dtype=torch.float64)
+        found = distance_across(torch.from_numpy(x)[:, None], rows, classes=labels)
+        nearest = distance_to(torch.from_numpy(x > 0)[:, None], rows)
+    finally:
+        torch.set_num_threads(before)
+    for i, (each, step) in enumerate(zip(x, steps, strict=True)):
+        np.testing.assert_allclose(found[i, 0], distance.transform_by_scipy(each, step, labels), rtol=1e-5)
+        np.testing.assert_allclose(nearest[i, 0], distance.transform_by_scipy(each > 0, step, 0), rtol=1e-5)
 
 
 def other_side(x: NDArray[np.int64], valid: NDArray[np.bool_], steps: NDArray[np.float64], surface: bool) -> NDArray:
@@ -176,8 +206,12 @@ def test_the_triton_kernel_compiles_for_a_gpu_that_is_not_there(tmp_path: Path) 
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def test_an_absent_class_costs_no_transform(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_absent_class_costs_no_transform(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distance, "_transform", lambda: pytest.fail("a transform of nothing"))
+    if backend == "numba":
+        from monai_segloss.kernels import distance_compiled
+
+        monkeypatch.setattr(distance_compiled, "_planes", lambda *_: pytest.fail("a transform of nothing"))
     for full in (False, True):
         x = torch.full((1, 2, 4, 5), full)
         assert distance_across(x).isinf().all()

@@ -1,13 +1,13 @@
 """Exact Euclidean distances in millimeters, batched, on the device of the tensor.
 
-CPU: the package ``edt`` where it is installed (extra ``fast``), else SciPy.  CUDA: separable min-plus passes in Triton, see
-`monai_segloss.kernels.distance_triton`.  Other devices: the same passes in torch.  No gradient, float32, and on CUDA no wait
-for the device.
+CPU: our own code compiled by numba where it is installed (extra ``fast``, `monai_segloss.kernels.distance_compiled`), else
+the package ``edt``, else SciPy.  CUDA: separable min-plus passes in Triton, see `monai_segloss.kernels.distance_triton`.
+Other devices: the same passes in torch.  No gradient, float32, and on CUDA no wait for the device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -144,16 +144,33 @@ Volume = NDArray[Any]
 
 
 def _on_cpu(x: Tensor, rows: Tensor, n: int, surface: bool) -> Tensor:
-    """Every (sample, channel) by itself: both packages hold the interpreter's lock, so edt has the threads."""
+    """Every (sample, channel) by itself."""
     arrays = x.flatten(0, 1).detach().numpy()
+    steps = [tuple(row) for row in rows.tolist() for _ in range(x.shape[1])]
+    compiled = _compiled() if x.ndim <= 5 else None
+    out = _one_by_one(arrays, steps, n, surface) if compiled is None else compiled(arrays, steps, n, surface)
+    return torch.from_numpy(out).view(x.shape)
+
+
+@cache
+def _compiled() -> Callable[..., Volume] | None:
+    """The code for numba, where it is installed."""
+    try:
+        from monai_segloss.kernels.distance_compiled import distances
+    except ImportError:
+        return None
+    return distances
+
+
+def _one_by_one(arrays: Volume, steps: Sequence[tuple[float, ...]], n: int, surface: bool) -> Volume:
+    """By a package: both hold the interpreter's lock, so edt has the threads."""
     out = np.empty(arrays.shape, dtype=np.float32)
     for i, array in enumerate(arrays):
-        steps = tuple(rows[i // x.shape[1]].tolist())
         if (array == array.flat[0]).all():  # as of an absent class
             out[i] = 0 if n == 0 and array.flat[0] else np.inf
             continue
-        out[i] = _surface(array, steps, n) if surface else _transform()(array, steps, n)
-    return torch.from_numpy(out).view(x.shape)
+        out[i] = _surface(array, steps[i], n) if surface else _transform()(array, steps[i], n)
+    return out
 
 
 def _surface(x: Volume, steps: tuple[float, ...], n: int) -> Volume:
