@@ -39,4 +39,6 @@ def space(prepared: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     shutil.copytree(prepared.root, own.root)
     for name, value in own.variables.items():
         monkeypatch.setenv(name, value)
+    # nnU-Net has read this variable once, when it was imported: 8 processes would start for one file.
+    monkeypatch.setattr("nnunetv2.training.nnUNetTrainer.nnUNetTrainer.default_num_processes", 1)
     return own

@@ -39,13 +39,12 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def facts(raw: Path, tmp_path: Path) -> report.Facts:
+@pytest.fixture(scope="module")
+def facts(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> report.Facts:
     """A perfect training, and beside it one that predicts only the organ."""
-    dataset = read_dataset(raw)
-    results = []
+    dataset, predicted, results = read_dataset(raw), tmp_path_factory.mktemp("predicted"), []
     for name in ("focal_tversky", "dice_ce"):
-        folder = tmp_path / name
+        folder = predicted / name
         shutil.copytree(raw / "labelsTs", folder)
         if name == "dice_ce":
             keep_organ(folder)
@@ -55,6 +54,12 @@ def facts(raw: Path, tmp_path: Path) -> report.Facts:
     times = {"data": (0.5, 1), "train": (125.0, 2)}
     cases = list(dataset.tests)
     return report.Facts(SETTINGS, "segloss demo", dataset, None, split, cases, PLAN, 1.2, times, results)
+
+
+@pytest.fixture(scope="module")
+def page(facts: report.Facts) -> str:
+    """The report of these facts, which takes a second to draw."""
+    return report.render(facts)
 
 
 def keep_organ(folder: Path) -> None:
@@ -94,8 +99,7 @@ def check(page: str) -> Checker:
     return checker
 
 
-def test_the_page_is_whole_and_refers_to_nothing_outside(facts: report.Facts) -> None:
-    page = report.render(facts)
+def test_the_page_is_whole_and_refers_to_nothing_outside(page: str) -> None:
     checker = check(page)
     assert len(checker.references) == 4
     assert all(each.startswith("data:image/") for each in checker.references)
@@ -103,8 +107,7 @@ def test_the_page_is_whole_and_refers_to_nothing_outside(facts: report.Facts) ->
     assert "url(" not in page
 
 
-def test_the_page_says_what_was_run(facts: report.Facts) -> None:
-    page = report.render(facts)
+def test_the_page_says_what_was_run(facts: report.Facts, page: str) -> None:
     for text in ("segloss demo", "nnUNetTrainerfocal_tversky", "2 min 05 s", "(2 attempts)", "torch", "batch 2"):
         assert text in page
     assert "repeat over seeds and folds" in page
@@ -126,8 +129,7 @@ def test_everything_from_outside_is_escaped(facts: report.Facts, raw: Path) -> N
     assert EVIL not in page
 
 
-def test_a_class_that_stays_at_zero_is_explained(facts: report.Facts) -> None:
-    page = report.render(facts)
+def test_a_class_that_stays_at_zero_is_explained(page: str) -> None:
     notes = re.findall(r'<p class="note">(.*?)</p>', page, re.S)
     assert len(notes) == 2
     for name, note in zip(("vessel", "lesion"), notes, strict=True):
@@ -147,8 +149,7 @@ def test_a_class_that_is_nowhere_is_explained(facts: report.Facts) -> None:
     assert scores["test_000"]["cyst"].reference_voxels == 0
 
 
-def test_pictures_show_image_reference_and_every_prediction(facts: report.Facts) -> None:
-    page = report.render(facts)
+def test_pictures_show_image_reference_and_every_prediction(page: str) -> None:
     for encoded in re.findall(r"data:image/png;base64,([^\"]+)", page):
         picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB")).astype(int)
         quarters = np.array_split(picture[:, : picture.shape[1] // 4 * 4], 4, axis=1)

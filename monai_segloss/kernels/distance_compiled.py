@@ -59,10 +59,10 @@ def distances(x: Volume, steps: Sequence[tuple[float, ...]], n: int, surface: bo
         deep, high, wide = ((1.0,) * (3 - len(spacing)) + tuple(spacing))[:3]
         beside, along = _costs(volume.shape[1], high, surface), _costs(volume.shape[2], wide, surface)
         flat, flat_field = volume.reshape(len(volume), -1), field.reshape(len(field), -1)
-        for part in _parts(flat.shape[1], threads):
-            sweeps.append(partial(_sweep, flat, np.float32(deep), half, flat_field, *part))
-        for part in _parts(len(volume), threads):
-            planes.append(partial(_planes, field, volume, beside, along, surface, n == 0, *part))
+        sweep = partial(_sweep, flat, np.float32(deep), half, flat_field)
+        plane = partial(_planes, field, volume, beside, along, surface, n == 0)
+        sweeps += [partial(sweep, *part) for part in _parts(flat.shape[1], threads)]
+        planes += [partial(plane, *part) for part in _parts(len(volume), threads)]
     if threads == 1 or len(planes) == 1:
         for call in (*sweeps, *planes):
             call()
