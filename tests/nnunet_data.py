@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -87,11 +88,9 @@ class Workspace:
         self, name: str, kind: str = "labels", configuration: str = "tiny", fold: int | str = 0, resume: bool = False
     ) -> Any:
         """A trainer in this process, as nnU-Net's command makes it; it draws no learning curve."""
-        from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-
         plans = {**json.loads(self.plans(kind).read_text()), "continue_training": resume}
         about = json.loads((self.plans(kind).parent / "dataset.json").read_text())
-        trainer = recursive_find_trainer_class_by_name(name)(plans, configuration, fold, about, torch.device("cpu"))
+        trainer = trainer_class(name)(plans, configuration, fold, about, torch.device("cpu"))
         trainer.logger.plot_progress_png = lambda folder: None
         return trainer
 
@@ -109,6 +108,14 @@ class Workspace:
         )
         assert (done.returncode != 0) == fails, f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}"
         return done.stdout
+
+
+@functools.cache
+def trainer_class(name: str) -> Any:
+    """The class that nnU-Net finds by that name; it looks through all modules of the process, so once is enough."""
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+    return recursive_find_trainer_class_by_name(name)
 
 
 def run(trainer: Any) -> Any:
