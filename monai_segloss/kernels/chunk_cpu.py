@@ -8,17 +8,15 @@ classes.  With (C, n) a thread reads what another one has just written: half as 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from monai_segloss.core.counts import void
-from monai_segloss.kernels.complement_cpu import Complement
-
-Basis = Callable[[str, float], Tensor]
-"""A function of p of the true class by name and power, (T, m)."""
+from monai_segloss.kernels.complement_cpu import TINY, Complement
 
 
 @dataclass(frozen=True)
@@ -32,20 +30,28 @@ class Part:
 
     def of(self, x: Tensor) -> Tensor:
         """That part of (B, n) as (T, m), of (B, C, n) as (T, C, m); a view."""
-        x = x[self.b, ..., self.start : self.stop]
+        x = x[self.b].narrow(-1, self.start, self.stop - self.start)
+        if self.slabs == 1:
+            return x[None]
         x = x.view(*x.shape[:-1], self.slabs, -1)
         return x if x.ndim == 2 else x.transpose(0, 1)
 
 
 @dataclass(frozen=True)
 class Slopes:
-    """What the gradient of a sample's sums says about d loss / d log p, the same for all chunks.
+    """What the gradient of a sample's sums says, the same for all chunks.
 
-    ``hits``: basis function and power -> factor per class; ``rows``: part of all classes -> factor (C, 1).
+    ``hits`` and ``log_hits``: function of the true class, in ``basis`` or "1", and power -> factor per class, parts of
+    d loss / dp and of d loss / d log p; ``misses``: function of p of the other classes, in ``curve``, and power ->
+    factor (C, 1), parts of d loss / dp; ``rows``: what else the other classes have -> factor (C, 1).
     """
 
     hits: dict[tuple[str, float], Tensor]
+    log_hits: dict[tuple[str, float], Tensor]
+    misses: dict[tuple[str, float], Tensor]
     rows: dict[str, Tensor]
+    basis: Mapping[str, Callable[[Chunk, float], Tensor]]
+    curve: Mapping[str, Callable[[Tensor, float], Tensor]]
 
 
 class Chunk(ABC):
@@ -64,6 +70,7 @@ class Chunk(ABC):
         self.w = None if w is None else w.to(self.dtype)
         self._z: Tensor | None = None
         self._lp_y: Tensor | None = None
+        self._log_p_y: Tensor | None = None
         self._p_y: Tensor | None = None
         self._q_y: Tensor | None = None
         self._area: tuple[Tensor, Tensor, Tensor] | None = None
@@ -90,9 +97,21 @@ class Chunk(ABC):
         """log p of all classes (T, C, m)."""
 
     @property
-    @abstractmethod
     def lp_y(self) -> Tensor:
-        """log p of the true class (T, m)."""
+        """log p of the true class (T, m), exact near p = 1: with the digits that p lost there and q has."""
+        if self._lp_y is None:
+            self._lp_y = (1 - self.p_y).sub_(self.q_y).add_(self.log_p_y)
+        return self._lp_y
+
+    @property
+    def log_p_y(self) -> Tensor:
+        """log p of the true class (T, m), as exact as the float p."""
+        if self._log_p_y is None:
+            log = self.p_y.log()
+            if not bool(self.p_y.amin() >= TINY):  # p has lost its digits
+                log = torch.where(self.p_y < TINY, self.of_label(torch.log_softmax(self.z, 1)), log)
+            self._log_p_y = log
+        return self._log_p_y
 
     @property
     def p_y(self) -> Tensor:
@@ -100,6 +119,12 @@ class Chunk(ABC):
         if self._p_y is None:
             self._p_y = self.of_label(self.p)
         return self._p_y
+
+    @property
+    def p_log_p_y(self) -> Tensor:
+        """p log p of the true class (T, m), from 1 - p; a new tensor."""
+        q = self.q_y.clamp_max(1 - torch.finfo(self.dtype).eps)  # a sum, it may pass 1 by a rounding error
+        return (-q).log1p_().mul_(1 - q)
 
     @property
     @abstractmethod
@@ -122,7 +147,7 @@ class Chunk(ABC):
 
     def log_likelihood(self) -> Tensor:
         """Sum of log p of the true class over the voxels of each label, (C,)."""
-        return self.sum_by_label(self.lp_y)
+        return self.sum_by_label(self.log_p_y)
 
     def sum_by_label(self, value: Tensor | None) -> Tensor:
         """Sum of ``value`` (T, m), or of ones, over the voxels of each label, (C,)."""
@@ -132,7 +157,12 @@ class Chunk(ABC):
 
     def row_sum(self, rows: Tensor) -> Tensor:
         """Sum over the voxels, (C,)."""
-        return (rows if self.w is None else rows * self.w[:, None]).sum(2).sum(0)
+        return over_voxels(rows if self.w is None else rows * self.w[:, None])
+
+    @property
+    def missed(self) -> Tensor:
+        """p with 0 in place of the entry of the true class, (T, C, m); not to be written to."""
+        return self.misses(self.p)
 
     @abstractmethod
     def misses(self, rows: Tensor) -> Tensor:
@@ -143,7 +173,7 @@ class Chunk(ABC):
         """The entry of the true class, (T, m)."""
 
     @abstractmethod
-    def slope(self, slopes: Slopes, basis: Basis) -> Tensor:
+    def slope(self, slopes: Slopes) -> Tensor:
         """d loss / d log p (T, C, m) as if the logs were independent, without the parts that every class has alike."""
 
     @abstractmethod
@@ -155,3 +185,28 @@ class Chunk(ABC):
 
     @abstractmethod
     def _by_label(self, value: Tensor | None) -> Tensor: ...
+
+
+def over_voxels(rows: Tensor) -> Tensor:
+    """Sum of (T, C, m) over the voxels, (C,), each slab by one thread."""
+    sums = rows.sum(2)
+    return sums[0] if sums.shape[0] == 1 else sums.sum(0)
+
+
+def softmax_gradient(out: Tensor, p: Tensor, slope: Tensor, extra: Tensor | None) -> None:
+    """A - p sum(A) into ``out``, A = d loss / d log p in ``slope``, plus ``extra``; ``out`` may be ``p``."""
+    total = slope.sum(1, keepdim=True)
+    if out.dtype == slope.dtype:
+        found = torch.addcmul(slope, p, total, value=-1, out=out)
+    else:
+        found = slope.addcmul_(p, total, value=-1)
+    if extra is not None:
+        found += extra
+    if found is not out:
+        out.copy_(found)
+
+
+@cache
+def numbers(classes: int, dtype: torch.dtype) -> Tensor:
+    """0, 1, ... (C, 1), to compare labels with."""
+    return torch.arange(classes, dtype=dtype)[:, None]

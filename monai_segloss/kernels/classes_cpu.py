@@ -8,10 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from monai_segloss.kernels.chunk_cpu import Basis, Chunk, Part, Slopes
-
-FEW_CLASSES = 5
-"""Up to this many classes a one-hot of the chunk is cheaper than gathering."""
+from monai_segloss.kernels.chunk_cpu import Chunk, Part, Slopes, numbers, over_voxels
+from monai_segloss.kernels.complement_cpu import FEW_CLASSES
 
 
 def cut(
@@ -53,9 +51,13 @@ class _ManyClasses(Chunk):
 
     @property
     def lp_y(self) -> Tensor:
-        if self._lp_y is None:
-            self._lp_y = self.of_label(self.z) - self.lse[:, 0]
-        return self._lp_y
+        if self._lp_y is None and self._lse is not None:
+            self._lp_y = self.of_label(self.z) - self._lse[:, 0]
+        return super().lp_y
+
+    @property
+    def log_p_y(self) -> Tensor:
+        return super().log_p_y if self._lse is None else self.lp_y
 
     @property
     def q_y(self) -> Tensor:
@@ -69,15 +71,24 @@ class _ManyClasses(Chunk):
     def of_label(self, rows: Tensor) -> Tensor:
         return rows.gather(1, self.index)[:, 0]
 
-    def slope(self, slopes: Slopes, basis: Basis) -> Tensor:
-        hit = torch.zeros_like(self.index, dtype=self.dtype)[:, 0]
-        for (name, power), weight in slopes.hits.items():
-            term = weight.take(self.index)[:, 0]
-            hit += term if name == "1" else term.mul_(basis(name, power))
-        rows = torch.mul(self.p, slopes.rows["p"], out=self.empty()) if "p" in slopes.rows else self.empty().zero_()
-        if "p2" in slopes.rows:
-            rows.addcmul_(self.p.square(), slopes.rows["p2"], value=2)
+    def slope(self, slopes: Slopes) -> Tensor:
+        hit = self._hits(slopes.hits, slopes).mul_(self.p_y)
+        hit += self._hits(slopes.log_hits, slopes)
+        rows: Tensor | None = None
+        if "p" in slopes.rows:
+            rows = torch.mul(self.p, slopes.rows["p"], out=self.empty())
+        for (name, power), weight in slopes.misses.items():
+            part = torch.mul(slopes.curve[name](self.p, power), self.p, out=self.empty())
+            rows = part.mul_(weight) if rows is None else rows.addcmul_(part, weight)
+        rows = self.empty().zero_() if rows is None else rows
         return rows.scatter_(1, self.index, hit[:, None])
+
+    def _hits(self, factors: dict[tuple[str, float], Tensor], slopes: Slopes) -> Tensor:
+        found = torch.zeros_like(self.index, dtype=self.dtype)[:, 0]
+        for (name, power), weight in factors.items():
+            term = weight.take(self.index)[:, 0]
+            found += term if name == "1" else term.mul_(slopes.basis[name](self, power))
+        return found
 
     def _activated(self, keep: Tensor | None) -> Tensor:
         top = self.z.amax(1, keepdim=True)
@@ -101,14 +112,29 @@ class _ManyClasses(Chunk):
 class _FewClasses(Chunk):
     """A float one-hot of the chunk: vectorized arithmetic, cheaper than indexing while the classes are few."""
 
+    _hit: Tensor | None = None
+    _missed: Tensor | None = None
     _lp: Tensor | None = None
 
     def __init__(
         self, z: Tensor, y: Tensor, w: Tensor | None, p: Tensor | None = None, keep: Tensor | None = None
     ) -> None:
         super().__init__(z, y, w, p, keep)
-        classes = torch.arange(z.shape[1], dtype=self.dtype)[:, None]
+        classes = numbers(z.shape[1], self.dtype)
         self.one_hot = torch.eq(self.y.to(self.dtype)[:, None], classes, out=self.empty())
+
+    @property
+    def hit(self) -> Tensor:
+        """p of the true class, 0 elsewhere, (T, C, m)."""
+        if self._hit is None:
+            self._hit = torch.mul(self.one_hot, self.p, out=self.empty())
+        return self._hit
+
+    @property
+    def missed(self) -> Tensor:
+        if self._missed is None:
+            self._missed = self.misses(self.p) if self._hit is None else torch.sub(self.p, self._hit, out=self.empty())
+        return self._missed
 
     @property
     def lp(self) -> Tensor:
@@ -117,19 +143,20 @@ class _FewClasses(Chunk):
         return self._lp
 
     @property
-    def lp_y(self) -> Tensor:
-        if self._lp_y is None:
-            self._lp_y = self.of_label(self.lp)
-        return self._lp_y
+    def log_p_y(self) -> Tensor:
+        return super().log_p_y if self._lp is None else self.of_label(self._lp)
+
+    @property
+    def p_y(self) -> Tensor:
+        if self._p_y is None:
+            self._p_y = self.hit.sum(1)
+        return self._p_y
 
     @property
     def q_y(self) -> Tensor:
         if self._q_y is None:
-            self._q_y = self.misses(self.p).sum(1)
+            self._q_y = self.missed.sum(1)
         return self._q_y
-
-    def log_likelihood(self) -> Tensor:
-        return self.row_sum(self.one_hot * self.lp)
 
     def misses(self, rows: Tensor) -> Tensor:
         return torch.addcmul(rows, rows, self.one_hot, value=-1, out=self.empty())
@@ -137,38 +164,37 @@ class _FewClasses(Chunk):
     def of_label(self, rows: Tensor) -> Tensor:
         return (self.one_hot * rows).sum(1)
 
-    def slope(self, slopes: Slopes, basis: Basis) -> Tensor:
+    def slope(self, slopes: Slopes) -> Tensor:
         rows = self.empty()
-        hit, others = slopes.hits.get(("p", 0.0)), slopes.rows.get("p")
-        if hit is None and others is None:
+        one, others = slopes.hits.get(("1", 0.0)), slopes.rows.get("p")
+        if one is None and others is None:
             rows.zero_()
-        else:  # p times hit at the true class and others elsewhere
-            rest = torch.zeros_like(hit[:, None]) if others is None else others  # type: ignore[index]
-            torch.addcmul(rest, self.one_hot, (0 if hit is None else hit[:, None]) - rest, out=rows).mul_(self.p)
-        for (name, power), weight in slopes.hits.items():
-            if name == "1":
-                rows.addcmul_(self.one_hot, weight[:, None])
-            elif name != "p":
-                rows.addcmul_(self.one_hot * weight[:, None], basis(name, power)[:, None])
-        if "p2" in slopes.rows:
-            rows.addcmul_(self.misses(self.p).square_(), slopes.rows["p2"], value=2)
+        else:  # one at the true class and others elsewhere
+            rest = torch.zeros_like(one[:, None]) if others is None else others  # type: ignore[index]
+            torch.addcmul(rest, self.one_hot, (0 if one is None else one[:, None]) - rest, out=rows)
+        self._add(rows, slopes.hits, slopes)
+        for (name, power), weight in slopes.misses.items():
+            rows.addcmul_(slopes.curve[name](self.missed, power), weight)
+        rows *= self.p
+        if ("1", 0.0) in slopes.log_hits:
+            rows.addcmul_(self.one_hot, slopes.log_hits["1", 0.0][:, None])
+        self._add(rows, slopes.log_hits, slopes)
         return rows
 
+    def _add(self, rows: Tensor, factors: dict[tuple[str, float], Tensor], slopes: Slopes) -> None:
+        for (name, power), weight in factors.items():
+            if name != "1":
+                rows.addcmul_(self.one_hot * weight[:, None], slopes.basis[name](self, power)[:, None])
+
     def _activated(self, keep: Tensor | None) -> Tensor:
-        self._z = self.z.contiguous()  # for both of its softmaxes
+        self._z = self.z.contiguous()  # once, should log p of all classes be wanted too
         p = torch.softmax(self._z, 1)
         if keep is not None:
             keep.copy_(p)
         return p
 
     def _count(self) -> tuple[Tensor, Tensor, Tensor]:
-        p = self.p if self.w is None else self.p * self.w[:, None]
-        hit = self.one_hot * p
-        tp = hit.sum(2).sum(0)
-        miss = torch.sub(
-            p, hit, out=hit
-        )  # what is not the true class's, sum by sum without a difference of large numbers
-        return tp, miss.sum(2).sum(0), self._by_label(miss.sum(1))
+        return self.row_sum(self.hit), self.row_sum(self.missed), self.sum_by_label(self.q_y)
 
     def _by_label(self, value: Tensor | None) -> Tensor:
-        return (self.one_hot if value is None else self.one_hot * value[:, None]).sum(2).sum(0)
+        return over_voxels(self.one_hot if value is None else self.one_hot * value[:, None])

@@ -28,7 +28,7 @@ def binarized(batch: SegBatch, sharpness: float) -> SegBatch:
             raise TypeError(f"threshold must be floating point (logits of thresholds) but has dtype {z.dtype}.")
         z = z if batch.mask is None else z.masked_fill(~batch.mask, 0)
         threshold = z.to(batch.clean.dtype).sigmoid()[:, None]
-    return SegBatch(sharpness * (batch.prob - threshold), batch.target, batch.mask, "sigmoid")
+    return SegBatch((batch.prob - threshold).mul_(sharpness), batch.target, batch.mask, "sigmoid")
 
 
 def sharp(sharpness: float) -> float:
