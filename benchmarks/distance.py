@@ -10,7 +10,6 @@ of ours come from code compiled by numba where it is installed, else from ``edt`
 from __future__ import annotations
 
 import argparse
-import importlib.util
 from collections.abc import Callable
 
 import torch
@@ -21,6 +20,7 @@ from torch import Tensor
 import monai_segloss
 from benchmarks.measure import race
 from benchmarks.results import Row, arguments, opened
+from monai_segloss.kernels.distance import cpu_backend
 from monai_segloss.maps import class_masks, signed_distance_map
 
 Call = Callable[[], Tensor]
@@ -98,11 +98,6 @@ def agree(name: str, racers: dict[str, Call]) -> None:
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4, msg=lambda text: f"{name}: {text}")
 
 
-def backend() -> str:
-    """The package that our distances come from."""
-    return next((name for name in ("numba", "edt") if importlib.util.find_spec(name)), "SciPy")
-
-
 def show(rows: list[Row]) -> None:
     """Print the ratios."""
     table = Table("", "edge", "segloss s", "MONAI s", "times as fast", "wanted")
@@ -111,7 +106,7 @@ def show(rows: list[Row]) -> None:
         cells = (f"{ours:.3f}", f"{theirs:.3f}", f"{theirs / ours:.1f}", f"{WANTED[row['what']]:.0f}")
         table.add_row(row["what"], str(row["edge"]), *cells)
     Console().print(table)
-    Console().print(f"distances by {backend()}")
+    Console().print(f"distances by {cpu_backend()}")
 
 
 def main() -> None:
@@ -127,7 +122,7 @@ def main() -> None:
         if options.again or not results.has(what=name, edge=edge):
             agree(name, racers)
             seconds = race(racers, "cpu", options.repeats, options.seconds)
-            results.add({"what": name, "edge": edge, "by": backend(), "seconds": seconds}, "what", "edge")
+            results.add({"what": name, "edge": edge, "by": cpu_backend(), "seconds": seconds}, "what", "edge")
     show(results.rows)
     Console().print(f"in {results.file}")
 

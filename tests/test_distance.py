@@ -206,6 +206,10 @@ def test_the_triton_kernel_compiles_for_a_gpu_that_is_not_there(tmp_path: Path) 
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+def test_the_back_end_has_a_name(backend: str) -> None:
+    assert distance.cpu_backend().lower() == backend
+
+
 def test_an_absent_class_costs_no_transform(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distance, "_transform", lambda: pytest.fail("a transform of nothing"))
     if backend == "numba":

@@ -78,6 +78,7 @@ def examine() -> Iterator[Check]:
     if nnunet.ok and vision.ok:
         yield from discovery()
     if torch.ok:
+        yield distances()
         yield gpu()
         yield compiler()
 
@@ -132,6 +133,18 @@ def discovery() -> Iterator[Check]:
     same = loaded.stdout.strip() == TRAINER
     found = "in a new process" if same else last_line(loaded.stderr)
     yield Check("pickling of a trainer", same, found, "" if same else "reinstall monai-segloss in this environment")
+
+
+def distances() -> Check:
+    """What computes distance maps on the CPU."""
+    from monai_segloss.kernels.distance import cpu_backend
+
+    found = cpu_backend()
+    if found == "numba":
+        return Check("distances on the CPU", True, found)
+    return Check(
+        "distances on the CPU", None, found, "pip install 'monai-segloss[fast]' for maps several times as fast"
+    )
 
 
 def gpu() -> Check:

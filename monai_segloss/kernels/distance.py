@@ -162,6 +162,13 @@ def _compiled() -> Callable[..., Volume] | None:
     return distances
 
 
+def cpu_backend() -> str:
+    """The package that distances on the CPU come from."""
+    if _compiled() is not None:
+        return "numba"
+    return "SciPy" if _transform() is transform_by_scipy else "edt"
+
+
 def _one_by_one(arrays: Volume, steps: Sequence[tuple[float, ...]], n: int, surface: bool) -> Volume:
     """By a package: both hold the interpreter's lock, so edt has the threads."""
     out = np.empty(arrays.shape, dtype=np.float32)
