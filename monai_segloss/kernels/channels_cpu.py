@@ -139,7 +139,7 @@ SLOPES = {
     "fn_l1": _Slope(curve=("p", lambda v, a: torch.le(v.d, 0, out=torch.empty_like(v.d)).neg_())),
     "se_g": _Slope(curve=("p", lambda v, a: (v.d * v.g).mul_(2))),
     "se_neg": _Slope(curve=("p", lambda v, a: (1 - v.g).mul_(v.d).mul_(2))),
-    "ae": _Slope(curve=("p", lambda v, a: error_slope(v.d.abs(), a).mul_(v.d.sign()))),
+    "ae": _Slope(curve=("p", lambda v, a: error_slope(v.d.abs(), a).mul_(v.d.sign()).mul_(a))),
     "ae_tp": _Slope(curve=("p", lambda v, a: v.d.sign().mul_(v.p).add_(v.d.abs()).mul_(v.g))),
     "ae_err": _Slope(
         curve=("p", lambda v, a: (v.p * (1 - v.g)).addcmul_(v.q, v.g).mul_(v.d.sign()).addcmul_(v.d.abs(), 1 - 2 * v.g))

@@ -69,7 +69,6 @@ class Chunk(ABC):
         self.y = y if w is None else y.masked_fill(void(w), 0)
         self.w = None if w is None else w.to(self.dtype)
         self._z: Tensor | None = None
-        self._lp_y: Tensor | None = None
         self._log_p_y: Tensor | None = None
         self._p_y: Tensor | None = None
         self._q_y: Tensor | None = None
@@ -97,13 +96,6 @@ class Chunk(ABC):
         """log p of all classes (T, C, m)."""
 
     @property
-    def lp_y(self) -> Tensor:
-        """log p of the true class (T, m), exact near p = 1: with the digits that p lost there and q has."""
-        if self._lp_y is None:
-            self._lp_y = (1 - self.p_y).sub_(self.q_y).add_(self.log_p_y)
-        return self._lp_y
-
-    @property
     def log_p_y(self) -> Tensor:
         """log p of the true class (T, m), as exact as the float p."""
         if self._log_p_y is None:
@@ -122,9 +114,10 @@ class Chunk(ABC):
 
     @property
     def p_log_p_y(self) -> Tensor:
-        """p log p of the true class (T, m), from 1 - p; a new tensor."""
+        """p log p of the true class (T, m), from 1 - p and so exact near p = 1; a new tensor."""
         q = self.q_y.clamp_max(1 - torch.finfo(self.dtype).eps)  # a sum, it may pass 1 by a rounding error
-        return (-q).log1p_().mul_(1 - q)
+        p = 1 - q
+        return q.neg_().log1p_().mul_(p)
 
     @property
     @abstractmethod
@@ -163,6 +156,11 @@ class Chunk(ABC):
     def missed(self) -> Tensor:
         """p with 0 in place of the entry of the true class, (T, C, m); not to be written to."""
         return self.misses(self.p)
+
+    @property
+    @abstractmethod
+    def errors(self) -> Tensor:
+        """|p - g|, (T, C, m)."""
 
     @abstractmethod
     def misses(self, rows: Tensor) -> Tensor:

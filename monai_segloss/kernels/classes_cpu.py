@@ -50,20 +50,20 @@ class _ManyClasses(Chunk):
         return torch.sub(self.z, self.lse, out=self.empty())
 
     @property
-    def lp_y(self) -> Tensor:
-        if self._lp_y is None and self._lse is not None:
-            self._lp_y = self.of_label(self.z) - self._lse[:, 0]
-        return super().lp_y
-
-    @property
     def log_p_y(self) -> Tensor:
-        return super().log_p_y if self._lse is None else self.lp_y
+        if self._log_p_y is None and self._lse is not None:
+            self._log_p_y = self.of_label(self.z) - self._lse[:, 0]
+        return super().log_p_y
 
     @property
     def q_y(self) -> Tensor:
         if self._q_y is None:
-            self._q_y = self.lp_y.expm1().neg_() if self._lse is not None else self.misses(self.p).sum(1)
+            self._q_y = self.log_p_y.expm1().neg_() if self._lse is not None else self.misses(self.p).sum(1)
         return self._q_y
+
+    @property
+    def errors(self) -> Tensor:
+        return self.empty().copy_(self.p).scatter_(1, self.index, self.q_y[:, None])
 
     def misses(self, rows: Tensor) -> Tensor:
         return self.empty().copy_(rows).scatter_(1, self.index, 0)
@@ -158,6 +158,10 @@ class _FewClasses(Chunk):
             self._q_y = self.missed.sum(1)
         return self._q_y
 
+    @property
+    def errors(self) -> Tensor:
+        return torch.addcmul(self.missed, self.one_hot, self.q_y[:, None], out=self.empty())
+
     def misses(self, rows: Tensor) -> Tensor:
         return torch.addcmul(rows, rows, self.one_hot, value=-1, out=self.empty())
 
@@ -183,8 +187,12 @@ class _FewClasses(Chunk):
 
     def _add(self, rows: Tensor, factors: dict[tuple[str, float], Tensor], slopes: Slopes) -> None:
         for (name, power), weight in factors.items():
-            if name != "1":
-                rows.addcmul_(self.one_hot * weight[:, None], slopes.basis[name](self, power)[:, None])
+            if name == "1":
+                continue
+            found = slopes.basis[name](self, power)
+            for c, factor in enumerate(weight.tolist()):
+                if factor:
+                    rows[:, c].addcmul_(self.one_hot[:, c], found, value=factor)
 
     def _activated(self, keep: Tensor | None) -> Tensor:
         self._z = self.z.contiguous()  # once, should log p of all classes be wanted too

@@ -71,15 +71,15 @@ SPARSE = {
     "se": _SE,
     "se_g": _Sparse(lambda c, a: _missed(c, 2), hits=(("q", -2.0),)),
     "se_neg": _Sparse(lambda c, a: _extra(c, 2), misses=(("p", 2.0),)),
-    "ae": _Sparse(_errors, hits=(("ae", -1.0),), misses=(("ae", 1.0),)),
+    "ae": _Sparse(lambda c, a: c.row_sum(raised(c.errors, a)), hits=(("ae", -1.0),), misses=(("ae", 1.0),)),
     "ae_tp": _Sparse(lambda c, a: c.sum_by_label(c.q_y * c.p_y), hits=(("1", -1.0), ("q", 2.0))),
     "ae_err": _SE,
     "ce": _Sparse(lambda c, a: -c.log_likelihood(), log_hits=(("1", -1.0),)),
     "ce_neg": _Sparse(lambda c, a: -c.row_sum(c.misses(c.complement.log_q)), row="lq"),
     "nlp": _Sparse(lambda c, a: -c.row_sum(c.lp), row="nlp"),
     "log1p": _Sparse(lambda c, a: c.sum_by_label(c.p_y.log1p()), hits=(("log1p", 1.0),)),
-    "focal": _Sparse(lambda c, a: -c.sum_by_label(focal(c.q_y, c.lp_y, a)), log_hits=(("focal", -1.0),)),
-    "ce_power": _Sparse(lambda c, a: c.sum_by_label(raised(nats(c.lp_y, a), a)), log_hits=(("ce_power", 1.0),)),
+    "focal": _Sparse(lambda c, a: -c.sum_by_label(focal(c.q_y, c.log_p_y, a)), log_hits=(("focal", -1.0),)),
+    "ce_power": _Sparse(lambda c, a: c.sum_by_label(raised(nats(c.log_p_y, a), a)), log_hits=(("ce_power", 1.0),)),
 }
 BASIS: dict[str, Callable[[Chunk, float], Tensor]] = {
     "p": lambda c, a: c.p_y,
@@ -87,7 +87,7 @@ BASIS: dict[str, Callable[[Chunk, float], Tensor]] = {
     "ae": lambda c, a: error_slope(c.q_y, a),
     "log1p": lambda c, a: (1 + c.p_y).reciprocal_(),
     "focal": lambda c, a: focal_slope(c.q_y, c.p_log_p_y, a),
-    "ce_power": lambda c, a: nats_slope(c.lp_y, a),
+    "ce_power": lambda c, a: nats_slope(c.log_p_y, a),
 }
 CURVES: dict[str, Callable[[Tensor, float], Tensor]] = {"p": lambda p, a: p, "ae": error_slope}
 
@@ -110,7 +110,7 @@ def slopes_of(which: tuple[Stat, ...], grad: Tensor) -> Slopes:
         ):
             for function, factor in parts:
                 key = function, power if function in POWERED else 0.0
-                found[key] = found.get(key, 0) + factor * factors
+                found[key] = found.get(key, 0) + factor * (power if function == "ae" else 1) * factors
         if given.row is not None:
             slopes.rows[given.row] = slopes.rows.get(given.row, 0) + given.sign * column
     return slopes

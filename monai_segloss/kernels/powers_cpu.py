@@ -26,11 +26,11 @@ def raised(x: Tensor, exponent: float) -> Tensor:
 
 
 def error_slope(error: Tensor, power: float) -> Tensor:
-    """d/dx of x^power, 0 at 0."""
+    """d/dx of x^power over power, 0 at 0; a new tensor."""
     if power > 1:
-        return raised(error, power - 1).mul_(power)
+        return raised(error, power - 1)
     slope = error.sign()
-    return slope if power == 1 else slope.mul_(raised(error.clamp_min(FLOOR), power - 1)).mul_(power)
+    return slope if power == 1 else slope.mul_(raised(error.clamp_min(FLOOR), power - 1))
 
 
 def focal(q: Tensor, lp: Tensor, power: float) -> Tensor:
@@ -46,7 +46,7 @@ def focal_slope(q: Tensor, p_log_p: Tensor, power: float) -> Tensor:
         p_log_p = p_log_p * torch.gt(q, FLOOR, out=torch.empty_like(q))
         q = q.clamp_min(FLOOR)
     slope = torch.sub(q, p_log_p, alpha=power)
-    return slope if power == 1 else slope.mul_(raised(q, power - 1))
+    return slope if power == 1 else slope.mul_(q if power == 2 else raised(q, power - 1))
 
 
 def nats(lp: Tensor, power: float) -> Tensor:
