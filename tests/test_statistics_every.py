@@ -55,7 +55,7 @@ def off(found: Tensor, exact: Tensor) -> float:
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
 @pytest.mark.parametrize("stat", EVERY, ids=lambda s: f"{s.name}-{s.power:g}")
 def test_every_statistic(stat: Stat, activation: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statistics_cpu, "CHUNK_VOXELS", (1, 32, 32))  # two chunks
+    monkeypatch.setattr(statistics_cpu, "CHUNK_VOXELS", (1, 32))  # two chunks
     for number, classes in enumerate(CLASSES):
         if classes == 1 and activation == "softmax" and stat.name in COMPLEMENT:
             continue

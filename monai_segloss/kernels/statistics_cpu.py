@@ -22,8 +22,8 @@ from monai_segloss.kernels.labels_cpu import SPARSE, label_gradient, label_sums,
 
 CHUNK_ELEMENTS = 1 << 20
 """Logits per chunk: large enough that the cost of calling an operation vanishes, small enough for the shared cache."""
-CHUNK_VOXELS = (1 << 12, 1 << 16, 1 << 17)
-"""Fewest voxels per chunk, most per thread, and most: the C library returns more to the system, page by page."""
+CHUNK_VOXELS = (1 << 12, 1 << 17)
+"""Fewest and most voxels per chunk."""
 SLAB_ELEMENTS = 1 << 15
 """Fewest logits for which torch starts one more thread."""
 
@@ -48,8 +48,8 @@ def chunked_statistics(
 
 def _chunks(b: int, classes: int, voxels: int) -> Iterator[Part]:
     """The chunks of sample ``b``; the few voxels that make no whole slab come last."""
-    fewest, each, most = CHUNK_VOXELS
-    size = min(most, each * torch.get_num_threads(), max(fewest, CHUNK_ELEMENTS // classes))
+    fewest, most = CHUNK_VOXELS
+    size = min(most, max(fewest, CHUNK_ELEMENTS // classes))
     for start in range(0, voxels, size):
         n = min(size, voxels - start)
         slabs = max(1, min(torch.get_num_threads(), n * classes // SLAB_ELEMENTS))
