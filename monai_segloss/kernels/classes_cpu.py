@@ -72,8 +72,9 @@ class _ManyClasses(Chunk):
         return rows.gather(1, self.index)[:, 0]
 
     def slope(self, slopes: Slopes) -> Tensor:
-        hit = self._hits(slopes.hits, slopes).mul_(self.p_y)
-        hit += self._hits(slopes.log_hits, slopes)
+        hit = self._hits(slopes.log_hits, slopes)
+        if slopes.hits:
+            hit += self._hits(slopes.hits, slopes).mul_(self.p_y)
         rows: Tensor | None = None
         if "p" in slopes.rows:
             rows = torch.mul(self.p, slopes.rows["p"], out=self.empty())
