@@ -22,7 +22,7 @@ from monai_segloss.kernels.labels_cpu import SPARSE, label_gradient, label_sums,
 
 CHUNK_ELEMENTS = 1 << 20
 """Logits per chunk: large enough that the cost of calling an operation vanishes, small enough for the shared cache."""
-CHUNK_VOXELS = (1 << 12, 1 << 17)
+CHUNK_VOXELS = (1 << 12, 3 << 15)
 """Fewest and most voxels per chunk."""
 SLAB_ELEMENTS = 1 << 15
 """Fewest logits for which torch starts one more thread."""
