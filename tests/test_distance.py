@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,6 +112,29 @@ def test_far_from_everything_the_compiled_code_equals_scipy(shape: tuple[int, ..
     for i, (each, step) in enumerate(zip(x, steps, strict=True)):
         np.testing.assert_allclose(found[i, 0], distance.transform_by_scipy(each, step, labels), rtol=1e-5)
         np.testing.assert_allclose(nearest[i, 0], distance.transform_by_scipy(each > 0, step, 0), rtol=1e-5)
+
+
+def test_where_machine_code_cannot_be_kept_it_is_compiled_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    numba = pytest.importorskip("numba", reason="the package numba is not installed")
+    compiled = []
+
+    def njit(cache: bool = False, **options: Any) -> Any:
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        compiled.append(options)
+        return lambda function: function  # as the interpreter runs it
+
+    monkeypatch.setattr(numba, "njit", njit)
+    spec = importlib.util.find_spec("monai_segloss.kernels.distance_compiled")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    x = np.zeros((1, 3, 4, 5), np.uint8)
+    x[0, 1, 2, 3] = 1
+    found = module.distances(x, [(3.0, 1.0, 1.0)], 2, False)
+    assert len(compiled) == 5
+    np.testing.assert_allclose(found[0], distance.transform_by_scipy(x[0], (3.0, 1.0, 1.0), 2), rtol=1e-6)
 
 
 def other_side(x: NDArray[np.int64], valid: NDArray[np.bool_], steps: NDArray[np.float64], surface: bool) -> NDArray:
