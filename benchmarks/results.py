@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import environment, machine
+from monai_segloss.files import write_text
 
 FOLDER = Path(__file__).resolve().parent / "results"
 Row = dict[str, Any]
@@ -48,10 +48,7 @@ class Results:
     def _write(self) -> None:
         lines = ",\n".join("  " + json.dumps(row) for row in self.rows)
         about = json.dumps(self.environments, indent=1)
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.file.with_suffix(".unfinished")
-        unfinished.write_text(f'{{"environments": {about},\n "rows": [\n{lines}\n]}}\n', encoding="utf-8")
-        os.replace(unfinished, self.file)
+        write_text(self.file, f'{{"environments": {about},\n "rows": [\n{lines}\n]}}\n')
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,6 @@ result and goes on in the middle of a killed training.  `python docs/generate.py
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -29,6 +28,7 @@ from monai_segloss.demo.pipeline import Demo
 from monai_segloss.demo.problem import DemoError
 from monai_segloss.demo.progress import Display
 from monai_segloss.demo.settings import BASELINE, Arm, Settings, refuse_unsupported, trainer_name
+from monai_segloss.files import read_json, write_json
 from nnunet_trainers import precision
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -43,11 +43,11 @@ def train(key: str, settings: Settings, work: Path, display: Display) -> dict[st
     arm = Arm(key, trainer_name(settings, key), f"-{key}")
     demo = Demo(work, settings, [arm], " ".join(sys.argv), source, display)
     demo.run()
-    scores = json.loads((work / "scores.json").read_text())["trainers"][arm.trainer]
+    scores = read_json(work / "scores.json")["trainers"][arm.trainer]
     return {
         "loss": key,
         "trainer": arm.trainer,
-        "precision": os.environ[precision.VARIABLE] or "float32",
+        "precision": "float16" if settings.device == "cuda" else os.environ[precision.VARIABLE] or "float32",
         "seconds": round(demo.stages.seconds(f"train-{key}")),
         "classes": {name: summary([case[name] for case in scores.values()]) for name in source.classes},
         "cases": len(scores),
@@ -62,7 +62,7 @@ def mean_dice(result: dict[str, Any]) -> float:
 
 def missed(folder: Path) -> list[str]:
     """The losses whose result in a folder is below what is expected."""
-    results = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
+    results = [read_json(file) for file in sorted(folder.glob("*.json"))]
     return [result["loss"] for result in results if mean_dice(result) < REACHED]
 
 
@@ -119,8 +119,7 @@ def main() -> None:
         except DemoError as error:
             console.print(f"{key}: {error}")
             continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(json.dumps(result, indent=1) + "\n")
+        write_json(target, result)
         console.print(f"{key}: written to {target}")
 
 

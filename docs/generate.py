@@ -9,6 +9,7 @@ import inspect
 import json
 import sys
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import monai_segloss
@@ -112,8 +113,9 @@ def trainers_page(losses: list[LossInfo]) -> str:
         classes = run["classes"]
         nsd, hd95 = (_mean([each.get(what) for each in classes.values()], n) for what, n in (("nsd", 3), ("hd95", 1)))
         per_class = ", ".join(f"{name} {each['dice']:.3f}" for name, each in classes.items())
+        again = f"{_dice(fast):.3f}" if fast else ""
         lines.append(
-            f"| [{info.key}](losses/{info.key}.md) | {_dice(run)} | {_dice(fast) if fast else ''} | {per_class} | {nsd} | "
+            f"| [{info.key}](losses/{info.key}.md) | {_dice(run):.3f} | {again} | {per_class} | {nsd} | "
             f"{hd95} | {run['seconds'] / 60:.0f} | {run.get('precision', 'float32')} | {run['environment']['commit']} |"
         )
     if missing:
@@ -126,9 +128,9 @@ def on_real_volumes(key: str) -> list[str]:
     run, fast = _run(key), _run(key, FAST)
     if run is None:
         return []
-    found = f"Validation Dice {_dice(run)} after 300 iterations at nnU-Net's learning rate of 0.01"
-    found += f", {_dice(fast)} at 0.05" if fast else ""
-    reason = REASONS.get(key, TOO_FEW if fast and float(_dice(fast)) > 0.5 else "")
+    found = f"Validation Dice {_dice(run):.3f} after 300 iterations at nnU-Net's learning rate of 0.01"
+    found += f", {_dice(fast):.3f} at 0.05" if fast else ""
+    reason = REASONS.get(key, TOO_FEW if fast and _dice(fast) > 0.5 else "")
     return ["", "## On real volumes", "", f"{found} ([all](../trainers.md)). {reason}".rstrip()]
 
 
@@ -138,14 +140,14 @@ def _run(key: str, folder: Path = RESULTS) -> dict[str, Any] | None:
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
 
 
-def _dice(run: dict[str, Any]) -> str:
-    return _mean([each["dice"] for each in run["classes"].values()])
+def _dice(run: dict[str, Any]) -> float:
+    return mean(each["dice"] for each in run["classes"].values())
 
 
-def _mean(values: list[float | None], digits: int = 3) -> str:
+def _mean(values: list[float | None], digits: int) -> str:
     """The mean over the classes; a dash where one has no value, as the distance to a class that was never found."""
     known = [value for value in values if value is not None]
-    return f"{sum(known) / len(known):.{digits}f}" if len(known) == len(values) else "-"
+    return f"{mean(known):.{digits}f}" if len(known) == len(values) else "-"
 
 
 def differences_page() -> str:
