@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,15 @@ def test_every_loss_runs_in_the_benchmark(key: str) -> None:
         torch.testing.assert_close(ours(key, **maps)(logits, label), value)
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Threads that wait for each other count as CPU time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def ratios(key: str, classes: int, edge: int) -> dict[str, float]:
     """CPU time of ours next to that of each peer."""
     found = race(losses.Bench(key, classes, edge, 1, "cpu").calls(), "cpu", 15, 20.0)
@@ -74,6 +84,7 @@ def ratios(key: str, classes: int, edge: int) -> dict[str, float]:
 
 @QUIET
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(("classes", "edge", "bound"), GUARD)
 def test_dice_ce_is_not_much_slower_than_its_peers(classes: int, edge: int, bound: float) -> None:
     """Wanted are 0.8, 0.6 and 0.3; what fails here is a loss of speed, not noise."""
@@ -83,6 +94,7 @@ def test_dice_ce_is_not_much_slower_than_its_peers(classes: int, edge: int, boun
 
 @QUIET
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("key", ["dice", "tversky", "focal_tversky", "cross_entropy", "focal", "dice_focal"])
 def test_sums_cost_about_as_much_as_dice_ce(key: str) -> None:
     bench = losses.Bench(key, 3, 48, 1, "cpu")
@@ -93,6 +105,7 @@ def test_sums_cost_about_as_much_as_dice_ce(key: str) -> None:
 
 @QUIET
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 def test_a_slow_loss_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The guard sees statistics that are computed eight times."""
     fast = BACKENDS["cpu"]
