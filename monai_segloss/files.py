@@ -11,17 +11,17 @@ from typing import Any
 def write_text(path: Path, text: str) -> None:
     """Write under another name, then rename, so that a killed process leaves no half of a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with open(partial, "w", encoding="utf-8") as stream:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "w", encoding="utf-8") as stream:
         stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())
-    os.replace(partial, path)
+    os.replace(temporary, path)
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any, indent: int = 2) -> None:
     """Write JSON that is whole or absent."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    write_text(path, json.dumps(content, indent=indent) + "\n")
 
 
 def read_json(path: Path) -> Any:

@@ -19,6 +19,7 @@ from torch import nn
 from monai_segloss.config import LossConfig, sentence
 from monai_segloss.core import seeding
 from monai_segloss.core.registry import find
+from monai_segloss.files import write_json
 from nnunet_trainers import building, maps, partial_labels, precision, recording
 from nnunet_trainers.beside import Beside
 from nnunet_trainers.deep_supervision import NnUNetLoss
@@ -272,7 +273,7 @@ class SegLossTrainer(nnUNetTrainer):
         if self.local_rank == 0:
             path = Path(self.output_folder) / "debug.json"
             content = json.loads(path.read_text(encoding="utf-8"))
-            recording.write_json(path, {**content, recording.KEY: self.configuration_record()})
+            write_json(path, {**content, recording.KEY: self.configuration_record()}, indent=4)  # as nnU-Net writes it
 
     def save_checkpoint(self, filename: str) -> None:
         """Write nnU-Net's checkpoint, with our configuration and the state of the loss, under its name at the end."""

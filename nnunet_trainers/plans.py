@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from monai_segloss.core.errors import nearest
-from nnunet_trainers.recording import KEY, write_json
+from monai_segloss.files import write_json
+from nnunet_trainers.recording import KEY
 
 
 class PlansError(ValueError):
@@ -47,7 +48,7 @@ def add_configuration(
         if each in known and known[each] != content and not replace:
             raise PlansError(f"configuration {each!r} exists with other content; choose another name, or replace it")
     known.update(added)
-    write_json(file, plans)
+    write_json(file, plans, indent=4)  # as nnU-Net writes it
     return added
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,6 @@ KEY = "segloss"
 
 class OtherConfigurationError(RuntimeError):
     """A run meets results of a run with other settings in its own folder."""
-
-
-def write_json(path: str | os.PathLike[str], content: object) -> None:
-    """Write a JSON file under a temporary name and rename it, so that a killed process leaves the old one whole."""
-    target = Path(path)
-    temporary = target.with_name(target.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
-    os.replace(temporary, target)
 
 
 def read_record(report: Path) -> dict[str, Any] | None:

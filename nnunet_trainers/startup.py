@@ -10,6 +10,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
+from monai_segloss.files import write_text
 from nnunet_trainers import VARIABLE, discovery_dir
 
 FILE = "segloss_nnunet.pth"
@@ -35,10 +36,7 @@ def enable() -> Path:
     for place in places():
         target = place / FILE
         try:
-            place.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(f".{FILE}.tmp")
-            temporary.write_text(LINE, encoding="utf-8")
-            os.replace(temporary, target)
+            write_text(target, LINE)
         except OSError as error:
             reasons.append(f"{place} cannot be written ({error.strerror})")
             continue

@@ -169,14 +169,22 @@ def cpu_backend() -> str:
     return "SciPy" if _transform() is transform_by_scipy else "edt"
 
 
+def uniform(x: Volume, n: int) -> float | None:
+    """The distance everywhere in a volume of one label, as of an absent class; None where there are several."""
+    if (x != x.flat[0]).any():
+        return None
+    return 0.0 if n == 0 and x.flat[0] else np.inf
+
+
 def _one_by_one(arrays: Volume, steps: Sequence[tuple[float, ...]], n: int, surface: bool) -> Volume:
     """By a package: both hold the interpreter's lock, so edt has the threads."""
     out = np.empty(arrays.shape, dtype=np.float32)
     for i, array in enumerate(arrays):
-        if (array == array.flat[0]).all():  # as of an absent class
-            out[i] = 0 if n == 0 and array.flat[0] else np.inf
-            continue
-        out[i] = _surface(array, steps[i], n) if surface else _transform()(array, steps[i], n)
+        alike = uniform(array, n)
+        if alike is not None:
+            out[i] = alike
+        else:
+            out[i] = _surface(array, steps[i], n) if surface else _transform()(array, steps[i], n)
     return out
 
 

@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from monai_segloss.kernels.distance import uniform
+
 Volume = NDArray[Any]
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -51,10 +53,10 @@ def distances(x: Volume, steps: Sequence[tuple[float, ...]], n: int, surface: bo
     sweeps, planes = [], []
     half = np.float32(0.5 if surface else 0)
     threads = torch.get_num_threads()
-    for volume, field, spacing in zip(labels, out, steps, strict=True):
-        first = volume.flat[0]
-        if (volume == first).all():  # as of an absent class
-            field.fill(0 if n == 0 and first == 0 else np.inf)
+    for own, volume, field, spacing in zip(x, labels, out, steps, strict=True):
+        alike = uniform(own, n)
+        if alike is not None:
+            field.fill(alike)
             continue
         deep, high, wide = ((1.0,) * (3 - len(spacing)) + tuple(spacing))[:3]
         beside, along = _costs(volume.shape[1], high, surface), _costs(volume.shape[2], wide, surface)
