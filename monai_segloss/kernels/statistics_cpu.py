@@ -8,7 +8,9 @@ other activations run the plain formula chunk by chunk, in both passes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,6 +30,104 @@ SLAB_ELEMENTS = 1 << 15
 """Fewest logits for which torch starts one more thread."""
 
 
+@dataclass(frozen=True)
+class _Voxels:
+    """Logits (B, C, n), labels (B, n) or channels (B, C, n), and weights (B, n) or None."""
+
+    logits: Tensor
+    target: Tensor
+    weight: Tensor | None
+
+
+Writer = Callable[[Part, Tensor, "Tensor | None"], None]
+"""Writes the gradient of a part into an array like the logits, from the probabilities if they are kept."""
+
+
+@dataclass(frozen=True)
+class _Way(ABC):
+    """How the statistics of a part are computed, and their gradient."""
+
+    which: tuple[Stat, ...]
+    activation: Activation
+
+    @abstractmethod
+    def sums(self, v: _Voxels, part: Part, keep: Tensor | None) -> list[Tensor]:
+        """Of a part, (C,) each; ``keep`` receives the probabilities of a softmax."""
+
+    @abstractmethod
+    def gradient(self, v: _Voxels, grad: Tensor) -> Writer:
+        """For the parts of a sample, whose sums have the gradient ``grad`` (C, K)."""
+
+
+class _Labels(_Way):
+    """Labels and softmax: one class per voxel and the sums over all."""
+
+    def sums(self, v: _Voxels, part: Part, keep: Tensor | None) -> list[Tensor]:
+        return label_sums(cut(v.logits, v.target, v.weight, part, keep=keep), self.which)
+
+    def gradient(self, v: _Voxels, grad: Tensor) -> Writer:
+        slopes = slopes_of(self.which, grad)
+
+        def write(part: Part, out: Tensor, p: Tensor | None) -> None:
+            label_gradient(part.of(out), cut(v.logits, v.target, v.weight, part, p), slopes)
+
+        return write
+
+
+class _ByChannel(_Way):
+    """Softmax or sigmoid with any target: every class of a voxel."""
+
+    def sums(self, v: _Voxels, part: Part, keep: Tensor | None) -> list[Tensor]:
+        channels = self._channels(v, part, None)
+        found = channel_sums(channels, self.which)
+        if keep is not None:
+            part.of(keep).copy_(channels.p)
+        return found
+
+    def gradient(self, v: _Voxels, grad: Tensor) -> Writer:
+        pulls = pulls_of(self.which, grad)
+
+        def write(part: Part, out: Tensor, p: Tensor | None) -> None:
+            channel_gradient(part.of(out), self._channels(v, part, p), pulls)
+
+        return write
+
+    def _channels(self, v: _Voxels, part: Part, p: Tensor | None) -> Channels:
+        w, p = (None if x is None else part.of(x) for x in (v.weight, p))
+        return Channels(part.of(v.logits), part.of(v.target), w, str(self.activation), p)
+
+
+class _TrueClass(_ByChannel):
+    """Sigmoid and labels, where no other class has a part."""
+
+    def _channels(self, v: _Voxels, part: Part, p: Tensor | None) -> Channels:
+        w = None if v.weight is None else part.of(v.weight)
+        return TrueClass(part.of(v.logits), part.of(v.target), w, str(self.activation))
+
+
+class _Plain(_Way):
+    """The definition, whatever the activation."""
+
+    def sums(self, v: _Voxels, part: Part, keep: Tensor | None) -> list[Tensor]:
+        return list(plain_statistics(*self._cut(v, part))[0].unbind(1))
+
+    def gradient(self, v: _Voxels, grad: Tensor) -> Writer:
+        def write(part: Part, out: Tensor, p: Tensor | None) -> None:
+            z, *rest = self._cut(v, part)
+            with torch.enable_grad():
+                z = z.detach().requires_grad_()
+                sums = plain_statistics(z, *rest)
+            found = torch.autograd.grad(sums, z, grad[None])[0] if sums.requires_grad else torch.zeros_like(z)
+            out[part.b, :, part.start : part.stop] = found[0]
+
+        return write
+
+    def _cut(self, v: _Voxels, part: Part) -> tuple[Any, ...]:
+        one, voxels = slice(part.b, part.b + 1), slice(part.start, part.stop)
+        weight = None if v.weight is None else v.weight[one, voxels]
+        return v.logits[one, :, voxels], v.target[one, ..., voxels], self.which, self.activation, weight
+
+
 def chunked_statistics(
     logits: Tensor, target: Tensor, which: tuple[Stat, ...], activation: Activation, weight: Tensor | None = None
 ) -> Tensor:
@@ -37,13 +137,16 @@ def chunked_statistics(
     labels = is_labels(logits, target)
     target = target.reshape(batch, -1) if labels else target.reshape(flat.shape)
     weight = None if weight is None else weight.reshape(batch, -1)
-    if labels and activation == "softmax" and all(stat.name in SPARSE for stat in which):
-        way = "labels"
+    names = {stat.name for stat in which}
+    if not isinstance(activation, str) or activation not in ("softmax", "sigmoid"):
+        way: type[_Way] = _Plain
+    elif labels and activation == "softmax" and names <= SPARSE.keys():
+        way = _Labels
+    elif labels and activation == "sigmoid" and names <= {*POSITIVE}:
+        way = _TrueClass
     else:
-        way = "channels" if isinstance(activation, str) and activation in ("softmax", "sigmoid") else "plain"
-        if labels and activation == "sigmoid" and all(stat.name in POSITIVE for stat in which):
-            way = "true class"
-    return _Chunked.apply(flat, target, weight, which, activation, way)
+        way = _ByChannel
+    return _Chunked.apply(flat, target, weight, way(which, activation))
 
 
 def _chunks(b: int, classes: int, voxels: int) -> Iterator[Part]:
@@ -62,88 +165,35 @@ def _chunks(b: int, classes: int, voxels: int) -> Iterator[Part]:
 
 class _Chunked(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        logits: Tensor,
-        target: Tensor,
-        weight: Tensor | None,
-        which: tuple[Stat, ...],
-        activation: Activation,
-        way: str,
-    ) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, target: Tensor, weight: Tensor | None, way: _Way) -> Tensor:
         ctx.save_for_backward(logits, target, weight)
-        ctx.which, ctx.activation, ctx.way = which, activation, way
+        ctx.way = way
         batch, classes, voxels = logits.shape
         full = logits.dtype in (torch.float32, torch.float64)
-        kept = activation == "softmax" and full and ctx.needs_input_grad[0]
-        p = torch.empty_like(logits) if kept else None
-        ctx.p = p
+        kept = way.activation == "softmax" and full and ctx.needs_input_grad[0]
+        ctx.p = p = torch.empty_like(logits) if kept else None
+        v = _Voxels(logits, target, weight)
         sums = []
         for b in range(batch):
-            parts: list[Tensor] = []
-            for part in _chunks(b, classes, voxels):
-                if way == "labels":
-                    parts += label_sums(cut(logits, target, weight, part, keep=p), which)
-                elif way != "plain":
-                    channels = _channels(logits, target, weight, part, activation, way)
-                    parts += channel_sums(channels, which)
-                    if p is not None:
-                        part.of(p).copy_(channels.p)
-                else:
-                    parts += plain_statistics(*_cut(logits, target, weight, part, which, activation))[0].unbind(1)
-            sums.append(torch.stack(parts).double().view(-1, len(which), classes).sum(0).T)
+            parts = [each for part in _chunks(b, classes, voxels) for each in way.sums(v, part, p)]
+            sums.append(torch.stack(parts).double().view(-1, len(way.which), classes).sum(0).T)
         return torch.stack(sums).to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         logits, target, weight = ctx.saved_tensors
+        way: _Way = ctx.way
         if torch.is_grad_enabled():  # a second derivative is wanted: differentiate the definition
-            sums = plain_statistics(logits, target, ctx.which, ctx.activation, weight)
+            sums = plain_statistics(logits, target, way.which, way.activation, weight)
             if not sums.requires_grad:
-                return torch.zeros_like(logits), None, None, None, None, None
-            return (*torch.autograd.grad(sums, logits, grad, create_graph=True), None, None, None, None, None)
+                return torch.zeros_like(logits), None, None, None
+            return (*torch.autograd.grad(sums, logits, grad, create_graph=True), None, None, None)
         batch, classes, voxels = logits.shape
         p, ctx.p = ctx.p, None  # becomes the gradient; a second pass through the same graph computes it again
         out = torch.empty_like(logits) if p is None else p
+        v = _Voxels(logits, target, weight)
         for b in range(batch):
-            wide = grad[b].double() if logits.dtype == torch.float64 else grad[b].float()
-            slopes = slopes_of(ctx.which, wide) if ctx.way == "labels" else None
-            pulls = pulls_of(ctx.which, wide) if ctx.way in ("channels", "true class") else None
+            write = way.gradient(v, grad[b].double() if logits.dtype == torch.float64 else grad[b].float())
             for part in _chunks(b, classes, voxels):
-                if slopes is not None:
-                    label_gradient(part.of(out), cut(logits, target, weight, part, p), slopes)
-                    continue
-                if pulls is not None:
-                    channel_gradient(
-                        part.of(out), _channels(logits, target, weight, part, ctx.activation, ctx.way, p), pulls
-                    )
-                    continue
-                z, *rest = _cut(logits.detach(), target, weight, part, ctx.which, ctx.activation)
-                with torch.enable_grad():
-                    z = z.requires_grad_()
-                    sums = plain_statistics(z, *rest)
-                found = torch.autograd.grad(sums, z, grad[b : b + 1])[0] if sums.requires_grad else torch.zeros_like(z)
-                out[b, :, part.start : part.stop] = found[0]
-        return out, None, None, None, None, None
-
-
-def _channels(
-    logits: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    part: Part,
-    act: Activation,
-    way: str,
-    p: Tensor | None = None,
-) -> Channels:
-    w, p = (None if x is None else part.of(x) for x in (weight, p))
-    assert isinstance(act, str)
-    z, target = part.of(logits), part.of(target)
-    return TrueClass(z, target, w, act) if way == "true class" else Channels(z, target, w, act, p)
-
-
-def _cut(
-    logits: Tensor, target: Tensor, weight: Tensor | None, part: Part, which: tuple[Stat, ...], act: Activation
-) -> tuple[Any, ...]:
-    one, voxels = slice(part.b, part.b + 1), slice(part.start, part.stop)
-    return logits[one, :, voxels], target[one, ..., voxels], which, act, None if weight is None else weight[one, voxels]
+                write(part, out, p)
+        return out, None, None, None
