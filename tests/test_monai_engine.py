@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from monai.bundle import ConfigParser
-from monai.data import DataLoader, Dataset, MetaTensor
+from monai.data import DataLoader, Dataset, MetaTensor, list_data_collate
 from monai.engines import PrepareBatchExtraInput, SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import LrScheduleHandler, MeanDice, StatsHandler, ValidationHandler, from_engine
 from monai.losses import DeepSupervisionLoss, DiceCELoss
@@ -215,6 +215,25 @@ def test_deep_supervision_keeps_the_grid_of_a_meta_tensor_in_place() -> None:
     torch.testing.assert_close(seen[1].affine.diagonal()[:3], torch.tensor([4.0, 6.0, 1.0], dtype=torch.float64))
     torch.testing.assert_close(seen[1].affine[:3, 3], torch.tensor([1.0, 1.5, 0.0], dtype=torch.float64))
     torch.testing.assert_close(label.affine, affine)
+
+
+def test_deep_supervision_scales_the_grid_of_each_sample_once() -> None:
+    """MONAI hands the metadata of a batch on by reference, so that the batch itself would change with each scale."""
+    affines = [
+        torch.diag(torch.tensor([*steps, 1.0], dtype=torch.float64)) for steps in ((2.0, 3.0, 1.0), (1.0, 4.0, 0.5))
+    ]
+    batch = list_data_collate([MetaTensor(torch.zeros(1, 8, 8, 8), affine=affine) for affine in affines])
+    seen: list[Tensor] = []
+
+    def loss(output: Tensor, target: MetaTensor) -> Tensor:
+        seen.append(target.affine.diagonal(dim1=-2, dim2=-1)[:, :3])
+        return output.sum()
+
+    DeepSupervision(loss)([torch.zeros(2, 2, n, n, 8) for n in (8, 4, 2)], batch)
+    steps = torch.tensor([[2.0, 3.0, 1.0], [1.0, 4.0, 0.5]], dtype=torch.float64)
+    for found, factor in zip(seen, (1.0, 2.0, 4.0), strict=True):
+        torch.testing.assert_close(found, steps * torch.tensor([factor, factor, 1.0]))
+    torch.testing.assert_close(batch.affine, torch.stack(affines))
 
 
 def test_deep_supervision_in_the_trainer() -> None:

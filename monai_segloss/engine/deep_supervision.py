@@ -99,6 +99,7 @@ def _nearest(target: Tensor, size: torch.Size) -> Tensor:
         sampled = sampled.index_select(axis, index)
     if isinstance(sampled, MetaTensor):
         factors = torch.tensor([old / new for old, new in zip(before, size, strict=True)])
+        sampled.meta = dict(sampled.meta)  # that of a batch is the target's own
         sampled.affine = _scaled(sampled.affine, factors)
     return sampled
 
