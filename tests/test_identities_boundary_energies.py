@@ -246,6 +246,8 @@ def test_ignored_voxels_are_no_active_boundary() -> None:
 def test_active_boundary_reads_no_regions() -> None:
     with pytest.raises(ValueError, match="sigmoid=True: the active boundary loss"):
         monai_segloss.create("active_boundary", sigmoid=True)
+    with pytest.raises(ValueError, match="single channel"):
+        monai_segloss.create("active_boundary")(torch.rand(1, 1, 6, 6), torch.ones(1, 1, 6, 6))
     for name, bad in (("max_ratio", 0.0), ("label_smoothing", 1.0), ("max_dist", 0.0)):
         with pytest.raises(ValueError, match=name):
             monai_segloss.create("active_boundary", **{name: bad})

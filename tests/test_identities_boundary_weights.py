@@ -366,6 +366,21 @@ def test_penalties_of_one_side_are_refused_for_regions() -> None:
         loss(logits, torch.cat([labels == c for c in range(3)], 1), penalty=torch.zeros_like(logits))
 
 
+@pytest.mark.parametrize("key", ["distance_penalized_ce", "distance_penalized_dice"])
+def test_penalties_of_one_side_are_refused_for_a_single_channel_of_probabilities(key: str) -> None:
+    """What ``needs`` names before the channels are known has only the inside of a mask; the call weighs both sides."""
+    logits, labels = blobs()
+    probabilities, region = logits[:, 1:2].sigmoid(), (labels > 0).double()
+    expected = monai_segloss.create(key, sigmoid=True)(logits[:, 1:2], region, spacing=(3.0, 1.0, 0.5))
+    loss = monai_segloss.create(key)
+    torch.testing.assert_close(loss(probabilities, region, spacing=(3.0, 1.0, 0.5)), expected)
+    for other in (loss, monai_segloss.create(key, other_act=torch.sigmoid)):
+        (spec,) = other.needs
+        sent = {spec.key: spec.make(region > 0, torch.tensor([3.0, 1.0, 0.5]), None)}
+        with pytest.raises(ValueError, match=r"penalty has the inside .* sigmoid=True"):
+            other(probabilities, region, spacing=(3.0, 1.0, 0.5), **sent)
+
+
 @pytest.mark.parametrize("key", KEYS)
 def test_deep_supervision_measures_at_every_scale(key: str) -> None:
     logits, labels = blobs(shape=(8, 8, 8))

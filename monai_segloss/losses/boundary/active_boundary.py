@@ -110,7 +110,7 @@ class ActiveBoundaryLoss(SegLoss):
         reading: see `SegLoss`; ``reduction="none"`` gives one value per sample.
 
     Raises:
-        ValueError: ``sigmoid=True``; a share or a smoothing out of range; ``max_dist`` not above 0.
+        ValueError: ``sigmoid=True`` or a single channel; a share or a smoothing out of range; ``max_dist`` not above 0.
 
     Example:
         >>> import torch
@@ -150,6 +150,8 @@ class ActiveBoundaryLoss(SegLoss):
         self.max_dist = float(max_dist)
 
     def loss(self, batch: SegBatch) -> Scores:
+        if batch.classes == 1:
+            raise ValueError("input has a single channel: the active boundary loss is defined for one class per voxel.")
         log_p = batch.log_prob
         value, slope = self.value_and_slope(batch, log_p.detach())
         linear = (slope * log_p).flatten(1).sum(1, keepdim=True)

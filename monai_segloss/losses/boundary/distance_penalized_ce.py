@@ -38,7 +38,8 @@ class DistancePenalizedCELoss(SegLoss):
     both sides of its region.
 
     A keyword ``penalty`` of the call takes the precomputed Phi of all classes, background included, of floating point,
-    (B, C, *S) (`monai_segloss.transforms.DistancePenaltyMapd`); with sigmoid its name is ``penalty_both_sides``.
+    (B, C, *S) (`monai_segloss.transforms.DistancePenaltyMapd`); with sigmoid its name is ``penalty_both_sides``.  A single
+    channel without sigmoid takes none.
 
     Code that multiplies by the distance itself weighs voxels far from the boundary most, the opposite; code of a well-known
     collection computes the weights and returns the plain cross-entropy.
@@ -50,7 +51,7 @@ class DistancePenalizedCELoss(SegLoss):
 
     Raises:
         TypeError: ``penalty`` of integers.
-        ValueError: ``penalty`` of another shape; a negative ``lambda_phi``.
+        ValueError: ``penalty`` of another shape, or for a single channel without sigmoid; a negative ``lambda_phi``.
 
     Example:
         >>> import torch

@@ -43,7 +43,7 @@ class DistancePenalizedDiceLoss(SegLoss):
 
     Raises:
         TypeError: ``penalty`` of integers.
-        ValueError: ``penalty`` of another shape; a negative ``lambda_phi``.
+        ValueError: ``penalty`` of another shape, or for a single channel without sigmoid; a negative ``lambda_phi``.
 
     Example:
         >>> import torch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -16,6 +16,9 @@ from monai_segloss.losses.voxel.cross_entropy import cross_entropy_map
 from monai_segloss.losses.voxel.weighted_cross_entropy import weighted_cross_entropy
 from monai_segloss.losses.voxel.weighting import is_multilabel, voxels, weighted_sums
 from monai_segloss.maps.distance import distance_penalty_map
+
+BOTH_SIDES = MapSpec.of("penalty", distance_penalty_map, {"both_sides": True})
+"""The penalty of the voxels of a region by itself."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,12 @@ def penalty_weights(batch: SegBatch, spec: MapSpec, factor: float) -> Tensor:
     """1 + factor Phi: (B, 1, *S) with one class per voxel, else of each channel (B, C, *S)."""
     if not is_multilabel(batch):
         return 1 + factor * scored_map(spec, batch.scored()).sum(1, keepdim=True)
-    # a single channel without sigmoid has two sides too
-    spec = replace(spec, make=Made.of(distance_penalty_map, {"both_sides": True}))
-    return 1 + factor * scored_map(spec, batch.scored())
+    if BOTH_SIDES.key != spec.key in batch.maps:  # a single channel without sigmoid has two sides too
+        raise ValueError(
+            f"{spec.key} has the inside of a region only, and a single channel needs both sides: leave it out, or pass "
+            f"logits with sigmoid=True, where its name is {BOTH_SIDES.key}."
+        )
+    return 1 + factor * scored_map(BOTH_SIDES, batch.scored())
 
 
 def weighed_cross_entropy(batch: SegBatch, w: Tensor, weight: Tensor | None, reduction: str) -> Scores:
