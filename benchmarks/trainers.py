@@ -3,11 +3,12 @@
     python -m benchmarks.trainers --data ../shared/data/hippocampus_mr            # all losses; hours
     python -m benchmarks.trainers --data ... --keys dice_ce focal --work runs     # some
     python -m benchmarks.trainers --data ... --lr 0.05 --missed --work fast       # those below Dice 0.5, at a higher rate
+    python -m benchmarks.trainers --data ... --stock                              # nnU-Net's own trainers
 
 The network runs in bfloat16 on the CPU, as nnU-Net trains in float16 on GPUs; the loss in float32.  Each loss is trained
 and predicts the validation cases as `segloss demo` does it; its scores are written to
-``benchmarks/results/<data set>[-lr-<rate>]/<key>.json`` as soon as they are there.  Started again it skips what has a
-result and goes on in the middle of a killed training.  `python docs/generate.py` makes the table of the documentation.
+``benchmarks/results/<data set>[-lr-<rate> | -stock]/<key>.json`` as soon as they are there.  Started again it skips what
+has a result and goes on in the middle of a killed training.  `python docs/generate.py` makes the table of the documentation.
 """
 
 from __future__ import annotations
@@ -29,26 +30,41 @@ from monai_segloss.demo.problem import DemoError
 from monai_segloss.demo.progress import Display
 from monai_segloss.demo.settings import BASELINE, Arm, Settings, refuse_unsupported, trainer_name
 from monai_segloss.files import read_json, write_json
-from nnunet_trainers import precision
+from nnunet_trainers import VARIABLE, precision
 
 RESULTS = Path(__file__).resolve().parent / "results"
+STOCK = {
+    "dice_ce": "nnUNetTrainer",
+    "dice": "nnUNetTrainerDiceLoss",
+    "cross_entropy": "nnUNetTrainerCELoss",
+    "topk_cross_entropy": "nnUNetTrainerTopk10Loss",
+    "dice_topk": "nnUNetTrainerDiceTopK10Loss",
+}
+"""Losses of which nnU-Net has a trainer itself."""
 REACHED = 0.5
 """Mean Dice over the classes that a trainer is expected to reach."""
 
 
-def train(key: str, settings: Settings, work: Path, display: Display) -> dict[str, Any]:
+def arm_of(key: str, settings: Settings, stock: bool) -> Arm:
+    """The trainer of a loss, ours or nnU-Net's own."""
+    if not stock:
+        return Arm(key, trainer_name(settings, key), f"-{key}")
+    schedule = f"seed{settings.seed}_{settings.epochs}epochs_{settings.iterations}iterations"
+    return Arm(key, f"{STOCK[key]}_{schedule}", f"-stock-{key}")
+
+
+def train(arm: Arm, settings: Settings, work: Path, display: Display) -> dict[str, Any]:
     """Train, predict and measure one loss in the work folder that all share."""
     source = read_dataset(Path(str(settings.data)))
-    refuse_unsupported(key, source)
-    arm = Arm(key, trainer_name(settings, key), f"-{key}")
+    refuse_unsupported(arm.loss, source)
     demo = Demo(work, settings, [arm], " ".join(sys.argv), source, display)
     demo.run()
     scores = read_json(work / "scores.json")["trainers"][arm.trainer]
     return {
-        "loss": key,
+        "loss": arm.loss,
         "trainer": arm.trainer,
         "precision": "float16" if settings.device == "cuda" else os.environ[precision.VARIABLE] or "float32",
-        "seconds": round(demo.stages.seconds(f"train-{key}")),
+        "seconds": round(demo.stages.seconds(f"train{arm.suffix}")),
         "classes": {name: summary([case[name] for case in scores.values()]) for name in source.classes},
         "cases": len(scores),
         "environment": environment(),
@@ -85,6 +101,7 @@ def main() -> None:
     parser.add_argument(
         "--missed", action="store_true", help="of these, the losses below Dice 0.5 at nnU-Net's own rate"
     )
+    parser.add_argument("--stock", action="store_true", help=f"nnU-Net's own trainers, of {', '.join(STOCK)}")
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--iterations", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
@@ -92,6 +109,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--float32", action="store_true", help="no mixed precision on the CPU (takes twice as long)")
     options = parser.parse_args()
+    if options.stock and (options.lr is not None or options.missed):
+        parser.error("--stock trains at nnU-Net's own rate: leave out --lr and --missed")
     os.environ[precision.VARIABLE] = "" if options.float32 or options.device != "cpu" else "bfloat16"
     data = options.data.resolve()
     settings = Settings(
@@ -108,14 +127,22 @@ def main() -> None:
     )
     console = Console()
     folder = RESULTS / (data.name if options.lr is None else f"{data.name}-lr-{options.lr:g}")
-    again = missed(RESULTS / data.name)
-    for key in [key for key in options.keys if key in again] if options.missed else options.keys:
+    wanted = options.keys
+    if options.missed:
+        again = missed(folder.with_name(data.name))
+        wanted = [key for key in wanted if key in again]
+    if options.stock:
+        folder = RESULTS / f"{data.name}-stock"
+        wanted = [key for key in wanted if key in STOCK]
+        own = str(Path(__file__).resolve().parent / "stock")
+        os.environ[VARIABLE] = os.pathsep.join(filter(None, [own, os.environ.get(VARIABLE)]))
+    for key in wanted:
         target = folder / f"{key}.json"
         if target.exists():
             console.print(f"{key}: {target} is there")
             continue
         try:
-            result = train(key, settings, options.work, Display(console))
+            result = train(arm_of(key, settings, options.stock), settings, options.work, Display(console))
         except DemoError as error:
             console.print(f"{key}: {error}")
             continue
