@@ -62,4 +62,4 @@ def _reduce(scores: Scores, reduction: str, ndim: int) -> Tensor:
     if reduction == "sum":
         return total.sum()
     divisor = count.expand_as(total).sum() if count.ndim else count
-    return total.sum() / torch.where(divisor > 0, divisor, torch.ones_like(divisor))
+    return total.sum() / torch.where(divisor > 0, divisor, torch.inf)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Unpack
 
+import torch
 from torch import Tensor
 
 from monai_segloss.core.batch import AREA, AREA_L1, Scored, SegBatch
@@ -24,7 +25,14 @@ def dice(tp: Tensor, error: Tensor, smooth_nr: float = 1e-5, smooth_dr: float = 
 
     ``error`` is FP + FN for Dice, sum (p - g)^2 for the squared form, 2 (FP + FN) for Jaccard.  Shape as given, (B, C).
     """
-    return (error + (smooth_dr - smooth_nr)) / (2 * tp + error + smooth_dr)
+    return one_minus_ratio(2 * tp, error, smooth_nr, smooth_dr)
+
+
+def one_minus_ratio(hits: Tensor, error: Tensor, smooth_nr: float, smooth_dr: float) -> Tensor:
+    """1 - (hits + nr) / (hits + error + dr) as its complement, same shape; 0 / 0, where nothing is smoothed, is 0."""
+    whole = hits + error + smooth_dr
+    # a class that is neither there nor predicted, or a sample of which everything is ignored: no NaN in the gradient
+    return (error + (smooth_dr - smooth_nr)) / torch.where(whole == 0, 1, whole)
 
 
 @dataclass(frozen=True)

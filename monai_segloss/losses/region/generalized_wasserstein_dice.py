@@ -14,6 +14,7 @@ from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import ScoringArgs, SegLoss
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.losses.region.dice import one_minus_ratio
 
 MODES = ("default", "GDL")
 G = Stat("g")
@@ -60,7 +61,7 @@ def wasserstein_dice(
     a = 1 / (g + 1) if pooled else torch.ones_like(g)
     b = a if pooled else torch.cat((a.new_zeros(a.shape[0], 1), a[:, 1:]), 1)
     error = (a * cost).sum(1, keepdim=True)
-    return (error + (smooth_dr - smooth_nr)) / (2 * (b * (g - cost)).sum(1, keepdim=True) + error + smooth_dr)
+    return one_minus_ratio(2 * (b * (g - cost)).sum(1, keepdim=True), error, smooth_nr, smooth_dr)
 
 
 Matrix = Sequence[Sequence[float]] | Tensor

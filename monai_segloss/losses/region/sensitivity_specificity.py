@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Unpack
 
+import torch
 from torch import Tensor
 
 from monai_segloss.core.batch import SegBatch
@@ -15,8 +16,6 @@ from monai_segloss.core.registry import register
 
 SQUARED = (Stat("se_g"), Stat("se_neg"), Stat("g"))
 LINEAR = (Stat("fn"), Stat("fp"), Stat("g"))
-TINY = 1e-30
-"""Divides the error, 0, of a class that is absent or everywhere, where there is no smoothing."""
 
 
 def sensitivity_specificity(
@@ -26,7 +25,8 @@ def sensitivity_specificity(
 
     ``missed`` and ``false`` are sums of errors on and off the class, squared or not; ``n`` (B | 1, 1) counts the voxels.
     """
-    on, off = ((volume + smooth_dr).clamp_min(TINY) for volume in (g, n - g))
+    # a class that is absent, or everywhere, makes no error of that kind: a slope of 1 / dr there would swamp the others
+    on, off = (torch.where(volume > 0, volume + smooth_dr, torch.inf) for volume in (g, n - g))
     return r * missed / on + (1 - r) * false / off
 
 

@@ -12,12 +12,12 @@ from monai_segloss.core.counts import Counts, Stat
 from monai_segloss.core.module import ScoringArgs, SegLoss
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.losses.region.dice import one_minus_ratio
 
 
 def tversky(n: Counts, alpha: float, beta: float, smooth_nr: float = 1e-5, smooth_dr: float = 1e-5) -> Tensor:
     """1 - (TP + nr) / (TP + alpha FP + beta FN + dr) as its complement, (B | 1, C)."""
-    error = alpha * n.fp + beta * n.fn
-    return (error + (smooth_dr - smooth_nr)) / (n.tp + error + smooth_dr)
+    return one_minus_ratio(n.tp, alpha * n.fp + beta * n.fn, smooth_nr, smooth_dr)
 
 
 @register(

@@ -19,7 +19,8 @@ def bootstrapped_cross_entropy(batch: SegBatch, threshold: float, k: float) -> S
     """Sum of the cross-entropies above -log(threshold) and their number; of the k percent hardest where these are more."""
     values = cross_entropy_map(batch)
     least = hardest(batch, values, k)
-    uncertain = ~(values <= -math.log(threshold))  # so written, NaN is not hidden
+    # so written, NaN is not hidden; in float32 p_t can round to 1, which is below a threshold of 1 all the same
+    uncertain = ~(values <= -math.log(threshold)) if threshold < 1 else torch.ones_like(values, dtype=torch.bool)
     if batch.mask is not None:
         uncertain = uncertain & batch.mask[:, None]
     count = uncertain.sum(dtype=torch.float64).to(values.dtype)

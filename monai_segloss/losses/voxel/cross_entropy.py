@@ -99,8 +99,10 @@ class CrossEntropyLoss(SegLoss):
     it out give it the weight 0.  ``reduction="none"``: (B, 1, *S), with sigmoid (B, C, *S), unnormalized.
 
     Args:
-        weight: a factor per class, or one for all.
-        label_smoothing: e in [0, 1): the target becomes (1 - e) g + e/C.  Softmax only.  The minimum is then not 0.
+        weight: a factor per class, or one for all.  Where all present classes have the weight 0 the loss is 0.
+        label_smoothing: e in [0, 1): the target becomes (1 - e) g + e/C.  Softmax only.  The minimum is then not 0.  As
+            in torch, w_c also multiplies the share e/C of class c at voxels of other classes, of weight 0 too: they then
+            cost without being counted.
         reading: see `SegLoss`.
 
     A keyword ``weight_map`` of the call, (B, 1, *S) or (B, *S), weighs voxels.
