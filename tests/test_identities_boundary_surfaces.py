@@ -80,6 +80,17 @@ def test_generalized_surface_of_classes() -> None:
     assert of("generalized_surface", logits, labels, ISO, weight=[5.0, 2.0, 2.0]) == near(both), "proportions"
 
 
+def test_an_absent_class_has_no_influence_on_the_generalized_surface_per_class() -> None:
+    """The value of two classes is that of three, one of which the sample does not have."""
+    logits, labels = blobs()
+    labels[labels == 2] = 0
+    for more in ({}, {"batch": True}):
+        loss = monai_segloss.create("generalized_surface", per_class=True, weight=[0.0, 3.0, 7.0], **READING, **more)
+        z = torch.cat((logits[:, :1].logaddexp(logits[:, 2:]), logits[:, 1:2]), 1)
+        two = monai_segloss.create("generalized_surface", per_class=True, weight=[0.0, 3.0], **READING, **more)
+        assert float(loss(logits, labels, spacing=ISO)) == near(float(two(z, labels, spacing=ISO)))
+
+
 def test_without_a_boundary_generalized_surface_is_zero_and_with_a_diagonal_it_punishes() -> None:
     """The authors' quotient is 0/0, which their code makes a constant 1."""
     labels = torch.zeros(1, 1, 6, 7, dtype=torch.int64)

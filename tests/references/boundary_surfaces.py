@@ -52,7 +52,8 @@ def generalized_surface(
     whole = folded(distance**2, r, batch)
     if per_class:
         ratio = np.divide(kept, whole, out=np.ones_like(kept), where=whole > 0)
-        return table(w * (1 - ratio), r, reduction)
+        values, there = (x.reshape(*x.shape, *[1] * len(r.axes)) for x in (w * (1 - ratio), whole > 0))
+        return reduce(values, there, reduction)
     kept, whole = ((w * x).sum(axis=1, keepdims=True) for x in (kept, whole))
     return table(1 - np.divide(kept, whole, out=np.ones_like(kept), where=whole > 0), r, reduction)
 

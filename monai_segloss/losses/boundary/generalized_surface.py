@@ -18,7 +18,7 @@ from monai_segloss.maps.distance import FILLS, MODES, Fill, Mode
 
 
 def generalized_surface(error: Tensor, worst: Tensor) -> Tensor:
-    """The sum of D^2 (1 - (1 - (g + p))^2) over that of D^2, (B | 1, K); 0 where no class has a boundary."""
+    """The sum of D^2 (1 - (1 - (g + p))^2) over that of D^2, (B | 1, K); 0 without a boundary."""
     return error / worst.masked_fill(worst == 0, 1)
 
 
@@ -53,7 +53,7 @@ class GeneralizedSurfaceLoss(SegLoss):
             the voxels of the inner boundary, ``"surface"`` on none.
         empty: D of an absent class, ``"zero"``, or the ``"diagonal"`` of the image as in the authors' code, which punishes
             what is found there.
-        per_class: a ratio of each class, and their mean: large classes no longer outweigh small ones.
+        per_class: a ratio of each class with a boundary, and their mean: large classes no longer outweigh small ones.
         weight: w, one per class, that of the background without influence where it is not scored; in one ratio only their
             proportions matter.
         include_background: whether channel 0 is scored; None: where channels are independent.
@@ -108,7 +108,7 @@ class GeneralizedSurfaceLoss(SegLoss):
         error, worst = (view.fold(batch.total(x)) for x in (square * both * (2 - both), square))
         weight = view.foreground(self.weights(batch.classes))
         if self.per_class:
-            return Scores.table(generalized_surface(error, worst), view.present, weight)
+            return Scores.table(generalized_surface(error, worst), view.present * (worst != 0), weight)
         if weight is not None:
             error, worst = error * weight.to(error), worst * weight.to(worst)
         return Scores.table(generalized_surface(error.sum(1, True), worst.sum(1, True)), view.present)
