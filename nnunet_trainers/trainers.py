@@ -31,7 +31,7 @@ def find(name: str) -> type[SegLossTrainer]:
             ``hasattr``, which would swallow any other error that can be told apart from "not here".
         AttributeError: a name that has nothing to do with us.
     """
-    if name in globals():
+    if name.startswith(PREFIX) and name in globals():
         return globals()[name]
     known = declared()
     if name in known:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
@@ -112,18 +113,33 @@ def test_a_wrong_name_ends_with_one_sentence_and_the_right_one(name: str, neares
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("name", ["nnUNetTrainerMine", "nnUNetTrainer_special", "Other", "__path__"])
+@pytest.mark.parametrize(
+    "name", ["nnUNetTrainerMine", "nnUNetTrainer_special", "Other", "SegLossTrainer", "find", "__path__"]
+)
 def test_a_name_of_others_is_left_to_nnunet(name: str) -> None:
     with pytest.raises(RuntimeError, match="Could not find requested nnunet trainer"):
         lookup(name)
 
 
-def test_the_trainers_of_a_user_come_first_and_stay(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["nnUNetTrainerMine", "nnUNetTrainerclDice", "nnUNetTrainerDiceCE_noDA"])
+def test_the_trainers_of_a_user_stay_whatever_their_names(
+    name: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n"
-    (tmp_path / "mine.py").write_text(source + "class nnUNetTrainerMine(nnUNetTrainer): ...\n")
-    monkeypatch.setenv(VARIABLE, f"{discovery_dir()}:{tmp_path}")
-    assert lookup("nnUNetTrainerMine").__module__ == "mine"
-    assert lookup("nnUNetTrainerDice").__module__ == "nnunet_trainers.region"
+    (tmp_path / "mine.py").write_text(source + f"class {name}(nnUNetTrainer): ...\n")
+    for folders in ([discovery_dir(), tmp_path], [tmp_path, discovery_dir()]):
+        monkeypatch.setenv(VARIABLE, os.pathsep.join(map(str, folders)))
+        assert lookup(name).__module__ == "mine"
+        assert lookup("nnUNetTrainerDice").__module__ == "nnunet_trainers.region"
+
+
+def test_a_wrong_name_before_the_folder_of_a_user_gets_advice_and_the_message_of_nnunet(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(VARIABLE, os.pathsep.join([discovery_dir(), str(tmp_path)]))
+    with pytest.raises(RuntimeError, match="Could not find requested nnunet trainer"):
+        lookup("nnUNetTrainerFocalTversy")
+    assert "did you mean 'nnUNetTrainerFocalTversky'?" in capsys.readouterr().out
 
 
 # -- the loss of a trainer ------------------------------------------------------------------------------------------

@@ -4,8 +4,15 @@ nnU-Net imports it as a top-level module, asks for a trainer by name and forgets
 in the package, where every process finds the same ones.
 """
 
-from nnunet_trainers import trainers
+from nnunet_trainers import others_follow, trainers
 
 
 def __getattr__(name: str) -> type:
-    return trainers.find(name)
+    try:
+        return trainers.find(name)
+    except SystemExit as advice:
+        if not others_follow():
+            raise
+        # The name may be right for a folder behind ours; where it is not, nnU-Net ends with a message of its own.
+        print(f"  {advice}")
+        raise AttributeError(name) from None
