@@ -20,7 +20,7 @@ from monai_segloss.config import LossConfig, sentence
 from monai_segloss.core import seeding
 from monai_segloss.core.registry import find
 from monai_segloss.files import write_json
-from nnunet_trainers import building, maps, partial_labels, precision, recording
+from nnunet_trainers import building, cascade, maps, partial_labels, precision, recording
 from nnunet_trainers.beside import Beside
 from nnunet_trainers.deep_supervision import NnUNetLoss
 from nnunet_trainers.naming import TrainerName, numeric_parameters
@@ -123,7 +123,7 @@ class SegLossTrainer(nnUNetTrainer):
         building.refuse_unsupported(self.loss_config(), self.facts)
         self._refuse_other_loss_in_plans()
         self._refuse_other_folds()
-        self._refuse_missing_stage()
+        cascade.refuse_missing_stage(self)
         if self.settings.seed is not None:
             seeding.seed_everything(self.settings.seed, INITIALIZATION)
         super().initialize()
@@ -201,14 +201,11 @@ class SegLossTrainer(nnUNetTrainer):
             if there is not None:
                 recording.refuse_other(there, self.configuration_record(), str(report.parent))
 
-    def _refuse_missing_stage(self) -> None:
-        if self.is_cascaded and not os.path.isdir(self.folder_with_segs_from_previous_stage):
-            stage = self.configuration_manager.previous_stage_name
-            name = type(self).__name__
-            raise FileNotFoundError(
-                f"configuration {self.configuration_name!r} continues from {stage!r}, on which {name} has not been "
-                f"trained: run nnUNetv2_train ... {stage} ... -tr {name} for every fold first"
-            )
+    def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
+        """nnU-Net's data sets; in a cascade the first stage has predicted all their cases."""
+        found = super().get_tr_and_val_datasets()
+        cascade.refuse_missing_stage(self, [case for each in found for case in each.identifiers])
+        return found
 
     # -- seeds --------------------------------------------------------------------------------------------------
 

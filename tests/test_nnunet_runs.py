@@ -155,6 +155,15 @@ def test_the_second_stage_of_a_cascade_needs_the_first(space: Workspace) -> None
         trainer.initialize()
 
 
+def test_the_second_stage_needs_the_first_of_every_fold(space: Workspace) -> None:
+    trainer = space.trainer("nnUNetTrainerDice", configuration="tiny_cascade")
+    predicted = Path(trainer.folder_with_segs_from_previous_stage)
+    predicted.mkdir(parents=True)
+    (predicted / "case_03.b2nd").touch()  # as fold 0 of the first stage alone leaves it
+    with pytest.raises(FileNotFoundError, match=r"has not predicted 3 of 4 cases \(case_00 first\): run .* every fold"):
+        trainer.run_training()
+
+
 # -- losses with a state of their own ---------------------------------------------------------------------------------
 
 
