@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from references import REFERENCES
 from scipy import ndimage
 from torch import Tensor
 
@@ -181,6 +182,17 @@ def test_boundary_iou_is_that_of_hard_bands() -> None:
     assert 0.02 * diagonal < 1
     expected = of("boundary_iou", predicted, truth, width=1)
     assert of("boundary_iou", predicted, truth) == expected
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0), (0.5, 3.0)])
+def test_a_window_of_one_voxel_is_that_voxel(spacing: tuple[float, float]) -> None:
+    truth = box((12, 12), (2, 7), (2, 7))  # its contour are 16 voxels, half of which a shift by one voxel keeps
+    moved = truth.roll(1, 1)
+    found = of("boundary_f1", moved, truth, spacing, tolerance=1)
+    assert found == pytest.approx(0.5, rel=1e-5)
+    given = {"spacing": spacing, "tolerance": 1, "labels": True}
+    expected = REFERENCES["boundary_f1"](hard(moved).numpy(), label(truth).numpy(), "softmax", **given)
+    assert found == pytest.approx(float(expected), rel=1e-9)
 
 
 @pytest.mark.parametrize("key", ["boundary_f1", "contour_dice"])

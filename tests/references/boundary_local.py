@@ -240,7 +240,9 @@ def boundary_f1(
 ) -> Array:
     """Bokhovkin 2019; windows are those of the finest axis."""
     steps = steps_of(r, spacing)
-    near, wide = (covering(edge // 2 * min(steps), steps) for edge in (contour, tolerance))
+    near, wide = (
+        covering(edge // 2 * min(steps), steps) if edge > 1 else [0] * len(steps) for edge in (contour, tolerance)
+    )
     p, g = (inner(u, near, r) for u in scored(r, include_background))
     wide_p, wide_g = (each(b, lambda u, valid: largest(u, wide, valid), r) for b in (p, g))
     precision = (folded(p * wide_g, r, batch) + smooth_nr) / (folded(p, r, batch) + smooth_dr)
