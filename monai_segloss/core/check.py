@@ -166,7 +166,11 @@ def spacing(value: Any, input: Tensor) -> Tensor | None:
     if value is None:
         return None
     ndim = input.ndim - 2
-    x = torch.as_tensor(value, dtype=torch.float64)
+    try:
+        x = torch.as_tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError):  # words, None, a list of tensors: by axis or by sample, nobody knows
+        wanted = f"({ndim},) or ({input.shape[0]}, {ndim})"
+        raise TypeError(f"spacing must be numbers or a tensor of shape {wanted}, got {value!r}.") from None
     if x.shape not in ((ndim,), (input.shape[0], ndim)):
         raise LossShapeError(f"spacing has shape {tuple(x.shape)}; expected ({ndim},) or ({input.shape[0]}, {ndim}).")
     if not torch.compiler.is_compiling() and not bool(((x > 0) & (x < math.inf)).all()):
@@ -202,8 +206,8 @@ def known_spacing(x: Tensor | None, axes: int) -> Tensor:
 
 
 def steps(value: Any) -> tuple[tuple[float, ...], ...] | None:
-    """Voxel spacing given in numbers as rows of numbers, which a compiled graph can count with; None for a tensor."""
-    if not isinstance(value, list | tuple) or any(isinstance(x, Tensor) for x in value):
+    """Voxel spacing given in numbers as rows of numbers, which a compiled graph can count with; else None."""
+    if not isinstance(value, list | tuple) or any(isinstance(x, Tensor) or getattr(x, "ndim", 0) for x in value):
         return None
     rows = value if isinstance(value[0], list | tuple) else (value,)
     return tuple(tuple(map(float, row)) for row in rows)

@@ -177,6 +177,8 @@ def bad_input_is_refused(info: LossInfo) -> None:
         refused((ValueError, "mask.*shape"), loss, x, y, mask=torch.ones(2, 3))
         refused((ValueError, "spacing.*shape"), loss, x, y, spacing=(1.0, 1.0))
         refused((ValueError, "spacing.*positive"), loss, x, y, spacing=(1.0, 0.0, 1.0))
+        for spacing in ("isotropic", (1.0, None, 1.0), [torch.ones(3), torch.ones(3)]):
+            refused((TypeError, "spacing must be numbers or a tensor of shape"), loss, x, y, spacing=spacing)
         refused((TypeError, "nonsense"), loss, x, y, nonsense=x)
         refused((ValueError, "label"), loss, x, {"mask": y})
         seven = y.clone()
