@@ -115,6 +115,7 @@ def test_a_ratio_is_that_of_the_epoch_before() -> None:
         ({"schedule": "increase", "step": -1}, "step=-1"),
         ({"schedule": "increase", "start": 1, "end": 0.5}, "end must be at least start"),
         ({"schedule": "rebalance", "end": 1.5}, "end must be at most 1"),
+        ({"schedule": "rebalance", "end": None}, "end=None"),
         ({"schedule": "rest", "of": "increase"}, "of must be at most 1.*reaches inf"),
         ({"schedule": "rest", "of": 2}, "of must be at most 1.*reaches 2"),
         ({"schedule": "warm_up", "value": 1, "epochs": -1}, "epochs must be"),
@@ -181,6 +182,40 @@ def test_a_term_that_is_a_sum_follows_too_and_has_a_mean() -> None:
     loss.end_epoch({"dice_ce/dice": 0.4, "dice_ce/cross_entropy": 0.2, "focal": 2.0})
     loss.set_epoch(1)
     assert loss.term_weights["dice_ce"] == pytest.approx(2.0 / (0.4 + 0.5 * 0.2))
+
+
+def test_a_ratio_inside_of_a_term_waits_until_the_term_has_a_weight() -> None:
+    """Without a weight the term has no values, which is not the same as nobody telling them."""
+    case = cases.get("labels_3d")
+    late = {"schedule": "warm_up", "value": 1, "epochs": 0, "begin": 3}
+    loss = WeightedSum({"dice_ce": 1, "dice_hausdorff_dt": {"weight": late}}, **case.reading)
+    weights = []
+    for epoch in range(5):
+        loss.set_epoch(epoch)
+        weights.append(loss.term_weights["dice_hausdorff_dt/hausdorff_dt"])
+        value(loss, case)
+        loss.end_epoch({name: 3.0 if name.endswith("_dt") else 0.6 for name in loss.last})
+    assert weights == pytest.approx([0, 0, 0, 0.01, 0.2])
+    loss.end_epoch({"dice_ce/dice": 0.5})
+    refused((ValueError, "end_epoch"), loss.set_epoch, 5)
+
+
+def test_terms_have_no_reading_of_their_own() -> None:
+    """It would have no effect: a sum reads its input once."""
+    for name, own in {
+        "softmax": True,
+        "sigmoid": True,
+        "to_onehot_y": True,
+        "ignore_index": 1,
+        "reduction": "sum",
+    }.items():
+        refused(
+            (TypeError, f"dice: {name} is the same for all terms"), WeightedSum, {"dice": {name: own}}, softmax=True
+        )
+    terms = {"dice": 1, "focal": {"use_softmax": True}}
+    refused((TypeError, "focal: use_softmax.*softmax=True to the sum"), WeightedSum, terms)
+    refused((TypeError, "focal: use_softmax"), WeightedSum, {"focal": 1}, use_softmax=True)
+    WeightedSum(terms, softmax=True)
 
 
 def test_a_term_without_weight_is_not_evaluated() -> None:

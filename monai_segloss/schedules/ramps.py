@@ -148,6 +148,7 @@ class Rebalance(Increase):
     end: float = 0.99
 
     def __post_init__(self) -> None:
+        weights(end=self.end)
         super().__post_init__()
         at_most_one("end", self.end)
 

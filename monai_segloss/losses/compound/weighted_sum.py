@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,14 +27,15 @@ class WeightedSum(Scheduled, SegLoss):
             terms of the same key use any names and give the key as ``"loss"``.  A weight is a number, or a schedule over
             the epochs: its name, its mapping form, {"schedule": "linear", "start": 0, "end": 1, "epochs": 100}, or a
             `monai_segloss.schedules.Schedule`.
-        common: arguments of `SegLoss` for all terms; each term gets those it takes.
+        common: arguments of `SegLoss` for all terms; each term gets those it takes.  How input is read and reduced holds
+            for all of them, whatever a term by itself would take: without an activation the input holds probabilities.
 
     `last` holds the detached value of each term after a call; a term of weight 0 is not evaluated.  `set_epoch` drives
     the schedules, `end_epoch` tells ratios the means of the terms; a term that is a sum itself follows along.
 
     Raises:
         ValueError: no terms, or a weight that is none.
-        UnknownLoss, TypeError: a name or an argument that is not known.
+        UnknownLoss, TypeError: a name or an argument that is not known, or a term with a reading of its own.
 
     Example:
         >>> import torch
@@ -62,6 +64,7 @@ class WeightedSum(Scheduled, SegLoss):
             schedules[name] = term_schedule(name, settings.pop("weight", 1.0))
             shared = {n: v for n, v in common.items() if n in info.parameters}
             taken |= set(shared)
+            _refuse_own_reading(name, settings, {**shared, **settings}.get("use_softmax", False), self.reader.softmax)
             self.terms[name] = info.cls(**{**shared, **settings})
         for name in common:
             if name not in taken:
@@ -100,7 +103,8 @@ class WeightedSum(Scheduled, SegLoss):
             own = {
                 part: value for full, value in means.items() for part in [full.removeprefix(f"{name}/")] if part != full
             }
-            term.end_epoch(own)
+            off = {} if name in self._active else dict.fromkeys(term.schedules, math.nan)  # ratios start anew
+            term.end_epoch({**off, **own})
 
     @property
     def term_weights(self) -> dict[str, float]:
@@ -132,3 +136,11 @@ class WeightedSum(Scheduled, SegLoss):
 
     def _losses(self) -> dict[str, SegLoss]:
         return dict(self.terms.items())  # type: ignore[arg-type]
+
+
+def _refuse_own_reading(name: str, settings: Mapping[str, Any], use_softmax: bool, softmax: bool) -> None:
+    own = next((each for each in settings if each in READING), None)
+    if own is not None:
+        raise TypeError(f"{name}: {own} is the same for all terms; give it to the sum and not to a term.")
+    if use_softmax and not softmax:
+        raise TypeError(f"{name}: use_softmax, but the terms are read together; give softmax=True to the sum.")
