@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import cases
 import pytest
 import torch
-from harness import make, value
+from harness import make, refused, value
 from torch import Tensor
 
 import monai_segloss
@@ -200,13 +201,29 @@ def test_inverse_weights_sum_to_the_number_of_voxels() -> None:
             monai_segloss.create("inverse_weighted_cross_entropy", clip=bad)
 
 
-def test_soft_contours_are_read_at_one_half() -> None:
-    """A target of one channel per class is inside above 1/2, so bool, float and half targets have the same components."""
+@pytest.mark.parametrize("key", KEYS)
+def test_a_voxel_is_in_a_component_or_not(key: str) -> None:
+    """Targets of zeros and ones of any type have the same components; of fractions they would be neither in nor out."""
     label = two_lesions()
     z = logits(label, 1)
-    loss = monai_segloss.create("blob", sigmoid=True)
+    loss = monai_segloss.create(key, sigmoid=True)
     for dtype in (torch.bool, torch.float16, torch.float64):
         torch.testing.assert_close(loss(z, label.to(dtype)), loss(z, label.double()))
+    for soft in (0.3 * label, 0.9 * label):
+        refused((ValueError, "target holds fractions; this loss is defined for hard labels"), loss, z, soft)
+    half = torch.where(torch.arange(z.shape[-1]) == 0, 0.5, label.double())
+    ignored = (half != 0.5)[:, 0]
+    assert torch.equal(loss(z, half, mask=ignored), loss(z, label.double(), mask=ignored))
+
+
+@pytest.mark.parametrize(("key", "warnings_of"), [(key, int(key == "cc_dice_ce")) for key in KEYS])
+def test_only_cells_ask_for_a_spacing(key: str, warnings_of: int) -> None:
+    """Components are neighbors in the grid, whatever the spacing."""
+    label = two_lesions()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        monai_segloss.create(key, softmax=True, to_onehot_y=True)(logits(label), label)
+    assert len([each for each in caught if "spacing" in str(each.message)]) == warnings_of
 
 
 def test_a_volume_in_seconds() -> None:

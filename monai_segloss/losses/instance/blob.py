@@ -15,7 +15,14 @@ from monai_segloss.core.module import ScoringArgs, SegLoss
 from monai_segloss.core.reduce import Scores, Term
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.components import Segments
-from monai_segloss.losses.instance.instances import COMPONENTS, components, first_class, instance_table, voxels
+from monai_segloss.losses.instance.instances import (
+    COMPONENTS,
+    components,
+    first_class,
+    instance_table,
+    refuse_fractions,
+    voxels,
+)
 from monai_segloss.losses.region.dice import DiceForm, dice
 from monai_segloss.losses.voxel.cross_entropy import cross_entropy, cross_entropy_statistics, is_multilabel
 
@@ -76,7 +83,7 @@ class BlobLoss(SegLoss):
             Dice, and ``reduction="none"`` is refused.
 
     Raises:
-        ValueError: ids that are no whole numbers, or 0 inside of a class.
+        ValueError: a target of fractions; ids that are no whole numbers, or 0 inside of a class.
 
     Example:
         >>> import torch
@@ -110,6 +117,7 @@ class BlobLoss(SegLoss):
         return (COMPONENTS,)
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
+        refuse_fractions(batch)
         batch, weight = batch.wide, self.weights(batch.classes)
         batch.request(
             *self.dice.statistics, *cross_entropy_statistics(is_multilabel(batch), weight is not None, 0), *OUTSIDE

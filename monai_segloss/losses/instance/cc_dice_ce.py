@@ -15,7 +15,7 @@ from monai_segloss.core.module import ScoringArgs, SegLoss
 from monai_segloss.core.reduce import Scores, Term
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.components import Segments
-from monai_segloss.losses.instance.instances import CELLS, cells, first_class, instance_table, voxels
+from monai_segloss.losses.instance.instances import CELLS, cells, first_class, instance_table, refuse_fractions, voxels
 from monai_segloss.losses.region.dice import DiceForm, dice
 from monai_segloss.losses.voxel.cross_entropy import cross_entropy, cross_entropy_statistics, is_multilabel
 
@@ -68,7 +68,7 @@ class CCDiceCELoss(SegLoss):
             ``batch`` and smoothing are about the global Dice, and ``reduction="none"`` is refused.
 
     Raises:
-        ValueError: ids that are no whole numbers, or 0 inside of a class.
+        ValueError: a target of fractions; ids that are no whole numbers, or 0 inside of a class.
 
     Example:
         >>> import torch
@@ -103,6 +103,7 @@ class CCDiceCELoss(SegLoss):
         return (CELLS,)
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
+        refuse_fractions(batch)
         batch, weight = batch.wide, self.weights(batch.classes)
         batch.request(*self.dice.statistics, *cross_entropy_statistics(is_multilabel(batch), weight is not None, 0))
         view = batch.scored(self.include_background, self.batch)

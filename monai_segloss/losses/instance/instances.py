@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.check import non_negative
+from monai_segloss.core.check import hard, non_negative
 from monai_segloss.core.counts import Voxels
 from monai_segloss.core.maps import MapSpec, once
 from monai_segloss.kernels.components import Segments, nearest_component
@@ -27,6 +27,12 @@ def first_class(batch: SegBatch) -> int:
     return 0 if is_multilabel(batch) else 1
 
 
+def refuse_fractions(batch: SegBatch) -> None:
+    """A component has no soft voxels: half of it could count as inside and the other half as outside."""
+    if not batch.has_labels:
+        hard(batch.one_hot)
+
+
 def inside(batch: SegBatch) -> Tensor:
     """Voxels of each class with instances, bool (B, C', *S); a soft target is inside above 1/2."""
     return batch.one_hot[:, first_class(batch) :] > 0.5
@@ -44,7 +50,7 @@ def components(batch: SegBatch, spec: MapSpec = COMPONENTS) -> Tensor:
     mask, name = inside(batch), COMPONENTS.key if COMPONENTS.key in batch.maps else spec.key
     ids = _sent(name, batch)
     if ids is None:
-        return once(spec, batch, first_class(batch), lambda: spec.make(mask, batch.sizes, None).long())
+        return once(spec, batch, first_class(batch), lambda: spec.make(mask, batch.spacing, None).long())
     ids = ids.expand(mask.shape).masked_fill(~mask, 0)
     if bool((mask & (ids == 0)).any()):
         missing = int((mask & (ids == 0)).sum())

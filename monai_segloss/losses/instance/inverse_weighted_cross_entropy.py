@@ -10,7 +10,7 @@ from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import NnUNetPolicy, register
-from monai_segloss.losses.instance.instances import COMPONENTS, clipping, components
+from monai_segloss.losses.instance.instances import COMPONENTS, clipping, components, refuse_fractions
 from monai_segloss.losses.instance.inverse_weights import inverse_weights
 from monai_segloss.losses.voxel.cross_entropy import cross_entropy_map, is_multilabel
 
@@ -47,7 +47,7 @@ class InverseWeightedCrossEntropyLoss(SegLoss):
         reading: see `SegLoss`.
 
     Raises:
-        ValueError: ids that are no whole numbers, or 0 inside of a class.
+        ValueError: a target of fractions; ids that are no whole numbers, or 0 inside of a class.
 
     Example:
         >>> import torch
@@ -71,6 +71,7 @@ class InverseWeightedCrossEntropyLoss(SegLoss):
         return (COMPONENTS,)
 
     def loss(self, batch: SegBatch) -> Scores:
+        refuse_fractions(batch)
         weights = inverse_weights(batch, components(batch), self.clip, joint=not is_multilabel(batch))
         values = weights * cross_entropy_map(batch)
         if self.reduction != "none":

@@ -13,7 +13,14 @@ from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import ScoringArgs, SegLoss
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import register
-from monai_segloss.losses.instance.instances import COMPONENTS, clipping, components, first_class, voxels
+from monai_segloss.losses.instance.instances import (
+    COMPONENTS,
+    clipping,
+    components,
+    first_class,
+    refuse_fractions,
+    voxels,
+)
 from monai_segloss.losses.instance.inverse_weights import inverse_weights
 from monai_segloss.losses.region.dice import dice
 
@@ -48,7 +55,7 @@ class InverseWeightedDiceLoss(SegLoss):
         common: see `SegLoss`.
 
     Raises:
-        ValueError: ids that are no whole numbers, or 0 inside of a class.
+        ValueError: a target of fractions; ids that are no whole numbers, or 0 inside of a class.
 
     Example:
         >>> import torch
@@ -70,6 +77,7 @@ class InverseWeightedDiceLoss(SegLoss):
         return (COMPONENTS,)
 
     def loss(self, batch: SegBatch) -> Scores:
+        refuse_fractions(batch)
         view, v, ids = batch.scored(self.include_background, self.batch), voxels(batch), components(batch)
         if first_class(batch):
             ids = torch.cat(((batch.one_hot[:, :1] > 0.5).long(), ids), 1)
