@@ -90,7 +90,7 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _weight(value: Any) -> Any:
     if isinstance(value, Schedule):
         return value.mapping
-    return float(value) if isinstance(value, int | float) else value
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 def _find(key: str) -> LossInfo:

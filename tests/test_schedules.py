@@ -256,6 +256,8 @@ def test_schedules_in_a_configuration_become_plain_data() -> None:
     assert LossConfig.model_validate(json.loads(given.model_dump_json())) == given
     assert given.terms["focal"] == {"weight": Rebalance().mapping, "gamma": 3}
     assert given.terms["boundary"] == {"weight": "increase"}
+    with pytest.raises(ValueError, match="at least 0, got value=True"):
+        LossConfig(terms={"dice": True})
     card = LossConfig(loss="dice_boundary", arguments={"lambda_boundary": Rebalance(step=0.02)})
     assert LossConfig.model_validate(json.loads(card.model_dump_json())) == card
     assert card.arguments == {"lambda_boundary": Rebalance(step=0.02).mapping}
