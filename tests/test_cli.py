@@ -130,6 +130,13 @@ def test_check_refuses_what_it_does_not_know(name: str, tmp_path: Path) -> None:
     assert segloss("check", str(tmp_path / name)).exit_code == 2
 
 
+def test_check_names_the_option_of_an_unknown_loss(tmp_path: Path) -> None:
+    result = segloss("check", str(tmp_path), "--loss", "tverski")
+    assert result.exit_code == 2
+    assert "--loss" in result.output
+    assert "'tversky'" in result.output
+
+
 def test_the_installed_command_runs() -> None:
     code = "from monai_segloss.cli import main; import sys; sys.argv = ['segloss', '--version']; main()"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -286,6 +286,17 @@ def test_doctor_tells_of_a_broken_torchvision(monkeypatch: pytest.MonkeyPatch, t
     assert broken == ("import torchvision", False, "RuntimeError: operator torchvision::nms does not exist", broken.fix)
 
 
+def test_doctor_tells_of_a_folder_of_others_that_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "theirs.py").write_text("import no_such_module")
+    monkeypatch.setenv(VARIABLE, os.pathsep.join([str(tmp_path), discovery_dir()]))
+    (failed,) = doctor.discovery()
+    assert (failed.ok, failed.found) == (False, "ModuleNotFoundError: No module named 'no_such_module'")
+    assert failed.fix.endswith("mend or remove the one that fails")
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "empty"))
+    (missing,) = doctor.discovery()
+    assert (missing.ok, missing.fix.split(" (")[0]) == (False, "segloss nnunet enable")
+
+
 def test_doctor_fails_when_a_check_fails(segloss: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     good, bad, note = (doctor.Check("one", ok, "[found]", "mend [it]") for ok in (True, False, None))
     monkeypatch.setattr(doctor, "examine", lambda: iter([good, note]))

@@ -24,6 +24,7 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 found = find({TRAINER!r})
 sys.stderr.write("PICKLE" + pickle.dumps(found).hex())
 """
+NOT_FOUND = "Could not find requested nnunet trainer"
 INSTALL = "pip install 'monai-segloss[nnunet]'"
 
 
@@ -126,6 +127,8 @@ def discovery() -> Iterator[Check]:
     output, _, pickled = done.stderr.partition("PICKLE")
     if done.returncode != 0:
         fix = 'segloss nnunet enable (or, for this shell: eval "$(segloss nnunet env)")'
+        if NOT_FOUND not in output:
+            fix = f"nnU-Net imports every module in the folders of {VARIABLE}: mend or remove the one that fails"
         yield Check(name, False, last_line(output) if os.environ.get(VARIABLE) else f"{TRAINER} was not found", fix)
         return
     yield Check(name, True, TRAINER)

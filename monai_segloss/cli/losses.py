@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
     app.command()(schema)
 
 
-def find_or_exit(key: str, recipes: Iterable[str] = ()) -> LossInfo:
+def find_or_exit(key: str, recipes: Iterable[str] = (), hint: str = "KEY") -> LossInfo:
     """The registry entry, or a usage error that names the nearest keys, of recipes too."""
     import monai_segloss
     from monai_segloss.core.errors import nearest
@@ -33,7 +33,7 @@ def find_or_exit(key: str, recipes: Iterable[str] = ()) -> LossInfo:
     except KeyError as error:
         near = nearest(key, recipes)
         text = f"{error} Or a recipe{near}" if near else str(error)
-        raise typer.BadParameter(text, param_hint="KEY") from None
+        raise typer.BadParameter(text, param_hint=hint) from None
 
 
 def list_(
@@ -171,7 +171,7 @@ def check(
     """
     from monai_segloss import checking
 
-    info = None if loss is None else find_or_exit(loss)
+    info = None if loss is None else find_or_exit(loss, hint="--loss")
     try:
         findings = checking.check(path, info)
     except checking.CannotCheck as error:
