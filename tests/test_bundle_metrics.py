@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from monai.data import MetaTensor
+from monai.data import MetaTensor, list_data_collate
 from monai.handlers import IgniteMetricHandler, from_engine
 from scipy import ndimage
 from torch import Tensor
@@ -56,6 +56,18 @@ def test_distances_in_mm_by_brute_force(seed: int) -> None:
         assert float(far[0, index - 1]) == pytest.approx(hd95, rel=1e-5)
         assert float(near[0, index - 1]) == pytest.approx(share, rel=1e-6)
         assert float(overlap[0, index - 1]) == pytest.approx(2 * (a & b).sum() / (a.sum() + b.sum()), rel=1e-6)
+
+
+def test_each_case_of_a_batch_has_its_own_spacing() -> None:
+    """Batches that were not taken apart give what their cases give."""
+    preds, labels = ([masks(seed + k) for seed in (1, 2, 3)] for k in (0, 10))
+    for k, label in enumerate(labels):
+        label.affine = label.affine @ torch.diag(torch.tensor([1.0 + k, 1.0, 1.0, 1.0], dtype=torch.float64))
+    labels[2][1:] = 0
+    for metric in (HausdorffDistanceInMm(), SurfaceDiceInMm(tolerance=1.0)):
+        alone = torch.cat([metric([pred], [label]) for pred, label in zip(preds, labels, strict=True)])
+        together = metric(torch.stack([x.as_tensor() for x in preds]), list_data_collate(labels))
+        torch.testing.assert_close(together, alone, equal_nan=True)
 
 
 def test_what_is_not_there() -> None:

@@ -110,7 +110,7 @@ def test_everything_reads_one_spacing_from_an_affine(dtype: torch.dtype) -> None
 
     LossMapsd(Needy(), 3)({"label": given})
     found.append(SignedDistanceMap()._spacing(given, 3))
-    found.append(torch.tensor(metrics._spacing(given[None]), dtype=torch.float64))
+    found.append(torch.tensor(metrics._spacing(given[None])[0], dtype=torch.float64))
     found.append(torch.tensor(check.affine_spacing(given[None], given[None]), dtype=torch.float64))
     assert found[0].dtype == torch.float64
     torch.testing.assert_close(found[0], torch.tensor(STEPS, dtype=torch.float64))
@@ -130,6 +130,22 @@ def test_without_metadata_it_says_that_a_voxel_is_a_millimeter() -> None:
     assert type(found) is Tensor
     torch.testing.assert_close(found, SignedDistanceMap(num_classes=3, spacing=None)(plain.numpy()))
     ContourMap(num_classes=3)(plain)  # measures nothing, so it has nothing to say
+
+
+@pytest.mark.parametrize(
+    "affine",
+    [torch.zeros(4, 4), torch.diag(torch.tensor([1.0, 0.0, 1.0, 1.0])), torch.eye(3)],
+    ids=["0", "flat", "3x3"],
+)
+def test_an_affine_without_lengths_is_none(affine: Tensor) -> None:
+    """As in the loss: no voxel is 0 mm long, and distances are no NaN."""
+    given = MetaTensor(label().as_tensor(), affine=affine)
+    expected = SignedDistanceMap(num_classes=3, spacing=None)(given).as_tensor()
+    with pytest.warns(UserWarning, match="affine"):
+        found = SignedDistanceMap(num_classes=3)(given)
+    torch.testing.assert_close(found.as_tensor(), expected)
+    (made,) = LossMapsd(monai_segloss.BoundaryLoss(), 3, "all")({"label": given})["sdm"][None]
+    torch.testing.assert_close(made, expected)
 
 
 def test_resampling_changes_the_distances_and_not_their_scale() -> None:

@@ -57,8 +57,8 @@ class HausdorffDistanceInMm(HausdorffDistanceMetric):
         spacing = _spacing(y)
         found = _quietly(super()._compute_tensor, _plain(y_pred), _plain(y), spacing)
         lost = found.isinf() | (found.isnan() & _one_is_empty(y_pred, y, self.include_background))
-        diagonal = math.dist([0] * len(spacing), [s * n for s, n in zip(spacing, y.shape[2:], strict=True)])
-        return found.masked_fill(lost, diagonal)
+        diagonal = [math.hypot(*(s * n for s, n in zip(steps, y.shape[2:], strict=True))) for steps in spacing]
+        return torch.where(lost, torch.tensor(diagonal).to(found)[:, None], found)
 
 
 class SurfaceDiceInMm(SurfaceDiceMetric):
@@ -147,10 +147,11 @@ def _plain(x: Tensor) -> Tensor:
     return x.as_subclass(Tensor)
 
 
-def _spacing(y: Tensor) -> list[float]:
+def _spacing(y: Tensor) -> list[list[float]]:
+    """Of each case of a batch."""
     axes = y.ndim - 2
-    affine = y.affine.reshape(-1, *y.affine.shape[-2:])[0] if isinstance(y, MetaTensor) else torch.eye(axes + 1)
-    return voxel_lengths(affine, axes).tolist()
+    affine = y.affine if isinstance(y, MetaTensor) else torch.eye(axes + 1)
+    return voxel_lengths(affine, axes).expand(len(y), axes).tolist()
 
 
 def _one_is_empty(y_pred: Tensor, y: Tensor, include_background: bool) -> Tensor:
@@ -159,7 +160,7 @@ def _one_is_empty(y_pred: Tensor, y: Tensor, include_background: bool) -> Tensor
     return there[0] ^ there[1]
 
 
-def _quietly(compute: Callable[..., Any], y_pred: Tensor, y: Tensor, spacing: list[float]) -> Tensor:
+def _quietly(compute: Callable[..., Any], y_pred: Tensor, y: Tensor, spacing: list[list[float]]) -> Tensor:
     with warnings.catch_warnings():  # of a class that is not there, once per case and class
         warnings.simplefilter("ignore")
         return compute(y_pred, y, spacing=spacing)

@@ -12,7 +12,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from torch import Tensor
 
-from monai_segloss.core.check import voxel_lengths
+from monai_segloss.core.check import affine_spacing, voxel_lengths
 from monai_segloss.core.maps import MapSpec
 from monai_segloss.datalist import Labels
 from monai_segloss.maps import class_masks
@@ -175,7 +175,8 @@ class LossMapsd(MapTransform):
         masks = plain > 0 if self.num_classes is None else class_masks(plain, self.num_classes, True)
         masks = masks if valid is None else masks & valid
         axes = plain.ndim - 2
-        spacing = voxel_lengths(label.affine, axes) if isinstance(label, MetaTensor) else torch.ones(axes)
+        lengths = affine_spacing(label, plain)
+        spacing = torch.ones(axes) if lengths is None else torch.tensor(lengths, dtype=torch.float64)
         for spec in self.specs:
             d[spec.key] = self._made(spec, masks, spacing, valid)
         return d

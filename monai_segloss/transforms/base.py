@@ -15,7 +15,7 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import TransformBackends, ensure_tuple
 from torch import Tensor
 
-from monai_segloss.core.check import voxel_lengths
+from monai_segloss.core.check import affine_spacing
 from monai_segloss.core.errors import nearest
 from monai_segloss.core.maps import map_key
 from monai_segloss.core.maps import options as keywords
@@ -109,11 +109,13 @@ class LabelMap(Transform):
         if "spacing" not in self.takes or self.spacing is None:
             return None
         if self.spacing == "auto":
-            if isinstance(img, MetaTensor):
-                return voxel_lengths(img.affine, axes)
+            lengths = affine_spacing(img, img[None])
+            if lengths is not None:
+                return torch.tensor(lengths, dtype=torch.float64)
+            what = "has an affine without lengths" if isinstance(img, MetaTensor) else "is no MetaTensor"
             warnings.warn(
-                f"{type(self).__name__}: spacing='auto' but the label is no MetaTensor, so that voxels count as 1 mm; "
-                "give the spacing.",
+                f"{type(self).__name__}: spacing='auto' but the label {what}, so that voxels count as 1 mm; give the "
+                "spacing.",
                 stacklevel=3,
             )
             return None
