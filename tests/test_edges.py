@@ -12,6 +12,7 @@ from cases import Case
 from harness import assert_close, gradient, make, supported, value
 
 import monai_segloss
+from monai_segloss.core.registry import LossInfo
 
 SMOOTH = ("smooth_nr", "smooth_dr")
 UNSMOOTHED = [
@@ -81,3 +82,18 @@ def test_a_threshold_of_one_is_the_cross_entropy_of_certain_voxels_too() -> None
         for key, arguments in (("bootstrapped_cross_entropy", {"threshold": 1.0}), ("cross_entropy", {}))
     )
     assert_close(found, expected, "threshold 1")
+
+
+@pytest.mark.parametrize(
+    "info", [*monai_segloss.list_losses("voxel"), *monai_segloss.list_losses("region")], ids=lambda info: info.key
+)
+def test_samples_without_axes_in_space_are_volumes_of_one_voxel(info: LossInfo) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(6, 3, generator=generator, dtype=torch.float64)
+    label = torch.randint(0, 3, (6, 1), generator=generator)
+    flat = Case("flat", logits, label, "softmax" if "labels" in info.support else "sigmoid")
+    line = replace(flat, input=logits[..., None], target=label[..., None])
+    found, slope = gradient(make(info, flat), flat)
+    expected, other = gradient(make(info, line), line)
+    assert_close(found, expected, "value")
+    assert_close(slope, other[..., 0], "gradient")

@@ -24,7 +24,7 @@ CHUNK = 1 << 16
 
 def soft_confusion(p: Tensor, g: Tensor) -> Tensor:
     """T[l, c], the sum over voxels of g_l p_c, (B, C, C), of probabilities and target (B, C, *S)."""
-    p, g = p.flatten(2), g.flatten(2)
+    p, g = (x.reshape(*x.shape[:2], -1) for x in (p, g))
     if torch.compiler.is_compiling():
         return g.to(p.dtype) @ p.mT
     return _Confusion.apply(p, g)

@@ -44,7 +44,7 @@ def voxels_behind(batch: SegBatch, per_image: bool) -> Tensor:
 
 def _lines(x: Tensor, per_image: bool) -> Tensor:
     """(B, C, *S) as (B, C, N), or as (1, C, B N)."""
-    return x.flatten(2) if per_image else x.transpose(0, 1).flatten(1)[None]
+    return x.reshape(*x.shape[:2], -1) if per_image else x.transpose(0, 1).flatten(1)[None]
 
 
 class _Lovasz(torch.autograd.Function):
