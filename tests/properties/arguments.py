@@ -75,19 +75,20 @@ def every_argument_matters(info: LossInfo) -> None:
 
 
 def _matters(info: LossInfo, case: Case, name: str, default: object) -> bool:
+    changed = {name: another(name, default, case)}
+
+    def differ(**beside: object) -> bool:
+        return not torch.equal(*(value(make(info, case, **beside, **more), case) for more in ({}, changed)))
+
     try:
-        changed = {name: another(name, default, case)}
-        found = [not torch.equal(value(make(info, case), case), value(make(info, case, **changed), case))]
-        if "weight" in info.parameters and name != "weight":  # what matters only beside class weights
-            weight = {"weight": OTHER["weight"](case)}
-            found.append(not torch.equal(*(value(make(info, case, **weight, **more), case) for more in ({}, changed))))
+        if differ():
+            return True
         if name == "batch":  # all samples having as many voxels, a mean of means is the mean
-            found.append(
-                not torch.equal(*(value(make(info, case, reduction="sum", **more), case) for more in ({}, changed)))
-            )
-    except ValueError as error:
-        return name in str(error)
-    return any(found)
+            return differ(reduction="sum")
+        # what matters only beside class weights
+        return "weight" in info.parameters and name != "weight" and differ(weight=OTHER["weight"](case))
+    except ValueError as error:  # excluded by the activation; that the value is wrong or does not fit is no effect
+        return name in str(error) and "sigmoid" in str(error)
 
 
 def another(name: str, default: object, case: Case) -> object:
@@ -101,7 +102,7 @@ def another(name: str, default: object, case: Case) -> object:
     if isinstance(default, int):
         return default + 20
     assert isinstance(default, float), f"add another value of {name} to OTHER: its default is {default!r}"
-    return (1 + default) / 2 if 0 < default < 1 else default * 1.5 + 0.25
+    return default * 1.5 + 0.25 if default in (0, 1) else (1 + default) / 2  # towards 1, which is in every range
 
 
 def reading_arguments_matter(info: LossInfo) -> None:

@@ -125,11 +125,12 @@ def focal_tversky(
 ) -> Array:
     """(1 - TI)^(1 / gamma) per class, then the mean (Abraham 2019, equation 4, with alpha on the false positives).
 
-    The derivative is infinite at 0, so that the loss is constant below 1 - TI = 1e-6.
+    The derivative is infinite at 0 unless gamma is 1, so that the loss is constant below 1 - TI = 1e-6.
     """
     r = read(input, target, activation, mask, labels=labels, ignore_index=ignore_index)
     table = tversky_table(r, alpha, beta, smooth_nr, smooth_dr, soft_label, include_background, batch)
-    return table_reduce(r, np.maximum(table, 1e-6) ** (1 / gamma), weight, batch, reduction)
+    powers = table if gamma == 1 else np.maximum(table, 1e-6) ** (1 / gamma)
+    return table_reduce(r, powers, weight, batch, reduction)
 
 
 REFERENCES: dict[str, Callable[..., Array]] = {"dice": dice, "tversky": tversky, "focal_tversky": focal_tversky}

@@ -76,6 +76,8 @@ def focal(
 ) -> Array:
     """Lin 2017; softmax: mean over the voxels that count, sigmoid: over voxels and channels."""
     r = read(input, target, activation, mask, labels=labels, ignore_index=ignore_index)
+    if not include_background and r.p.shape[1] > 1 and np.ndim(alpha) == 1:
+        alpha = [0.0, *alpha]  # one value per scored class
     values = focal_values(r, gamma, alpha) * r.valid
     if not include_background and r.p.shape[1] > 1:
         values = values[:, 1:]
