@@ -147,6 +147,18 @@ def test_compiles_with_labeled_classes(key: str) -> None:
     torch.testing.assert_close(compiled(case.input, case.target, labeled=labeled, **case.call), expected)
 
 
+@pytest.mark.parametrize("key", ["marginal_dice", "exclusion_dice"])
+def test_without_smoothing_what_is_not_there_gives_no_nan(key: str) -> None:
+    """A merged class is empty in prediction and target, an ignored sample in all classes: 0 / 0."""
+    case, info = cases.get("ignored_sample"), monai_segloss.find(key)
+    none = {name: 0.0 for name in ("smooth_nr", "smooth_dr") if name in info.parameters}
+    for arguments in ({}, {"batch": True}, {"labeled": [1]}, {"labeled": [1], "batch": True}):
+        found, slope = gradient(make(info, case, **none, **arguments), case)
+        torch.testing.assert_close(found, value(make(info, case, **arguments), case), rtol=1e-4, atol=0)
+        assert slope.isfinite().all()
+        assert not slope[1].any()
+
+
 def test_the_sum_of_the_paper() -> None:
     """Marginal and exclusion Dice + cross-entropy, weights 1, share one reading and one map of labeled classes."""
     case = cases.get("five_classes")

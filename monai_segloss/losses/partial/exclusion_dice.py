@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Unpack
 
+import torch
 from torch import Tensor
 
 from monai_segloss.core.batch import SegBatch
@@ -16,8 +17,9 @@ from monai_segloss.losses.partial.merging import exclusion, labeled_classes, lab
 
 
 def exclusion_dice(hit: Tensor, rest: Tensor, where: Tensor, smooth_dr: float) -> Tensor:
-    """2 sum p e / (sum p + sum e + s) from sum p e, sum p (1 - e) and sum e, (B | 1, C)."""
-    return 2 * hit / (hit + rest + where + smooth_dr)
+    """2 sum p e / (sum p + sum e + s) from sum p e, sum p (1 - e) and sum e, (B | 1, C); 0 / 0 is 0."""
+    whole = hit + rest + where + smooth_dr
+    return 2 * hit / torch.where(whole == 0, 1, whole)  # a sample of which everything is ignored
 
 
 @register(
