@@ -32,7 +32,8 @@ class DiceFocalLoss(SegLoss):
     """``lambda_dice`` * `DiceLoss` + ``lambda_focal`` * `FocalLoss`, both of the same probabilities.
 
     With ``softmax=True`` the focal term is the softmax form (MONAI's class takes the sigmoid of the same logits there).
-    The paper's Dice has smoothed false positives and negatives and lambda .5; the defaults here are 1 and 1.
+    The paper sums the Dice losses of the classes and gives the focal term .5 (from memory, its text was not at hand); here
+    both terms are means, and their factors 1.
 
     Args:
         squared_pred, jaccard: see `DiceLoss`.
