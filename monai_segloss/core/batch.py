@@ -215,7 +215,9 @@ class Reader:
         if int(sigmoid) + int(softmax) + int(other_act is not None) > 1:
             raise ValueError("Incompatible values: more than 1 of [sigmoid=True, softmax=True, other_act is not None].")
         self.to_onehot_y, self.sigmoid, self.softmax = to_onehot_y, sigmoid, softmax
-        self.other_act, self.ignore_index = other_act, ignore_index
+        if ignore_index is not None and ignore_index != ignore_index // 1:
+            raise ValueError(f"ignore_index must be a whole number or None, got {ignore_index!r}.")
+        self.other_act, self.ignore_index = other_act, None if ignore_index is None else int(ignore_index)
         self._seen: set[tuple[Any, ...]] = set()
 
     def activation(self, channels: int) -> Activation:
@@ -240,6 +242,7 @@ class Reader:
         spacing = check.affine_spacing(target, input) if spacing is None else spacing
         input, target = plain(input), plain(target)
         check.tensors(input, target)
+        target = check.countable(target)
         labels = self.to_onehot_y and input.shape[1] > 1
         if self.to_onehot_y and input.shape[1] == 1:
             warnings.warn("single channel prediction, `to_onehot_y=True` ignored.", stacklevel=4)
@@ -258,9 +261,9 @@ class Reader:
         if self.ignore_index is None:
             return None
         if labels:
-            return target == self.ignore_index
+            return check.is_label(target, self.ignore_index)
         if target.shape[1] == 1:
-            return target[:, 0] == self.ignore_index
+            return check.is_label(target[:, 0], self.ignore_index)
         return target[:, self.ignore_index] > 0 if 0 <= self.ignore_index < target.shape[1] else None
 
     def _check_values(self, target: Tensor, labels: bool, classes: int, valid: Tensor | None) -> None:
@@ -291,5 +294,5 @@ def _unpack(
     clash = sorted(set(target) & set(maps) | ({"mask"} if mask is not None and "mask" in target else set()))
     if clash:
         raise ValueError(f"target and the keyword arguments both give {clash}; give each once.")
-    rest = {name: plain(x) for name, x in target.items() if name not in ("label", "mask")}
+    rest = {name: plain(x) for name, x in target.items() if name not in ("label", "mask") and x is not None}
     return target["label"], target.get("mask", mask), {**maps, **rest}

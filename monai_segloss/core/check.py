@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import warnings
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from monai_segloss.core.errors import LossShapeError
+
+UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 
 
 def tensors(input: Tensor, target: Tensor) -> None:
@@ -19,6 +22,8 @@ def tensors(input: Tensor, target: Tensor) -> None:
             raise TypeError(f"{name} must be a tensor but is {type(x).__name__}.")
     if not input.is_floating_point():
         raise TypeError(f"input must be floating point (logits or probabilities) but has dtype {input.dtype}.")
+    if target.is_complex():
+        raise TypeError(f"target must hold labels or one channel per class but has dtype {target.dtype}.")
     if input.ndim < 2:
         raise LossShapeError(f"input has shape {tuple(input.shape)}; expected (B, C, *spatial).")
     if input.numel() == 0:
@@ -61,16 +66,34 @@ def _voxel_shapes(input: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return (batch, *space), (batch, 1, *space)
 
 
+def countable(x: Tensor) -> Tensor:
+    """Unsigned integers of more than 8 bits as int64: torch knows next to no operation of theirs."""
+    return x.long() if x.dtype in UNSIGNED else x
+
+
+def is_label(x: Tensor, label: int) -> Tensor:
+    """Where ``x`` holds a label: nowhere if its type cannot, as 256 in uint8, which torch would compare as 0."""
+    if not x.is_floating_point() and x.dtype != torch.bool:
+        limits = torch.iinfo(x.dtype)
+        if not limits.min <= label <= limits.max:
+            return torch.zeros_like(x, dtype=torch.bool)
+    return x == label
+
+
 def mask(x: Tensor, input: Tensor) -> Tensor:
-    """The mask as boolean (B, *S)."""
-    return voxel_shape("mask", x, input).to(torch.bool)
+    """The mask as boolean (B, *S); fractions, as of a mask that was interpolated, are refused on the CPU."""
+    x = voxel_shape("mask", x, input)
+    if x.is_floating_point() and x.device.type == "cpu" and not torch.compiler.is_compiling():
+        fractions = x[x != x.floor()]
+        if fractions.numel():
+            raise ValueError(f"mask holds {float(fractions[0]):g}; expected 1 where a voxel counts and 0 elsewhere.")
+    return x.to(torch.bool)
 
 
 def voxel_shape(name: str, x: Tensor, input: Tensor) -> Tensor:
     """A map of one value per voxel as (B, *S)."""
     wanted, with_channel = _voxel_shapes(input)
-    if x.device != input.device:
-        raise ValueError(f"{name} is on {x.device} but input on {input.device}; move one of them.")
+    _beside(name, x, input)
     if x.shape == wanted:
         return x
     if x.shape == with_channel:
@@ -82,15 +105,15 @@ def voxel_shape(name: str, x: Tensor, input: Tensor) -> Tensor:
 
 def class_shape(name: str, x: Tensor, input: Tensor) -> Tensor:
     """A map of one value per class and voxel as (B, C, *S), or of one per voxel as (B, 1, *S)."""
-    if x.shape == input.shape and x.device == input.device:
+    _beside(name, x, input)
+    if x.shape == input.shape:
         return x
     return voxel_shape(name, x, input)[:, None]
 
 
 def scored_shape(name: str, x: Tensor, input: Tensor, first: int) -> Tensor:
     """A floating-point map of the classes from ``first`` on, which may come with the channels before it."""
-    if x.device != input.device:
-        raise ValueError(f"{name} is on {x.device} but input on {input.device}; move one of them.")
+    _beside(name, x, input)
     if not x.is_floating_point():
         raise TypeError(
             f"{name} must be floating point but has dtype {x.dtype}, which cuts distances to whole numbers."
@@ -101,6 +124,14 @@ def scored_shape(name: str, x: Tensor, input: Tensor, first: int) -> Tensor:
     if x.shape != scored:
         raise LossShapeError(f"{name} has shape {tuple(x.shape)}; expected {tuple(input.shape)} or {scored}.")
     return x
+
+
+def _beside(name: str, x: Any, input: Tensor) -> None:
+    """A tensor on the device of ``input``."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a tensor but is {type(x).__name__}.")
+    if x.device != input.device:
+        raise ValueError(f"{name} is on {x.device} but input on {input.device}; move one of them.")
 
 
 def voxel_map(name: str, x: Tensor, input: Tensor) -> Tensor:
@@ -231,7 +262,7 @@ def per_class(name: str, x: Tensor | None, classes: int) -> Tensor | None:
 def non_negative(**arguments: float) -> tuple[float, ...]:
     """Constructor arguments that must be finite numbers of at least 0."""
     for name, value in arguments.items():
-        if not isinstance(value, int | float):
+        if not isinstance(value, Real):
             raise TypeError(f"{name} must be a number, got {value!r}.")
         if not 0 <= value < math.inf:
             raise ValueError(f"{name} should be no less than 0.0, got {value!r}.")
@@ -241,7 +272,7 @@ def non_negative(**arguments: float) -> tuple[float, ...]:
 def within(low: float, high: float, **arguments: float) -> tuple[float, ...]:
     """Constructor arguments that must be numbers from ``low`` to ``high``."""
     for name, value in arguments.items():
-        if not isinstance(value, int | float):
+        if not isinstance(value, Real):
             raise TypeError(f"{name} must be a number, got {value!r}.")
         if not low <= value <= high:
             raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {value!r}.")

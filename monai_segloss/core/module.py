@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_segloss.core import check
+from monai_segloss.core.arguments import of_kind
 from monai_segloss.core.batch import Reader, SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.errors import nearest
@@ -55,6 +56,9 @@ DEFAULTS: dict[str, Any] = {
 }
 """Defaults of the shared arguments, MONAI's."""
 
+KINDS = {name: type(x).__name__ for name, x in DEFAULTS.items()} | {"ignore_index": "int | None"}
+"""Their types, as in an annotation."""
+
 READING = tuple(ReadingArgs.__annotations__)
 SCORING = tuple(name for name in ScoringArgs.__annotations__ if name not in READING)
 
@@ -93,6 +97,8 @@ class SegLoss(nn.Module, ABC):
             if name not in allowed:
                 hint = nearest(name, allowed)
                 raise TypeError(f"{type(self).__name__}() got an unexpected argument {name!r}{hint or '.'}")
+            if name in READING:
+                of_kind(name, arguments[name], KINDS[name])
         given = {name: arguments.get(name, DEFAULTS[name]) for name in allowed}
         reduction = str(getattr(given.pop("reduction"), "value", arguments.get("reduction", "mean")))
         if reduction not in REDUCTIONS:
@@ -192,7 +198,10 @@ class SegLoss(nn.Module, ABC):
 
 def class_weight(weight: Weight, name: str = "weight") -> Tensor:
     """Class weights as a float64 tensor, each at least 0; ``name`` is that of the argument."""
-    x = torch.as_tensor(weight, dtype=torch.float64)
+    try:
+        x = torch.as_tensor(weight, dtype=torch.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number or one per class, got {weight!r}.") from None
     if x.ndim > 1 or not bool(((x >= 0) & x.isfinite()).all()):
         raise ValueError(f"the value/values of the `{name}` should be no less than 0: one per class, got {weight!r}.")
     return x

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from monai_segloss.core.arguments import of_kind
 from monai_segloss.core.errors import UnknownLoss, nearest
 from monai_segloss.core.maps import MapSpec
-from monai_segloss.core.module import DEFAULTS, READING, SegLoss
+from monai_segloss.core.module import DEFAULTS, KINDS, READING, SegLoss
 
 ACRONYMS = {
     "ce": "CE", "bce": "BCE", "dt": "DT", "er": "ER", "mcc": "MCC", "iou": "IoU", "topk": "TopK", "dou": "DoU",
@@ -139,6 +140,7 @@ def _set_signature(cls: type[SegLoss], positional: tuple[str, ...]) -> None:
     init = cls.__init__
     own = [p for n, p in inspect.signature(init).parameters.items() if n != "self" and p.kind is not p.VAR_KEYWORD]
     known = {p.name: p for p in own}
+    annotations = KINDS | {p.name: str(p.annotation) for p in own}
     shared = [n for n in DEFAULTS if n in (*cls.scoring, *READING) and n not in known]
     known |= {n: inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=DEFAULTS[n]) for n in shared}
     order = (*positional, *(n for n in known if n not in positional))
@@ -155,6 +157,8 @@ def _set_signature(cls: type[SegLoss], positional: tuple[str, ...]) -> None:
             if name in kwargs:
                 raise TypeError(f"{cls.__name__}() got multiple values for argument {name!r}.")
             kwargs[name] = value
+        for name, value in kwargs.items():
+            of_kind(name, value, annotations.get(name, ""))
         init(self, **kwargs)
         self.arguments = kwargs
 

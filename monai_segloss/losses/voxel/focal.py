@@ -11,7 +11,7 @@ from torch import Tensor
 from monai_segloss.core import check
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import FORMULAS, Stat
-from monai_segloss.core.module import ReadingArgs, SegLoss, Weight
+from monai_segloss.core.module import ReadingArgs, SegLoss, Weight, class_weight
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import NnUNetPolicy, register
 from monai_segloss.losses.voxel.weighting import is_multilabel, voxels, weighted_map
@@ -74,8 +74,8 @@ def focal_alpha(alpha: Alpha | None) -> Tensor | None:
     """``alpha`` as a tensor, checked."""
     if alpha is None:
         return None
-    x = torch.as_tensor(alpha, dtype=torch.float64)
-    if x.ndim > 1 or not bool(((x >= 0) & x.isfinite()).all()) or (x.ndim == 0 and x > 1):
+    x = class_weight(alpha, "alpha")
+    if x.ndim == 0 and x > 1:
         raise ValueError(f"alpha must be one number in [0, 1], or one of at least 0 per class, got {alpha!r}.")
     return x
 
