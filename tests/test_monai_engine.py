@@ -19,6 +19,7 @@ from monai.transforms import AsDiscreted
 from monai.utils import set_determinism
 from torch import Tensor, nn
 
+from monai_segloss import WeightedSum
 from monai_segloss.engine import DeepSupervision, ResumableCheckpoint, SegLossTrainer
 
 SIZE = (6, 7, 8)
@@ -200,6 +201,18 @@ def test_deep_supervision_hands_a_map_on_at_its_own_size_only() -> None:
     assert wrapped.needs == loss.needs
     with pytest.raises(ValueError, match="weights has 3 entries, but the network gave 2 outputs"):
         wrapped([torch.zeros(1, 2, 8, 8, 8)] * 2, target)
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (8, 16, 16)])
+def test_deep_supervision_leaves_alone_what_has_no_voxels(shape: tuple[int, ...]) -> None:
+    """The labeled classes of each sample, (B, C), are the same at all scales."""
+    outputs = [torch.randn(2, 3, *(n // k for n in shape)) for k in (1, 2)]
+    label, labeled = torch.randint(0, 3, (2, 1, *shape)), torch.tensor([[1, 1, 0], [1, 0, 1]])
+    loss = WeightedSum({"marginal_dice": 1, "exclusion_dice": 1}, softmax=True, to_onehot_y=True)
+    found = DeepSupervision(loss)(outputs, {"label": label, "labeled": labeled})
+    halved = label[(..., *(slice(1, None, 2) for _ in shape))]
+    expected = loss(outputs[0], label, labeled=labeled) + loss(outputs[1], halved, labeled=labeled) / 2
+    torch.testing.assert_close(found, expected)
 
 
 def test_deep_supervision_keeps_the_grid_of_a_meta_tensor_in_place() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from monai.data import MetaTensor
+from monai.utils import CommonKeys
 from torch import Tensor, nn
 
 
@@ -15,7 +16,8 @@ class DeepSupervision(nn.Module):
 
     ``sum_l weights[l] * loss(outputs[l], target at the size of outputs[l])``. The target, a tensor or a mapping with
     ``"label"``, is sampled at the nearest voxel, its affine following. A map that the loss declares in ``needs`` is
-    handed on at the target's own size only; at other sizes the loss computes it from the smaller label.
+    handed on at the target's own size only; at other sizes the loss computes it from the smaller label. Entries without
+    the size of the label, such as ``labeled``, are handed on as they are.
 
     Args:
         loss: called as ``loss(output, target)``.
@@ -80,9 +82,11 @@ class DeepSupervision(nn.Module):
     def _at(self, target: Tensor | Mapping[str, Tensor], size: torch.Size) -> Tensor | dict[str, Tensor]:
         if isinstance(target, Tensor):
             return _nearest(target, size)
-        declared = {spec.key for spec in self.needs}
+        if CommonKeys.LABEL not in target:  # which the loss refuses
+            return dict(target)
+        declared, space = {spec.key for spec in self.needs}, target[CommonKeys.LABEL].shape[-len(size) :]
         return {
-            key: _nearest(value, size)
+            key: _nearest(value, size) if value.ndim > len(size) and value.shape[-len(size) :] == space else value
             for key, value in target.items()
             if key not in declared or value.shape[-len(size) :] == size
         }
