@@ -54,11 +54,15 @@ def other_act_equals_activation(info: LossInfo) -> None:
 
 
 def probabilities_need_no_activation(info: LossInfo) -> None:
-    """Probabilities without activation give what their logits give."""
-    for case in supported(info, "labels_3d", "ignored", "soft_labels"):
+    """Probabilities without activation give what their logits give, in any memory order, which no activation changes."""
+    for case in supported(info, "labels_3d", "labels_2d", "ignored", "soft_labels"):
         expected = value(make(info, case), case)
-        found = value(make(info, case, softmax=False), case, softmax(case.input))
+        loss, p = make(info, case, softmax=False), softmax(case.input)
+        found, slope = gradient(loss, case, p)
         assert_close(found, expected, case.name, rtol=1e-9)
+        found, other = gradient(loss, case, p.movedim(1, -1).contiguous().movedim(-1, 1))
+        assert_close(found, expected, f"{case.name}: memory order", rtol=1e-9)
+        assert_close(other, slope, f"{case.name}: gradient, memory order", rtol=1e-9, atol=1e-12)
 
 
 def one_channel_needs_no_onehot(info: LossInfo) -> None:

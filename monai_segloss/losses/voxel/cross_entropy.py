@@ -63,7 +63,7 @@ def cross_entropy_map(
     if is_multilabel(batch):
         return binary_cross_entropy_map(batch, weight, weight_map)
     if batch.has_labels:  # no one-hot
-        lp, w = batch.log_prob, class_factor(batch, weight)
+        lp, w = batch.log_prob.contiguous(), class_factor(batch, weight)  # else nll_loss may have no gradient
         by_class = None if weight is None else weight.to(lp).expand(batch.classes)
         value = F.nll_loss(lp, batch.labels, by_class, reduction="none")[:, None]
         if label_smoothing:
