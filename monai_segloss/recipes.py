@@ -194,7 +194,8 @@ RECIPES: dict[str, Recipe] = {
             paper="Shi et al., Marginal loss and exclusion loss for partially supervised multi-organ segmentation, "
             "Medical Image Analysis 2021",
             doi="arXiv:2007.03868",
-            source="four terms of weight 1, from memory of the paper and from code of others",
+            source="four terms of weight 1, from memory of the paper; published code gives the exclusion terms twice the "
+            "weight",
             content={
                 "terms": dict.fromkeys(
                     ("marginal_dice", "marginal_cross_entropy", "exclusion_dice", "exclusion_cross_entropy"), 1

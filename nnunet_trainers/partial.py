@@ -1,4 +1,8 @@
-"""Trainers of the losses of partial labels; which classes are labeled comes with the plans (argument ``labeled``)."""
+"""Trainers of the losses of partial labels.
+
+Which classes a case has labels of is in ``labeled_classes.json`` beside the data set; without it the argument ``labeled`` of
+the plans holds for all cases.
+"""
 
 from nnunet_trainers.base import SegLossTrainer
 
