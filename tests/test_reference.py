@@ -39,23 +39,28 @@ def reference(info: LossInfo, case: Case, input: np.ndarray, **arguments: Any) -
 def settings(info: LossInfo, case: Case) -> Iterator[dict[str, Any]]:
     """The example, then each argument of the formula changed by itself, then all of them that combine."""
     yield {}
-    changed: dict[str, Any] = {
-        name: another(name, parameter.default, case)
-        for name, parameter in info.parameters.items()
-        if name not in READING and name != "use_softmax"
-    }
-    for name, given in changed.items():
-        yield {name: given}
+    yield from ({name: given} for name, given in changed(info, case).items())
+    yield combined(info, case)
+
+
+def changed(info: LossInfo, case: Case) -> dict[str, Any]:
+    """Another value of each argument of the formula."""
+    own = {name: p for name, p in info.parameters.items() if name not in READING and name != "use_softmax"}
+    return {name: another(name, parameter.default, case) for name, parameter in own.items()}
+
+
+def combined(info: LossInfo, case: Case, **fixed: Any) -> dict[str, Any]:
+    """All of these values that neither `fixed` nor one before them excludes."""
     together: dict[str, Any] = {}
-    for name, given in changed.items():
+    for name, given in changed(info, case).items():
         for one in (given, given[1:]) if name == "weight" else (given,):  # of all classes, or of the scored ones
             try:
-                value(make(info, case, **together, **{name: one}), case)
-            except ValueError:  # excludes another argument
+                value(make(info, case, **fixed, **together, **{name: one}), case)
+            except ValueError:
                 continue
             together[name] = one
             break
-    yield together
+    return together
 
 
 def one_sided(at: Callable[[float], Any]) -> tuple[float, float]:
@@ -119,11 +124,13 @@ def test_value_and_gradient_with_other_arguments(info: LossInfo, name: str) -> N
 
 @pytest.mark.parametrize("info", ENTRIES, ids=lambda info: info.key)
 def test_reductions(info: LossInfo) -> None:
-    for case in supported(info, "labels_3d", "ignored_sample", "regions_masked"):
+    for case in supported(info, "labels_3d", "ignored_sample", "regions_masked", "soft_labels"):
         for how in ("sum",) if info.cls.scalar else ("sum", "none"):
-            found = value(make(info, case, reduction=how), case)
-            expected = reference(info, case, case.input.numpy(), reduction=how)
-            np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9, atol=1e-12)
+            for arguments in ({}, combined(info, case, reduction=how)):
+                found = value(make(info, case, reduction=how, **arguments), case)
+                expected = reference(info, case, case.input.numpy(), reduction=how, **arguments)
+                message = f"{how} of {info.key} on {case.name} with {arguments}"
+                np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9, atol=1e-12, err_msg=message)
 
 
 @pytest.mark.parametrize("info", ENTRIES, ids=lambda info: info.key)
@@ -153,17 +160,24 @@ def closed_form(key: str) -> Callable[[float, float, int], float]:
     return UNIFORM[key]
 
 
-def test_a_weight_map_weighs_voxels() -> None:
-    info = monai_segloss.find("cross_entropy")
-    for name in ("labels_3d", "ignored", "regions_masked"):
-        case = cases.get(name)
+MAPPED = {"cross_entropy": "weight", "weighted_cross_entropy": "weight", "binary_cross_entropy": "pos_weight"}
+
+
+@pytest.mark.parametrize("how", ["mean", "sum", "none"])
+@pytest.mark.parametrize("key", MAPPED)
+def test_a_weight_map_weighs_voxels(key: str, how: str) -> None:
+    info = monai_segloss.find(key)
+    for case in supported(info, "labels_3d", "soft_labels", "ignored", "regions_masked", "soft_regions"):
         weights = torch.rand(case.valid.shape, dtype=torch.float64)
-        for sent in (weights, weights[:, 0]):
-            found = make(info, case)(case.input, case.target, **case.call, weight_map=sent)
-            expected = reference(info, case, case.input.numpy(), weight_map=weights.numpy())
-            assert float(found) == pytest.approx(float(expected), rel=1e-9)
-        packed = {"label": case.target, "weight_map": weights, **({} if case.mask is None else {"mask": case.mask})}
-        assert make(info, case)(case.input, packed) == found
+        factors = [1.0 + 0.5 * c for c in range(case.classes)]
+        for arguments in ({}, {MAPPED[key]: factors}):
+            loss = make(info, case, reduction=how, **arguments)
+            expected = reference(info, case, case.input.numpy(), weight_map=weights.numpy(), reduction=how, **arguments)
+            for sent in (weights, weights[:, 0]):
+                found = loss(case.input, case.target, **case.call, weight_map=sent)
+                np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9, err_msg=case.name)
+            packed = {"label": case.target, "weight_map": weights, **({} if case.mask is None else {"mask": case.mask})}
+            assert torch.equal(loss(case.input, packed), found)
 
 
 def test_focal_tversky_refuses_the_other_convention_of_gamma() -> None:
