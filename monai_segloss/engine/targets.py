@@ -12,7 +12,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from torch import Tensor
 
-from monai_segloss.core.check import affine_spacing, voxel_lengths
+from monai_segloss.core.check import affine_spacing, countable, voxel_lengths
 from monai_segloss.core.maps import MapSpec
 from monai_segloss.datalist import Labels
 from monai_segloss.maps import class_masks
@@ -66,7 +66,7 @@ class CheckedLabeld(MapTransform):
         return d
 
     def _numbers(self, label: Any) -> Tensor:
-        plain = torch.as_tensor(label).as_subclass(Tensor)
+        plain = countable(torch.as_tensor(label).as_subclass(Tensor))
         numbers, known = plain.to(torch.int32), set(self.labels.values)
         strange = plain[(plain != numbers) | (plain < 0)]
         if strange.numel():
@@ -168,7 +168,7 @@ class LossMapsd(MapTransform):
         if not self.specs:
             return d
         label = d[self.keys[0]]
-        plain = torch.as_tensor(label).as_subclass(Tensor)[None]
+        plain = countable(torch.as_tensor(label).as_subclass(Tensor))[None]
         valid = None
         if self.mask_key in d:
             valid = torch.as_tensor(d[self.mask_key]).as_subclass(Tensor)[None] > 0

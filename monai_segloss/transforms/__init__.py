@@ -3,7 +3,9 @@
 Each map is a transform of an array and one of a dictionary, ``SignedDistanceMap`` and ``SignedDistanceMapd``.  Put them
 behind the last transform that moves, scales or crops the label and before collation; on cached volumes they may stand
 before random crops, flips and quarter turns that take the map along with the label.  Anything that interpolates must come
-before: it neither scales distances nor leaves them distances.  Metadata is kept.  There is no inverse: `monai.transforms.
+before: it neither scales distances nor leaves them distances.  Under ``lazy=True`` MONAI forgets the mode of each transform
+and interpolates labels too (its issue 6850), which is refused here: name the mode again, `Compose(..., lazy=True,
+overrides={"label": {"mode": "nearest"}})`.  Metadata is kept.  There is no inverse: `monai.transforms.
 Invertd` cannot go back through them, nor needs to, since they leave the label as it is.
 
 Example:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import math
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from copy import deepcopy
+from numbers import Integral
 from typing import Any, ClassVar
 
 import torch
@@ -15,7 +17,7 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import TransformBackends, ensure_tuple
 from torch import Tensor
 
-from monai_segloss.core.check import affine_spacing
+from monai_segloss.core.check import affine_spacing, countable, is_label
 from monai_segloss.core.errors import nearest
 from monai_segloss.core.maps import map_key
 from monai_segloss.core.maps import options as keywords
@@ -37,7 +39,8 @@ class LabelMap(Transform):
         options: of the function of the map.
 
     Raises:
-        TypeError, ValueError: an option that the function does not take.
+        TypeError, ValueError: an option that the function does not take, or a wrong value; of the call, a label outside of
+            ``num_classes`` that is not ignored, a fraction as of a label that was interpolated, labels in place of masks.
     """
 
     backend = (TransformBackends.TORCH,)
@@ -67,19 +70,18 @@ class LabelMap(Transform):
             if name not in known:
                 hint = nearest(name, known) or "."
                 raise TypeError(f"{type(self).__name__}() got an unexpected argument {name!r}{hint}")
-        if isinstance(spacing, str) and spacing != "auto":
-            raise ValueError(f"spacing must be numbers, 'auto' or None, got {spacing!r}.")
         self.num_classes, self.ignore_index, self.options = num_classes, ignore_index, options
         self.name = map_key(self.key, self.make, options) if self.keyed else self.key
         self.include_background = self.background if include_background is None else include_background
-        self.spacing = spacing
-        if num_classes is not None:  # a wrong value is said before any work
-            self._make(torch.zeros(1, num_classes - (not self.include_background), 1, 1, dtype=torch.bool), None, None)
+        self.spacing = _lengths(spacing)
+        least = 1 if self.include_background else 2
+        if num_classes is not None and (not isinstance(num_classes, Integral) or num_classes < least):
+            raise ValueError(f"num_classes must be None or a whole number of at least {least}, got {num_classes!r}.")
+        self._make(torch.zeros(1, 1, 1, 1, dtype=torch.bool), None, None)  # a wrong option is said before any work
 
     def __call__(self, img: Any) -> Tensor:
         """The map of one array, channel first; a MetaTensor gives a MetaTensor with the same metadata."""
-        plain = torch.as_tensor(img)
-        plain = plain.as_subclass(Tensor)
+        plain = countable(torch.as_tensor(img).as_subclass(Tensor))
         if self.num_classes is not None and plain.shape[0] != 1:
             raise ValueError(
                 f"{type(self).__name__}: an array of shape {tuple(plain.shape)} came; with num_classes={self.num_classes} "
@@ -87,12 +89,30 @@ class LabelMap(Transform):
             )
         valid = None
         if self.ignore_index is not None:
-            valid = (plain != self.ignore_index).all(0)[None, None]
+            valid = ~is_label(plain, self.ignore_index).any(0)[None, None]
+        self._refuse_strangers(plain, valid)
         mask = plain[None] if self.num_classes is None else self._masks(plain)
         found = self._make(mask, self._spacing(img, plain.ndim - 1), valid)[0]
         if not isinstance(img, MetaTensor):
             return found
         return MetaTensor(found, meta=deepcopy(img.meta))
+
+    def _refuse_strangers(self, plain: Tensor, valid: Tensor | None) -> None:
+        top = 1 if self.num_classes is None else self.num_classes - 1
+        strange = ~((plain >= 0) & (plain <= top))
+        if self.num_classes is not None and plain.is_floating_point():
+            strange |= plain != plain.floor()
+        if valid is not None:
+            strange &= valid[0]
+        if not bool(strange.any()):
+            return
+        what = f"{type(self).__name__}: the value {float(plain[strange][0]):g} came, at {int(strange.sum())} voxels; "
+        if self.num_classes is None:
+            raise ValueError(f"{what}expected masks of 0 and 1. For labels give num_classes.")
+        raise ValueError(
+            f"{what}with num_classes={self.num_classes} expected labels 0 to {top}: name an ignored one as ignore_index, "
+            "and resample labels with mode='nearest' (under lazy=True as overrides of Compose)."
+        )
 
     def _masks(self, labels: Tensor) -> Tensor:
         assert self.num_classes is not None
@@ -108,7 +128,7 @@ class LabelMap(Transform):
     def _spacing(self, img: Any, axes: int) -> Tensor | None:
         if "spacing" not in self.takes or self.spacing is None:
             return None
-        if self.spacing == "auto":
+        if isinstance(self.spacing, str):
             lengths = affine_spacing(img, img[None])
             if lengths is not None:
                 return torch.tensor(lengths, dtype=torch.float64)
@@ -119,10 +139,22 @@ class LabelMap(Transform):
                 stacklevel=3,
             )
             return None
-        found = torch.tensor([float(x) for x in ensure_tuple(self.spacing)], dtype=torch.float64)
-        if found.shape != (axes,) or not bool((found > 0).all()):
+        if len(self.spacing) != axes:
             raise ValueError(f"spacing is {self.spacing}; expected {axes} positive numbers.")
-        return found
+        return torch.tensor(self.spacing, dtype=torch.float64)
+
+
+def _lengths(spacing: Any) -> tuple[float, ...] | str | None:
+    """``spacing`` with its numbers checked, or the word."""
+    if spacing is None or (isinstance(spacing, str) and spacing == "auto"):
+        return spacing
+    try:
+        found = tuple(float(x) for x in ensure_tuple(spacing))
+    except (TypeError, ValueError):
+        found = ()
+    if not found or not all(0 < x < math.inf for x in found):
+        raise ValueError(f"spacing must be positive numbers, 'auto' or None, got {spacing!r}.")
+    return found
 
 
 class LabelMapd(MapTransform):
