@@ -91,7 +91,8 @@ class GeneralizedDiceLoss(SegLoss):
     The weights of a sample are divided by the largest of them, which changes no ratio.  Undivided (``scale_free=False``,
     MONAI's form) they are so small that the smoothing rules: with the default 1e-5 two classes of a million voxels each,
     both predicted wholly wrong, cost 0.286 instead of 1.  An absent class has the largest weight of its sample; a sample
-    with none of the scored classes gives 0 without gradient, which background, included, prevents.
+    with none of the scored classes gives 0 without gradient (with uniform weights: 1, nearly without), which background,
+    included, prevents; regions (sigmoid) that are all absent have no such help: use ``batch=True``.
 
     Args:
         w_type: weight of a class of volume G: ``"square"`` 1/G^2, ``"simple"`` 1/G, ``"uniform"`` 1.

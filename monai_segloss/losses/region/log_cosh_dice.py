@@ -36,12 +36,12 @@ def log_cosh(x: Tensor) -> Tensor:
     tags=("overlap",),
 )
 class LogCoshDiceLoss(SegLoss):
-    """Log-cosh Dice loss, mean over samples and classes of log cosh(Dice loss), from 0 to 0.4338.
+    """Log-cosh Dice loss, mean over samples and classes of log cosh(Dice loss), from 0 to 0.4338 where no class is weighted.
 
     Args:
-        elementwise: take log cosh of each (sample, class) before the mean; False: of the mean Dice loss, which is what
-            the author's code for one class comes to, and never larger.  Then ``reduction="none"`` is refused and
-            ``"sum"`` is the same number as ``"mean"``.
+        elementwise: take log cosh of each (sample, class) before the mean, and weigh it; False: of the mean of the
+            weighted Dice losses, which is what the author's code for one class comes to, and without weights never
+            larger.  Then ``reduction="none"`` is refused and ``"sum"`` is the same number as ``"mean"``.
         common: see `SegLoss`.
 
     Raises:
