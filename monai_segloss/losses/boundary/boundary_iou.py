@@ -53,8 +53,8 @@ class BoundaryIoULoss(SegLoss):
     """One minus the soft IoU of inner bands, b(u) = u minus its erosion by a box; mean over samples and classes.
 
     The metric counts the border of the image as boundary; here it is none, because training sees patches, and neither are
-    ignored voxels.  The gradient of an erosion goes to the smallest value of each box only.  The band is a box of whole
-    voxels, at least one per axis.
+    ignored voxels.  The gradient of an erosion goes to the smallest value of each box only.  The band is a box of the
+    fewest whole voxels that cover its width, at least one per axis (the metric rounds).
 
     Args:
         width: of the band, in the unit of the ``spacing`` of the call, in voxels without one; None: 2 % of the diagonal of

@@ -52,7 +52,7 @@ def variation(steps: Steps, u: Tensor, counted: Tensor | None) -> Tensor:
     when="Beside cross-entropy on images of which few have labels: with the image it needs no target. It does not know "
     "which class is which, and supposes that intensities tell the classes apart. Without an image the target takes its "
     "place, which only checks a training with labels.",
-    formula=r"\frac{1}{N} \sum_c \sum_i |I_i - \mu_c|^2\, p_{ci} + \lambda\, \mathrm{TV}(p),\quad "
+    formula=r"\frac{1}{N} \Big(\sum_c \sum_i |I_i - \mu_c|^2\, p_{ci} + \lambda\, \mathrm{TV}(p)\Big),\quad "
     r"\mu_c = \frac{\sum_i I_i\, p_{ci}}{\sum_i p_{ci} + \epsilon}",
     paper="Kim & Ye, Mumford-Shah loss functional for image segmentation with deep learning, IEEE TIP 29, 2020",
     doi="arXiv:1904.02872",
@@ -61,7 +61,7 @@ def variation(steps: Steps, u: Tensor, counted: Tensor | None) -> Tensor:
     waive={"perfect_prediction_is_zero": "a perfect prediction pays for the total variation of the target"},
 )
 class MumfordShahLoss(SegLoss):
-    """Mean over voxels of sum_c |I - mu_c|^2 p_c, plus ``w_tv`` times the total variation of p; mean over samples.
+    """(sum |I - mu_c|^2 p_c over classes and voxels + ``w_tv`` times the total variation of p) / voxels; mean over samples.
 
     I is the keyword ``image`` of the call, (B, channels, *S), whose channels add up; scale it, the value grows with the
     square of its contrast.  Without it I is the target, one channel per class.  mu_c is the mean intensity under the
