@@ -168,8 +168,8 @@ class SegLossTrainer(nnUNetTrainer):
         cases = self.dataset_class.get_identifiers(self.preprocessed_dataset_folder)
         takes = "labeled" in self.loss.accepts
         found, note = partial_labels.look_up(folders, self.dataset_json["labels"], cases, takes)
-        if note:
-            self.print_to_log_file(note)
+        if found is not None or note:
+            self.print_to_log_file(note if found is None else f"labeled classes of each case: {found.path}")
         return found
 
     def get_training_transforms(self, *arguments: Any, **options: Any) -> Any:

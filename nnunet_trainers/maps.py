@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from monai_segloss.core.errors import LossShapeError
 from monai_segloss.core.maps import MapSpec
 
 
@@ -71,7 +72,13 @@ class Layout:
 
     def split(self, packed: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Target, of the type that nnU-Net gives it, and maps of a batch (B, channels, *S)."""
-        target, *maps = torch.split(packed, [self.target_channels, *map(self.channels, self.specs)], 1)
+        channels = [self.target_channels, *map(self.channels, self.specs)]
+        if packed.shape[1] != sum(channels):
+            raise LossShapeError(
+                f"the target has {packed.shape[1]} channels, expected {sum(channels)} with the maps of the loss: another "
+                "base class replaces get_training_transforms, so name the trainer with the loss first among the bases"
+            )
+        target, *maps = torch.split(packed, channels, 1)
         target = target.bool() if self.regions else target.to(torch.int16)
         return target, {spec.key: self._as_sent(spec, each) for spec, each in zip(self.specs, maps, strict=True)}
 

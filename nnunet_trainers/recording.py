@@ -32,7 +32,8 @@ def refuse_other(there: Mapping[str, Any], here: Mapping[str, Any], where: str) 
     found = [text for text in differences(there, here) if not text.startswith("versions.")]
     if found:
         raise OtherConfigurationError(
-            f"{where} has another configuration: {'; '.join(found)}; train under another trainer name or configuration"
+            f"{where} has another configuration: {'; '.join(found)}; go on with its settings, or train under another "
+            "trainer name or configuration"
         )
 
 

@@ -12,6 +12,7 @@ import torch
 from nnunet_data import SHORT, Workspace, run
 from torch import Tensor
 
+from monai_segloss.core.errors import LossShapeError
 from monai_segloss.core.maps import MapSpec
 from nnunet_trainers import maps, partial_labels
 from nnunet_trainers.maps import Layout
@@ -56,6 +57,11 @@ def test_labels_pack_and_split() -> None:
     assert torch.equal(target[1], LABELS)
     assert found["own"][0, 0].tolist() == [[0, 2, 2], [3, 3, 3], [0, 0, 0]]
     assert found["all"][0].flatten(1).unique(dim=1).tolist() == [[0], [3], [6]]
+
+
+def test_a_batch_without_the_maps_is_refused_saying_who_left_them_out() -> None:
+    with pytest.raises(LossShapeError, match=r"has 1 channels, expected 4 .* replaces get_training_transforms"):
+        Layout((OWN, ALL), 2, False, False, (3.0, 1.0)).split(LABELS[None])
 
 
 def test_fractions_arrive_and_know_what_is_ignored() -> None:
@@ -147,9 +153,10 @@ def write_labeled(space: Workspace, content: object) -> Path:
 
 
 def test_labeled_classes_reach_the_loss_by_case(space: Workspace) -> None:
-    write_labeled(space, {"*": ["ball"], "case_01": ["ball", "core"]})
+    file = write_labeled(space, {"*": ["ball"], "case_01": ["ball", "core"]})
     trainer = space.trainer("nnUNetTrainerMarginalDice_seed1_1epochs_8iterations")
     trainer.initialize()
+    assert f"labeled classes of each case: {file}" in Path(trainer.log_file).read_text()
     seen: list[tuple[str, list[bool]]] = []
     hand_over = trainer._hand_over
 
