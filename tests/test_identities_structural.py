@@ -8,7 +8,7 @@ import cases
 import numpy as np
 import pytest
 import torch
-from harness import make, value
+from harness import make, refused, value
 from references import REFERENCES
 
 import monai_segloss
@@ -103,7 +103,18 @@ def test_float32_keeps_the_digits_of_the_determinant() -> None:
     torch.testing.assert_close(loss(z, label).double(), loss(z.double(), label), rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("key", ["structural_similarity", "region_mutual_information", "border_weighted_ce"])
+def test_voxels_without_a_place_have_no_neighbors(key: str) -> None:
+    loss = monai_segloss.create(key, softmax=True, to_onehot_y=True)
+    refused((ValueError, r"input has shape \(4, 3\).*spatial axes"), loss, torch.zeros(4, 3), torch.zeros(4, 1).long())
+
+
 def test_refusals() -> None:
+    space = (5, 4, 4, 4)
+    four = torch.zeros(2, 3, *space), torch.zeros(2, 1, *space).long()
+    loss = monai_segloss.create("region_mutual_information", softmax=True, to_onehot_y=True)
+    refused((ValueError, "pool=3 pools 3 axes at most"), loss, *four)
+    assert monai_segloss.create("region_mutual_information", softmax=True, to_onehot_y=True, pool=1)(*four).isfinite()
     for name in ("radius", "pool"):
         for bad in (0, 1.5):
             with pytest.raises(ValueError, match=f"{name} must be a whole number"):

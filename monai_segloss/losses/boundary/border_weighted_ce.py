@@ -13,6 +13,7 @@ from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import ReadingArgs, SegLoss, Weight
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.losses.boundary.neighborhood import refuse_points
 from monai_segloss.losses.boundary.voxel_weights import weighed_cross_entropy
 from monai_segloss.losses.instance.instances import TOUCHING, components, inside
 from monai_segloss.losses.voxel.weighting import is_multilabel
@@ -46,7 +47,8 @@ class BorderWeightedCELoss(SegLoss):
     - ``components_faces``, (B, C, *S) or (B, 1, *S): ids of the instances, 1 or more inside of a class
       (`monai_segloss.transforms.ComponentMapd` with ``faces=True``);
     - ``components``, in its place: annotated instances, which may touch;
-    - ``weight_map``, (B, 1, *S), with sigmoid also (B, C, *S): w itself (`monai_segloss.transforms.BorderWeightMapd`).
+    - ``weight_map``, (B, 1, *S), with sigmoid also (B, C, *S): w itself (`monai_segloss.transforms.BorderWeightMapd`, which
+      of regions makes one map for all of them together).
 
     Args:
         border_weight: w_0.
@@ -111,6 +113,7 @@ class BorderWeightedCELoss(SegLoss):
                 raise ValueError("weight_map has the weights of the classes in it: leave out weight and balanced.")
             channels = sent.unbind(1) if is_multilabel(batch) else (sent,)
             return torch.stack([check.voxel_map("weight_map", x, batch.logits) for x in channels], 1)
+        refuse_points(batch)
         mask, ids = inside(batch), components(batch, TOUCHING)
         factors = None if weight is None else weight.expand(batch.classes).tolist()
         if not is_multilabel(batch):

@@ -45,7 +45,7 @@ def scored_maps(batch: SegBatch, view: Scored) -> tuple[Tensor, Tensor]:
 
 def valid(batch: SegBatch) -> Tensor | None:
     """The voxels that count, (B, 1, *S), or None."""
-    _refuse_points(batch)
+    refuse_points(batch)
     return None if batch.mask is None else batch.mask[:, None]
 
 
@@ -56,7 +56,7 @@ def mean_table(x: Tensor, batch: SegBatch) -> Scores:
 
 def by_spacing(f: Callable[..., Tensor], batch: SegBatch, *maps: Any) -> Tensor:
     """``f(steps, *maps)`` of the batch, or of sample after sample where their spacing differs; what is no map stays."""
-    _refuse_points(batch)
+    refuse_points(batch)
     rows = spacing_rows(batch)
     if len(set(rows)) == 1:
         return f(rows[0], *maps)
@@ -73,7 +73,7 @@ def spacing_rows(batch: SegBatch) -> tuple[Steps, ...]:
     return tuple(tuple(row) for row in batch.spacing.reshape(-1, batch.ndim - 2).tolist())
 
 
-def _refuse_points(batch: SegBatch) -> None:
+def refuse_points(batch: SegBatch) -> None:
     """Voxels without a place, (B, C), have no neighbors."""
     if batch.ndim < 3:
         raise LossShapeError(

@@ -13,9 +13,11 @@ from torch.nn import functional as F
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.counts import Stat
+from monai_segloss.core.errors import LossShapeError
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.reduce import Scores, Term
 from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.losses.boundary.neighborhood import refuse_points
 from monai_segloss.losses.voxel.cross_entropy import is_multilabel
 
 
@@ -128,6 +130,9 @@ class RegionMutualInformationLoss(SegLoss):
         self.lambda_ce, self.lambda_rmi = non_negative(lambda_ce=lambda_ce, lambda_rmi=lambda_rmi)
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
+        refuse_points(batch)
+        if self.pool > 1 and batch.ndim > 5:
+            raise LossShapeError(f"input has shape {tuple(batch.logits.shape)}; pool={self.pool} pools 3 axes at most.")
         batch = batch.wide
         which = (Stat("ce"), Stat("ce_neg")) if is_multilabel(batch) else (Stat("ce"),)
         batch.request(*which)

@@ -15,6 +15,7 @@ from monai_segloss.core.counts import FORMULAS, Voxels
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.reduce import Scores, Term
 from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.losses.boundary.neighborhood import refuse_points
 from monai_segloss.losses.voxel.cross_entropy import cross_entropy
 
 ROUNDING = 1e-14
@@ -132,6 +133,7 @@ class StructuralSimilarityLoss(SegLoss):
         self.lambda_ce, self.lambda_structural = non_negative(lambda_ce=lambda_ce, lambda_structural=lambda_structural)
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
+        refuse_points(batch)
         batch = batch.wide
         v = Voxels(batch.clean, batch.one_hot.to(batch.clean.dtype), batch.activation)
         e, f = self.differences(v.g, v.p.detach(), batch.mask)
