@@ -65,7 +65,8 @@ def look_up(
     """
     path = find(folders)
     if path is None:
-        return None, f"no {FILE} beside the data set: every case has all labels" if takes else ""
+        same = "every case has labels of the same classes, all unless the plan says which"
+        return None, f"no {FILE} beside the data set: {same}" if takes else ""
     if not takes:
         return None, f"{path} is there, but this loss takes every class as labeled in every case"
     return read(path, labels, cases), ""
