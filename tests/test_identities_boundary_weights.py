@@ -178,6 +178,11 @@ def test_the_map_of_the_transform_is_that_of_the_loss() -> None:
         weighed = monai_segloss.create("border_weighted_ce", **READING, **more)(logits, labels, spacing=(3.0, 1.0, 0.5))
         sent_too = transform(data)["weight_map"].as_tensor()[None]
         torch.testing.assert_close(loss(logits, labels, weight_map=sent_too), weighed)
+        masks = {"label": MetaTensor(torch.cat((labels[0] == 1, labels[0] == 2)).float(), affine=affine)}
+        of_masks = BorderWeightMapd("label", class_weight=setting)(masks)["weight_map"].as_tensor()[None]
+        torch.testing.assert_close(of_masks, sent_too)
+    with pytest.raises(ValueError, match="class_weight has 2 values"):
+        BorderWeightMapd("label", num_classes=3, class_weight=[1.0, 2.0])
     ids = ComponentMapd("label", num_classes=3, faces=True)(data)["components_faces"].as_tensor()[None]
     torch.testing.assert_close(loss(logits, labels, components=ids, spacing=(3.0, 1.0, 0.5)), expected)
     for more in ({"weight": [1.0, 2.0, 3.0]}, {"balanced": True}):

@@ -77,7 +77,10 @@ class LabelMap(Transform):
         least = 1 if self.include_background else 2
         if num_classes is not None and (not isinstance(num_classes, Integral) or num_classes < least):
             raise ValueError(f"num_classes must be None or a whole number of at least {least}, got {num_classes!r}.")
-        self._make(torch.zeros(1, 1, 1, 1, dtype=torch.bool), None, None)  # a wrong option is said before any work
+        if num_classes is not None or not any(isinstance(x, list | tuple) for x in options.values()):
+            # a wrong option is said before any work; how many masks have a number each only the array knows
+            channels = 1 if num_classes is None else num_classes - (not self.include_background)
+            self._make(torch.zeros(1, channels, 1, 1, dtype=torch.bool), None, None)
 
     def __call__(self, img: Any) -> Tensor:
         """The map of one array, channel first; a MetaTensor gives a MetaTensor with the same metadata."""
