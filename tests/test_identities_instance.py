@@ -103,6 +103,19 @@ def test_a_cell_that_lost_its_component_is_left_out() -> None:
     torch.testing.assert_close(found, kept)
 
 
+def test_in_a_sum_each_term_takes_its_own_components() -> None:
+    """Instances of the border map are connected over faces: those of the other terms, sent too, would join two of them."""
+    label = torch.zeros(1, 1, 12, 12, dtype=torch.long)
+    label[0, 0, 2:5, 2:5], label[0, 0, 5:8, 5:8], label[0, 0, 9:11, 1:4] = 1, 1, 1
+    z = logits(label)
+    total = monai_segloss.WeightedSum({"blob": 1, "border_weighted_ce": 1}, softmax=True, to_onehot_y=True)
+    masks = torch.cat((label == 0, label == 1), 1)
+    maps = {spec.key: spec.make(masks, None, None) for spec in total.needs}
+    assert maps["components"].max() == 2
+    assert maps["components_faces"].max() == 3
+    torch.testing.assert_close(total(z, label, spacing=(1.0, 1.0), **maps), total(z, label, spacing=(1.0, 1.0)))
+
+
 def test_precomputed_components_say_which_voxels_belong_together() -> None:
     label = two_lesions()
     z = logits(label)

@@ -41,13 +41,13 @@ def inside(batch: SegBatch) -> Tensor:
 def components(batch: SegBatch, spec: MapSpec = COMPONENTS) -> Tensor:
     """Ids of the components of each class with instances, (B, C', *S) int64, 0 outside and where ignored.
 
-    From the map that the spec names if the caller sent it, or ``components``, which may be annotated instances; else found
-    here, without the ignored voxels.
+    From the map that the spec names if the caller sent it, else from ``components``, which may be annotated instances; else
+    found here, without the ignored voxels.
 
     Raises:
         ValueError: the map is not made of whole numbers from 0 to `LARGEST`, or says 0 inside of a class.
     """
-    mask, name = inside(batch), COMPONENTS.key if COMPONENTS.key in batch.maps else spec.key
+    mask, name = inside(batch), spec.key if spec.key in batch.maps else COMPONENTS.key
     ids = _sent(name, batch)
     if ids is None:
         return once(spec, batch, first_class(batch), lambda: spec.make(mask, batch.spacing, None).long())
