@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from environments import Environment
 from nnunet_data import Workspace, add_configurations
 from typer.testing import CliRunner, Result
@@ -125,6 +127,20 @@ def test_without_nnunet_there_is_a_note(segloss: Run, tmp_path: Path, monkeypatc
 def test_export_of_something_else(segloss: Run, tmp_path: Path) -> None:
     result = segloss("nnunet", "export", str(tmp_path))
     assert (result.exit_code, "is no model folder of nnU-Net" in result.output) == (1, True)
+
+
+@pytest.mark.usefixtures("nnunet")
+def test_export_says_the_whole_command(segloss: Run, tmp_path: Path) -> None:
+    model = tmp_path / "my models" / "nnUNetTrainerDice__nnUNetPlans__tiny"
+    for fold in ("fold_0", "fold_2"):
+        (model / fold).mkdir(parents=True)
+        torch.save({"trainer_name": "nnUNetTrainerDice", "segloss": {}}, model / fold / "checkpoint_final.pth")
+    (model / "plans.json").write_text("{}")
+    result = segloss("nnunet", "export", str(model))
+    said = shlex.split(result.output.partition("Predict with: ")[2])
+    target = str(model / "exported" / "nnUNetTrainer__nnUNetPlans__tiny")
+    assert said[:6] == ["nnUNetv2_predict_from_modelfolder", "-m", target, "-f", "0", "2"]
+    assert said[6:] == ["-i", "IMAGES", "-o", "OUTPUT"]
 
 
 # -- plans ----------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shlex
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -116,7 +117,10 @@ def export(
         target = export_model(model, output)
     except ExportError as error:
         fail(str(error))
-    typer.echo(f"Wrote {target}. Predict with: nnUNetv2_predict_from_modelfolder -m {target} -i IMAGES -o OUTPUT")
+    # nnU-Net takes five folds if it is not told which.
+    folds = " ".join(sorted(each.name.removeprefix("fold_") for each in target.glob("fold_*")))
+    model_and_folds = f"-m {shlex.quote(str(target))} -f {folds}"
+    typer.echo(f"Wrote {target}. Predict with: nnUNetv2_predict_from_modelfolder {model_and_folds} -i IMAGES -o OUTPUT")
 
 
 def fail(message: str) -> NoReturn:
