@@ -9,7 +9,7 @@ import cases
 import pytest
 import torch
 from cases import Case
-from harness import assert_close, gradient, make, supported, value
+from harness import assert_close, gradient, make, refused, supported, value
 
 import monai_segloss
 from monai_segloss.core.registry import LossInfo
@@ -97,3 +97,29 @@ def test_samples_without_axes_in_space_are_volumes_of_one_voxel(info: LossInfo) 
     expected, other = gradient(make(info, line), line)
     assert_close(found, expected, "value")
     assert_close(slope, other[..., 0], "gradient")
+
+
+@pytest.mark.parametrize(
+    "key", ["cross_entropy", "weighted_cross_entropy", "binary_cross_entropy", "border_weighted_ce"]
+)
+@pytest.mark.parametrize("how", ["mean", "none"])
+def test_a_weight_map_is_not_read_where_voxels_are_ignored(key: str, how: str) -> None:
+    """Where they count, NaN and infinity are refused; infinity times a mask of 0 was NaN."""
+    info = monai_segloss.find(key)
+    for case in supported(info, "ignored", "regions_masked"):
+        weights = torch.rand(case.valid.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        loss = make(info, case, reduction=how)
+        expected = loss(case.input, case.target, **case.call, weight_map=weights)
+        for bad in (torch.nan, torch.inf, -1.0):
+            hidden = torch.where(case.valid, weights, bad)
+            found = loss(case.input, case.target, **case.call, weight_map=hidden)
+            assert_close(found, expected, f"{case.name}: {bad} at ignored voxels", rtol=0)
+            counted = torch.where(case.valid, bad, weights)
+            refused(
+                (ValueError, "weight_map holds NaN or negative or infinite"),
+                loss,
+                case.input,
+                case.target,
+                **case.call,
+                weight_map=counted,
+            )

@@ -143,8 +143,8 @@ class SegBatch:
         return Scored(self, include_background, over_batch)
 
     def map(self, name: str) -> Tensor | None:
-        """A map of one value per voxel that the caller sent, as (B, *S), or None."""
-        return check.voxel_map(name, self.maps[name], self.logits) if name in self.maps else None
+        """A map of one value per voxel that the caller sent, as (B, *S), 0 where ignored, or None."""
+        return check.voxel_map(name, self.maps[name], self.logits, self.mask) if name in self.maps else None
 
     def class_map(self, name: str) -> Tensor | None:
         """A map of one value per class and voxel that the caller sent, as (B, C, *S) or, for all classes, (B, 1, *S)."""

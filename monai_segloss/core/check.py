@@ -134,11 +134,12 @@ def _beside(name: str, x: Any, input: Tensor) -> None:
         raise ValueError(f"{name} is on {x.device} but input on {input.device}; move one of them.")
 
 
-def voxel_map(name: str, x: Tensor, input: Tensor) -> Tensor:
-    """A map of weights >= 0 as (B, *S), checked on the CPU."""
+def voxel_map(name: str, x: Tensor, input: Tensor, valid: Tensor | None = None) -> Tensor:
+    """A map of finite weights >= 0 as (B, *S), checked on the CPU; 0 at ignored voxels, whatever was there."""
     x = voxel_shape(name, x, input)
-    if x.device.type == "cpu" and not torch.compiler.is_compiling() and not bool((x >= 0).all()):
-        raise ValueError(f"{name} holds NaN or negative values; expected weights of at least 0.")
+    x = x if valid is None else x.masked_fill(~valid, 0)
+    if x.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(((x >= 0) & (x < math.inf)).all()):
+        raise ValueError(f"{name} holds NaN or negative or infinite values; expected finite weights of at least 0.")
     return x
 
 

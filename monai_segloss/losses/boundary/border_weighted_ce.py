@@ -112,7 +112,7 @@ class BorderWeightedCELoss(SegLoss):
             if weight is not None or self.balanced:
                 raise ValueError("weight_map has the weights of the classes in it: leave out weight and balanced.")
             channels = sent.unbind(1) if is_multilabel(batch) else (sent,)
-            return torch.stack([check.voxel_map("weight_map", x, batch.logits) for x in channels], 1)
+            return torch.stack([check.voxel_map("weight_map", x, batch.logits, batch.mask) for x in channels], 1)
         refuse_points(batch)
         mask, ids = inside(batch), components(batch, TOUCHING)
         factors = None if weight is None else weight.expand(batch.classes).tolist()
