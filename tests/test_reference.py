@@ -19,6 +19,8 @@ from references import REFERENCES, UNIFORM
 import monai_segloss
 from monai_segloss.core.module import READING
 from monai_segloss.core.registry import LossInfo
+from monai_segloss.losses.boundary.hausdorff_er import NORMS
+from monai_segloss.maps.distance import MODES
 
 ENTRIES = monai_segloss.list_losses()
 STEP = 1e-5
@@ -120,6 +122,26 @@ def test_value_and_gradient_with_other_arguments(info: LossInfo, name: str) -> N
     for case in supported(info, name):
         for arguments in settings(info, case):
             compare(info, case, **arguments)
+
+
+WORDS = {"mode": MODES, "norm": NORMS}
+"""Arguments of more than two words, of which the test above takes one."""
+
+
+@pytest.mark.parametrize(
+    ("info", "name", "word"),
+    [
+        pytest.param(info, name, word, id=f"{info.key}-{word}")
+        for info in ENTRIES
+        for name in WORDS.keys() & info.parameters.keys()
+        for word in WORDS[name]
+    ],
+)
+def test_every_word(info: LossInfo, name: str, word: str) -> None:
+    """Voxels that are no cubes, and holes of ignored ones."""
+    case = cases.get("five_classes")
+    mask = torch.from_numpy(np.random.default_rng(0).random(case.valid.shape) < 0.8)
+    compare(info, replace(case, mask=mask), **{name: word})
 
 
 @pytest.mark.parametrize("info", ENTRIES, ids=lambda info: info.key)
