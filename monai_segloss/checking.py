@@ -11,7 +11,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from monai_segloss import LossConfig, LossInfo, find
+from monai_segloss import LossConfig, LossInfo, SegLoss, find
+
+WRAPPERS = ("DeepSupervision", "DeepSupervisionLoss")
 
 
 class CannotCheck(Exception):
@@ -30,14 +32,16 @@ def check(path: Path, info: LossInfo | None = None) -> list[Finding]:
     """Findings about an nnU-Net raw data set, a bundle folder or a configuration file.
 
     Raises:
-        CannotCheck: the path does not exist or is none of the three.
+        CannotCheck: the path does not exist, is none of the three, or is no data set and comes with a loss.
     """
     if not path.exists():
         raise CannotCheck(f"{path} does not exist.")
-    if path.is_file():
-        return list(_configuration(path))
     if (path / "dataset.json").is_file():
         return list(_dataset(path, info))
+    if info is not None:
+        raise CannotCheck(f"{path} is no data set and names its loss itself: leave --loss out.")
+    if path.is_file():
+        return list(_configuration(path))
     if (path / "configs" / "metadata.json").is_file():
         return list(_bundle(path))
     raise CannotCheck(
@@ -47,8 +51,8 @@ def check(path: Path, info: LossInfo | None = None) -> list[Finding]:
 
 def read_file(path: Path) -> Any:
     """A JSON or YAML file as plain data."""
-    text = path.read_text(encoding="utf-8")
     try:
+        text = path.read_text(encoding="utf-8")
         if path.suffix in (".yaml", ".yml"):
             import yaml
 
@@ -68,7 +72,7 @@ def _configuration(path: Path) -> Iterator[Finding]:
     except ValidationError as error:
         for problem in error.errors():
             place = ".".join(str(part) for part in problem["loc"]) or path.name
-            yield Finding("error", f"{place}: {problem['msg']}")
+            yield Finding("error", f"{place}: {problem['msg'].removeprefix('Value error, ')}")
         return
     what = config.loss or "sum of " + ", ".join(config.terms)
     yield Finding("ok", f"{path.name} is a valid configuration: {what}")
@@ -77,32 +81,51 @@ def _configuration(path: Path) -> Iterator[Finding]:
 def check_component(name: str, node: Mapping[str, Any]) -> Iterator[Finding]:
     """Whether a component of a bundle is one of our losses and takes its arguments; ``name`` is its id."""
     target = str(node.get("_target_", ""))
+    if target.rpartition(".")[2] in WRAPPERS and isinstance(node.get("loss"), Mapping):
+        yield from check_component(f"{name}#loss", node["loss"])
+        return
     if not target.startswith("monai_segloss."):
         yield Finding(
             "warning", f"{name}._target_ is {target!r}, not a loss of monai_segloss; nothing more is checked."
         )
         return
     arguments = {key: value for key, value in node.items() if not key.startswith("_")}
-    if any(isinstance(value, str) and value.startswith(("@", "$", "%")) for value in arguments.values()):
+    if _refers(arguments):
         yield Finding("warning", f"{name} refers to other parts of the bundle; its arguments were not checked.")
         return
     import monai_segloss
 
-    try:
-        getattr(monai_segloss, target.removeprefix("monai_segloss."))(**arguments)
-    except AttributeError:
+    wanted = target.removeprefix("monai_segloss.")
+    cls = getattr(monai_segloss, wanted, None)
+    if not isinstance(cls, type) or not issubclass(cls, SegLoss):
         try:
-            find(target.removeprefix("monai_segloss."))
+            text = f"{wanted} is no class; expected {find(wanted).cls.__name__}."
         except KeyError as error:
-            yield Finding("error", f"{name}._target_: {error}")
+            text = str(error)
+        yield Finding("error", f"{name}._target_: {text}")
+        return
+    try:
+        cls(**arguments)
     except (TypeError, ValueError, KeyError) as error:
         yield Finding("error", f"{name}: {error}")
     else:
         yield Finding("ok", f"{name}: {target} takes these arguments")
 
 
+def _refers(value: Any) -> bool:
+    """Whether a value holds a reference, an expression or another component."""
+    if isinstance(value, Mapping):
+        return "_target_" in value or any(_refers(each) for each in value.values())
+    if isinstance(value, list):
+        return any(_refers(each) for each in value)
+    return isinstance(value, str) and value.startswith(("@", "$", "%"))
+
+
 def _bundle(path: Path) -> Iterator[Finding]:
-    for file in sorted([*path.glob("configs/train.*"), *path.glob("configs/losses/*")]):
+    files = sorted([*path.glob("configs/train.*"), *path.glob("configs/losses/*")])
+    if not files:
+        yield Finding("error", f"{path} has no configs/train.json, .yaml or .yml, and so no loss.")
+    for file in files:
         data = read_file(file)
         if not isinstance(data, Mapping) or not isinstance(data.get("loss"), Mapping):
             yield Finding("error", f"{file.relative_to(path)} has no key 'loss'.")

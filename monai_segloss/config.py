@@ -104,20 +104,26 @@ def _check_arguments(info: LossInfo, arguments: Mapping[str, Any]) -> None:
     known = [name for name in info.parameters if name not in READING]
     for name in arguments:
         if name not in known:
-            raise ValueError(f"{info.key} has no argument {name!r}{nearest(name, known)}; it has {', '.join(known)}.")
-    info.cls(**arguments)
+            hint = nearest(name, known) or "."
+            raise ValueError(f"{info.key} has no argument {name!r}{hint} It has {', '.join(known)}.")
+    try:
+        info.cls(**arguments)
+    except TypeError as error:
+        raise ValueError(f"{info.key}: {error}") from None
 
 
 def json_schema() -> dict[str, Any]:
     """JSON schema of `LossConfig` in which each loss lists its own arguments with their defaults."""
     schema = LossConfig.model_json_schema()
     schema["properties"]["loss"] = {
-        "enum": [info.key for info in list_losses()],
-        "description": "registry key of the loss",
+        "enum": [name for info in list_losses() for name in (info.key, *info.aliases)],
+        "description": "registry key or alias of the loss",
     }
+    term = [{"type": "number", "minimum": 0}, {"type": "string"}, {"type": "object"}]  # weight, schedule, or a mapping
+    schema["properties"]["terms"]["additionalProperties"] = {"anyOf": term}
     schema["allOf"] = [
         {
-            "if": {"properties": {"loss": {"const": info.key}}, "required": ["loss"]},
+            "if": {"properties": {"loss": {"enum": [info.key, *info.aliases]}}, "required": ["loss"]},
             "then": {"properties": {"arguments": {"properties": _properties(info), "additionalProperties": False}}},
         }
         for info in list_losses()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from monai_segloss.core.errors import nearest
-from monai_segloss.files import write_json
+from monai_segloss.files import read_json, write_json
 from nnunet_trainers.recording import KEY
 
 
@@ -33,10 +32,13 @@ def add_configuration(
         replace: whether a configuration of that name with another loss gives way.
 
     Raises:
-        PlansError: the parent is unknown, the name is not fit for a folder name or is taken.
+        PlansError: the file holds no plans, the parent is unknown, the name is not fit for a folder name or is taken.
     """
-    plans = json.loads(file.read_text(encoding="utf-8"))
-    known = plans["configurations"]
+    try:
+        plans = read_json(file)
+        known = plans["configurations"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise PlansError(f"{file} holds no plans of nnU-Net: {error}.") from None
     if parent not in known:
         raise PlansError(
             f"{file.name} has no configuration {parent!r}{nearest(parent, known)} It has {', '.join(known)}."

@@ -187,7 +187,11 @@ def test_an_overlay_file(tmp_path: Path) -> None:
         (("make", ".", "--loss", "dice"), "Invalid value for FOLDER: . exists; name a new folder"),
         (("overlay", "dice", "-o", "gone/x.json"), "Invalid value for --output: gone is no folder"),
         (("check", "gone"), "Invalid value: gone has no configs/train.json"),
-        (("check", str(bundle_path()), "gone.json"), "Invalid value: [Errno 2] No such file or directory: 'gone.json'"),
+        (("check", str(bundle_path()), "gone.json"), "Invalid value: gone.json cannot be read: [Errno 2] No such file"),
+        (("make", "new", "--term", "dice=1", "--term", "dice=2"), "Invalid value for --term: 'dice' came twice"),
+        (("make", "new", "--loss", "focal", "--set", "gamma=1", "--set", "gamma=2"), "--set: 'gamma' came twice"),
+        (("copy", f"{os.devnull}/x"), f"Invalid value for FOLDER: cannot write {os.devnull}/x"),
+        (("make", f"{os.devnull}/x", "--loss", "dice"), f"Invalid value for FOLDER: cannot write {os.devnull}/x"),
     ],
 )
 def test_wrong_usage_names_the_option(
@@ -198,6 +202,16 @@ def test_wrong_usage_names_the_option(
     assert code == 2, text
     assert message in text
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_overlay_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("monai_segloss.files.write_json", full)
+    code, text = run("overlay", "dice", "-o", tmp_path / "x.json")
+    assert code == 2
+    assert "Invalid value for --output: cannot write: [Errno 28] No space left on device" in text
 
 
 def test_a_note_says_which_key_the_loss_is(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import monai_segloss
+from monai_segloss import LossConfig
 from monai_segloss.cli import app
 
 KEYS = [info.key for info in monai_segloss.list_losses()]
@@ -59,11 +60,21 @@ def test_schema_accepts_what_the_configuration_accepts() -> None:
     jsonschema = pytest.importorskip("jsonschema")
     schema = json.loads(segloss("schema").output)
     jsonschema.validate({"loss": "tversky", "arguments": {"alpha": 0.2}}, schema)
-    jsonschema.validate({"terms": {"dice": {"weight": 1}}}, schema)
+    for terms in ({"dice": {"weight": 1}}, {"dice": 1, "boundary": "rebalance"}):
+        jsonschema.validate({"terms": terms}, schema)
+        LossConfig(terms=terms)
+    for info in monai_segloss.list_losses():
+        for name in (info.key, *info.aliases):
+            jsonschema.validate({"loss": name}, schema)
+            with pytest.raises(jsonschema.ValidationError):
+                jsonschema.validate({"loss": name, "arguments": {"nonsense": 1}}, schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"loss": "tversky", "arguments": {"alfa": 0.2}}, schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"loss": "tverski"}, schema)
+
+
+WRAPPED = {"_target_": "monai_segloss.engine.DeepSupervision", "loss": {"_target_": "monai_segloss.DiceLoss"}}
 
 
 @pytest.mark.parametrize(
@@ -77,6 +88,14 @@ def test_schema_accepts_what_the_configuration_accepts() -> None:
         ({"terms": {"dice": -1}}, 1, "at least 0"),
         ({"loss": {"_target_": "monai_segloss.DiceLoss", "sofmax": True}}, 1, "did you mean 'softmax'"),
         ({"loss": {"_target_": "monai_segloss.DicLoss"}}, 1, "_target_"),
+        ({"loss": {"_target_": "monai_segloss.dice"}}, 1, "expected DiceLoss"),
+        ({"loss": {"_target_": "monai_segloss.list_losses"}}, 1, "no loss is called 'list_losses'"),
+        ({"loss": "tversky", "arguments": {"alpha": "a"}}, 1, "alpha must be a number, got 'a'"),
+        ({"loss": "dice", "arguments": {"include_background": "false"}}, 1, "include_background must be True or False"),
+        ({"loss": WRAPPED}, 0, "loss#loss: monai_segloss.DiceLoss takes these arguments"),
+        ({"loss": {**WRAPPED, "loss": {"_target_": "monai_segloss.DiceLoss", "sofmax": True}}}, 1, "'softmax'"),
+        ({"loss": {"_target_": "monai_segloss.WeightedSum", "terms": {"dice": "@w"}}}, 0, "refers to other parts"),
+        ({"loss": {"_target_": "monai_segloss.DiceLoss", "weight": {"_target_": "torch.ones"}}}, 0, "refers to other"),
     ],
 )
 def test_check_configuration(config: object, level: int, words: str, tmp_path: Path) -> None:
@@ -84,7 +103,43 @@ def test_check_configuration(config: object, level: int, words: str, tmp_path: P
     file.write_text(json.dumps(config))
     result = segloss("check", str(file))
     assert result.exit_code == level
-    assert words in " ".join(result.output.split())
+    text = " ".join(result.output.split())
+    assert words in text
+    assert "Value error" not in text
+
+
+def test_check_prints_one_line_for_each_finding(tmp_path: Path) -> None:
+    """Also where the terminal is narrow, or none: what was found can be searched for."""
+    file = tmp_path / "loss.json"
+    file.write_text(json.dumps({"loss": "tversky", "arguments": {"alfa": 1}}))
+    result = CliRunner().invoke(app, ["check", str(file)], env={"COLUMNS": "40"})
+    assert len(result.output.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"", b"{"])
+def test_check_refuses_a_file_that_cannot_be_read(content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "loss.json"
+    file.write_bytes(content)
+    result = segloss("check", str(file))
+    assert result.exit_code == 2
+    assert "cannot be read" in result.output
+
+
+def test_check_ignores_no_option(tmp_path: Path) -> None:
+    """A configuration names its loss, so that another one beside it would go unused."""
+    file = tmp_path / "loss.json"
+    file.write_text(json.dumps({"loss": "dice"}))
+    result = segloss("check", str(file), "--loss", "tversky")
+    assert result.exit_code == 2
+    assert "leave --loss out" in " ".join(result.output.split())
+
+
+def test_check_of_a_bundle_without_a_loss_is_not_silent(tmp_path: Path) -> None:
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "metadata.json").write_text("{}")
+    result = segloss("check", str(tmp_path))
+    assert result.exit_code == 1
+    assert "no configs/train.json" in result.output
 
 
 def write_dataset(folder: Path, label: np.ndarray, ignore: bool = False) -> Path:

@@ -237,7 +237,20 @@ def test_plan_refuses_with_a_sentence(
     assert plans.read_bytes() == before
 
 
-def test_plan_without_the_folder_of_nnunet(segloss: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("text", ["", "[]", '{"configurations": 1', "{}"])
+def test_plan_refuses_a_file_that_holds_no_plans(segloss: Run, plans: Path, text: str) -> None:
+    plans.write_text(text)
+    result = segloss("nnunet", "plan", "7", "2d", "x", "--loss", "dice")
+    assert (result.exit_code, "holds no plans of nnU-Net" in " ".join(result.output.split())) == (1, True), (
+        result.output
+    )
+    assert plans.read_text() == text
+
+
+def test_plan_without_the_folder_of_nnunet(segloss: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "gone"))
+    result = segloss("nnunet", "plan", "7", "2d", "x", "--loss", "dice")
+    assert (result.exit_code, "which is no folder" in " ".join(result.output.split())) == (1, True)
     monkeypatch.delenv("nnUNet_preprocessed", raising=False)
     result = segloss("nnunet", "plan", "7", "2d", "x", "--loss", "dice")
     assert (result.exit_code, "nnUNet_preprocessed is not set" in result.output) == (1, True)

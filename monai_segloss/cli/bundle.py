@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -75,7 +76,9 @@ def copy(folder: Folder, name: Name = "segloss_segmentation") -> None:
 @app.command()
 def make(
     folder: Folder,
-    loss: Annotated[str | None, typer.Option(help="Key of a loss (segloss list).")] = None,
+    loss: Annotated[
+        str | None, typer.Option(help="Key of a loss or recipe (segloss list, segloss list recipes).")
+    ] = None,
     argument: Setting = None,
     term: Term = None,
     config: Config = None,
@@ -94,7 +97,9 @@ def make(
 
 @app.command()
 def overlay(
-    key: Annotated[str | None, typer.Argument(help="Key of a loss (segloss list).")] = None,
+    key: Annotated[
+        str | None, typer.Argument(help="Key of a loss or recipe (segloss list, segloss list recipes).")
+    ] = None,
     argument: Setting = None,
     term: Term = None,
     config: Config = None,
@@ -132,7 +137,10 @@ def overlay(
     if output is None:
         typer.echo(json.dumps(found.content, indent=2))
         return
-    write_json(output, found.content)
+    try:
+        write_json(output, found.content)
+    except OSError as error:
+        raise typer.BadParameter(f"cannot write: {error}.", param_hint="--output") from None
     train = Path("configs/train.json")
     if bundle is not None:
         from monai_segloss.bundle.foreign import training_file
@@ -172,6 +180,8 @@ def _copy(folder: Path, name: str, config: LossConfig | None) -> None:
         copy_bundle(folder, source, config)
     except FileExistsError as error:
         raise typer.BadParameter(str(error), param_hint="FOLDER") from None
+    except (OSError, shutil.Error) as error:
+        raise typer.BadParameter(f"cannot write {folder}: {error}.", param_hint="FOLDER") from None
     except (TypeError, ValueError) as error:
         raise typer.BadParameter(str(error), param_hint="--term") from None
 

@@ -163,7 +163,7 @@ def check(
     path: Annotated[
         Path, typer.Argument(help="An nnU-Net raw data set, a bundle folder, or a loss configuration file.")
     ],
-    loss: Annotated[str | None, typer.Option(help="Check against the needs of this loss.")] = None,
+    loss: Annotated[str | None, typer.Option(help="Check a data set against the needs of this loss.")] = None,
 ) -> None:
     """Check a data set, a bundle or a loss configuration before hours of training.
 
@@ -187,7 +187,7 @@ def print_findings(findings: list[Finding]) -> None:
     style = {"error": "bold red", "warning": "yellow", "ok": "green"}
     for finding in findings:
         out.print(f"[{style[finding.level]}]{finding.level:>7}[/]  ", end="")
-        out.print(finding.text, markup=False)
+        out.print(finding.text, markup=False, soft_wrap=True)
     if any(finding.level == "error" for finding in findings):
         raise typer.Exit(1)
 

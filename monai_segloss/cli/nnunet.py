@@ -68,7 +68,9 @@ def plan(
     dataset: Annotated[str, typer.Argument(help="Id or name of the data set.")],
     parent: Annotated[str, typer.Argument(help="Configuration to inherit from, e.g. 3d_fullres.")],
     name: Annotated[str, typer.Argument(help="Suffix of the new configuration <parent>_<name>.")],
-    loss: Annotated[str | None, typer.Option(help="Key of a loss (segloss list).")] = None,
+    loss: Annotated[
+        str | None, typer.Option(help="Key of a loss or recipe (segloss list, segloss list recipes).")
+    ] = None,
     argument: Annotated[
         list[str] | None, typer.Option("--set", help="Argument of the loss as name=value; repeat for more.")
     ] = None,
@@ -90,7 +92,7 @@ def plan(
     file = plans_file(dataset, plans)
     try:
         added = add_configuration(file, parent, name, content, replace)
-    except PlansError as error:
+    except (PlansError, OSError) as error:
         fail(str(error))
     typer.echo(f"Added to {file}: {', '.join(added)}.")
     for each in added:
@@ -115,7 +117,7 @@ def export(
 
     try:
         target = export_model(model, output)
-    except ExportError as error:
+    except (ExportError, OSError) as error:
         fail(str(error))
     # nnU-Net takes five folds if it is not told which.
     folds = " ".join(sorted(each.name.removeprefix("fold_") for each in target.glob("fold_*")))
@@ -139,9 +141,12 @@ def plans_file(dataset: str, plans: str) -> Path:
     folder = os.environ.get(PREPROCESSED)
     if folder is None:
         fail(f"The variable {PREPROCESSED} is not set: it names the folder with the preprocessed data sets.")
+    if not Path(folder).is_dir():
+        fail(f"The variable {PREPROCESSED} names {folder}, which is no folder.")
     names = sorted(each.name for each in Path(folder).glob("Dataset[0-9][0-9][0-9]_*"))
-    wanted = f"Dataset{int(dataset):03d}_" if dataset.isdigit() else dataset
-    chosen = [name for name in names if name == wanted or (dataset.isdigit() and name.startswith(wanted))]
+    number = dataset.isdecimal()
+    wanted = f"Dataset{int(dataset):03d}_" if number else dataset
+    chosen = [name for name in names if name == wanted or (number and name.startswith(wanted))]
     if len(chosen) != 1:
         fail(f"{folder} has {len(chosen)} data sets {dataset!r}; expected one of {', '.join(names) or 'some'}.")
     file = Path(folder, chosen[0], f"{plans}.json")

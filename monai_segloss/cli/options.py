@@ -51,14 +51,26 @@ def loss_option(
         if key in RECIPES:
             content: Any = dict(RECIPES[key].content)
         elif key is not None:
-            content = {"loss": key, "arguments": dict(setting(text, "--set") for text in settings)}
+            content = {"loss": key, "arguments": pairs(settings, "--set")}
         else:
-            content = read_file(file) if file else {"terms": dict(setting(text, "--term") for text in terms or ())}
+            content = read_file(file) if file else {"terms": pairs(terms or [], "--term")}
         config = LossConfig.model_validate(content)
         config.build()
     except (CannotCheck, OSError, ValidationError, TypeError, ValueError) as error:
         raise typer.BadParameter(sentence(error), param_hint=here) from None
     return config
+
+
+def pairs(texts: list[str], hint: str) -> dict[str, Any]:
+    """Names and values of an option that came several times, each name once."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, value = setting(text, hint)
+        if name in found:
+            other = ' For two terms of one loss use any names: a={"loss": "dice", ...}.' if hint == "--term" else ""
+            raise typer.BadParameter(f"{name!r} came twice.{other}", param_hint=hint)
+        found[name] = value
+    return found
 
 
 def setting(text: str, hint: str) -> tuple[str, Any]:
