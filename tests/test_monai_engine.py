@@ -352,6 +352,16 @@ def test_checkpoints_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         ResumableCheckpoint(tmp_path, {"net": network()})
 
 
+def test_a_function_among_the_arguments_is_described_by_its_name() -> None:
+    """By its address a resumed training would find that its checkpoint has another loss."""
+    described = repr(WeightedSum({"dice": 1}, other_act=torch.sigmoid))
+    assert "sigmoid" in described
+    assert " at 0x" not in described
+    assert repr(WeightedSum({"dice": 1}, other_act=nn.Softmax(1))) != repr(
+        WeightedSum({"dice": 1}, other_act=nn.Softmax(2))
+    )
+
+
 def test_without_a_validator_the_last_weights_are_the_model(tmp_path: Path) -> None:
     net = network()
     trainer(MapLoss(), samples(), 2, net=net, train_handlers=[ResumableCheckpoint(tmp_path, {"model": net})]).run()

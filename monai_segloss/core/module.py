@@ -163,7 +163,7 @@ class SegLoss(nn.Module, ABC):
 
     def extra_repr(self) -> str:
         """The arguments as given."""
-        return ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
+        return ", ".join(f"{name}={_shown(value)}" for name, value in self.arguments.items())
 
     def _check_maps(self, batch: SegBatch) -> None:
         known = (*self.accepts, *(spec.key for spec in self.needs))
@@ -194,6 +194,12 @@ class SegLoss(nn.Module, ABC):
                 "If `include_background=False`, the weight should not include the background category class 0."
             )
         return self.class_weight
+
+
+def _shown(value: Any) -> str:
+    """A function by its name: its address is another one in the process that goes on with a training."""
+    function = callable(value) and not isinstance(value, nn.Module)
+    return getattr(value, "__name__", type(value).__name__) if function else repr(value)
 
 
 def class_weight(weight: Weight, name: str = "weight") -> Tensor:
