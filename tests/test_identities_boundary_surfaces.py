@@ -370,3 +370,22 @@ def test_an_ignored_region_makes_no_boundary(key: str) -> None:
     found = {spec.key: spec.make(hot(labels, 2), torch.ones(2), None) for spec in loss.needs}
     whole = monai_segloss.create(key, **READING)(logits, labels, mask=mask, spacing=(1.0, 1.0), **found)
     assert float(masked) == near(float(whole)), "the maps of the whole label, but for what is ignored"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *KEYS, "boundary", "hausdorff_dt", "distance_penalized_ce", "distance_penalized_dice", "border_weighted_ce",
+        "region_wise", "weighted_hausdorff", "dice_boundary", "dice_ce_boundary", "generalized_dice_boundary",
+        "dice_hausdorff_dt",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("ignore", [None, 1])
+def test_each_sample_has_its_own_spacing(key: str, ignore: int | None) -> None:
+    logits, labels = blobs()
+    rows = ((3.0, 1.0, 0.5), (0.7, 0.7, 2.0))
+    loss = monai_segloss.create(key, **READING, reduction="sum", ignore_index=ignore)
+    apart = [loss(logits[b : b + 1], labels[b : b + 1], spacing=row) for b, row in enumerate(rows)]
+    assert float(sum(apart)) != near(float(loss(logits, labels, spacing=ISO)), 1e-8)
+    for sent in (rows, torch.tensor(rows, dtype=torch.float64)):
+        torch.testing.assert_close(loss(logits, labels, spacing=sent), sum(apart))
