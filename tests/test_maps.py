@@ -156,6 +156,26 @@ def _inside(mask: Tensor, spacing: Tensor | None, valid: Tensor | None, exclusiv
     return maps.distance_field(mask, spacing, valid, side="inside", exclusive=exclusive)
 
 
+def test_an_object_one_voxel_thick_has_no_inside_in_any_spacing() -> None:
+    """The distance less the smallest spacing is 0 there, not the last digit of a root, which ``normalize`` made -1."""
+    mask = torch.zeros(1, 1, 5, 5)
+    mask[..., 2, :] = 1
+    for spacing in torch.linspace(0.1, 3.1, 200, dtype=torch.float64):
+        found = maps.signed_distance_map(mask, torch.stack((spacing, 2 * spacing)), normalize=True)
+        assert not found[..., 2, :].any(), f"spacing {float(spacing)}"
+
+
+def test_voxels_as_deep_along_different_axes_are_as_deep() -> None:
+    """Two plates one voxel thick in cubic voxels: all have 1, whatever the last digit of a root."""
+    labels = torch.zeros(1, 1, 9, 8, 8, dtype=torch.int64)
+    labels[..., 1, 1:4, 1:4] = labels[..., 4:7, 4:7, 6] = 1
+    masks = maps.class_masks(labels, 2)
+    for spacing in torch.linspace(0.1, 3.1, 100, dtype=torch.float64):
+        for exclusive in (False, True):
+            found = maps.distance_penalty_map(masks, spacing.expand(3), exclusive=exclusive)
+            assert torch.equal(found[:, 1], masks[:, 1].float()), f"spacing {float(spacing)}"
+
+
 def test_penalty_and_region_wise_maps_of_a_slab() -> None:
     """T4: (D - k) / (D - 1) and -k / D at depth k of a slab of D voxels at the edge of the image."""
     mask = torch.zeros(1, 2, 9, 4)

@@ -22,6 +22,8 @@ Fill = Literal["zero", "diagonal"]
 Side = Literal["both", "inside", "outside"]
 Clip = float | Sequence[float] | None
 MODES, FILLS, SIDES = get_args(Mode), get_args(Fill), get_args(Side)
+ROUNDING = 1 + 1e-6
+"""Two distances within this factor are one, found along different axes."""
 
 
 @torch.no_grad()
@@ -80,7 +82,8 @@ def signed_distance_map(
         distance = distance_across(mask, spacing, valid, surface=mode == "surface")
     inside = -distance
     if mode == "kervadec":
-        inside.add_(_smallest(spacing, mask)).clamp_max_(0)
+        step = _smallest(spacing, mask)
+        inside.add_(step).masked_fill_(distance <= step * ROUNDING, 0)
     elif mode == "literal":
         inside.add_(1)
     elif mode == "swdm":
@@ -187,7 +190,7 @@ def region_wise_map(
 
 def _falling(depth: Tensor, shallowest: Tensor, deepest: Tensor) -> Tensor:
     """1 at the shallowest depth, 0 at the deepest; where all are as deep 1, or 0 without a boundary."""
-    several = deepest > shallowest
+    several = deepest > shallowest * ROUNDING
     falling = (deepest - depth) / torch.where(several, deepest - shallowest, 1)
     return torch.where(several, falling, (deepest > 0).to(depth.dtype))
 
