@@ -17,7 +17,7 @@ from monai_segloss.core.registry import LossInfo
 SMOOTH = ("smooth_nr", "smooth_dr")
 UNSMOOTHED = [
     info.key
-    for family in ("region", "compound")
+    for family in ("region", "compound", "boundary")
     for info in monai_segloss.list_losses(family)
     if set(SMOOTH) <= set(info.parameters) and not info.needs
 ]

@@ -41,6 +41,11 @@ class Term:
     scores: Scores
 
 
+def quotient(part: Tensor, whole: Tensor) -> Tensor:
+    """part / whole; 0 and without a NaN in the gradient where both are 0: nothing there, or everything ignored."""
+    return part / torch.where(whole == 0, 1, whole)
+
+
 def reduce(scores: Scores | Mapping[str, Term], reduction: str, ndim: int) -> tuple[Tensor, dict[str, Tensor]]:
     """The value of a loss, and the detached value of each term of a compound.
 

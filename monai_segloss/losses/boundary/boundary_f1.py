@@ -8,7 +8,7 @@ from torch import Tensor
 
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.module import SegLoss
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Scores, quotient
 from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.neighborhood import (
     RatioArgs,
@@ -93,11 +93,11 @@ class BoundaryF1Loss(SegLoss):
         p, g = (by_spacing(contours, batch, u, counted, self.contour) for u in scored_maps(batch, view))
         wide_p, wide_g = (by_spacing(widened, batch, b, counted, self.tolerance) for b in (p, g))
 
-        def ratio(b: Tensor, met: Tensor) -> Tensor:
-            met, total = (view.fold(batch.total(x)) for x in (b * met, b))
-            return (met + self.smooth_nr) / (total + self.smooth_dr)
+        def met(b: Tensor, others: Tensor) -> Tensor:
+            missed, total = (view.fold(batch.total(x)) for x in (b * (1 - others), b))
+            return 1 - quotient(missed + (self.smooth_dr - self.smooth_nr), total + self.smooth_dr)
 
-        return Scores.table(boundary_f1(ratio(p, wide_g), ratio(g, wide_p)), view.present)
+        return Scores.table(boundary_f1(met(p, wide_g), met(g, wide_p)), view.present)
 
 
 def contours(steps: Steps, u: Tensor, counted: Tensor | None, radius: int) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.module import SegLoss
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Scores, quotient
 from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.neighborhood import (
     RatioArgs,
@@ -27,7 +27,7 @@ from monai_segloss.losses.boundary.neighborhood import (
 
 def contour_dice(missed: Tensor, total: Tensor, smooth_nr: float, smooth_dr: float) -> Tensor:
     """1 - (sum dG B_P + sum dP B_G) / (sum dG + sum dP), (B | 1, C), from what the bands miss of the contours."""
-    return (missed + (smooth_dr - smooth_nr)) / (total + smooth_dr)
+    return quotient(missed + (smooth_dr - smooth_nr), total + smooth_dr)
 
 
 @register(

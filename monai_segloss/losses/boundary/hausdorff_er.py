@@ -10,7 +10,7 @@ from torch import Tensor
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.module import ReadingArgs, SegLoss
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Scores, quotient
 from monai_segloss.core.registry import NnUNetPolicy, register
 from monai_segloss.losses.boundary.neighborhood import mean_table, scored_maps, scored_view, valid
 
@@ -42,7 +42,7 @@ def spread(e: Tensor, counted: Tensor | None) -> Tensor:
     low = (e if counted is None else e.masked_fill(~counted, torch.inf)).amin(axes, keepdim=True)
     low = torch.where(low == torch.inf, 0, low)
     width = high - low
-    stretched = (e - low) / torch.where(width == 0, 1, width)
+    stretched = quotient(e - low, width)
     e = torch.where(width == 0, e, stretched)
     return e if counted is None else e * counted
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.module import SegLoss
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Scores, quotient
 from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.neighborhood import (
     RatioArgs,
@@ -29,7 +29,7 @@ REACH = 1.25
 
 def surface_dice(missed: Tensor, total: Tensor, smooth_nr: float, smooth_dr: float) -> Tensor:
     """1 - 2 sum D_P D_G / (sum D_P + sum D_G), (B | 1, K), from what misses the other band and the size of both."""
-    return (missed + (smooth_dr - smooth_nr)) / (total + smooth_dr)
+    return quotient(missed + (smooth_dr - smooth_nr), total + smooth_dr)
 
 
 def thick_contour(steps: Steps, u: Tensor, counted: Tensor | None, tolerance: float | None) -> Tensor:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Unpack
 
-import torch
 from torch import Tensor
 
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import ScoringArgs, SegLoss
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Scores, quotient
 from monai_segloss.core.registry import register
 from monai_segloss.losses.partial.merging import exclusion, labeled_classes, labeled_indices, refuse_sigmoid
 
@@ -19,7 +18,7 @@ from monai_segloss.losses.partial.merging import exclusion, labeled_classes, lab
 def exclusion_dice(hit: Tensor, rest: Tensor, where: Tensor, smooth_dr: float) -> Tensor:
     """2 sum p e / (sum p + sum e + s) from sum p e, sum p (1 - e) and sum e, (B | 1, C); 0 / 0 is 0."""
     whole = hit + rest + where + smooth_dr
-    return 2 * hit / torch.where(whole == 0, 1, whole)  # a sample of which everything is ignored
+    return quotient(2 * hit, whole)
 
 
 @register(

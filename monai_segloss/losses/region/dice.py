@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Unpack
 
-import torch
 from torch import Tensor
 
 from monai_segloss.core.batch import AREA, AREA_L1, Scored, SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import ScoringArgs, SegLoss
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Scores, quotient
 from monai_segloss.core.registry import register
 
 POSITIONAL = (
@@ -30,9 +29,7 @@ def dice(tp: Tensor, error: Tensor, smooth_nr: float = 1e-5, smooth_dr: float = 
 
 def one_minus_ratio(hits: Tensor, error: Tensor, smooth_nr: float, smooth_dr: float) -> Tensor:
     """1 - (hits + nr) / (hits + error + dr) as its complement, same shape; 0 / 0, where nothing is smoothed, is 0."""
-    whole = hits + error + smooth_dr
-    # a class that is neither there nor predicted, or a sample of which everything is ignored: no NaN in the gradient
-    return (error + (smooth_dr - smooth_nr)) / torch.where(whole == 0, 1, whole)
+    return quotient(error + (smooth_dr - smooth_nr), hits + error + smooth_dr)
 
 
 @dataclass(frozen=True)
