@@ -117,8 +117,8 @@ def trainers_page(losses: list[LossInfo]) -> str:
         per_class = ", ".join(f"{name} {each['dice']:.3f}" for name, each in classes.items())
         stock, again = (f"{_dice(other):.3f}" if other else "" for other in (_run(info.key, STOCK), fast))
         lines.append(
-            f"| [{info.key}](losses/{info.key}.md) | {_dice(run):.3f} | {stock} | {again} | {per_class} | "
-            f"{nsd} | {hd95} | {run['seconds'] / 60:.0f} | {run.get('precision', 'float32')} | {run['environment']['commit']} |"
+            f"| [{info.key}](losses/{info.key}.md) | {_dice(run):.3f} | {stock} | {again} | {per_class} | {nsd} | "
+            f"{hd95} | {run['seconds'] / 60:.0f} | {run.get('precision', 'float32')} | {run['environment']['commit']} |"
         )
     if missing:
         lines += ["", f"Not run yet: {', '.join(missing)}."]
