@@ -249,6 +249,22 @@ def test_deep_supervision_scales_the_grid_of_each_sample_once() -> None:
     torch.testing.assert_close(batch.affine, torch.stack(affines))
 
 
+def test_deep_supervision_scales_the_grid_of_outputs_too() -> None:
+    """A network of MetaTensors gives every output the affine of its input; a plain label has none of its own."""
+    affine = torch.diag(torch.tensor([2.0, 3.0, 1.0, 1.0], dtype=torch.float64))
+    seen: list[Tensor] = []
+
+    def loss(output: MetaTensor, target: Tensor) -> Tensor:
+        seen.append(output.affine.diagonal(dim1=-2, dim2=-1)[..., :3].reshape(3))
+        return output.sum()
+
+    fine = MetaTensor(torch.zeros(1, 2, 8, 8, 8), affine=affine).requires_grad_()
+    outputs = [fine, torch.nn.functional.avg_pool3d(fine, (2, 4, 1))]
+    DeepSupervision(loss)(outputs, torch.zeros(1, 1, 8, 8, 8)).sum().backward()
+    torch.testing.assert_close(torch.stack(seen), torch.tensor([[2.0, 3, 1], [4, 12, 1]], dtype=torch.float64))
+    torch.testing.assert_close(fine.grad, torch.full((1, 2, 8, 8, 8), 1 + 0.5 / 8))
+
+
 def test_deep_supervision_in_the_trainer() -> None:
     class TwoScales(nn.Module):
         def __init__(self) -> None:

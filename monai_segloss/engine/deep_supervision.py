@@ -67,7 +67,7 @@ class DeepSupervision(nn.Module):
         for output, weight in zip(outputs, self._weights(len(outputs)), strict=True):
             if weight == 0:
                 continue
-            total = total + weight * self.loss(output, self._at(target, output.shape[2:]))
+            total = total + weight * self.loss(_graded(output, outputs[0]), self._at(target, output.shape[2:]))
             for term, value in getattr(self.loss, "last", {}).items():
                 self.last[term] = self.last.get(term, 0) + weight * value
         return total
@@ -106,6 +106,16 @@ def _nearest(target: Tensor, size: torch.Size) -> Tensor:
         sampled.meta = dict(sampled.meta)  # that of a batch is the target's own
         sampled.affine = _scaled(sampled.affine, factors)
     return sampled
+
+
+def _graded(output: Tensor, finest: Tensor) -> Tensor:
+    """An output with the affine of its own grid: a network gives all of them that of its input."""
+    if not isinstance(output, MetaTensor) or not isinstance(finest, MetaTensor) or output.shape == finest.shape:
+        return output
+    factors = torch.tensor([old / new for old, new in zip(finest.shape[2:], output.shape[2:], strict=True)])
+    graded = MetaTensor(output.as_tensor(), meta=dict(finest.meta))
+    graded.affine = _scaled(finest.affine, factors)
+    return graded
 
 
 def _scaled(affine: Tensor, factors: Tensor) -> Tensor:
