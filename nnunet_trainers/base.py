@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
-from nnunetv2.paths import nnUNet_raw
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from pydantic import ValidationError
@@ -115,6 +114,7 @@ class SegLossTrainer(nnUNetTrainer):
             "epochs": self.num_epochs,
             "iterations": self.num_iterations_per_epoch,
             **precision.record(self.device),
+            **(partial_labels.record(partial_labels.places(self)) if self._takes_labeled() else {}),
             "versions": building.versions(),
         }
 
@@ -162,12 +162,13 @@ class SegLossTrainer(nnUNetTrainer):
         spacing = tuple(map(float, self.configuration_manager.spacing))
         return maps.Layout(wanted, heads if regions else heads - 1, regions, self.facts.ignores_by_channel, spacing)
 
+    def _takes_labeled(self) -> bool:
+        return "labeled" in building.create_loss(self.loss_config(), self.facts).accepts
+
     def _labeled(self) -> partial_labels.LabeledClasses | None:
-        folders = [self.preprocessed_dataset_folder_base]
-        folders += [os.path.join(nnUNet_raw, self.plans_manager.dataset_name)] if nnUNet_raw else []
         cases = self.dataset_class.get_identifiers(self.preprocessed_dataset_folder)
-        takes = "labeled" in self.loss.accepts
-        found, note = partial_labels.look_up(folders, self.dataset_json["labels"], cases, takes)
+        folders, labels = partial_labels.places(self), self.dataset_json["labels"]
+        found, note = partial_labels.look_up(folders, labels, cases, self._takes_labeled())
         if found is not None or note:
             self.print_to_log_file(note if found is None else f"labeled classes of each case: {found.path}")
         return found

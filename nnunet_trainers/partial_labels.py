@@ -7,16 +7,22 @@ Names are those of ``dataset.json``; ``*`` is for the cases that are not named.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from nnunetv2.paths import nnUNet_raw
 from torch import Tensor
 
 from monai_segloss.core.errors import nearest
+
+if TYPE_CHECKING:
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 FILE = "labeled_classes.json"
 OTHERS = "*"
@@ -49,10 +55,22 @@ class LabeledClasses:
         return rows
 
 
+def places(trainer: nnUNetTrainer) -> list[str | None]:
+    """Where the file of a trainer's data set may be: beside the preprocessed volumes, then beside the raw ones."""
+    raw = [os.path.join(nnUNet_raw, trainer.plans_manager.dataset_name)] if nnUNet_raw else []
+    return [trainer.preprocessed_dataset_folder_base, *raw]
+
+
 def find(folders: Sequence[str | None]) -> Path | None:
     """The file in the first of some folders that has it."""
     paths = [Path(folder) / FILE for folder in folders if folder]
     return next((path for path in paths if path.is_file()), None)
+
+
+def record(folders: Sequence[str | None]) -> dict[str, str]:
+    """What tells this file from another one, for the configuration of a run; nothing without a file."""
+    path = find(folders)
+    return {} if path is None else {FILE: hashlib.sha256(path.read_bytes()).hexdigest()[:12]}
 
 
 def look_up(

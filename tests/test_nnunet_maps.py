@@ -16,6 +16,7 @@ from monai_segloss.core.errors import LossShapeError
 from monai_segloss.core.maps import MapSpec
 from nnunet_trainers import maps, partial_labels
 from nnunet_trainers.maps import Layout
+from nnunet_trainers.recording import OtherConfigurationError
 
 pytest_plugins = "nnunet_fixtures"
 pytestmark = [
@@ -172,6 +173,18 @@ def test_labeled_classes_reach_the_loss_by_case(space: Workspace) -> None:
     assert {case for case, _ in seen} >= {"case_00", "case_01"}
     assert all(row == rows["case_01" if case == "case_01" else "case_00"] for case, row in seen)
     assert np.isfinite(trainer.logger.get_value("train_losses", 0))
+
+
+def test_a_run_does_not_go_on_with_other_labeled_classes(space: Workspace) -> None:
+    name = f"nnUNetTrainerMarginalDice_{SHORT}"
+    file = write_labeled(space, {"*": ["ball"], "case_01": ["ball", "core"]})
+    run(space.trainer(name))
+    file.write_text(json.dumps({"*": ["ball", "core"]}))
+    with pytest.raises(OtherConfigurationError, match=rf"{partial_labels.FILE} is \"\w+\" there and"):
+        space.trainer(name, fold=1).initialize()
+    file.unlink()
+    with pytest.raises(OtherConfigurationError, match=f"{partial_labels.FILE} is .* there and null here"):
+        space.trainer(name, fold=1).initialize()
 
 
 @pytest.mark.parametrize(
