@@ -90,3 +90,18 @@ def test_what_is_beside_the_label_is_a_tensor_and_a_mask_has_no_fractions() -> N
         refused((ValueError, "mask holds (0.3|nan); expected 1"), weighted, x, y, mask=mask)
     assert torch.equal(weighted(x, y, mask=torch.full(y.shape, 255.0)), weighted(x, y))
     assert torch.equal(weighted(x, {"label": y, "mask": None, "weight_map": None}), weighted(x, y))
+
+
+def test_a_share_of_the_ignored_channel_is_refused() -> None:
+    """Smoothed labels have one everywhere: all voxels would be ignored, and the loss 0."""
+    labels = torch.randint(0, 3, (2, 5, 5))
+    hard = torch.nn.functional.one_hot(labels, 3).movedim(-1, 1).double()
+    loss = monai_segloss.DiceLoss(softmax=True, ignore_index=2)
+    logits = torch.randn(2, 3, 5, 5, dtype=torch.float64)
+    assert loss(logits, hard) > 0
+    refused(
+        (ValueError, "target gives 0.03.* of a voxel to channel 2, which ignore_index"),
+        loss,
+        logits,
+        0.9 * hard + 0.1 / 3,
+    )

@@ -147,6 +147,14 @@ def values(target: Tensor, labels: bool, classes: int, valid: Tensor | None, ign
     """Labels are integers in range, other targets lie in [0, 1]; both free of NaN, ignored voxels aside."""
     if target.dtype == torch.bool:
         return
+    if not labels and ignore_index is not None and 0 <= ignore_index < target.shape[1] > 1:
+        share = target[:, ignore_index]
+        parts = share[(share > 0) & (share < 1)]
+        if parts.numel():
+            raise ValueError(
+                f"target gives {float(parts[0]):g} of a voxel to channel {ignore_index}, which ignore_index leaves out: a "
+                "voxel counts or it does not; pass a mask."
+            )
     low, high = (float(x) for x in target.aminmax())
     top = classes - 1 if labels else 1
     fractional = labels and target.is_floating_point() and not bool((target == target.floor()).all())
