@@ -227,10 +227,12 @@ def test_asked_to_stop_it_ends_the_program_and_says_so(start: Start, number: int
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell lets what it starts in the background ignore SIGINT, and all that it starts in turn.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     program = wait_for_orphan(demo)
     stopped.send_signal(number)
-    _, said = stopped.communicate()
+    _, said = stopped.communicate(timeout=120)
     assert (stopped.returncode, said.strip()) == (130, "Stopped. The same command continues.")
     with pytest.raises(ProcessLookupError):
         os.kill(program, 0)
