@@ -163,7 +163,7 @@ class SegLossTrainer(nnUNetTrainer):
         return maps.Layout(wanted, heads if regions else heads - 1, regions, self.facts.ignores_by_channel, spacing)
 
     def _takes_labeled(self) -> bool:
-        return "labeled" in building.create_loss(self.loss_config(), self.facts).accepts
+        return "labeled" in getattr(building.create_loss(self.loss_config(), self.facts), "accepts", ())
 
     def _labeled(self) -> partial_labels.LabeledClasses | None:
         cases = self.dataset_class.get_identifiers(self.preprocessed_dataset_folder)
