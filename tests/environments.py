@@ -35,7 +35,9 @@ class Environment:
         project = f"{Path(nnunet_trainers.__file__).parent.parent}\n" if ours else ""
         (self.site / "a_packages.pth").write_text(f"{sysconfig.get_path('purelib')}\n{project}")
         if not ours:
-            (self.site / "sitecustomize.py").write_text(BLOCK)
+            # Not as sitecustomize, of which some systems have one that comes first.
+            (self.site / "without_segloss.py").write_text(BLOCK)
+            (self.site / "without_segloss.pth").write_text("import without_segloss\n")
 
     def ask(self, program: str, *arguments: str, **env: str) -> str:
         """What a program says; nnU-Net's variable for trainers comes from the environment itself."""
