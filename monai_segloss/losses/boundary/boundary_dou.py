@@ -11,9 +11,10 @@ from monai_segloss.core.batch import TP, SegBatch
 from monai_segloss.core.check import within
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import SegLoss
-from monai_segloss.core.reduce import Scores, quotient
+from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import NnUNetPolicy, register
 from monai_segloss.losses.boundary.neighborhood import RatioArgs, neighbor, valid
+from monai_segloss.losses.region.dice import one_minus_ratio
 
 SE = Stat("se")
 
@@ -21,7 +22,7 @@ SE = Stat("se")
 def boundary_dou(tp: Tensor, error: Tensor, alpha: Tensor, smooth_nr: float, smooth_dr: float) -> Tensor:
     """(U - I) / (U - alpha I) per (sample, class), (B | 1, C), with U - I = sum (p - g)^2 and I = ``tp``."""
     part = (1 - alpha) * tp
-    return quotient(error + (smooth_dr - smooth_nr), part + error + smooth_dr)
+    return one_minus_ratio(part, error, smooth_nr, smooth_dr)
 
 
 def boundary_share(surface: Tensor, size: Tensor, alpha_max: float, clamp_low: bool) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.module import SegLoss
-from monai_segloss.core.reduce import Scores, quotient
+from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.neighborhood import (
     RatioArgs,
@@ -21,6 +21,7 @@ from monai_segloss.losses.boundary.neighborhood import (
     scored_view,
     valid,
 )
+from monai_segloss.losses.region.dice import one_minus_ratio
 
 SHARE = 0.02
 """Width of the band by default, as a share of the diagonal of the image."""
@@ -28,7 +29,7 @@ SHARE = 0.02
 
 def boundary_iou(overlap: Tensor, error: Tensor, smooth_nr: float, smooth_dr: float) -> Tensor:
     """1 - I / (I + error) of the bands, (B | 1, C), written as its complement."""
-    return quotient(error + (smooth_dr - smooth_nr), overlap + error + smooth_dr)
+    return one_minus_ratio(overlap, error, smooth_nr, smooth_dr)
 
 
 def band(steps: Steps, u: Tensor, counted: Tensor | None, width: float | None) -> Tensor:

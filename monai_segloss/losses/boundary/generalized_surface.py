@@ -10,7 +10,7 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import one_of
 from monai_segloss.core.maps import MapSpec, scored_map
 from monai_segloss.core.module import ReadingArgs, SegLoss, Weight
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Scores, quotient
 from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.distances import signed_distance
 from monai_segloss.losses.boundary.neighborhood import scored_view
@@ -19,7 +19,7 @@ from monai_segloss.maps.distance import FILLS, MODES, Fill, Mode
 
 def generalized_surface(error: Tensor, worst: Tensor) -> Tensor:
     """The sum of D^2 (1 - (1 - (g + p))^2) over that of D^2, (B | 1, K); 0 without a boundary."""
-    return error / worst.masked_fill(worst == 0, 1)
+    return quotient(error, worst)
 
 
 @register(

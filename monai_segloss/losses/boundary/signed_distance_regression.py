@@ -11,7 +11,7 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative, one_of
 from monai_segloss.core.maps import MapSpec, scored_map
 from monai_segloss.core.module import ReadingArgs, SegLoss
-from monai_segloss.core.reduce import Scores, Term
+from monai_segloss.core.reduce import Scores, Term, quotient
 from monai_segloss.core.registry import NnUNetPolicy, register
 from monai_segloss.losses.boundary.distances import signed_distance
 from monai_segloss.maps.distance import FILLS, MODES, Fill, Mode
@@ -22,7 +22,7 @@ HEADS = ("probability", "tanh")
 def product(yp: Tensor, yy: Tensor, pp: Tensor) -> Tensor:
     """1/3 - sum(y p) / sum(y p + y^2 + p^2), (B | 1, K), from the three sums; 0 where y = p, 4/3 where y = -p."""
     total = yp + yy + pp
-    return 1 / 3 - yp / total.masked_fill(total == 0, 1)
+    return 1 / 3 - quotient(yp, total)
 
 
 @register(
