@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -113,8 +114,7 @@ class SegLossTrainer(nnUNetTrainer):
             "seed": self.settings.seed,
             "epochs": self.num_epochs,
             "iterations": self.num_iterations_per_epoch,
-            **precision.record(self.device),
-            **(partial_labels.record(partial_labels.places(self)) if self._takes_labeled() else {}),
+            **(precision.record(self.device) | self._labeled_record),
             "versions": building.versions(),
         }
 
@@ -162,15 +162,17 @@ class SegLossTrainer(nnUNetTrainer):
         spacing = tuple(map(float, self.configuration_manager.spacing))
         return maps.Layout(wanted, heads if regions else heads - 1, regions, self.facts.ignores_by_channel, spacing)
 
-    def _takes_labeled(self) -> bool:
-        return "labeled" in getattr(building.create_loss(self.loss_config(), self.facts), "accepts", ())
+    @cached_property
+    def _labeled_record(self) -> dict[str, str]:  # as it was when the run began, whatever becomes of the file
+        takes = "labeled" in getattr(building.create_loss(self.loss_config(), self.facts), "accepts", ())
+        return partial_labels.record(partial_labels.places(self)) if takes else {}
 
     def _labeled(self) -> partial_labels.LabeledClasses | None:
         cases = self.dataset_class.get_identifiers(self.preprocessed_dataset_folder)
-        folders, labels = partial_labels.places(self), self.dataset_json["labels"]
-        found, note = partial_labels.look_up(folders, labels, cases, self._takes_labeled())
-        if found is not None or note:
-            self.print_to_log_file(note if found is None else f"labeled classes of each case: {found.path}")
+        folders, takes = partial_labels.places(self), "labeled" in self.loss.accepts
+        found, note = partial_labels.look_up(folders, self.dataset_json["labels"], cases, takes)
+        if note:
+            self.print_to_log_file(note)
         return found
 
     def get_training_transforms(self, *arguments: Any, **options: Any) -> Any:
@@ -191,8 +193,7 @@ class SegLossTrainer(nnUNetTrainer):
     def _refuse_other_loss_in_plans(self) -> None:
         planned = self.planned_loss()
         if planned is not None:
-            there = building.record(planned, self.facts)
-            here = building.record(self.loss_config(), self.facts)
+            there, here = (building.record(each, self.facts) for each in (planned, self.loss_config()))
             recording.refuse_other(there, here, f"the plan of {self.configuration_name!r}")
 
     def _refuse_other_folds(self) -> None:

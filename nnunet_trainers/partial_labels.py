@@ -87,7 +87,7 @@ def look_up(
         return None, f"no {FILE} beside the data set: {same}" if takes else ""
     if not takes:
         return None, f"{path} is there, but this loss takes every class as labeled in every case"
-    return read(path, labels, cases), ""
+    return read(path, labels, cases), f"labeled classes of each case: {path}"
 
 
 def read(path: Path, labels: Mapping[str, Any], cases: Collection[str]) -> LabeledClasses:
