@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from nnunet_data import SHORT, Workspace, assert_equal, run, weights
 from torch import Tensor
 
-from nnunet_trainers import precision, recording
+from nnunet_trainers import VARIABLE, precision, recording
 
 pytest_plugins = "nnunet_fixtures"
 pytestmark = [
@@ -168,3 +169,20 @@ def test_an_unknown_precision_is_refused_before_any_work(space: Workspace, monke
     monkeypatch.setenv(precision.VARIABLE, "half")
     with pytest.raises(ValueError, match="segloss_cpu_autocast is 'half'; expected 'bfloat16'"):
         space.trainer("nnUNetTrainerDiceCE").initialize()
+
+
+@pytest.mark.parametrize(("ours", "own"), [("DiceCE", "nnUNetTrainer"), ("CrossEntropy", "nnUNetTrainerCELoss")])
+def test_nnunet_s_own_trainers_see_the_same_weights_and_batches(
+    space: Workspace, monkeypatch: pytest.MonkeyPatch, ours: str, own: str
+) -> None:
+    """What `python -m benchmarks.trainers --stock` compares: one loss, computed by them and by us."""
+    schedule = "seed3_2epochs_3iterations"
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    found = run(space.trainer(f"nnUNetTrainer{ours}_{schedule}"))
+    stock = str(Path(__file__).resolve().parent.parent / "benchmarks" / "stock")
+    monkeypatch.setenv(VARIABLE, os.pathsep.join([stock, os.environ.get(VARIABLE, "")]))
+    expected = run(space.trainer(f"{own}_{schedule}"))
+    constant = 1 if ours == "DiceCE" else 0  # nnU-Net's Dice loss is -Dice
+    losses = [np.array([t.logger.get_value("train_losses", epoch) for epoch in range(2)]) for t in (found, expected)]
+    np.testing.assert_allclose(losses[0], losses[1] + constant, rtol=1e-3)
+    assert not np.allclose(losses[0][0], losses[0][1], rtol=1e-3), "the epochs must differ to tell batches apart"
