@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from monai_segloss.config import LossConfig
 from monai_segloss.core.module import READING, SegLoss
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 PACKAGES = ("monai-segloss", "nnunetv2", "torch")
+TRIAL_EDGE = 8
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,21 @@ def refuse_unsupported(config: LossConfig, data: Facts) -> None:
             )
 
 
+def refuse_misfit(config: LossConfig, data: Facts, classes: int, device: torch.device) -> None:
+    """Call the loss once on a few voxels, so that arguments for another number of classes are refused before any work.
+
+    Raises:
+        ValueError: what the loss says, for example of as many class weights as the data set has not classes.
+    """
+    shape = (1, classes, *[TRIAL_EDGE] * data.dimensions)
+    target = torch.zeros((1, classes if data.regions else 1, *shape[2:]), dtype=torch.int16, device=device)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        create_loss(config, data).to(device)(
+            torch.zeros(shape, device=device), target, spacing=(1.0,) * data.dimensions
+        )
+
+
 def record(config: LossConfig, data: Facts) -> dict[str, Any]:
     """The loss with every argument, defaults included, and how it reads the data set, as plain JSON."""
     full = resolve(config, data)
@@ -97,6 +116,14 @@ def record(config: LossConfig, data: Facts) -> dict[str, Any]:
     else:
         loss = {"terms": {name: {**_defaults(_info(name, t)), **t} for name, t in full.terms.items()}}
     return plain({**loss, "data": asdict(data)})
+
+
+def with_new_defaults(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of an earlier version: arguments that it did not know had the value that is their default today."""
+    if "loss" in record:
+        return {**record, "arguments": {**plain(_defaults(find(record["loss"]))), **record["arguments"]}}
+    terms = record["terms"].items()
+    return {**record, "terms": {name: {**plain(_defaults(_info(name, term))), **term} for name, term in terms}}
 
 
 def plain(value: Any) -> Any:

@@ -14,6 +14,7 @@ import torch
 from nnunet_data import SHORT, Workspace, assert_equal, run, weights
 from torch import Tensor, nn
 
+from nnunet_trainers import building, recording
 from nnunet_trainers.recording import OtherConfigurationError
 
 pytest_plugins = "nnunet_fixtures"
@@ -137,6 +138,31 @@ def test_another_configuration_does_not_resume_or_join_a_run(space: Workspace, m
     with pytest.raises(OtherConfigurationError, match=r"fold_0 has another configuration: arguments\.alpha"):
         another_fold.initialize()
     space.trainer(name).initialize()
+
+
+def test_a_run_of_a_version_that_had_fewer_arguments_goes_on(space: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"nnUNetTrainerTversky_{SHORT}"
+    done = run(space.trainer(name))
+    checkpoint = Path(done.output_folder) / "checkpoint_final.pth"
+    content = torch.load(checkpoint, weights_only=False)
+    del content[recording.KEY]["configuration"]["arguments"]["smooth_dr"]
+    torch.save(content, checkpoint)
+    space.trainer(name, resume=True).load_checkpoint(str(checkpoint))
+
+    other = type(done)
+    monkeypatch.setattr(
+        other, "settings", other.settings.__class__("Tversky", {"smooth_dr": 1.0}, epochs=1, iterations=2)
+    )
+    with pytest.raises(OtherConfigurationError, match=r"arguments\.smooth_dr is 1e-05 there and 1\.0 here"):
+        space.trainer(name, resume=True).load_checkpoint(str(checkpoint))
+
+
+def test_earlier_records_of_a_sum_count_their_terms_by_name_or_loss() -> None:
+    terms = {"dice": {"weight": 1.0, "batch": True}, "second": {"loss": "tversky", "weight": 2.0}}
+    filled = building.with_new_defaults({"terms": terms, "seed": 3})
+    assert filled["seed"] == 3
+    assert (filled["terms"]["dice"]["batch"], filled["terms"]["dice"]["smooth_nr"]) == (True, 1e-5)
+    assert (filled["terms"]["second"]["weight"], filled["terms"]["second"]["alpha"]) == (2.0, 0.5)
 
 
 def test_a_checkpoint_of_others_is_refused(space: Workspace, tmp_path: Path) -> None:

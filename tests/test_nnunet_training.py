@@ -95,6 +95,15 @@ def test_an_epoch_on_every_kind_of_data(space: Workspace, name: str, kind: str, 
     assert [len(spacing) for spacing in trainer.loss.spacings] == [dimensions] * len(trainer.loss.weights)
 
 
+@pytest.mark.parametrize("kind", ["labels", "regions"])
+def test_arguments_for_another_number_of_classes_are_refused_before_any_work(space: Workspace, kind: str) -> None:
+    trainer = space.trainer("nnUNetTrainerSegLoss", kind)
+    trainer.configuration_manager.configuration[recording.KEY] = {"loss": "dice_ce", "arguments": {"weight": [1.0] * 7}}
+    with pytest.raises(ValueError, match=r"it has 7 values for [23] scored classes"):
+        trainer.initialize()
+    assert trainer.network is None
+
+
 def test_deep_supervision_has_the_weights_of_nnunet_and_spacings_of_the_scales(space: Workspace) -> None:
     ours, stock = space.trainer("nnUNetTrainerDice"), space.trainer("nnUNetTrainer")
     ours.initialize()
