@@ -175,6 +175,13 @@ DIFFERENCES = (
     Difference(
         "*",
         MONAI,
+        "logits-as-probabilities",
+        "Logits without an activation are read as probabilities, without a word.",
+        "Read so too; a warning, once per loss.",
+    ),
+    Difference(
+        "*",
+        MONAI,
         "argument-check",
         "Arguments out of range pass: a negative gamma or smoothing, an alpha of 7, a distance matrix that is not 0 on its "
         "diagonal.",

@@ -309,6 +309,16 @@ def topk_of_ignored() -> None:
     assert same(DiceTopKLoss(softmax=True, to_onehot_y=True)(x, y), dice + hardest)
 
 
+def logits_without_activation() -> None:
+    _case, x, y = case_of("labels_2d")
+    theirs, ours = monai.DiceLoss(to_onehot_y=True), DiceLoss(to_onehot_y=True)
+    expected = theirs(5 * x, y)
+    with pytest.warns(
+        UserWarning, match="no activation is given, so that it is read as probabilities: pass softmax=True"
+    ):
+        assert same(ours(5 * x, y), expected)
+
+
 def hausdorff_of_integers() -> None:
     _case, x, y = case_of("labels_2d")
     onehot = F.one_hot(y[:, 0], 3).movedim(-1, 1)
@@ -360,6 +370,7 @@ SHOWN: dict[str, Callable[[], None]] = {
     "ignored-nan": ignored_nan,
     "ignore-index-of-channels": ignore_index_of_channels,
     "value-check": label_out_of_range,
+    "logits-as-probabilities": logits_without_activation,
     "argument-check": arguments_out_of_range,
     "small-losses": small_losses,
     "dice-sign": minus_dice,

@@ -138,7 +138,7 @@ class SegBatch:
     def scored(self, include_background: bool = True, over_batch: bool = False) -> Scored:
         """The view of a loss that leaves channel 0 out or sums over the batch (and over the processes of DDP)."""
         if not include_background and self.classes == 1:
-            warnings.warn("single channel prediction, `include_background=False` ignored.", stacklevel=4)
+            warnings.warn("single channel prediction, `include_background=False` ignored.", stacklevel=6)
             include_background = True
         return Scored(self, include_background, over_batch)
 
@@ -218,12 +218,14 @@ class Reader:
         if ignore_index is not None and ignore_index != ignore_index // 1:
             raise ValueError(f"ignore_index must be a whole number or None, got {ignore_index!r}.")
         self.other_act, self.ignore_index = other_act, None if ignore_index is None else int(ignore_index)
+        self.probabilities = True  # whether a loss takes the input as such where no activation is given
         self._seen: set[tuple[Any, ...]] = set()
+        self._looked = False
 
     def activation(self, channels: int) -> Activation:
         """What turns ``input`` into probabilities."""
         if self.softmax and channels == 1:
-            warnings.warn("single channel prediction, `softmax=True` ignored.", stacklevel=4)
+            warnings.warn("single channel prediction, `softmax=True` ignored.", stacklevel=6)
             return "none"
         return "softmax" if self.softmax else "sigmoid" if self.sigmoid else self.other_act or "none"
 
@@ -245,7 +247,7 @@ class Reader:
         target = check.countable(target)
         labels = self.to_onehot_y and input.shape[1] > 1
         if self.to_onehot_y and input.shape[1] == 1:
-            warnings.warn("single channel prediction, `to_onehot_y=True` ignored.", stacklevel=4)
+            warnings.warn("single channel prediction, `to_onehot_y=True` ignored.", stacklevel=5)
         target = check.labels_shape(input, target) if labels else check.channels_shape(input, target)
         valid = None if mask is None else check.mask(plain(mask), input)
         ignored = self._ignored(target, labels)
@@ -255,7 +257,10 @@ class Reader:
                 target = torch.where(ignored[:, None], target.new_zeros(()), target)
         self._check_values(target, labels, input.shape[1], valid)
         lengths, steps = check.spacing(spacing, input), check.steps(spacing)
-        return SegBatch(input, target, valid, self.activation(input.shape[1]), lengths, maps, steps)
+        activation = self.activation(input.shape[1])
+        if activation == "none" and self.probabilities:
+            self._look_for_logits(input)
+        return SegBatch(input, target, valid, activation, lengths, maps, steps)
 
     def _ignored(self, target: Tensor, labels: bool) -> Tensor | None:
         if self.ignore_index is None:
@@ -265,6 +270,19 @@ class Reader:
         if target.shape[1] == 1:
             return check.is_label(target[:, 0], self.ignore_index)
         return target[:, self.ignore_index] > 0 if 0 <= self.ignore_index < target.shape[1] else None
+
+    def _look_for_logits(self, input: Tensor) -> None:
+        """Warn where what is read as probabilities cannot be; in the first batch of a loss only, which costs nothing."""
+        if self._looked or torch.compiler.is_compiling():
+            return
+        self._looked = True
+        found = check.beyond_probability(input)
+        if found is not None:
+            warnings.warn(
+                f"input holds {found:g} but no activation is given, so that it is read as probabilities: pass softmax=True "
+                "or sigmoid=True for logits.",
+                stacklevel=6,
+            )
 
     def _check_values(self, target: Tensor, labels: bool, classes: int, valid: Tensor | None) -> None:
         """On the CPU always; on other devices once per shape, so that a training step never waits for the device."""

@@ -40,6 +40,7 @@ SCOPE: dict[Property, Callable[[LossInfo], bool]] = {
     reading.label_types_and_shapes: _always,
     reading.other_act_equals_activation: _always,
     reading.probabilities_need_no_activation: _always,
+    reading.logits_need_an_activation: _always,
     reading.one_channel_needs_no_onehot: _always,
     reading.batch_order: _always,
     reading.class_order: _always,

@@ -65,6 +65,20 @@ def probabilities_need_no_activation(info: LossInfo) -> None:
         assert_close(other, slope, f"{case.name}: gradient, memory order", rtol=1e-9, atol=1e-12)
 
 
+def logits_need_an_activation(info: LossInfo) -> None:
+    """Logits read as probabilities give one warning, in the first call; probabilities, and losses that activate, none."""
+    for case in supported(info, "labels_3d"):
+        for input, wrong in ((3 * case.input, True), (softmax(case.input).half(), False)):
+            loss = make(info, case, softmax=False)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                for _call in range(2):
+                    loss(input, case.target, **case.call)
+            found = [each.filename for each in caught if "no activation is given" in str(each.message)]
+            silent = "probabilities_need_no_activation" in info.waive or not wrong
+            assert found == [__file__] * (not silent), f"{case.name}: warned at {found}"
+
+
 def one_channel_needs_no_onehot(info: LossInfo) -> None:
     """For a single channel `to_onehot_y` and `include_background=False` mean nothing, which a warning says."""
     for case in supported(info, "one_class"):

@@ -108,6 +108,7 @@ class SignedDistanceRegressionLoss(SegLoss):
         if head == "tanh" and (self.reader.softmax or self.reader.sigmoid or self.reader.other_act):
             raise ValueError("head='tanh' is an activation: leave softmax, sigmoid and other_act out.")
         self.tanh = head == "tanh"
+        self.reader.probabilities = not self.tanh
         self.factors = non_negative(w_absolute=w_absolute, w_product=w_product, w_square=w_square)
         if not sum(self.factors):
             raise ValueError("one of w_absolute, w_product and w_square must be above 0.")

@@ -66,6 +66,7 @@ class WeightedSum(Scheduled, SegLoss):
             taken |= set(shared)
             _refuse_own_reading(name, settings, {**shared, **settings}.get("use_softmax", False), self.reader.softmax)
             self.terms[name] = info.cls(**{**shared, **settings})
+        self.reader.probabilities = any(term.reader.probabilities for term in self._losses().values())
         for name in common:
             if name not in taken:
                 hint = nearest(name, DEFAULTS) or "."

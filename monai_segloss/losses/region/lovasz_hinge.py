@@ -77,6 +77,7 @@ class LovaszHingeLoss(SegLoss):
 
     def __init__(self, *, per_image: bool = True, **reading: Unpack[ReadingArgs]) -> None:
         super().__init__(**reading)
+        self.reader.probabilities = False
         self.per_image = bool(per_image)
 
     def loss(self, batch: SegBatch) -> Scores:
