@@ -7,8 +7,9 @@
 
 The network runs in bfloat16 on the CPU, as nnU-Net trains in float16 on GPUs; the loss in float32.  Each loss is trained
 and predicts the validation cases as `segloss demo` does it; its scores are written to
-``benchmarks/results/<data set>[-lr-<rate> | -stock]/<key>.json`` as soon as they are there.  Started again it skips what
-has a result and goes on in the middle of a killed training.  `python docs/generate.py` makes the table of the documentation.
+``benchmarks/results/<data set>[-lr-<rate> | -stock]/<key>.json`` as soon as they are there, below Dice 0.5 also what the
+network has learned of the classes.  Started again it skips what has a result and goes on in the middle of a killed
+training.  `python docs/generate.py` makes the table of the documentation.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from rich.console import Console
 
 import monai_segloss
 from benchmarks.measure import environment
+from benchmarks.probabilities import predicted_probabilities
 from monai_segloss.demo.dataset import read_dataset
 from monai_segloss.demo.pipeline import Demo
 from monai_segloss.demo.problem import DemoError
@@ -53,19 +55,18 @@ def arm_of(key: str, settings: Settings, stock: bool) -> Arm:
     return Arm(key, f"{STOCK[key]}_{schedule}", f"-stock-{key}")
 
 
-def train(arm: Arm, settings: Settings, work: Path, display: Display) -> dict[str, Any]:
+def train(arm: Arm, demo: Demo) -> dict[str, Any]:
     """Train, predict and measure one loss in the work folder that all share."""
-    source = read_dataset(Path(str(settings.data)))
-    refuse_unsupported(arm.loss, source)
-    demo = Demo(work, settings, [arm], " ".join(sys.argv), source, display)
+    assert demo.source is not None
+    refuse_unsupported(arm.loss, demo.source)
     demo.run()
-    scores = read_json(work / "scores.json")["trainers"][arm.trainer]
+    scores = read_json(demo.work / "scores.json")["trainers"][arm.trainer]
     return {
         "loss": arm.loss,
         "trainer": arm.trainer,
-        "precision": "float16" if settings.device == "cuda" else os.environ[precision.VARIABLE] or "float32",
+        "precision": "float16" if demo.settings.device == "cuda" else os.environ[precision.VARIABLE] or "float32",
         "seconds": round(demo.stages.seconds(f"train{arm.suffix}")),
-        "classes": {name: summary([case[name] for case in scores.values()]) for name in source.classes},
+        "classes": {name: summary([case[name] for case in scores.values()]) for name in demo.source.classes},
         "cases": len(scores),
         "environment": environment(),
     }
@@ -74,6 +75,11 @@ def train(arm: Arm, settings: Settings, work: Path, display: Display) -> dict[st
 def mean_dice(result: dict[str, Any]) -> float:
     """Over the classes."""
     return statistics.mean(each["dice"] for each in result["classes"].values())
+
+
+def asks_why(result: dict[str, Any]) -> bool:
+    """Whether a result is below what is expected, and does not say yet what the network has learned."""
+    return mean_dice(result) < REACHED and "probability" not in result
 
 
 def missed(folder: Path) -> list[str]:
@@ -137,16 +143,22 @@ def main() -> None:
         own = str(Path(__file__).resolve().parent / "stock")
         os.environ[VARIABLE] = os.pathsep.join(filter(None, [own, os.environ.get(VARIABLE)]))
     for key in wanted:
-        target = folder / f"{key}.json"
-        if target.exists():
-            console.print(f"{key}: {target} is there")
-            continue
+        target, arm = folder / f"{key}.json", arm_of(key, settings, options.stock)
         try:
-            result = train(arm_of(key, settings, options.stock), settings, options.work, Display(console))
+            demo = Demo(options.work, settings, [arm], " ".join(sys.argv), read_dataset(data), Display(console))
+            if target.exists():
+                result = read_json(target)
+                if not asks_why(result) or not (demo.fold(arm) / "checkpoint_final.pth").exists():
+                    console.print(f"{key}: {target} is there")
+                    continue
+            else:
+                result = train(arm, demo)
+                write_json(target, result)
+            if asks_why(result):
+                write_json(target, {**result, "probability": predicted_probabilities(demo, arm)})
         except DemoError as error:
             console.print(f"{key}: {error}")
             continue
-        write_json(target, result)
         console.print(f"{key}: written to {target}")
 
 
