@@ -11,10 +11,11 @@ from monai_segloss.core.errors import nearest
 from monai_segloss.core.module import READING, SegLoss
 from monai_segloss.core.registry import LossInfo, create, find, list_losses
 from monai_segloss.losses import WeightedSum
+from monai_segloss.losses.compound.weighted_sum import class_weighted
 from monai_segloss.schedules import Schedule, schedule
 
-RESERVED = ("weight", "loss")
-"""Keys of a term that are not arguments of its loss."""
+RESERVED = ("weight", "loss", "class_weight")
+"""Keys of a term that are not arguments of its loss by that name."""
 
 
 class LossConfig(BaseModel):
@@ -23,7 +24,8 @@ class LossConfig(BaseModel):
     Args:
         loss: registry key or alias.
         arguments: constructor arguments of ``loss``, the reading aside.
-        terms: instead of the two, name -> weight or {"weight": ..., argument: ...}, see `WeightedSum`.
+        terms: instead of the two, name -> weight or {"weight": ..., argument: ...}, see `WeightedSum`; there
+            ``class_weight`` is what a loss by itself calls ``weight``.
 
     Raises:
         pydantic.ValidationError: an unknown key, argument or schedule, with the nearest names.
@@ -66,7 +68,11 @@ class LossConfig(BaseModel):
         for name, term in self.terms.items():
             schedule(term["weight"])
             info = _find(term.get("loss", name))
-            _check_arguments(info, {n: v for n, v in term.items() if n not in RESERVED})
+            try:
+                arguments = class_weighted(info, {n: v for n, v in term.items() if n not in ("weight", "loss")})
+            except TypeError as error:
+                raise ValueError(str(error)) from None
+            _check_arguments(info, arguments)
         return self
 
     def build(self, **common: Any) -> SegLoss:

@@ -142,6 +142,22 @@ def test_a_class_that_never_occurs_gets_the_weight_of_the_rarest() -> None:
     assert of("exponential_logarithmic", one, frequencies=[0.0, 1.0, 0.5]).isfinite()
 
 
+def test_class_weights_of_a_term_beside_its_own_weight() -> None:
+    case, weights = cases.get("labels_3d"), [0.5, 1.0, 2.0]
+    expected = 0.25 * of("dice", case, weight=weights) + 3 * of("cross_entropy", case, weight=weights[::-1])
+    terms = {
+        "dice": {"weight": 0.25, "class_weight": weights},
+        "cross_entropy": {"weight": 3, "class_weight": weights[::-1]},
+    }
+    same(monai_segloss.WeightedSum(terms, **case.reading)(case.input, case.target, **case.call), expected)
+    config = monai_segloss.LossConfig(terms=terms)
+    same(config.build(**case.reading)(case.input, case.target, **case.call), expected)
+    with pytest.raises(TypeError, match="class_weight: the loss 'lovasz_softmax' has no class weights"):
+        monai_segloss.WeightedSum({"lovasz_softmax": {"class_weight": weights}})
+    with pytest.raises(ValueError, match="class_weight: the loss 'lovasz_softmax' has no class weights"):
+        monai_segloss.LossConfig(terms={"lovasz_softmax": {"class_weight": weights}})
+
+
 def test_what_is_refused() -> None:
     create = monai_segloss.create
     refused((ValueError, "kind must be 'asymmetric' or 'symmetric', got 'sym'"), create, "unified_focal", kind="sym")

@@ -14,9 +14,24 @@ from monai_segloss.core.errors import nearest
 from monai_segloss.core.maps import MapSpec, share
 from monai_segloss.core.module import DEFAULTS, READING, SegLoss
 from monai_segloss.core.reduce import Term
-from monai_segloss.core.registry import find
+from monai_segloss.core.registry import LossInfo, find
 from monai_segloss.losses.compound.scheduled import Scheduled, term_schedule
 from monai_segloss.schedules import Schedule, TermWeight
+
+
+def class_weighted(info: LossInfo, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a term as its loss has them: there ``weight`` is that of the classes.
+
+    Raises:
+        TypeError: the loss has no class weights.
+    """
+    if "class_weight" not in settings:
+        return dict(settings)
+    if "weight" not in info.parameters:
+        raise TypeError(f"class_weight: the loss {info.key!r} has no class weights.")
+    return {name: value for name, value in settings.items() if name != "class_weight"} | {
+        "weight": settings["class_weight"]
+    }
 
 
 class WeightedSum(Scheduled, SegLoss):
@@ -26,7 +41,8 @@ class WeightedSum(Scheduled, SegLoss):
         terms: name -> weight, or name -> {"weight": weight, argument: value, ...}.  The name is a registry key; for two
             terms of the same key use any names and give the key as ``"loss"``.  A weight is a number, or a schedule over
             the epochs: its name, its mapping form, {"schedule": "linear", "start": 0, "end": 1, "epochs": 100}, or a
-            `monai_segloss.schedules.Schedule`.
+            `monai_segloss.schedules.Schedule`.  ``"class_weight"`` is the argument that a loss by itself calls ``weight``:
+            one factor per scored class.
         common: arguments of `SegLoss` for all terms; each term gets those it takes.  How input is read and reduced holds
             for all of them, whatever a term by itself would take: without an activation the input holds probabilities.
 
@@ -62,6 +78,7 @@ class WeightedSum(Scheduled, SegLoss):
             settings = dict(value) if isinstance(value, Mapping) and "schedule" not in value else {"weight": value}
             info = find(str(settings.pop("loss", name)))
             schedules[name] = term_schedule(name, settings.pop("weight", 1.0))
+            settings = class_weighted(info, settings)
             shared = {n: v for n, v in common.items() if n in info.parameters}
             taken |= set(shared)
             _refuse_own_reading(name, settings, {**shared, **settings}.get("use_softmax", False), self.reader.softmax)
