@@ -8,12 +8,16 @@ import cases
 import numpy as np
 import pytest
 import torch
-from harness import make, refused
+from harness import make, refused, supported
 
 import monai_segloss
 
 LOSSES = monai_segloss.list_losses()
 COMMON = {"softmax": True, "to_onehot_y": True}
+
+
+def weights_of_terms(info: monai_segloss.LossInfo) -> list[str]:
+    return [name for name in info.parameters if name.startswith("lambda_") and name != "lambda_phi"]
 
 
 @pytest.mark.parametrize("info", LOSSES, ids=lambda info: info.key)
@@ -34,6 +38,14 @@ def test_flags_of_a_sum() -> None:
     refused((TypeError, "include_background must be"), monai_segloss.WeightedSum, terms, include_background="no")
     refused((TypeError, "weight must be a number or one per class"), monai_segloss.DiceLoss, weight="abc")
     refused((TypeError, "alpha must be a number or one per class"), monai_segloss.FocalLoss, alpha="abc")
+
+
+@pytest.mark.parametrize("info", [info for info in LOSSES if weights_of_terms(info)], ids=lambda info: info.key)
+def test_a_compound_of_nothing_is_refused(info: monai_segloss.LossInfo) -> None:
+    case = supported(info)[0]
+    loss = make(info, case, **dict.fromkeys(weights_of_terms(info), 0.0))
+    said = (ValueError, r"weights of \[.*\] are (all )?0.*nothing is left to minimize")
+    refused(said, loss, case.input, case.target, **case.call)
 
 
 @pytest.mark.parametrize("number", [np.float32(2), np.int64(2), np.float64(2), 2])

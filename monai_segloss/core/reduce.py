@@ -51,8 +51,13 @@ def reduce(scores: Scores | Mapping[str, Term], reduction: str, ndim: int) -> tu
 
     ``"mean"`` divides the masked sum by what was summed and is 0, with zero gradient, where nothing was; ``"sum"`` adds;
     ``"none"`` keeps a shape with ``ndim`` dimensions that broadcasts against (B, C, *S).
+
+    Raises:
+        ValueError: every term of a compound has the weight 0.
     """
     if isinstance(scores, Mapping):
+        if not any(isinstance(term.weight, Tensor) or term.weight for term in scores.values()):
+            raise ValueError(f"the weights of {list(scores)} are all 0; nothing is left to minimize.")
         values = {name: _reduce(term.scores, reduction, ndim) for name, term in scores.items()}
         total = sum(scores[name].weight * value for name, value in values.items())
         assert isinstance(total, Tensor)
