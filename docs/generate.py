@@ -29,8 +29,9 @@ FAST = RESULTS.with_name(f"{RESULTS.name}-lr-0.05")
 STOCK = RESULTS.with_name(f"{RESULTS.name}-stock")
 REASONS: dict[str, str] = {}
 """What else explains that a loss does not reach 0.5."""
-FOUND = 2.0
-"""How many times as probable a class is inside of its voxels as outside where a network has found the place."""
+FOUND, DECIDED, TOO_MUCH = 2.0, 0.6, 0.05
+"""A class counts as found where it is so many times as probable inside of its voxels as outside, as decided from this
+largest probability on, as predicted too widely from this mean probability outside on."""
 NOTE = "<!-- Written by docs/generate.py from the registry; do not edit. -->\n\n"
 
 
@@ -150,17 +151,26 @@ def on_real_volumes(key: str) -> list[str]:
 
 def _learned(run: dict[str, Any]) -> list[str]:
     """The probabilities of a network whose predictions are poor."""
-    classes = run["probability"]
-    clear = all(p["inside"] >= FOUND * p["outside"] for p in classes.values())
-    verdict = "It has found the place, and trained too little to decide for the class. " if clear else ""
     return [
         "",
-        f"{verdict}Its probability of each class, mean over the voxels of the class and over all others, and the largest:",
+        "Its probability of each class, mean over the voxels of the class and over all others, and the largest:",
         "",
-        "| class | inside | outside | largest |",
-        "| --- | --- | --- | --- |",
-        *(f"| {name} | {p['inside']:.3f} | {p['outside']:.3f} | {p['largest']:.3f} |" for name, p in classes.items()),
+        "| class | inside | outside | largest | so far |",
+        "| --- | --- | --- | --- | --- |",
+        *(
+            f"| {name} | {p['inside']:.3f} | {p['outside']:.3f} | {p['largest']:.3f} | {_so_far(**p)} |"
+            for name, p in run["probability"].items()
+        ),
     ]
+
+
+def _so_far(inside: float, outside: float, largest: float) -> str:
+    """How far a network has come with a class: first it finds the place, then it decides."""
+    if largest < DECIDED:
+        return "found, not decided" if inside >= FOUND * outside else "not found"
+    if outside > TOO_MUCH:
+        return "predicted far beyond it"
+    return "partly predicted" if inside < DECIDED else "predicted"
 
 
 def _run(key: str, folder: Path = RESULTS) -> dict[str, Any] | None:
