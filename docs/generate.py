@@ -27,7 +27,14 @@ FIGURE = (
 )
 FAST = RESULTS.with_name(f"{RESULTS.name}-lr-0.05")
 STOCK = RESULTS.with_name(f"{RESULTS.name}-stock")
-REASONS: dict[str, str] = {}
+REASONS = {
+    "exclusion_cross_entropy": "All classes are labeled here, so that background everywhere costs nothing: it belongs "
+    "beside `marginal_cross_entropy`.",
+    "exclusion_dice": "All classes are labeled here, so that background everywhere costs nothing: it belongs "
+    "beside `marginal_dice`.",
+    "mumford_shah": "It does not know which class is which: the right parts under other names have the same value.",
+    "overlap": "It does not read the labels: any certain prediction is as good as another, right or wrong.",
+}
 """What else explains that a loss does not reach 0.5."""
 FOUND, DECIDED, TOO_MUCH = 2.0, 0.6, 0.05
 """A class counts as found where it is so many times as probable inside of its voxels as outside, as decided from this

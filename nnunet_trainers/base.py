@@ -36,8 +36,7 @@ class SegLossTrainer(nnUNetTrainer):
     ``settings`` (see `nnunet_trainers.naming`), others from the plans (see ``nnUNetTrainerSegLoss``).
 
     Raises (in ``initialize``):
-        NotImplementedError: the loss cannot do what the data set or the plan asks for.
-        ValueError: the loss has arguments for another number of classes.
+        NotImplementedError, ValueError: the loss cannot do what data set or plan ask for, or is for other classes.
         OtherConfigurationError: another fold of this model, or the plan, has another configuration.
     """
 
@@ -121,8 +120,7 @@ class SegLossTrainer(nnUNetTrainer):
 
     def initialize(self) -> None:
         """Build network, optimizer and loss as nnU-Net does, after everything that could be refused was."""
-        building.refuse_unsupported(self.loss_config(), self.facts)
-        building.refuse_misfit(self.loss_config(), self.facts, self.label_manager.num_segmentation_heads, self.device)
+        building.refuse(self.loss_config(), self.facts, self.label_manager.num_segmentation_heads, self.device)
         self._refuse_other_loss_in_plans()
         self._refuse_other_folds()
         cascade.refuse_missing_stage(self)
@@ -203,10 +201,7 @@ class SegLossTrainer(nnUNetTrainer):
         for report in sorted(own.parent.glob("fold_*/debug.json")):
             there = None if report.parent == own else recording.read_record(report)
             if there is not None:
-                self._refuse_other_run(there, str(report.parent))
-
-    def _refuse_other_run(self, there: dict[str, Any], where: str) -> None:
-        recording.refuse_other(building.with_new_defaults(there), self.configuration_record(), where)
+                recording.refuse_other(there, self.configuration_record(), str(report.parent))
 
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
         """nnU-Net's data sets; in a cascade the first stage has predicted all their cases."""
@@ -300,6 +295,6 @@ class SegLossTrainer(nnUNetTrainer):
         del checkpoint
         if ours is None:
             raise recording.OtherConfigurationError(f"{filename_or_checkpoint} was not written by a trainer of segloss")
-        self._refuse_other_run(ours["configuration"], filename_or_checkpoint)
+        recording.refuse_other(ours["configuration"], self.configuration_record(), filename_or_checkpoint)
         super().load_checkpoint(filename_or_checkpoint)
         self.loss.load_state_dict(ours["loss_state"])

@@ -92,19 +92,19 @@ def refuse_unsupported(config: LossConfig, data: Facts) -> None:
             )
 
 
-def refuse_misfit(config: LossConfig, data: Facts, classes: int, device: torch.device) -> None:
-    """Call the loss once on a few voxels, so that arguments for another number of classes are refused before any work.
+def refuse(config: LossConfig, data: Facts, classes: int, device: torch.device) -> None:
+    """Refuse before any work what the loss cannot do, and arguments for another number of classes: call it on a few voxels.
 
     Raises:
-        ValueError: what the loss says, for example of as many class weights as the data set has not classes.
+        NotImplementedError: see `refuse_unsupported`.
+        ValueError: what the loss says, for example of a list of class weights that is too long.
     """
-    shape = (1, classes, *[TRIAL_EDGE] * data.dimensions)
-    target = torch.zeros((1, classes if data.regions else 1, *shape[2:]), dtype=torch.int16, device=device)
+    refuse_unsupported(config, data)
+    logits = torch.zeros((1, classes, *[TRIAL_EDGE] * data.dimensions), device=device)
+    target = torch.zeros_like(logits if data.regions else logits[:, :1], dtype=torch.int16)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        create_loss(config, data).to(device)(
-            torch.zeros(shape, device=device), target, spacing=(1.0,) * data.dimensions
-        )
+        create_loss(config, data).to(device)(logits, target, mask=None, spacing=(1.0,) * data.dimensions)
 
 
 def record(config: LossConfig, data: Facts) -> dict[str, Any]:

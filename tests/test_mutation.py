@@ -16,10 +16,11 @@ from test_reference import compare
 from torch import Tensor
 
 import monai_segloss
-from monai_segloss.core import batch as reading
+from monai_segloss.core import batch as read_batch
 from monai_segloss.core import counts
-from monai_segloss.core.batch import Reader, SegBatch
+from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.module import SegLoss
+from monai_segloss.core.reading import Reader
 from monai_segloss.core.reduce import Scores, Term
 from monai_segloss.core.registry import LossInfo
 
@@ -59,7 +60,7 @@ def multiply_by_the_mask(patch: pytest.MonkeyPatch, info: LossInfo) -> None:
         kept = 1 if mask is None else mask.flatten(1)[:, None]
         return torch.stack([(counts.FORMULAS[s.name](voxels, s.power) * kept).sum(2) for s in which], 2)
 
-    patch.setattr(reading, "soft_statistics", sums)
+    patch.setattr(read_batch, "soft_statistics", sums)
 
 
 def drop_the_background_before_softmax(patch: pytest.MonkeyPatch, info: LossInfo) -> None:
@@ -111,7 +112,7 @@ def detach_the_prediction(patch: pytest.MonkeyPatch, info: LossInfo) -> None:
 
 
 def let_ignored_samples_into_the_mean(patch: pytest.MonkeyPatch, info: LossInfo) -> None:
-    patch.setattr(reading.Scored, "present", property(lambda self: torch.ones_like(self.fold(self.batch.voxels))))
+    patch.setattr(read_batch.Scored, "present", property(lambda self: torch.ones_like(self.fold(self.batch.voxels))))
 
 
 def clip_the_logarithm(patch: pytest.MonkeyPatch, info: LossInfo) -> None:
@@ -121,7 +122,7 @@ def clip_the_logarithm(patch: pytest.MonkeyPatch, info: LossInfo) -> None:
         return counts.activate(z, activation).clamp(1e-7, 1 - 1e-7).log()
 
     patch.setattr(counts, "log_activate", clipped)
-    patch.setattr(reading, "log_activate", clipped)
+    patch.setattr(read_batch, "log_activate", clipped)
     patch.setattr(counts, "BACKENDS", {})
 
 

@@ -13,8 +13,6 @@ from torch import Tensor
 from monai_segloss.core.errors import LossShapeError
 
 UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
-ROUNDING = 1e-2
-"""How far probabilities in half precision, or interpolated ones, may lie outside of [0, 1]."""
 
 
 def tensors(input: Tensor, target: Tensor) -> None:
@@ -189,13 +187,6 @@ def values_in_graph(target: Tensor, labels: bool, classes: int, valid: Tensor | 
     if valid is not None:
         bad = bad & (valid if labels else valid[:, None])
     torch._assert_async(~bad.any(), "target holds a label or value outside of the range that input has channels for")
-
-
-def beyond_probability(input: Tensor) -> float | None:
-    """A value that no probability has, if there is one; rounding aside."""
-    low, high = (float(x) for x in input.detach().aminmax())
-    worst = low if low < 1 - high else high
-    return worst if not -ROUNDING <= worst <= 1 + ROUNDING else None
 
 
 def hard(target: Tensor) -> Tensor:

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from monai_segloss.core import check
 from monai_segloss.core.arguments import of_kind
-from monai_segloss.core.batch import Reader, SegBatch
+from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.errors import nearest
 from monai_segloss.core.maps import MapSpec, refusal
+from monai_segloss.core.reading import Reader
 from monai_segloss.core.reduce import REDUCTIONS, Scores, Term, reduce
 
 Weight = Sequence[float] | float | Tensor
