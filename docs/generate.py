@@ -103,7 +103,8 @@ def trainers_page(losses: list[LossInfo]) -> str:
         "",
         "`python -m benchmarks.trainers --data hippocampus_mr` (60 MR volumes of the hippocampus, fold 0, seed 0, 6 "
         "epochs of 50 iterations, batch and patch as nnU-Net plans them; the network in bfloat16, the loss in float32, on "
-        "one core of an AMD EPYC that trains another loss on the other). Dice is the mean over the validation cases.",
+        "one core of an AMD EPYC that trains another loss on the other). Dice is the mean over the validation cases, "
+        "minutes are wall time, pauses for other work included.",
         "",
         "nnU-Net's learning rate of 0.01 is made for 250,000 iterations; 300 are few. Beside ours stand nnU-Net's own "
         "trainers of the same loss (`--stock`), from the same first weights and on the same batches. What a network has "
