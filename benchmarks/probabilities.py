@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from monai_segloss.checking import read_image
 from monai_segloss.demo.dataset import RawDataset, read_dataset
-from monai_segloss.demo.pipeline import CONFIGURATION, Demo
+from monai_segloss.demo.pipeline import Demo
 from monai_segloss.demo.problem import DemoError
 from monai_segloss.demo.settings import Arm
 
@@ -32,9 +32,7 @@ def predicted_probabilities(demo: Demo, arm: Arm) -> dict[str, dict[str, float]]
             f"{dataset.folder} has regions: probabilities are compared between classes that exclude each other"
         )
     shutil.rmtree(folder, ignore_errors=True)
-    command = ["nnUNetv2_predict", "-i", str(demo.work / "inputs"), "-o", str(folder), "-d", demo.number]
-    command += ["-c", CONFIGURATION, "-f", str(demo.settings.fold), "-tr", arm.trainer]
-    command += ["-device", demo.settings.device, "-npp", "1", "-nps", "1", "--save_probabilities"]
+    command = [*demo.predict_command(arm, folder), "--save_probabilities"]
     with demo.programs.only_here():
         demo.programs.run(command, f"probabilities{arm.suffix}", lambda line: None)
     rows = [by_class(dataset, folder, case) for case in demo.cases()]

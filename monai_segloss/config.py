@@ -11,11 +11,8 @@ from monai_segloss.core.errors import nearest
 from monai_segloss.core.module import READING, SegLoss
 from monai_segloss.core.registry import LossInfo, create, find, list_losses
 from monai_segloss.losses import WeightedSum
-from monai_segloss.losses.compound.weighted_sum import class_weighted
+from monai_segloss.losses.compound.weighted_sum import term_arguments
 from monai_segloss.schedules import Schedule, schedule
-
-RESERVED = ("weight", "loss", "class_weight")
-"""Keys of a term that are not arguments of its loss by that name."""
 
 
 class LossConfig(BaseModel):
@@ -69,7 +66,7 @@ class LossConfig(BaseModel):
             schedule(term["weight"])
             info = _find(term.get("loss", name))
             try:
-                arguments = class_weighted(info, {n: v for n, v in term.items() if n not in ("weight", "loss")})
+                arguments = term_arguments(info, term)
             except TypeError as error:
                 raise ValueError(str(error)) from None
             _check_arguments(info, arguments)

@@ -110,25 +110,25 @@ def refuse(config: LossConfig, data: Facts, classes: int, device: torch.device) 
 def record(config: LossConfig, data: Facts) -> dict[str, Any]:
     """The loss with every argument, defaults included, and how it reads the data set, as plain JSON."""
     full = resolve(config, data)
-    if full.loss is not None:
-        info = find(full.loss)
-        loss: dict[str, Any] = {"loss": info.key, "arguments": {**_defaults(info), **full.arguments}}
-    else:
-        loss = {"terms": {name: {**_defaults(_info(name, t)), **t} for name, t in full.terms.items()}}
-    return plain({**loss, "data": asdict(data)})
+    one = full.loss is not None
+    loss = {"loss": find(str(full.loss)).key, "arguments": full.arguments} if one else {"terms": full.terms}
+    return with_defaults({**loss, "data": asdict(data)})
 
 
-def with_new_defaults(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record of an earlier version: arguments that it did not know had the value that is their default today."""
+def with_defaults(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with today's defaults for the arguments that it lacks, as one of an earlier version does, as plain JSON."""
     if "loss" in record:
-        return {**record, "arguments": {**plain(_defaults(find(record["loss"]))), **record["arguments"]}}
+        return plain({**record, "arguments": {**_defaults(find(record["loss"])), **record["arguments"]}})
     terms = record["terms"].items()
-    return {**record, "terms": {name: {**plain(_defaults(_info(name, term))), **term} for name, term in terms}}
+    return plain({**record, "terms": {name: {**_defaults(_info(name, term)), **term} for name, term in terms}})
 
 
-def plain(value: Any) -> Any:
+def plain(value: Mapping[str, Any]) -> dict[str, Any]:
     """A value as plain JSON types; tensors and arrays become lists, what JSON lacks becomes text."""
-    return json.loads(json.dumps(value, default=lambda x: x.tolist() if hasattr(x, "tolist") else str(x)))
+    found: dict[str, Any] = json.loads(
+        json.dumps(value, default=lambda x: x.tolist() if hasattr(x, "tolist") else str(x))
+    )
+    return found
 
 
 def versions() -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor
 
-from nnunet_trainers.building import with_new_defaults
+from nnunet_trainers.building import with_defaults
 
 KEY = "segloss"
 """The entry of ours in checkpoints, in ``debug.json`` and in the configurations of plans."""
@@ -31,7 +31,7 @@ def read_record(report: Path) -> dict[str, Any] | None:
 
 def refuse_other(there: Mapping[str, Any], here: Mapping[str, Any], where: str) -> None:
     """Raise `OtherConfigurationError` where two configurations differ in more than what other versions know."""
-    found = [text for text in differences(with_new_defaults(there), here) if not text.startswith("versions.")]
+    found = [text for text in differences(with_defaults(there), here) if not text.startswith("versions.")]
     if found:
         raise OtherConfigurationError(
             f"{where} has another configuration: {'; '.join(found)}; go on with its settings, or train under another "

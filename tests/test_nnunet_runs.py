@@ -159,7 +159,7 @@ def test_a_run_of_a_version_that_had_fewer_arguments_goes_on(space: Workspace, m
 
 def test_earlier_records_of_a_sum_count_their_terms_by_name_or_loss() -> None:
     terms = {"dice": {"weight": 1.0, "batch": True}, "second": {"loss": "tversky", "weight": 2.0}}
-    filled = building.with_new_defaults({"terms": terms, "seed": 3})
+    filled = building.with_defaults({"terms": terms, "seed": 3})
     assert filled["seed"] == 3
     assert (filled["terms"]["dice"]["batch"], filled["terms"]["dice"]["smooth_nr"]) == (True, 1e-5)
     assert (filled["terms"]["second"]["weight"], filled["terms"]["second"]["alpha"]) == (2.0, 0.5)

@@ -8,8 +8,8 @@ from typing import Any
 
 from monai_segloss import LossConfig, LossInfo, WeightedSum, find, list_losses
 from monai_segloss.bundle.paths import bundle_path
-from monai_segloss.config import RESERVED
 from monai_segloss.files import write_json
+from monai_segloss.losses.compound.weighted_sum import RESERVED
 
 
 def infos(config: LossConfig) -> dict[str, LossInfo]:

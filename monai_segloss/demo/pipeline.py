@@ -170,12 +170,14 @@ class Demo:
         with self._stage(stage, title) as step:
             # A killed run can leave half a file: predict again, it takes seconds.
             shutil.rmtree(target, ignore_errors=True)
-            inputs = self.work / "inputs"
-            link_files([image for case in cases for image in dataset.images(case)], inputs)
-            command = ["nnUNetv2_predict", "-i", str(inputs), "-o", str(target), "-d", self.number, "-c", CONFIGURATION]
-            command += ["-f", str(self.settings.fold), "-tr", arm.trainer, "-device", self.settings.device]
-            command += ["-npp", "1", "-nps", "1"]
-            self.programs.run(command, stage, bar_listener(step, len(cases), "done with "))
+            link_files([image for case in cases for image in dataset.images(case)], self.work / "inputs")
+            self.programs.run(self.predict_command(arm, target), stage, bar_listener(step, len(cases), "done with "))
+
+    def predict_command(self, arm: Arm, target: Path) -> list[str]:
+        """nnU-Net's command that predicts the linked inputs into a folder."""
+        command = ["nnUNetv2_predict", "-i", str(self.work / "inputs"), "-o", str(target), "-d", self.number]
+        command += ["-c", CONFIGURATION, "-f", str(self.settings.fold), "-tr", arm.trainer]
+        return [*command, "-device", self.settings.device, "-npp", "1", "-nps", "1"]
 
     def cases(self) -> list[str]:
         """Cases that are predicted: labeled test cases, else the validation cases of the fold."""

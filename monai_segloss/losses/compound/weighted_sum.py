@@ -18,20 +18,22 @@ from monai_segloss.core.registry import LossInfo, find
 from monai_segloss.losses.compound.scheduled import Scheduled, term_schedule
 from monai_segloss.schedules import Schedule, TermWeight
 
+RESERVED = ("weight", "loss", "class_weight")
+"""Keys of a term that are not arguments of its loss by that name."""
 
-def class_weighted(info: LossInfo, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of a term as its loss has them: there ``weight`` is that of the classes.
+
+def term_arguments(info: LossInfo, term: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments in a term as its loss has them: there ``weight`` is that of the classes.
 
     Raises:
         TypeError: the loss has no class weights.
     """
-    if "class_weight" not in settings:
-        return dict(settings)
+    arguments = {name: value for name, value in term.items() if name not in RESERVED}
+    if "class_weight" not in term:
+        return arguments
     if "weight" not in info.parameters:
         raise TypeError(f"class_weight: the loss {info.key!r} has no class weights.")
-    return {name: value for name, value in settings.items() if name != "class_weight"} | {
-        "weight": settings["class_weight"]
-    }
+    return {**arguments, "weight": term["class_weight"]}
 
 
 class WeightedSum(Scheduled, SegLoss):
@@ -75,10 +77,10 @@ class WeightedSum(Scheduled, SegLoss):
         for name, value in terms.items():
             if not name or "." in name or "/" in name:
                 raise ValueError(f"terms: the name of a term must have no '.' or '/' in it, got {name!r}.")
-            settings = dict(value) if isinstance(value, Mapping) and "schedule" not in value else {"weight": value}
-            info = find(str(settings.pop("loss", name)))
-            schedules[name] = term_schedule(name, settings.pop("weight", 1.0))
-            settings = class_weighted(info, settings)
+            term = value if isinstance(value, Mapping) and "schedule" not in value else {"weight": value}
+            info = find(str(term.get("loss", name)))
+            schedules[name] = term_schedule(name, term.get("weight", 1.0))
+            settings = term_arguments(info, term)
             shared = {n: v for n, v in common.items() if n in info.parameters}
             taken |= set(shared)
             _refuse_own_reading(name, settings, {**shared, **settings}.get("use_softmax", False), self.reader.softmax)
