@@ -37,8 +37,8 @@ REASONS = {
 }
 """What else explains that a loss does not reach 0.5."""
 FOUND, DECIDED, TOO_MUCH = 2.0, 0.6, 0.05
-"""A class counts as found where it is so many times as probable inside of its voxels as outside, as decided from this
-largest probability on, as predicted too widely from this mean probability outside on."""
+"""A class counts as found where it is more than so many times as probable inside of its voxels as outside, as decided
+from this largest probability on, as predicted too widely from this mean probability outside on."""
 NOTE = "<!-- Written by docs/generate.py from the registry; do not edit. -->\n\n"
 
 
@@ -175,7 +175,7 @@ def _learned(run: dict[str, Any]) -> list[str]:
 def _so_far(inside: float, outside: float, largest: float) -> str:
     """How far a network has come with a class: first it finds the place, then it decides."""
     if largest < DECIDED:
-        return "found, not decided" if inside >= FOUND * outside else "not found"
+        return "found, not decided" if inside > FOUND * outside else "not found"
     if outside > TOO_MUCH:
         return "predicted far beyond it"
     return "partly predicted" if inside < DECIDED else "predicted"
