@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Unpack
 
@@ -67,6 +68,110 @@ def target_boundary(labels: Tensor, counted: Tensor) -> Tensor:
     for offset in ahead(labels):
         edge = edge | (at(labels, offset) != labels) & at(counted, offset, False)
     return edge & counted
+
+
+def value_and_slope(
+    log_p: Tensor, distance: Tensor, counted: Tensor, max_ratio: float, max_dist: float, smoothing: float
+) -> tuple[Tensor, Tensor]:
+    """The loss of each sample (B, 1), and its derivative in the logarithms of the probabilities (B, C, *S).
+
+    Both are sums over the voxels of the predicted boundary and over directions, so that no direction has to keep its
+    neighbors' probabilities.
+
+    Args:
+        log_p: logarithms of the probabilities (B, C, *S).
+        distance: of each voxel to the boundary of the target, (B, 1, *S).
+        counted: which voxels count, (B, 1, *S) bool.
+        max_ratio, max_dist, smoothing: see `ActiveBoundaryLoss`.
+    """
+    found: tuple[Tensor, Tensor] = torch.ops.segloss.active_boundary(
+        log_p, distance, counted, max_ratio, max_dist, smoothing
+    )
+    return found
+
+
+# One operation for the compiler, which does not know how many voxels a boundary has.
+@torch.library.custom_op("segloss::active_boundary", mutates_args=())
+def _value_and_slope(
+    log_p: Tensor, distance: Tensor, counted: Tensor, max_ratio: float, max_dist: float, smoothing: float
+) -> tuple[Tensor, Tensor]:
+    samples, shape = log_p.shape[0], log_p.shape[2:]
+    value, slope = log_p.new_zeros(samples, 1), torch.zeros(log_p.shape, dtype=log_p.dtype, device=log_p.device)
+    offsets = directions(tuple(shape))
+    if not offsets:
+        return value, slope
+    edge = Voxels.of(predicted_boundary(log_p, counted, max_ratio)[:, 0])
+    own, far = edge.values(distance)[:, 0], []
+    for offset in offsets:
+        ahead = edge.moved(offset, counted)
+        far.append(ahead.values(distance)[:, 0].masked_fill(~ahead.known, torch.inf))
+    nearest, target = torch.stack(far).min(0)
+    moving = nearest < own
+    edge, own, target = edge.only(moving), own[moving].to(log_p.dtype), target[moving]
+
+    owner = edge.sample == torch.arange(samples, device=log_p.device)[:, None]
+    weight = own.clamp_max(max_dist) / max_dist / owner.sum(1)[edge.sample]
+    log_own = edge.values(log_p)
+    logits = torch.empty((len(offsets), len(own)), dtype=log_p.dtype, device=log_p.device)
+    for logit, offset in zip(logits, offsets, strict=True):
+        ahead = edge.moved(offset, counted)
+        log_ahead = ahead.values(log_p)
+        logit.copy_((log_ahead.exp() * (log_ahead - log_own)).sum(1) * ahead.known)
+    logits = logits.log_softmax(0)
+    index = torch.arange(len(offsets), device=log_p.device)[:, None]
+    wanted = (index == target).to(log_p.dtype) * (1 - smoothing) + smoothing / len(offsets)
+    value -= (owner * (weight * (wanted * logits).sum(0))).sum(1, keepdim=True)
+    pull = torch.zeros_like(log_own)
+    for push, offset in zip(weight * (wanted - logits.exp()), offsets, strict=True):
+        ahead = edge.moved(offset, counted)
+        pull += (push * ahead.known)[:, None] * ahead.values(log_p).exp()
+    slope.flatten(2)[edge.sample, :, edge.place] = pull
+    return value, slope
+
+
+@_value_and_slope.register_fake
+def _(
+    log_p: Tensor, distance: Tensor, counted: Tensor, max_ratio: float, max_dist: float, smoothing: float
+) -> tuple[Tensor, Tensor]:
+    return log_p.new_empty(log_p.shape[0], 1), log_p.new_empty(log_p.shape)
+
+
+@dataclass(frozen=True)
+class Voxels:
+    """Some voxels of a batch: their sample and place, (M,) each, in images of a shape; ``known`` whether they count."""
+
+    sample: Tensor
+    place: Tensor
+    known: Tensor
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, mask: Tensor) -> Voxels:
+        """Those of a mask (B, *S)."""
+        sample, place = mask.flatten(1).nonzero().unbind(1)
+        return cls(sample, place, torch.ones_like(place, dtype=torch.bool), tuple(mask.shape[1:]))
+
+    def only(self, kept: Tensor) -> Voxels:
+        """Those where ``kept`` (M,) is true."""
+        return Voxels(self.sample[kept], self.place[kept], self.known[kept], self.shape)
+
+    def values(self, x: Tensor) -> Tensor:
+        """Their values in (B, C, *S), (M, C)."""
+        return x.flatten(2)[self.sample, :, self.place]
+
+    def moved(self, offset: Offset, counted: Tensor) -> Voxels:
+        """Their neighbors in a direction, and the voxels themselves where it leads out of the image.
+
+        A neighbor is known if it lies in the image and counts, (B, 1, *S).
+        """
+        inside, stride, shift = torch.ones_like(self.known), 1, 0
+        for step, length in zip(reversed(offset), reversed(self.shape), strict=True):
+            if step:
+                ahead = self.place // stride % length + step
+                inside &= (ahead >= 0) & (ahead < length)
+            stride, shift = stride * length, shift + step * stride
+        there = Voxels(self.sample, self.place + shift * inside, inside, self.shape)
+        return replace(there, known=inside & there.values(counted)[:, 0])
 
 
 @register(
@@ -152,39 +257,11 @@ class ActiveBoundaryLoss(SegLoss):
     def loss(self, batch: SegBatch) -> Scores:
         if batch.classes == 1:
             raise ValueError("input has a single channel: the active boundary loss is defined for one class per voxel.")
-        log_p = batch.log_prob
-        value, slope = self.value_and_slope(batch, log_p.detach())
+        log_p, mask = batch.log_prob, valid(batch)
+        counted = torch.ones_like(log_p[:, :1], dtype=torch.bool) if mask is None else mask
+        distance = distance_to(target_boundary(batch.labels[:, None], counted), batch.spacing)
+        value, slope = value_and_slope(
+            log_p.detach(), distance, counted, self.max_ratio, self.max_dist, self.label_smoothing
+        )
         linear = (slope * log_p).flatten(1).sum(1, keepdim=True)
         return Scores.table(value + (linear - linear.detach()), batch.voxels)
-
-    @torch.no_grad()
-    def value_and_slope(self, batch: SegBatch, log_p: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss of each sample (B, 1), and its derivative in the logarithms of the probabilities (B, C, *S).
-
-        Both are sums over directions, so that no direction has to keep its neighbors' probabilities.
-        """
-        mask = valid(batch)
-        counted = torch.ones_like(log_p[:, :1], dtype=torch.bool) if mask is None else mask
-        offsets = directions(tuple(log_p.shape[2:]))
-        if not offsets:
-            return log_p.new_zeros(log_p.shape[0], 1), torch.zeros_like(log_p)
-        distance = distance_to(target_boundary(batch.labels[:, None], counted), batch.spacing)
-        reach = torch.cat([at(distance.masked_fill(~counted, torch.inf), offset, torch.inf) for offset in offsets], 1)
-        nearest, target = reach.min(1, keepdim=True)
-        moving = predicted_boundary(log_p, counted, self.max_ratio) & (nearest < distance)
-        share = moving.to(log_p.dtype)
-        share = share / share.flatten(1).sum(1).clamp_min(1).reshape(-1, *(1,) * (log_p.ndim - 1))
-        weight = share * distance.to(log_p.dtype).clamp_max(self.max_dist) / self.max_dist
-
-        inside = [(at(counted, offset, False) & counted).to(log_p.dtype) for offset in offsets]
-        logits = torch.cat(
-            [divergence(at(log_p, o), log_p) * kept for o, kept in zip(offsets, inside, strict=True)], 1
-        ).log_softmax(1)
-        index = torch.arange(len(offsets), device=log_p.device).reshape(1, -1, *(1,) * (log_p.ndim - 2))
-        wanted = (index == target).to(log_p.dtype) * (1 - self.label_smoothing) + self.label_smoothing / len(offsets)
-        value = -(weight * (wanted * logits).sum(1, keepdim=True)).flatten(1).sum(1, keepdim=True)
-        pull = weight * (wanted - logits.exp())
-        slope = torch.zeros_like(log_p)
-        for j, (offset, kept) in enumerate(zip(offsets, inside, strict=True)):
-            slope = slope + pull[:, j : j + 1] * kept * at(log_p, offset).exp()
-        return value, slope
