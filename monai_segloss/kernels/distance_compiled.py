@@ -59,21 +59,27 @@ def distances(x: Volume, steps: Sequence[tuple[float, ...]], n: int, surface: bo
             field.fill(alike)
             continue
         deep, high, wide = ((1.0,) * (3 - len(spacing)) + tuple(spacing))[:3]
-        beside, along = _costs(volume.shape[1], high, surface), _costs(volume.shape[2], wide, surface)
+        beside, along = squares(volume.shape[1], high, surface), squares(volume.shape[2], wide, surface)
         flat, flat_field = volume.reshape(len(volume), -1), field.reshape(len(field), -1)
         sweep = partial(_sweep, flat, np.float32(deep), half, flat_field)
         plane = partial(_planes, field, volume, beside, along, surface, n == 0)
-        sweeps += [partial(sweep, *part) for part in _parts(flat.shape[1], threads)]
-        planes += [partial(plane, *part) for part in _parts(len(volume), threads)]
-    if threads == 1 or len(planes) == 1:
-        for call in (*sweeps, *planes):
-            call()
-        return out.reshape(x.shape)
-    with ThreadPoolExecutor(threads) as pool:
-        for calls in (sweeps, planes):
-            for done in [pool.submit(call) for call in calls]:
-                done.result()
+        sweeps += [partial(sweep, *part) for part in parts(flat.shape[1], threads)]
+        planes += [partial(plane, *part) for part in parts(len(volume), threads)]
+    in_stages([sweeps, planes], threads)
     return out.reshape(x.shape)
+
+
+def in_stages(stages: Sequence[Sequence[Callable[[], None]]], threads: int) -> None:
+    """Make the calls of each stage on several threads, one stage after the other."""
+    if threads == 1 or max(map(len, stages)) == 1:
+        for stage in stages:
+            for call in stage:
+                call()
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        for stage in stages:
+            for done in [pool.submit(call) for call in stage]:
+                done.result()
 
 
 def _as_labels(x: Volume, n: int) -> Volume:
@@ -85,29 +91,29 @@ def _as_labels(x: Volume, n: int) -> Volume:
     return np.ascontiguousarray(x, np.uint8 if n <= 256 else np.int32)
 
 
-def _parts(size: int, threads: int) -> Iterator[tuple[int, int]]:
+def parts(size: int, threads: int) -> Iterator[tuple[int, int]]:
     """About equal ranges, one per thread."""
     length = -(-size // threads)
     return ((start, min(size, start + length)) for start in range(0, size, length))
 
 
-def _costs(length: int, step: float, surface: bool) -> NDArray[np.float32]:
+def squares(length: int, step: float, surface: bool) -> NDArray[np.float32]:
     """Squared distance over each offset, at least two of them."""
     gap = np.maximum(np.arange(max(2, length)) - (0.5 if surface else 0), 0)
     return ((gap * step) ** 2).astype(np.float32)
 
 
-def _compiled(function: F) -> F:
+def compiled(function: F) -> F:
     """Machine code without the interpreter's lock, kept on disk where that can be written."""
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"nnan", "nsz", "contract"}}
     try:
-        compiled: F = numba.njit(cache=True, **options)(function)
+        found: F = numba.njit(cache=True, **options)(function)
     except RuntimeError:
-        compiled = numba.njit(**options)(function)
-    return compiled
+        found = numba.njit(**options)(function)
+    return found
 
 
-@_compiled
+@compiled
 def _sweep(labels: Volume, step: np.float32, half: np.float32, out: Volume, start: int, stop: int) -> None:
     """Squared distance along the first axis of (D, M) to another label, lines ``start`` to ``stop``."""
     depth = labels.shape[0]
@@ -128,7 +134,7 @@ def _sweep(labels: Volume, step: np.float32, half: np.float32, out: Volume, star
                 out[d, line] = gap * gap
 
 
-@_compiled
+@compiled
 def _planes(
     f: Volume, labels: Volume, high: Volume, wide: Volume, surface: bool, sources: bool, start: int, stop: int
 ) -> None:
@@ -163,7 +169,7 @@ def _planes(
                     f[d, first + lane, w] = ZERO if there else np.sqrt(after[w * LANES + lane])
 
 
-@_compiled
+@compiled
 def _lines(f: Volume, own: Volume, cost: Volume, out: Volume, n: int, surface: bool, stack: tuple[Volume, ...]) -> None:
     """One axis of 16 lines of n voxels, flat with the lines innermost."""
     for i in range(n * LANES):
@@ -188,7 +194,7 @@ def _lines(f: Volume, own: Volume, cost: Volume, out: Volume, n: int, surface: b
             _envelope(f, own, cost[1], out, lane, n, stack)
 
 
-@_compiled
+@compiled
 def _offsets(f: Volume, own: Volume, cost: Volume, out: Volume, n: int, first: int, last: int) -> bool:
     """Compare with the neighbors ``first`` to ``last`` voxels away; whether farther ones cannot be nearer."""
     size = n * LANES
@@ -211,7 +217,7 @@ def _offsets(f: Volume, own: Volume, cost: Volume, out: Volume, n: int, first: i
     return False
 
 
-@_compiled
+@compiled
 def _envelope(f: Volume, own: Volume, square: float, out: Volume, lane: int, n: int, stack: tuple[Volume, ...]) -> int:
     """One line: the lower envelope of the parabolas of each run of one label and of its two neighbors, whose f is 0.
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from monai_segloss.core.check import non_negative
 from monai_segloss.kernels.components import connected_components
-from monai_segloss.kernels.distance import distance_to
+from monai_segloss.kernels.two_nearest import two_nearest
 from monai_segloss.maps.masks import as_mask
 
 
@@ -27,8 +27,9 @@ def border_weight_map(
 ) -> Tensor:
     """w_c + w0 exp(-(d1 + d2)^2 / (2 sigma^2)), d1 and d2 the distances to the nearest and the second nearest instance.
 
-    The weight of the border needs two instances; where a sample has fewer it is 0.  One distance transform per instance,
-    on the CPU: a map for the workers of a loader, made after everything that moves, scales or crops.
+    The weight of the border needs two instances; where a sample has fewer it is 0.  Computed on the CPU
+    (`monai_segloss.kernels.two_nearest`): a map for the workers of a loader, made after everything that moves, scales or
+    crops.
 
     Args:
         mask: (B, C, *S), one channel per class with instances, background left out; the connected components of a class,
@@ -58,34 +59,16 @@ def border_weight_map(
     mask = as_mask(mask) & counted
     ids = connected_components(mask, faces=True) if instances is None else (instances * counted).long()
     rows = [
-        _two_nearest(ids[b : b + 1], None if spacing is None else spacing if spacing.ndim == 1 else spacing[b])
-        for b in range(len(ids))
+        torch.stack(two_nearest(sample, None if spacing is None else spacing if spacing.ndim == 1 else spacing[b]))
+        for b, sample in enumerate(ids)
     ]
-    total, ids, mask, counted, device = (
-        torch.cat(rows).cpu().double(),
-        ids.cpu(),
-        mask.cpu(),
-        counted.cpu(),
-        mask.device,
-    )
+    total, device = torch.stack(rows).double().sum(1)[:, None], mask.device
+    ids, mask, counted = ids.cpu(), mask.cpu(), counted.cpu()
     border = w0 * torch.exp(-(total**2) / (2 * sigma**2))
     if background_only:
         border = border.masked_fill((ids > 0).any(1, keepdim=True), 0)
     out = _class_weights(mask, counted, class_weight) + border
     return out.masked_fill(~counted, 0).float().to(device)
-
-
-def _two_nearest(ids: Tensor, spacing: Tensor | None) -> Tensor:
-    """d1 + d2 of one sample, (1, 1, *S) float64 on the CPU; inf with fewer than two instances."""
-    first = torch.full_like(ids[:, :1], torch.inf, dtype=torch.float32)
-    second = first.clone()
-    for c in range(ids.shape[1]):
-        channel = ids[:, c : c + 1]
-        for number in torch.unique(channel[channel > 0]).tolist():
-            distance = distance_to(channel == number, spacing)
-            second = torch.minimum(second, torch.maximum(first, distance))
-            first = torch.minimum(first, distance)
-    return first.cpu().double() + second.cpu().double()
 
 
 def _class_weights(mask: Tensor, counted: Tensor, how: str | Sequence[float] | None) -> Tensor:

@@ -24,8 +24,8 @@ from monai_segloss.maps.border import border_weight_map
     "border_weighted_ce",
     family="boundary",
     summary="Cross-entropy with the weight map of U-Net: background between two close instances weighs more.",
-    when="Instances that must not merge, such as cells or vertebrae. Useless with one instance per image. One distance "
-    "transform per instance and step: send the map with the data where images are not augmented in space.",
+    when="Instances that must not merge, such as cells or vertebrae. Useless with one instance per image. The two nearest "
+    "instances are looked up on the CPU in each step: send the map with the data where images are not augmented in space.",
     formula=r"\frac{1}{N} \sum_i w_i\, \mathrm{CE}_i,\quad w = w_c + w_0 \exp\left(-\frac{(d_1 + d_2)^2}{2 \sigma^2}\right)",
     paper="Ronneberger, Fischer & Brox, U-Net: convolutional networks for biomedical image segmentation, MICCAI 2015",
     doi="arXiv:1505.04597",

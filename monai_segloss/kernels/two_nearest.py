@@ -1,0 +1,76 @@
+"""The distances to the nearest and the second nearest of many instances, on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from monai_segloss.kernels.distance import distance_to
+
+FEW = 16
+"""Instances up to which one distance transform for each takes less time than looking for both at once."""
+
+
+@torch.no_grad()
+def two_nearest(ids: Tensor, spacing: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Distances to the nearest and to the second nearest instance, 0 inside of one and inf where there are fewer.
+
+    One distance transform per instance; beyond a few, where numba is installed (extra ``fast``), one search for all of them.
+
+    Args:
+        ids: (C, *S) integers, the instances of each channel, 0 outside; every channel has instances of its own.
+        spacing: (ndim,) in array axis order, in mm; None is 1.
+
+    Returns:
+        Two tensors (*S), float32 on the CPU.
+
+    Example:
+        >>> import torch
+        >>> from monai_segloss.kernels.two_nearest import two_nearest
+        >>> [x.tolist() for x in two_nearest(torch.tensor([[1, 0, 0, 2]]), torch.tensor([2.0]))]
+        [[0.0, 2.0, 2.0, 0.0], [6.0, 4.0, 4.0, 6.0]]
+    """
+    ids = ids.cpu().long()
+    first = torch.full(ids.shape[1:], torch.inf)
+    second = first.clone()
+    search = _search() if ids.ndim <= 4 else None
+    steps = [1.0] * (ids.ndim - 1) if spacing is None else spacing.tolist()
+    for channel in _merged(ids):
+        numbers, index = torch.unique(channel, return_inverse=True)
+        instances = len(numbers) - int(0 in numbers)
+        if search is None or instances <= FEW:
+            for number in numbers[numbers > 0].tolist():
+                near = distance_to((channel == number)[None, None], spacing)[0, 0]
+                first, second = _two_least(first, second, near)
+            continue
+        near, next = map(torch.from_numpy, search((index + 1 - len(numbers) + instances).numpy(), steps))
+        first, second = _two_least(*_two_least(first, second, near), next)
+    return first, second
+
+
+def _two_least(first: Tensor, second: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.minimum(first, other), torch.minimum(second, torch.maximum(first, other))
+
+
+def _merged(ids: Tensor) -> Tensor:
+    """One channel in place of several, where no voxel has two instances."""
+    if len(ids) == 1 or bool(((ids > 0).sum(0) > 1).any()):
+        return ids
+    before = ids.flatten(1).amax(1).cumsum(0).roll(1)
+    before[0] = 0
+    return (ids + before.view(-1, *(1,) * (ids.ndim - 1)) * (ids > 0)).sum(0, keepdim=True)
+
+
+@cache
+def _search() -> Callable[[NDArray[np.int64], list[float]], tuple[NDArray[np.float32], NDArray[np.float32]]] | None:
+    """The code for numba, where it is installed."""
+    try:
+        from monai_segloss.kernels.two_nearest_compiled import two_nearest as search
+    except ImportError:
+        return None
+    return search
