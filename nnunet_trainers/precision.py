@@ -11,25 +11,27 @@ import torch
 from torch import Tensor, nn
 
 VARIABLE = "segloss_cpu_autocast"
-DTYPES = {"": None, "bfloat16": torch.bfloat16}
+DTYPES = {"": torch.float32, "float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def record(device: torch.device) -> dict[str, str]:
-    """The number format that the environment asks for on the CPU, if it does; else float32, as in nnU-Net.
+    """The number format of the network on the CPU, float32 unless the environment asks for another; elsewhere nnU-Net's.
 
     Raises:
         ValueError: autocast on the CPU does not know it.
     """
-    found = os.environ.get(VARIABLE, "") if device.type == "cpu" else ""
+    if device.type != "cpu":
+        return {}
+    found = os.environ.get(VARIABLE, "")
     if found not in DTYPES:
         raise ValueError(f"environment variable {VARIABLE} is {found!r}; expected 'bfloat16', or nothing for float32")
-    return {"autocast": found} if found else {}
+    return {"autocast": found or "float32"}
 
 
 def autocast(network: nn.Module, device: torch.device) -> None:
     """Let every call of the network run under autocast and return float32, weights and gradients staying as they are."""
     dtype = DTYPES[record(device).get("autocast", "")]
-    if dtype is not None:
+    if dtype != torch.float32:
         network.forward = functools.partial(_forward, network.forward, dtype)
 
 

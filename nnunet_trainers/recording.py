@@ -30,8 +30,13 @@ def read_record(report: Path) -> dict[str, Any] | None:
 
 
 def refuse_other(there: Mapping[str, Any], here: Mapping[str, Any], where: str) -> None:
-    """Raise `OtherConfigurationError` where two configurations differ in more than what other versions know."""
-    found = [text for text in differences(with_defaults(there), here) if not text.startswith("versions.")]
+    """Raise `OtherConfigurationError` where two configurations differ in more than what other versions know.
+
+    The number format of the network counts where both say one, so on CPUs alone: a GPU has nnU-Net's, and may validate or
+    go on with what a CPU began.
+    """
+    free = ("versions.",) if "autocast" in there and "autocast" in here else ("versions.", "autocast ")
+    found = [text for text in differences(with_defaults(there), here) if not text.startswith(free)]
     if found:
         raise OtherConfigurationError(
             f"{where} has another configuration: {'; '.join(found)}; go on with its settings, or train under another "

@@ -13,7 +13,7 @@ import torch
 from nnunet_data import SHORT, Workspace, assert_equal, run, weights
 from torch import Tensor
 
-from nnunet_trainers import VARIABLE, precision, recording
+from nnunet_trainers import VARIABLE, building, precision, recording
 
 pytest_plugins = "nnunet_fixtures"
 pytestmark = [
@@ -157,7 +157,7 @@ def test_mixed_precision_on_the_cpu_reaches_the_network_alone(
     name = f"nnUNetTrainerDiceCE_seed0_{SHORT}"
     full = space.trainer(name)
     run(full)
-    assert "autocast" not in full.configuration_record()
+    assert full.configuration_record()["autocast"] == "float32"
     monkeypatch.setenv(precision.VARIABLE, "bfloat16")
     mixed = space.trainer(name)
     mixed.initialize()
@@ -170,8 +170,18 @@ def test_mixed_precision_on_the_cpu_reaches_the_network_alone(
     assert {*outputs} <= {torch.float32}
     assert {p.dtype for p in mixed.network.parameters()} == {torch.float32}
     assert all(torch.isfinite(p).all() for p in mixed.network.parameters())
-    with pytest.raises(recording.OtherConfigurationError, match='autocast is null there and "bfloat16" here'):
+    with pytest.raises(recording.OtherConfigurationError, match='autocast is "float32" there and "bfloat16" here'):
         mixed.load_checkpoint(str(Path(full.output_folder) / "checkpoint_final.pth"))
+
+
+def test_a_gpu_goes_on_with_what_a_cpu_began_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(precision.VARIABLE, "bfloat16")
+    on_cpu, on_gpu = precision.record(torch.device("cpu")), precision.record(torch.device("cuda"))
+    loss = {"loss": "dice_ce", "arguments": {}}
+    here = building.with_defaults({**loss, **on_gpu})
+    recording.refuse_other({**loss, **on_cpu}, here, "fold_0")
+    with pytest.raises(recording.OtherConfigurationError, match="lr is 1 there and null here"):
+        recording.refuse_other({**loss, **on_cpu, "lr": 1}, here, "fold_0")
 
 
 def test_an_unknown_precision_is_refused_before_any_work(space: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
