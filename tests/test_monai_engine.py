@@ -215,6 +215,25 @@ def test_deep_supervision_leaves_alone_what_has_no_voxels(shape: tuple[int, ...]
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("sizes", [((16, 12), (8, 6)), ((9, 10, 7), (4, 5, 2))])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8, torch.bool])
+def test_deep_supervision_loses_no_point(sizes: tuple[tuple[int, ...], ...], dtype: torch.dtype) -> None:
+    """The nearest voxel of a coarse grid misses most of them; a larger voxel with a point in it is a point."""
+    loss = WeightedSum({"weighted_hausdorff": 1, "dice": 1}, softmax=True, to_onehot_y=True)
+    fine, coarse = sizes
+    points = torch.zeros(1, 2, *fine).to(dtype)
+    for k in range(5):
+        points[(0, 1, *(2 * k % n for n in fine))] = 1
+    label = {"label": torch.zeros(1, 1, *fine).long(), "points": points}
+    found = DeepSupervision(loss)._at(label, torch.Size(coarse))["points"]
+    assert found.dtype == dtype
+    at = points[0, 1].nonzero() * torch.tensor(coarse) // torch.tensor(fine)
+    assert {*map(tuple, found[0, 1].nonzero().tolist())} == {*map(tuple, at.tolist())}
+    assert not found[0, 0].any()
+    outputs = [torch.zeros(1, 2, *size) for size in sizes]
+    assert torch.isfinite(DeepSupervision(loss)(outputs, label))
+
+
 def test_deep_supervision_keeps_the_grid_of_a_meta_tensor_in_place() -> None:
     affine = torch.diag(torch.tensor([2.0, 3.0, 1.0, 1.0], dtype=torch.float64))
     label = MetaTensor(torch.arange(8.0 * 4 * 2).reshape(1, 1, 8, 4, 2), affine=affine)

@@ -132,6 +132,9 @@ def test_without_metadata_it_says_that_a_voxel_is_a_millimeter() -> None:
     assert type(found) is Tensor
     torch.testing.assert_close(found, SignedDistanceMap(num_classes=3, spacing=None)(plain.numpy()))
     ContourMap(num_classes=3)(plain)  # measures nothing, so it has nothing to say
+    LossMapsd(monai_segloss.BlobLoss(), 3)({"label": plain})
+    with pytest.warns(UserWarning, match="no voxel spacing came"):
+        LossMapsd(monai_segloss.BoundaryLoss(), 3, "all")({"label": plain})
 
 
 @pytest.mark.parametrize(
@@ -146,7 +149,8 @@ def test_an_affine_without_lengths_is_none(affine: Tensor) -> None:
     with pytest.warns(UserWarning, match="affine"):
         found = SignedDistanceMap(num_classes=3)(given)
     torch.testing.assert_close(found.as_tensor(), expected)
-    (made,) = LossMapsd(monai_segloss.BoundaryLoss(), 3, "all")({"label": given})["sdm"][None]
+    with pytest.warns(UserWarning, match="no voxel spacing came"):
+        (made,) = LossMapsd(monai_segloss.BoundaryLoss(), 3, "all")({"label": given})["sdm"][None]
     torch.testing.assert_close(made, expected)
 
 

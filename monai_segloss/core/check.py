@@ -241,7 +241,11 @@ def known_spacing(x: Tensor | None, axes: int) -> Tensor:
     if x is not None:
         return x
     if not torch.compiler.is_compiling():
-        warnings.warn("no voxel spacing came, so that distances count voxels: pass spacing=(...) in mm.", stacklevel=2)
+        warnings.warn(
+            "no voxel spacing came, so that distances count voxels: pass spacing=(...) in mm, or a "
+            "label with an affine.",
+            stacklevel=2,
+        )
     return torch.ones(axes, dtype=torch.float64)
 
 

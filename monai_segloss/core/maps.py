@@ -30,12 +30,14 @@ class MapSpec:
             that count, (B, 1, *S) bool or None for all, to the map (B, C', *S), 0 where nothing counts.
         exclusive: the map is 0 outside of its class, so that for labels one channel holds the maps of all classes.
         on_cpu: made on the CPU, which is best done in the worker processes of a loader.
+        in_mm: measured with the spacing.
     """
 
     key: str
     make: Make
     exclusive: bool = False
     on_cpu: bool = False
+    in_mm: bool = True
 
     @classmethod
     def of(
@@ -46,9 +48,10 @@ class MapSpec:
         *,
         exclusive: bool = False,
         on_cpu: bool = False,
+        in_mm: bool = True,
     ) -> MapSpec:
         """A function of `monai_segloss.maps` with settings, under the key that follows from both."""
-        return cls(map_key(name, function, settings), Made.of(function, settings), exclusive, on_cpu)
+        return cls(map_key(name, function, settings), Made.of(function, settings), exclusive, on_cpu, in_mm)
 
 
 @dataclass(frozen=True)

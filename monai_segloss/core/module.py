@@ -83,6 +83,8 @@ class SegLoss(nn.Module, ABC):
     scoring: ClassVar[tuple[str, ...]] = SCORING
     accepts: ClassVar[tuple[str, ...]] = ()
     """Maps a caller may send as keyword or in a target mapping."""
+    marks: ClassVar[tuple[str, ...]] = ()
+    """Those of them that mark single voxels, which a coarser grid must keep."""
     scalar: ClassVar[bool] = False
     """Whether the loss is one number by nature, so that ``reduction="none"`` is refused."""
     include_background: bool

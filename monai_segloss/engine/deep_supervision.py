@@ -16,8 +16,9 @@ class DeepSupervision(nn.Module):
 
     ``sum_l weights[l] * loss(outputs[l], target at the size of outputs[l])``. The target, a tensor or a mapping with
     ``"label"``, is sampled at the nearest voxel, its affine following. A map that the loss declares in ``needs`` is
-    handed on at the target's own size only; at other sizes the loss computes it from the smaller label. Entries without
-    the size of the label, such as ``labeled``, are handed on as they are.
+    handed on at the target's own size only; at other sizes the loss computes it from the smaller label. Of what the
+    loss names in ``marks``, such as ``points``, no voxel is lost: a larger voxel has the largest value of those in it.
+    Entries without the size of the label, such as ``labeled``, are handed on as they are.
 
     Args:
         loss: called as ``loss(output, target)``.
@@ -85,8 +86,15 @@ class DeepSupervision(nn.Module):
         if CommonKeys.LABEL not in target:  # which the loss refuses
             return dict(target)
         declared, space = {spec.key for spec in self.needs}, target[CommonKeys.LABEL].shape[-len(size) :]
+        marks = getattr(self.loss, "marks", ())
+
+        def sampled(key: str, value: Tensor) -> Tensor:
+            if value.ndim <= len(size) or value.shape[-len(size) :] != space:
+                return value
+            return _largest(value, size) if key in marks else _nearest(value, size)
+
         return {
-            key: _nearest(value, size) if value.ndim > len(size) and value.shape[-len(size) :] == space else value
+            key: sampled(key, value)
             for key, value in target.items()
             if key not in declared or value.shape[-len(size) :] == size
         }
@@ -106,6 +114,16 @@ def _nearest(target: Tensor, size: torch.Size) -> Tensor:
         sampled.meta = dict(sampled.meta)  # that of a batch is the target's own
         sampled.affine = _scaled(sampled.affine, factors)
     return sampled
+
+
+def _largest(marks: Tensor, size: torch.Size) -> Tensor:
+    """The largest of the values in each voxel of a coarser grid; each is in one of them."""
+    found = marks.as_subclass(Tensor)
+    for axis, (old, new) in enumerate(zip(marks.shape[-len(size) :], size, strict=True), start=marks.ndim - len(size)):
+        if new < old:
+            parts = torch.split(found, (torch.arange(old) * new // old).bincount().tolist(), axis)
+            found = torch.stack([part.amax(axis) for part in parts], axis)
+    return found
 
 
 def _graded(output: Tensor, finest: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from torch import Tensor
 
-from monai_segloss.core.check import affine_spacing, countable, voxel_lengths
+from monai_segloss.core.check import affine_spacing, countable, known_spacing, voxel_lengths
 from monai_segloss.core.maps import MapSpec
 from monai_segloss.datalist import Labels
 from monai_segloss.maps import class_masks
@@ -137,7 +137,8 @@ class LossMapsd(MapTransform):
     """The maps that a loss names in ``needs``, made by the very functions that the loss would call, one per patch.
 
     Put it behind every transform that moves the label; `SegLossTrainer` hands the maps on.  It goes with `CheckedLabeld`,
-    whose mask it reads; `monai_segloss.transforms.map_transforms` has a transform per map, with options and metadata.
+    whose mask it reads; `monai_segloss.transforms.map_transforms` has a transform per map, with options and metadata.  The
+    spacing is that of the label's affine; without one distances count voxels, which a warning says.
 
     Args:
         loss: whatever the trainer trains with; a loss without ``needs`` adds nothing.
@@ -176,12 +177,14 @@ class LossMapsd(MapTransform):
         masks = masks if valid is None else masks & valid
         axes = plain.ndim - 2
         lengths = affine_spacing(label, plain)
-        spacing = torch.ones(axes) if lengths is None else torch.tensor(lengths, dtype=torch.float64)
+        spacing = None if lengths is None else torch.tensor(lengths, dtype=torch.float64)
+        if any(spec.in_mm for spec in self.specs):
+            spacing = known_spacing(spacing, axes)
         for spec in self.specs:
             d[spec.key] = self._made(spec, masks, spacing, valid)
         return d
 
-    def _made(self, spec: MapSpec, masks: Tensor, spacing: Tensor, valid: Tensor | None) -> Tensor:
+    def _made(self, spec: MapSpec, masks: Tensor, spacing: Tensor | None, valid: Tensor | None) -> Tensor:
         if not spec.exclusive or self.num_classes is None:
             return spec.make(masks, spacing, valid)[0].float()
         return spec.make(masks[:, 1:], spacing, valid)[0].sum(0, keepdim=True).float()

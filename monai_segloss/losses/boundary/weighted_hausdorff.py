@@ -87,7 +87,7 @@ class WeightedHausdorffLoss(SegLoss):
     """
 
     scoring = ("include_background",)
-    accepts = ("points",)
+    accepts = marks = ("points",)
 
     def __init__(
         self,

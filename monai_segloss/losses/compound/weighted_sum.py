@@ -97,6 +97,10 @@ class WeightedSum(Scheduled, SegLoss):
         return tuple(dict.fromkeys(name for term in self._losses().values() for name in term.accepts))
 
     @property
+    def marks(self) -> tuple[str, ...]:  # type: ignore[override]
+        return tuple(dict.fromkeys(name for term in self._losses().values() for name in term.marks))
+
+    @property
     def needs(self) -> tuple[MapSpec, ...]:
         return tuple(dict.fromkeys(spec for term in self._losses().values() for spec in term.needs))
 

@@ -14,8 +14,8 @@ from monai_segloss.kernels.components import Segments, nearest_component
 from monai_segloss.losses.voxel.cross_entropy import is_multilabel
 from monai_segloss.maps.components import component_cell_map, component_map
 
-COMPONENTS = MapSpec.of("components", component_map, {}, exclusive=True, on_cpu=True)
-TOUCHING = MapSpec.of("components", component_map, {"faces": True}, exclusive=True, on_cpu=True)
+COMPONENTS = MapSpec.of("components", component_map, {}, exclusive=True, on_cpu=True, in_mm=False)
+TOUCHING = MapSpec.of("components", component_map, {"faces": True}, exclusive=True, on_cpu=True, in_mm=False)
 """Where voxels that only touch at an edge or a corner are apart."""
 CELLS = MapSpec.of("cells", component_cell_map, {}, on_cpu=True)
 LARGEST = 2**31 - 1
