@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from monai_segloss.core.counts import FORMULAS, Stat, Voxels, void
 from monai_segloss.kernels.chunk_cpu import numbers, over_voxels, softmax_gradient
 from monai_segloss.kernels.complement_cpu import Complement
-from monai_segloss.kernels.powers_cpu import error_slope, focal, focal_slope, nats, nats_slope, raised
+from monai_segloss.kernels.powers import error_slope, focal, focal_slope, nats, nats_slope, raised
 
 
 class Channels(Voxels):

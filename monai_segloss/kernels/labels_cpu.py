@@ -9,7 +9,7 @@ from torch import Tensor
 
 from monai_segloss.core.counts import Stat
 from monai_segloss.kernels.chunk_cpu import Chunk, Slopes, softmax_gradient
-from monai_segloss.kernels.powers_cpu import error_slope, focal, focal_slope, nats, nats_slope, raised
+from monai_segloss.kernels.powers import error_slope, focal, focal_slope, nats, nats_slope, raised
 
 POWERED = ("focal", "ce_power", "ae")
 """What has an exponent."""

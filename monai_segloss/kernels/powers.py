@@ -11,6 +11,8 @@ LOG_FLOOR = 1e-6
 """The same for -log p."""
 NATIVE = (-2, -1, -0.5, 0.5, 1, 2, 3)
 """Exponents that torch computes with a few multiplications or a root."""
+WHOLE = range(1, 33)
+"""Exponents for a few squares, a third of the time of logarithm and exponential."""
 
 
 def raised(x: Tensor, exponent: float) -> Tensor:
@@ -22,7 +24,20 @@ def raised(x: Tensor, exponent: float) -> Tensor:
     if exponent in (1.5, 2.5):
         half = x.sqrt().mul_(x)
         return half if exponent == 1.5 else half.mul_(x)
+    if exponent in WHOLE:
+        return _multiplied(x, int(exponent))
     return x.log2().mul_(exponent).exp2_()  # a third of the time of `exp`
+
+
+def _multiplied(x: Tensor, times: int) -> Tensor:
+    """``x ** times`` by squares."""
+    out, square = x.clone() if times & 1 else None, x
+    while times := times >> 1:
+        square = square * square
+        if times & 1:
+            out = square.clone() if out is None else out.mul_(square)
+    assert out is not None
+    return out
 
 
 def error_slope(error: Tensor, power: float) -> Tensor:

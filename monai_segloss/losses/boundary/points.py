@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from monai_segloss.kernels.components import Segments, connected_components
+from monai_segloss.kernels.powers import raised
 
 EPS = 1e-6
 """Keeps ratios and powers finite; of distances in units of the largest one."""
@@ -66,7 +67,7 @@ class _MeanReach(torch.autograd.Function):
             d = _table(part, axes).div_(longest)
             cost = torch.addcmul(rest, flat, d)
             least = cost.amin(1, keepdim=True)
-            powers = (least / cost).pow_(-exponent)
+            powers = raised(least / cost, -exponent)
             mass = powers.sum(1)
             mean = least[:, 0] * (mass / voxels) ** (1 / exponent)
             total += mean.sum()
