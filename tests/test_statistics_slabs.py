@@ -48,3 +48,28 @@ def test_parts_cover_every_voxel_once(voxels: int, monkeypatch: pytest.MonkeyPat
         part.of(seen).add_(1)
     assert (seen[1] == 1).all()
     assert not seen[0].any()
+
+
+@pytest.mark.parametrize("kind", ["labels", "channels"])
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid", "none"])
+@pytest.mark.parametrize(("batch", "classes"), [(1, 3), (2, 3), (7, 2), (5, 9)])
+def test_small_samples_share_a_chunk(
+    batch: int, classes: int, activation: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Samples that go together, three at a time here, have the sums and the gradients of samples that go one by one."""
+    voxels = 50
+    logits = torch.rand(batch, classes, voxels)
+    target = torch.randint(0, classes, (batch, voxels)) if kind == "labels" else torch.rand(batch, classes, voxels)
+    weight = torch.rand(batch, voxels) * (torch.rand(batch, voxels) < 0.6)
+    monkeypatch.setattr(statistics_cpu, "CHUNK_ELEMENTS", 3 * classes * voxels)
+    together = [samples for samples, _ in statistics_cpu._parts(batch, classes, voxels)]
+    assert [s.stop - s.start for s in together] == [3] * (batch // 3) + [batch % 3] * (batch % 3 > 0)
+    found = []
+    for most in (statistics_cpu.SMALL, 0):
+        monkeypatch.setattr(statistics_cpu, "SMALL", most)
+        leaf = logits.clone().requires_grad_()
+        sums = soft_statistics(leaf, target, ALL, activation, weight)
+        factors = torch.linspace(-1, 2, sums.numel()).view_as(sums)  # of each sample its own
+        found.append((sums.detach(), torch.autograd.grad((sums * factors).sum(), leaf)[0]))
+    for joined, alone in zip(*found, strict=True):
+        torch.testing.assert_close(joined, alone, rtol=1e-5, atol=1e-5)

@@ -21,12 +21,22 @@ from monai_segloss.kernels.powers import error_slope, focal, focal_slope, nats, 
 
 
 class Channels(Voxels):
-    """A chunk of voxels of one sample: logits z and target g (T, C, m), weights w (T, 1, m) or None.
+    """A chunk of voxels: logits z and target g (T, C, m), weights w (T, 1, m) or None.
 
-    ``p`` is the probability from an earlier call, if any.  Where the weight is 0, logits and target become 0.
+    ``p`` is the probability from an earlier call, if any.  Where the weight is 0, logits and target become 0.  Sums are
+    (R, C): of one sample, or with ``several`` of each slab.
     """
 
-    def __init__(self, z: Tensor, g: Tensor, w: Tensor | None, activation: str, p: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        z: Tensor,
+        g: Tensor,
+        w: Tensor | None,
+        activation: str,
+        p: Tensor | None = None,
+        several: bool = False,
+    ) -> None:
+        self.several = several
         dtype = torch.float64 if z.dtype == torch.float64 else torch.float32
         z = z.to(dtype)
         if g.ndim == 2:  # labels
@@ -43,7 +53,7 @@ class Channels(Voxels):
         return x if self.w is None else x * self.w
 
     def pick(self, factor: Tensor) -> Tensor:
-        """Factors (C, 1) as they multiply values."""
+        """Factors (R, C, 1) as they multiply values."""
         return factor
 
     @cached_property
@@ -82,8 +92,8 @@ class Channels(Voxels):
 class TrueClass(Channels):
     """The channel of the true class alone, (T, 1, m), for sigmoid and labels: a third of the work with three classes."""
 
-    def __init__(self, z: Tensor, y: Tensor, w: Tensor | None, activation: str) -> None:
-        super().__init__(z, y, w, activation)
+    def __init__(self, z: Tensor, y: Tensor, w: Tensor | None, activation: str, several: bool = False) -> None:
+        super().__init__(z, y, w, activation, None, several)
         self.one_hot = self.g
         self.z, self.g = (self.z * self.g).sum(1, keepdim=True), self.g.new_ones(())
 
@@ -153,23 +163,23 @@ SLOPES = {
 
 
 def channel_sums(v: Channels, which: tuple[Stat, ...]) -> list[Tensor]:
-    """The statistics of a chunk, (C,) each."""
+    """The statistics of a chunk, (R, C) each."""
     values = (VALUES.get(name, FORMULAS[name])(v, power) for name, power in which)
-    return [over_voxels(v.spread(x)) for x in values]
+    return [over_voxels(v.spread(x), v.several) for x in values]
 
 
 @dataclass(frozen=True)
 class Pulls:
-    """What the gradient of a sample's sums says about each variable, the same for all chunks: factors (C, 1)."""
+    """What the gradient of the sums of R samples says about each variable, the same for all chunks: factors (R, C, 1)."""
 
     affine: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     curves: dict[str, list[tuple[Curve, float, Tensor]]] = field(default_factory=dict)
 
 
 def pulls_of(which: tuple[Stat, ...], grad: Tensor) -> Pulls:
-    """From the gradient (C, K) of a sample's sums."""
+    """From the gradient (R, C, K) of the sums of samples."""
     pulls = Pulls()
-    for (name, power), weight in zip(which, grad[:, None].unbind(2), strict=True):
+    for (name, power), weight in zip(which, grad[:, :, None].unbind(3), strict=True):
         for variable, basis, factor in SLOPES[name].affine:
             found = pulls.affine.setdefault(variable, {})
             found[basis] = found.get(basis, 0) + factor * weight

@@ -2,7 +2,8 @@
 
 Arrays are (T, C, m) and (T, m), contiguous: T slabs of m voxels, about one per thread.  Torch splits an operation evenly
 over its threads, so each of them works on the same voxels throughout, whether it scales an array or reduces over the
-classes.  With (C, n) a thread reads what another one has just written: half as fast where two cores share no cache.
+classes.  With (C, n) a thread reads what another one has just written: half as fast where two cores share no cache.  Small
+samples go together, one slab each, so that a batch of slices costs no call per slice.
 """
 
 from __future__ import annotations
@@ -21,15 +22,23 @@ from monai_segloss.kernels.complement_cpu import TINY, Complement
 
 @dataclass(frozen=True)
 class Part:
-    """Voxels ``start`` to ``stop`` of sample ``b``, in equal ``slabs``."""
+    """Voxels ``start`` to ``stop`` of sample ``b`` in equal ``slabs``, or of several whole ``samples`` from there on."""
 
     b: int
     start: int
     stop: int
     slabs: int
+    samples: int = 1
+
+    @property
+    def several(self) -> bool:
+        """Whether the slabs are samples."""
+        return self.samples > 1
 
     def of(self, x: Tensor) -> Tensor:
         """That part of (B, n) as (T, m), of (B, C, n) as (T, C, m); a view."""
+        if self.several:
+            return x.narrow(0, self.b, self.samples)
         x = x[self.b].narrow(-1, self.start, self.stop - self.start)
         if self.slabs == 1:
             return x[None]
@@ -39,11 +48,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Slopes:
-    """What the gradient of a sample's sums says, the same for all chunks.
+    """What the gradient of the sums of a sample says, the same for all its chunks, or of R samples.
 
-    ``hits`` and ``log_hits``: function of the true class, in ``basis`` or "1", and power -> factor per class, parts of
+    ``hits`` and ``log_hits``: function of the true class, in ``basis`` or "1", and power -> factor (R, C), parts of
     d loss / dp and of d loss / d log p; ``misses``: function of p of the other classes, in ``curve``, and power ->
-    factor (C, 1), parts of d loss / dp; ``rows``: what else the other classes have -> factor (C, 1).
+    factor (R, C, 1), parts of d loss / dp; ``rows``: what else the other classes have -> factor (R, C, 1).
     """
 
     hits: dict[tuple[str, float], Tensor]
@@ -55,16 +64,22 @@ class Slopes:
 
 
 class Chunk(ABC):
-    """A chunk of voxels of one sample after softmax: logits z and p (T, C, m), labels y and weights w (T, m).
+    """A chunk of voxels after softmax: logits z and p (T, C, m), labels y and weights w (T, m).
 
     ``p``, if given, is the softmax of ``z`` from an earlier call; ``keep`` receives it.  Where the weight is 0, logits and
-    label become 0.
+    label become 0.  Sums are (R, C): of one sample, or with ``several`` of each slab.
     """
 
     def __init__(
-        self, z: Tensor, y: Tensor, w: Tensor | None, p: Tensor | None = None, keep: Tensor | None = None
+        self,
+        z: Tensor,
+        y: Tensor,
+        w: Tensor | None,
+        p: Tensor | None = None,
+        keep: Tensor | None = None,
+        several: bool = False,
     ) -> None:
-        self.raw, self.weight = z, w
+        self.raw, self.weight, self.several = z, w, several
         self.dtype = torch.float64 if z.dtype == torch.float64 else torch.float32
         self.y = y if w is None else y.masked_fill(void(w), 0)
         self.w = None if w is None else w.to(self.dtype)
@@ -126,7 +141,7 @@ class Chunk(ABC):
 
     @property
     def area(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Sums of p g, p (1 - g) and (1 - p) g, each (C,)."""
+        """Sums of p g, p (1 - g) and (1 - p) g, each (R, C)."""
         if self._area is None:
             self._area = self._count()
         return self._area
@@ -139,18 +154,18 @@ class Chunk(ABC):
         return self._complement
 
     def log_likelihood(self) -> Tensor:
-        """Sum of log p of the true class over the voxels of each label, (C,)."""
+        """Sum of log p of the true class over the voxels of each label, (R, C)."""
         return self.sum_by_label(self.log_p_y)
 
     def sum_by_label(self, value: Tensor | None) -> Tensor:
-        """Sum of ``value`` (T, m), or of ones, over the voxels of each label, (C,)."""
+        """Sum of ``value`` (T, m), or of ones, over the voxels of each label, (R, C)."""
         if self.w is not None:
             value = self.w if value is None else value * self.w
         return self._by_label(value)
 
     def row_sum(self, rows: Tensor) -> Tensor:
-        """Sum over the voxels, (C,)."""
-        return over_voxels(rows if self.w is None else rows * self.w[:, None])
+        """Sum over the voxels, (R, C)."""
+        return over_voxels(rows if self.w is None else rows * self.w[:, None], self.several)
 
     @property
     def missed(self) -> Tensor:
@@ -185,10 +200,10 @@ class Chunk(ABC):
     def _by_label(self, value: Tensor | None) -> Tensor: ...
 
 
-def over_voxels(rows: Tensor) -> Tensor:
-    """Sum of (T, C, m) over the voxels, (C,), each slab by one thread."""
+def over_voxels(rows: Tensor, several: bool) -> Tensor:
+    """Sum of (T, C, m) over the voxels, each slab by one thread: (T, C) of ``several`` samples, else (1, C)."""
     sums = rows.sum(2)
-    return sums[0] if sums.shape[0] == 1 else sums.sum(0)
+    return sums if several or sums.shape[0] == 1 else sums.sum(0, keepdim=True)
 
 
 def softmax_gradient(out: Tensor, p: Tensor, slope: Tensor, extra: Tensor | None) -> None:

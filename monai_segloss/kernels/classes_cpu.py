@@ -22,7 +22,8 @@ def cut(
 ) -> Chunk:
     """The voxels of ``part``; ``p`` and ``keep`` are of all voxels too."""
     of = _FewClasses if logits.shape[1] <= FEW_CLASSES else _ManyClasses
-    return of(part.of(logits), part.of(target), *(None if x is None else part.of(x) for x in (weight, p, keep)))
+    w, p, keep = (None if x is None else part.of(x) for x in (weight, p, keep))
+    return of(part.of(logits), part.of(target), w, p, keep, part.several)
 
 
 class _ManyClasses(Chunk):
@@ -30,6 +31,7 @@ class _ManyClasses(Chunk):
 
     _lse: Tensor | None = None
     _index: Tensor | None = None
+    _entry: Tensor | None = None
 
     @property
     def index(self) -> Tensor:
@@ -37,6 +39,14 @@ class _ManyClasses(Chunk):
         if self._index is None:
             self._index = self.y.long()[:, None]
         return self._index
+
+    @property
+    def entry(self) -> Tensor:
+        """Labels as indices of flat (R, C), (T, 1, m)."""
+        if self._entry is None:
+            first = torch.arange(len(self.p) if self.several else 1)[:, None, None] * self.p.shape[1]
+            self._entry = self.index + first if self.several else self.index
+        return self._entry
 
     @property
     def lse(self) -> Tensor:
@@ -87,7 +97,7 @@ class _ManyClasses(Chunk):
     def _hits(self, factors: dict[tuple[str, float], Tensor], slopes: Slopes) -> Tensor:
         found = torch.zeros_like(self.index, dtype=self.dtype)[:, 0]
         for (name, power), weight in factors.items():
-            term = weight.take(self.index)[:, 0]
+            term = weight.take(self.entry)[:, 0]
             found += term if name == "1" else term.mul_(slopes.basis[name](self, power))
         return found
 
@@ -107,7 +117,9 @@ class _ManyClasses(Chunk):
 
     def _by_label(self, value: Tensor | None) -> Tensor:
         weights = None if value is None else value.flatten()
-        return torch.bincount(self.index.flatten(), weights=weights, minlength=self.p.shape[1])
+        samples, classes = len(self.p) if self.several else 1, self.p.shape[1]
+        sums = torch.bincount(self.entry.flatten(), weights=weights, minlength=samples * classes)
+        return sums.view(samples, classes)
 
 
 class _FewClasses(Chunk):
@@ -118,9 +130,15 @@ class _FewClasses(Chunk):
     _lp: Tensor | None = None
 
     def __init__(
-        self, z: Tensor, y: Tensor, w: Tensor | None, p: Tensor | None = None, keep: Tensor | None = None
+        self,
+        z: Tensor,
+        y: Tensor,
+        w: Tensor | None,
+        p: Tensor | None = None,
+        keep: Tensor | None = None,
+        several: bool = False,
     ) -> None:
-        super().__init__(z, y, w, p, keep)
+        super().__init__(z, y, w, p, keep, several)
         classes = numbers(z.shape[1], self.dtype)
         self.one_hot = torch.eq(self.y.to(self.dtype)[:, None], classes, out=self.empty())
 
@@ -175,14 +193,14 @@ class _FewClasses(Chunk):
         if one is None and others is None:
             rows.zero_()
         else:  # one at the true class and others elsewhere
-            rest = torch.zeros_like(one[:, None]) if others is None else others  # type: ignore[index]
-            torch.addcmul(rest, self.one_hot, (0 if one is None else one[:, None]) - rest, out=rows)
+            rest = torch.zeros_like(one[..., None]) if others is None else others  # type: ignore[index]
+            torch.addcmul(rest, self.one_hot, (0 if one is None else one[..., None]) - rest, out=rows)
         self._add(rows, slopes.hits, slopes)
         for (name, power), weight in slopes.misses.items():
             rows.addcmul_(slopes.curve[name](self.missed, power), weight)
         rows *= self.p
         if ("1", 0.0) in slopes.log_hits:
-            rows.addcmul_(self.one_hot, slopes.log_hits["1", 0.0][:, None])
+            rows.addcmul_(self.one_hot, slopes.log_hits["1", 0.0][..., None])
         self._add(rows, slopes.log_hits, slopes)
         return rows
 
@@ -191,7 +209,10 @@ class _FewClasses(Chunk):
             if name == "1":
                 continue
             found = slopes.basis[name](self, power)
-            for c, factor in enumerate(weight.tolist()):
+            if self.several:
+                rows.addcmul_(self.one_hot * weight[..., None], found[:, None])
+                continue
+            for c, factor in enumerate(weight[0].tolist()):
                 if factor:
                     rows[:, c].addcmul_(self.one_hot[:, c], found, value=factor)
 
@@ -206,4 +227,4 @@ class _FewClasses(Chunk):
         return self.row_sum(self.hit), self.row_sum(self.missed), self.sum_by_label(self.q_y)
 
     def _by_label(self, value: Tensor | None) -> Tensor:
-        return over_voxels(self.one_hot if value is None else self.one_hot * value[:, None])
+        return over_voxels(self.one_hot if value is None else self.one_hot * value[:, None], self.several)

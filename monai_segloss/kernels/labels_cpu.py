@@ -93,16 +93,16 @@ CURVES: dict[str, Callable[[Tensor, float], Tensor]] = {"p": lambda p, a: p, "ae
 
 
 def label_sums(c: Chunk, which: tuple[Stat, ...]) -> list[Tensor]:
-    """The statistics of a chunk, (C,) each; what needs log p of all classes goes first, others then read it."""
+    """The statistics of a chunk, (R, C) each; what needs log p of all classes goes first, others then read it."""
     found = {stat: SPARSE[stat.name].total(c, stat.power) for stat in sorted(which, key=lambda s: s.name != "nlp")}
     return [found[stat] for stat in which]
 
 
 def slopes_of(which: tuple[Stat, ...], grad: Tensor) -> Slopes:
-    """What the gradient (C, K) of a sample's sums says about the slopes."""
+    """What the gradient (R, C, K) of the sums of samples says about the slopes."""
     slopes = Slopes({}, {}, {}, {}, BASIS, CURVES)
-    for (name, power), weight in zip(which, grad.unbind(1), strict=True):
-        given, column = SPARSE[name], weight[:, None]
+    for (name, power), weight in zip(which, grad.unbind(2), strict=True):
+        given, column = SPARSE[name], weight[..., None]
         for parts, found, factors in (
             (given.hits, slopes.hits, weight),
             (given.log_hits, slopes.log_hits, weight),

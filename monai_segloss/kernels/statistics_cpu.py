@@ -28,6 +28,8 @@ CHUNK_VOXELS = (1 << 12, 3 << 15)
 """Fewest and most voxels per chunk."""
 SLAB_ELEMENTS = 1 << 15
 """Fewest logits for which torch starts one more thread."""
+SMALL = 1 << 17
+"""Most logits of a sample that shares its chunk with others."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,11 @@ class _Way(ABC):
 
     @abstractmethod
     def sums(self, v: _Voxels, part: Part, keep: Tensor | None) -> list[Tensor]:
-        """Of a part, (C,) each; ``keep`` receives the probabilities of a softmax."""
+        """Of the samples of a part, (R, C) each; ``keep`` receives the probabilities of a softmax."""
 
     @abstractmethod
     def gradient(self, v: _Voxels, grad: Tensor) -> Writer:
-        """For the parts of a sample, whose sums have the gradient ``grad`` (C, K)."""
+        """For the parts of samples whose sums have the gradient ``grad`` (R, C, K)."""
 
 
 class _Labels(_Way):
@@ -94,7 +96,7 @@ class _ByChannel(_Way):
 
     def _channels(self, v: _Voxels, part: Part, p: Tensor | None) -> Channels:
         w, p = (None if x is None else part.of(x) for x in (v.weight, p))
-        return Channels(part.of(v.logits), part.of(v.target), w, str(self.activation), p)
+        return Channels(part.of(v.logits), part.of(v.target), w, str(self.activation), p, part.several)
 
 
 class _TrueClass(_ByChannel):
@@ -102,14 +104,14 @@ class _TrueClass(_ByChannel):
 
     def _channels(self, v: _Voxels, part: Part, p: Tensor | None) -> Channels:
         w = None if v.weight is None else part.of(v.weight)
-        return TrueClass(part.of(v.logits), part.of(v.target), w, str(self.activation))
+        return TrueClass(part.of(v.logits), part.of(v.target), w, str(self.activation), part.several)
 
 
 class _Plain(_Way):
     """The definition, whatever the activation."""
 
     def sums(self, v: _Voxels, part: Part, keep: Tensor | None) -> list[Tensor]:
-        return list(plain_statistics(*self._cut(v, part))[0].unbind(1))
+        return list(plain_statistics(*self._cut(v, part)).unbind(2))
 
     def gradient(self, v: _Voxels, grad: Tensor) -> Writer:
         def write(part: Part, out: Tensor, p: Tensor | None) -> None:
@@ -117,15 +119,15 @@ class _Plain(_Way):
             with torch.enable_grad():
                 z = z.detach().requires_grad_()
                 sums = plain_statistics(z, *rest)
-            found = torch.autograd.grad(sums, z, grad[None])[0] if sums.requires_grad else torch.zeros_like(z)
-            out[part.b, :, part.start : part.stop] = found[0]
+            found = torch.autograd.grad(sums, z, grad)[0] if sums.requires_grad else torch.zeros_like(z)
+            out[part.b : part.b + part.samples, :, part.start : part.stop] = found
 
         return write
 
     def _cut(self, v: _Voxels, part: Part) -> tuple[Any, ...]:
-        one, voxels = slice(part.b, part.b + 1), slice(part.start, part.stop)
-        weight = None if v.weight is None else v.weight[one, voxels]
-        return v.logits[one, :, voxels], v.target[one, ..., voxels], self.which, self.activation, weight
+        samples, voxels = slice(part.b, part.b + part.samples), slice(part.start, part.stop)
+        weight = None if v.weight is None else v.weight[samples, voxels]
+        return v.logits[samples, :, voxels], v.target[samples, ..., voxels], self.which, self.activation, weight
 
 
 def chunked_statistics(
@@ -147,6 +149,15 @@ def chunked_statistics(
     else:
         way = _ByChannel
     return _Chunked.apply(flat, target, weight, way(which, activation))
+
+
+def _parts(batch: int, classes: int, voxels: int) -> Iterator[tuple[slice, list[Part]]]:
+    """Samples and their chunks: small samples together, others one by one."""
+    together = max(1, CHUNK_ELEMENTS // max(1, classes * voxels)) if classes * voxels <= SMALL else 1
+    for b in range(0, batch, together):
+        samples = slice(b, min(batch, b + together))
+        count = samples.stop - b
+        yield samples, [Part(b, 0, voxels, count, count)] if count > 1 else list(_chunks(b, classes, voxels))
 
 
 def _chunks(b: int, classes: int, voxels: int) -> Iterator[Part]:
@@ -174,10 +185,10 @@ class _Chunked(torch.autograd.Function):
         ctx.p = p = torch.empty_like(logits) if kept else None
         v = _Voxels(logits, target, weight)
         sums = []
-        for b in range(batch):
-            parts = [each for part in _chunks(b, classes, voxels) for each in way.sums(v, part, p)]
-            sums.append(torch.stack(parts).double().view(-1, len(way.which), classes).sum(0).T)
-        return torch.stack(sums).to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
+        for _, parts in _parts(batch, classes, voxels):
+            found = [torch.stack(way.sums(v, part, p), 2) for part in parts]
+            sums.append(found[0] if len(found) == 1 else torch.stack(found).double().sum(0))
+        return torch.cat(sums).to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -192,8 +203,9 @@ class _Chunked(torch.autograd.Function):
         p, ctx.p = ctx.p, None  # becomes the gradient; a second pass through the same graph computes it again
         out = torch.empty_like(logits) if p is None else p
         v = _Voxels(logits, target, weight)
-        for b in range(batch):
-            write = way.gradient(v, grad[b].double() if logits.dtype == torch.float64 else grad[b].float())
-            for part in _chunks(b, classes, voxels):
+        grad = grad.to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
+        for samples, parts in _parts(batch, classes, voxels):
+            write = way.gradient(v, grad[samples])
+            for part in parts:
                 write(part, out, p)
         return out, None, None, None
