@@ -34,22 +34,22 @@ FIELDS = ("loss", "classes", "edge", "batch")
 """What a row is found by."""
 
 
-def contestants(key: str) -> dict[str, Loss]:
+def contestants(key: str, axes: int = 3) -> dict[str, Loss]:
     """Who computes a loss: ours and the peers that have it."""
-    found: dict[str, Loss] = {"segloss": ours(key)}
+    found: dict[str, Loss] = {"segloss": ours(key, axes)}
     return found | {name: peers[key] for name, library in PEERS.items() if key in (peers := library())}
 
 
 class Bench:
     """The contestants of one loss on one input, each as a call of forward and backward."""
 
-    def __init__(self, key: str, classes: int, edge: int, batch: int, device: str) -> None:
+    def __init__(self, key: str, classes: int, edge: int, batch: int, device: str, axes: int = 3) -> None:
         dtype = torch.float32 if device == "cpu" else torch.float16
-        logits, label = case(classes, edge, batch)
+        logits, label = case(classes, edge, batch, axes=axes)
         self.logits = logits.detach().to(device, dtype).requires_grad_()
         self.label = label.to(device)
-        self.losses = contestants(key)
-        if ours(key).func.needs:
+        self.losses = contestants(key, axes)
+        if axes == 3 and ours(key).func.needs:
             self.losses["given"] = ours(key, **maps_of(key, self.label, classes))
 
     def step(self, loss: Loss) -> None:

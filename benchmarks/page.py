@@ -17,7 +17,7 @@ from benchmarks.step import STOCK
 
 DOCS = FOLDER.parent.parent / "docs"
 IMAGES = Path("images") / "benchmarks"
-COMMANDS = ("losses", "scaling", "step", "distance")
+COMMANDS = ("losses", "scaling", "slices", "step", "distance")
 NOTE = "<!-- Written by `python -m benchmarks page` from benchmarks/results; do not edit. -->\n\n"
 HEAD = """# Benchmarks
 
@@ -36,6 +36,7 @@ and the same gradient.
 ```text
 python -m benchmarks losses     # --keys, --classes, --part 1/4, --device cuda
 python -m benchmarks scaling
+python -m benchmarks slices
 python -m benchmarks step
 python -m benchmarks distance
 python -m benchmarks page
@@ -70,6 +71,8 @@ def section(machine: str, found: dict[str, dict[str, Any]]) -> str:
         lines += ["### Scaling", ""]
         for key in keys:
             lines += [f"![Time of {key} against voxels, classes and samples]({IMAGES}/{machine}-{key}.svg)", ""]
+    if "slices" in found:
+        lines += slices(found["slices"]["rows"])
     if "step" in found:
         lines += steps(found["step"]["rows"])
     if "distance" in found:
@@ -127,6 +130,23 @@ def line(row: Row) -> str:
 def number(x: float | None, digits: int = 2) -> str:
     """Or nothing."""
     return "" if x is None else f"{x:.{digits}f}"
+
+
+def slices(rows: list[Row]) -> list[str]:
+    """Batches of small slices."""
+    lines = [
+        "### Slices",
+        "",
+        "| loss | input | ms | fastest peer | peer ms | to it |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        seconds = {name: found["least"] for name, found in row["seconds"].items()}
+        peer = min(peers_of(row), key=seconds.__getitem__)
+        times = [f"{1e3 * seconds[name]:.2f}" for name in ("segloss", peer)]
+        shape = f"({row['batch']}, {row['classes']}, {row['edge']}²)"
+        lines.append(f"| {row['loss']} | {shape} | {times[0]} | {NAMES[peer]} | {times[1]} | {number(ratio(row))} |")
+    return [*lines, ""]
 
 
 def steps(rows: list[Row]) -> list[str]:

@@ -144,14 +144,14 @@ OURS: dict[str, dict[str, Any]] = {
 }
 
 
-def ours(key: str, **given: Tensor) -> partial[Tensor]:
+def ours(key: str, axes: int = 3, **given: Tensor) -> partial[Tensor]:
     """Our loss at 1 mm, foreground scored where it scores classes and its peers can; ``given`` maps beside the label."""
     import monai_segloss
 
     info = monai_segloss.find(key)
     background = {"include_background": False} if "include_background" in info.parameters else {}
     loss = monai_segloss.create(key, **{**info.reading, **info.example, **background, **OURS.get(key, {})})
-    return partial(loss, spacing=SPACING, **given)
+    return partial(loss, spacing=SPACING[:axes], **given)
 
 
 def maps_of(key: str, label: Tensor, classes: int) -> dict[str, Tensor]:
@@ -162,10 +162,11 @@ def maps_of(key: str, label: Tensor, classes: int) -> dict[str, Tensor]:
     return {spec.key: spec.make(masks, spacing, None) for spec in ours(key).func.needs}
 
 
-def case(classes: int, edge: int, batch: int = 2, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Random logits (B, C, edge, edge, edge) and labels in blobs of one class, int64 as loaders send them."""
+def case(classes: int, edge: int, batch: int = 2, seed: int = 0, axes: int = 3) -> tuple[Tensor, Tensor]:
+    """Random logits (B, C, edge, ...) and labels in blobs of one class, int64 as loaders send them."""
     generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(batch, classes, edge, edge, edge, generator=generator)
-    coarse = torch.randint(0, classes, (batch, 1, *3 * (edge // 8,)), generator=generator)
-    label = coarse.repeat_interleave(8, 2).repeat_interleave(8, 3).repeat_interleave(8, 4)
+    logits = torch.randn(batch, classes, *axes * (edge,), generator=generator)
+    label = torch.randint(0, classes, (batch, 1, *axes * (edge // 8,)), generator=generator)
+    for axis in range(axes):
+        label = label.repeat_interleave(8, 2 + axis)
     return logits.requires_grad_(), label

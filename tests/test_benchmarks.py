@@ -21,7 +21,7 @@ import monai_segloss
 pytest.importorskip("monai.losses")
 pytest.importorskip("nnunetv2")
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # last: the installed package comes before the sources
-from benchmarks import losses, page, probabilities, scaling, step, trainers
+from benchmarks import losses, page, probabilities, scaling, slices, step, trainers
 from benchmarks.__main__ import COMMANDS
 from benchmarks.measure import floor, race
 from benchmarks.peers import PEERS, case, maps_of, ours
@@ -211,6 +211,8 @@ def test_the_page_shows_every_machine(tmp_path: Path) -> None:
         results = Results(tmp_path / machine / "scaling.json")
         for edge in (32, 48):
             results.add({**rows[0], "edge": edge, "batch": 1}, *losses.FIELDS)
+        results = Results(tmp_path / machine / "slices.json")
+        results.add({**rows[0], "edge": 64, "batch": 8}, *losses.FIELDS)
     (tmp_path / "hippocampus").mkdir()
     text = page.page(tmp_path)
     assert "## one" in text
@@ -218,11 +220,26 @@ def test_the_page_shows_every_machine(tmp_path: Path) -> None:
     assert "hippocampus" not in text
     assert "| [dice_ce](losses/dice_ce.md) | 10.0 | 5.0 | 1.00 |  | 0.50 (MONAI) | 1.0 | 0.250 |" in text
     assert "| [boundary](losses/boundary.md) | 100.0 | 50.0 | 10.00 | 5.0 ms |  |  |  |" in text
+    assert "| dice_ce | (8, 3, 64²) | 10.00 | MONAI | 20.00 | 0.50 |" in text
     pytest.importorskip("matplotlib")
     drawn = page.images(tmp_path)
     linked = {line.split("](")[1].rstrip(")") for line in text.splitlines() if line.startswith("![")}
     assert linked == {str(path) for path in drawn}
     assert all(svg.startswith("<?xml") and "#2f81f7" in svg for svg in drawn.values())
+
+
+@QUIET
+def test_slices_are_measured_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "slices.json"
+    monkeypatch.setattr(slices, "POINTS", ((3, 16, 2),))
+    monkeypatch.setattr(sys, "argv", ["slices", "--keys", "dice_ce", "--repeats", "2", "--json", str(file)])
+    slices.main()
+    (row,) = json.loads(file.read_text())["rows"]
+    assert {name: row[name] for name in losses.FIELDS} == {"loss": "dice_ce", "classes": 3, "edge": 16, "batch": 2}
+    assert row["seconds"].keys() == {"segloss", "monai", "nnunetv2"}
+    before = file.stat().st_mtime_ns
+    slices.main()
+    assert file.stat().st_mtime_ns == before, "what has a result is left out"
 
 
 def test_scales_of_the_axes() -> None:
