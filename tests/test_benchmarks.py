@@ -236,7 +236,7 @@ def test_slices_are_measured_and_kept(tmp_path: Path, monkeypatch: pytest.Monkey
     slices.main()
     (row,) = json.loads(file.read_text())["rows"]
     assert {name: row[name] for name in losses.FIELDS} == {"loss": "dice_ce", "classes": 3, "edge": 16, "batch": 2}
-    assert row["seconds"].keys() == {"segloss", "monai", "nnunetv2"}
+    assert row["seconds"].keys() == {"segloss", "monai", "nnunet"}
     before = file.stat().st_mtime_ns
     slices.main()
     assert file.stat().st_mtime_ns == before, "what has a result is left out"
