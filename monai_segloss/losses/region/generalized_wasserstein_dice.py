@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Unpack
 
 import torch
@@ -14,39 +14,11 @@ from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import ScoringArgs, SegLoss
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.kernels.confusion import soft_confusion
 from monai_segloss.losses.region.dice import one_minus_ratio
 
 MODES = ("default", "GDL")
 G = Stat("g")
-CHUNK = 1 << 16
-"""Voxels per matrix product."""
-
-
-def soft_confusion(p: Tensor, g: Tensor) -> Tensor:
-    """T[l, c], the sum over voxels of g_l p_c, (B, C, C), of probabilities and target (B, C, *S)."""
-    p, g = (x.reshape(*x.shape[:2], -1) for x in (p, g))
-    if torch.compiler.is_compiling():
-        return g.to(p.dtype) @ p.mT
-    return _Confusion.apply(p, g)
-
-
-class _Confusion(torch.autograd.Function):
-    """The product in chunks; it keeps the target only, as the result is linear in the probabilities."""
-
-    @staticmethod
-    def forward(ctx: Any, p: Tensor, g: Tensor) -> Tensor:
-        ctx.save_for_backward(g)
-        parts = [(g[..., part].to(p.dtype) @ p[..., part].mT).double() for part in _chunks(g)]
-        return torch.stack(parts).sum(0).to(p.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (g,) = ctx.saved_tensors
-        return torch.cat([grad.mT @ g[..., part].to(grad.dtype) for part in _chunks(g)], 2), None
-
-
-def _chunks(g: Tensor) -> Iterator[slice]:
-    return (slice(start, start + CHUNK) for start in range(0, g.shape[2], CHUNK))
 
 
 def wasserstein_dice(
@@ -160,7 +132,7 @@ class GeneralizedWassersteinDiceLoss(SegLoss):
     def loss(self, batch: SegBatch) -> Scores:
         view = batch.scored(over_batch=self.batch)
         g = view.sums(G)[0].detach()
-        confusion = view.fold(soft_confusion(batch.prob, batch.one_hot))
+        confusion = view.fold(soft_confusion(batch.logits, batch.target, batch.activation, batch.mask))
         table = wasserstein_dice(confusion, g, self._distances(confusion), self.pooled, self.smooth_nr, self.smooth_dr)
         return Scores.table(table, view.present)
 

@@ -1,0 +1,141 @@
+"""The soft confusion matrix of each sample, from logits to the gradient of the logits, in chunks that stay in cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from monai_segloss.core.counts import Activation, activate, is_labels, one_hot_labels
+
+CHUNK = {"cpu": 1 << 20}
+"""Most probabilities at a time, by device."""
+FEW_CLASSES = 16
+"""Up to this many classes a CPU multiplies matrices with a one-hot of the labels sooner than it adds by label."""
+
+
+def soft_confusion(logits: Tensor, target: Tensor, activation: Activation, mask: Tensor | None = None) -> Tensor:
+    """T[l, c], the sum over voxels of g_l p_c, differentiable in ``logits``.
+
+    Args:
+        logits: (B, C, *S), any floating type; computed in float32 (float64 stays).
+        target: labels (B, *S) of any integer type, or one channel per class (B, C, *S): bool, one-hot or soft.
+        activation: ``"softmax"``, ``"none"`` (``logits`` are probabilities) or a callable.
+        mask: (B, *S) bool, the voxels that count; the logits of others have no influence at all.
+
+    Returns:
+        (B, C, C) in float32 (float64 for float64 logits).
+
+    Example:
+        >>> import torch
+        >>> from monai_segloss.kernels.confusion import soft_confusion
+        >>> soft_confusion(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 0, 1]]), "softmax").tolist()
+        [[[1.5, 1.5], [0.5, 0.5]]]
+    """
+    labels = is_labels(logits, target)
+    z = logits.flatten(2) if logits.ndim > 2 else logits[..., None]
+    target = target.reshape(len(z), -1) if labels else target.reshape(z.shape)
+    mask = None if mask is None else mask.reshape(len(z), -1)
+    if torch.compiler.is_compiling():
+        return _plain(z, target, activation, mask)
+    if activation not in ("softmax", "none"):
+        wide = _counted(z, mask)
+        z, activation = activate(wide, activation), "none"
+    found: Tensor = _Confusion.apply(z, target, mask, activation == "softmax")
+    return found
+
+
+def _plain(z: Tensor, target: Tensor, activation: Activation, mask: Tensor | None) -> Tensor:
+    """The definition."""
+    p = activate(_counted(z, mask), activation)
+    g = target if target.ndim == p.ndim else one_hot_labels(target, p.shape[1])
+    g = g if mask is None else g.masked_fill(~mask[:, None], 0)
+    return g.to(p.dtype) @ p.mT
+
+
+def _counted(z: Tensor, mask: Tensor | None) -> Tensor:
+    z = z if z.dtype == torch.float64 else z.float()
+    return z if mask is None else z.masked_fill(~mask[:, None], 0)
+
+
+class _Confusion(torch.autograd.Function):
+    """The forward pass leaves the probabilities in the memory that the backward pass turns into the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, target: Tensor, mask: Tensor | None, softmax: bool) -> Tensor:
+        ctx.save_for_backward(z, target, mask)
+        ctx.softmax = softmax
+        full = z.dtype in (torch.float32, torch.float64)
+        ctx.p = torch.empty_like(z) if softmax and full and ctx.needs_input_grad[0] else None
+        kind = "softmax" if softmax else "none"
+        total = torch.zeros((len(z), z.shape[1], z.shape[1]), dtype=torch.float64, device=z.device)
+        for b, part in _chunks(z):
+            own = None if mask is None else mask[b, part]
+            p = activate(_counted(z[b, :, part], own), kind)
+            total[b] += _sums(p, target[b, ..., part], own)
+            if ctx.p is not None:
+                ctx.p[b, :, part] = p
+        return total.to(torch.float64 if z.dtype == torch.float64 else torch.float32)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        z, target, mask = ctx.saved_tensors
+        kind = "softmax" if ctx.softmax else "none"
+        if torch.is_grad_enabled():  # a second derivative is wanted: differentiate the definition
+            found = torch.autograd.grad(_plain(z, target, kind, mask), z, grad, create_graph=True)
+            return (*found, None, None, None)
+        kept, ctx.p = ctx.p, None  # becomes the gradient; a second pass through the same graph computes it again
+        out = torch.empty_like(z) if kept is None else kept
+        grad = grad.to(torch.float64 if z.dtype == torch.float64 else torch.float32)
+        for b, part in _chunks(z):
+            own = None if mask is None else mask[b, part]
+            slope = _pull(grad[b], target[b, ..., part], own)
+            if ctx.softmax:
+                p = activate(_counted(z[b, :, part], own), kind) if kept is None else kept[b, :, part]
+                slope = slope.mul_(p)
+                slope = slope.addcmul_(p, slope.sum(1, keepdim=True), value=-1)
+            out[b, :, part] = slope
+        return out, None, None, None
+
+
+def _chunks(z: Tensor) -> Iterator[tuple[slice, slice]]:
+    """One sample and some of its voxels at a time."""
+    size = max(1, CHUNK.get(z.device.type, 1 << 26) // max(1, z.shape[1]))
+    for b in range(len(z)):
+        for start in range(0, z.shape[2], size):
+            yield slice(b, b + 1), slice(start, start + size)
+
+
+def _sums(p: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
+    """The matrix (1, C, C) of some voxels."""
+    if not _by_label(p, target):
+        return _one_hot(target, mask, p) @ p.mT
+    classes = p.shape[1]
+    known = target[0].long() if mask is None else target[0].long().masked_fill(~mask[0], classes)
+    return p.new_zeros(classes, classes + 1).index_add_(1, known, p[0])[:, :classes].mT[None]
+
+
+def _pull(grad: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
+    """d loss / dp, (1, C, m), from that of the matrix (1, C, C): the row of the true class, or a mean of rows."""
+    if not _by_label(grad, target):
+        return grad.mT @ _one_hot(target, mask, grad)
+    known = target[0].long() if mask is None else target[0].long().masked_fill(~mask[0], 0)
+    found = grad[0].mT.contiguous().index_select(1, known)[None]
+    return found if mask is None else found.masked_fill_(~mask[:, None], 0)
+
+
+def _by_label(x: Tensor, target: Tensor) -> bool:
+    return target.ndim == 2 and x.device.type == "cpu" and x.shape[1] > FEW_CLASSES
+
+
+def _one_hot(target: Tensor, mask: Tensor | None, like: Tensor) -> Tensor:
+    """The target as numbers, one channel per class (1, C, m), 0 where nothing counts."""
+    if target.ndim == 2:
+        classes = torch.arange(like.shape[1], dtype=like.dtype, device=like.device)[:, None]
+        known = target.to(like.dtype)
+        known = known if mask is None else known.masked_fill(~mask, -1)
+        found = torch.empty((1, like.shape[1], target.shape[1]), dtype=like.dtype, device=like.device)
+        return torch.eq(known[:, None], classes, out=found)
+    return (target if mask is None else target.masked_fill(~mask[:, None], 0)).to(like.dtype)
