@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.special import softmax
 
-from monai_segloss.kernels import confusion
+from monai_segloss.kernels import voxels
 from monai_segloss.kernels.confusion import soft_confusion
 
 
@@ -18,7 +18,7 @@ from monai_segloss.kernels.confusion import soft_confusion
 def test_matrix_and_gradient(
     classes: int, shape: tuple[int, ...], activation: str, kind: str, masked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(confusion, "CHUNK", {"cpu": 10 * classes})
+    monkeypatch.setattr(voxels, "CHUNK", {"cpu": 10 * classes})
     z = torch.randn(2, classes, *shape, dtype=torch.float64)
     labels = torch.randint(0, classes, (2, *shape))
     hot = torch.nn.functional.one_hot(labels, classes).movedim(-1, 1)

@@ -18,6 +18,8 @@ from torch.nn import functional as F
 
 import monai_segloss
 from monai_segloss import SeesawLoss
+from monai_segloss.kernels import voxels
+from monai_segloss.losses.voxel.seesaw import seesaw
 
 LABELS = ("labels_3d", "five_classes", "ignored", "ignored_2d", "empty_class", "many_classes")
 REGIONS = ("one_class", "regions", "regions_masked", "soft_regions")
@@ -247,3 +249,28 @@ def test_what_is_refused() -> None:
     for bad in (0.0, 1.5, math.nan):
         refused((ValueError, "threshold"), create, "bootstrapped_cross_entropy", threshold=bad)
         refused((ValueError, "eps"), create, "seesaw", eps=bad)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(7, 9), (5, 4, 6), ()])
+def test_seesaw_in_parts_is_its_definition(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    """Some voxels at a time, ignored ones with NaN in it; also a second pass through the same graph."""
+    monkeypatch.setattr(voxels, "CHUNK", {"cpu": 60})
+    logits, labels = torch.randn(2, 6, *shape), torch.randint(0, 6, (2, *shape))
+    mask = torch.rand(2, *shape) < 0.7 if shape else torch.tensor([True, False])
+    logits = torch.where(mask[:, None], logits, torch.nan).to(dtype).requires_grad_()
+    counts = torch.tensor([500, 3, 0, 90, 1, 40])
+    loss = monai_segloss.SeesawLoss(softmax=True, to_onehot_y=True, reduction="none").eval()
+    loss.counts = counts
+    found = loss(logits, labels, mask=mask)
+    clean = torch.where(mask[:, None], logits.detach(), 0).float().requires_grad_()
+    expected = seesaw(clean.log_softmax(1), labels, counts, 0.8, 2.0, 1e-2) * mask[:, None]
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-6)
+    weights = torch.rand_like(found)
+    (slope,) = torch.autograd.grad((found * weights).sum(), logits, retain_graph=True)
+    (again,) = torch.autograd.grad((found * weights).sum(), logits)
+    (wanted,) = torch.autograd.grad((expected * weights).sum(), clean)
+    torch.testing.assert_close(slope.float(), wanted, rtol=1e-5 if dtype == torch.float32 else 1e-2, atol=1e-6)
+    torch.testing.assert_close(again, slope)

@@ -180,6 +180,7 @@ TVERSKY, REGION = ("tversky", "focal_tversky"), ("dice", "tversky", "focal_tvers
 VOXEL, COMPOUND = ("cross_entropy", "focal", "topk_cross_entropy"), ("dice_ce", "dice_focal", "dice_topk")
 WEIGHED = ("weighted_cross_entropy", "balanced_cross_entropy", "poly1_cross_entropy", "bootstrapped_cross_entropy",
            "seesaw", "unified_focal", "combo", "exponential_logarithmic")  # fmt: skip
+LOGARITHMS = tuple(key for key in WEIGHED if key != "seesaw")  # which takes the logits
 TABLES = ("jaccard", "jaccard_metric", "asymmetric_similarity", "sensitivity_specificity", "log_cosh_dice", "mcc",
           "noise_robust_dice", "hardness_weighted_dice")  # fmt: skip
 POOLED = ("generalized_dice", "penalty_generalized_dice", "generalized_wasserstein_dice")
@@ -217,7 +218,7 @@ MUTATIONS = [
     Mutation(detach_the_prediction, REGION + VOXEL + COMPOUND + WEIGHED, ("value_and_gradient",)),
     Mutation(detach_the_prediction, ("dice_ce",), ("gradcheck",)),
     Mutation(let_ignored_samples_into_the_mean, REGION, ("value_and_gradient", "ignored_sample_leaves_the_mean")),
-    Mutation(clip_the_logarithm, VOXEL + WEIGHED, ("value_and_gradient",)),
+    Mutation(clip_the_logarithm, VOXEL + LOGARITHMS, ("value_and_gradient",)),
 ]
 PLANTED = [(m, key, check) for m in MUTATIONS for key in m.keys for check in m.noticed_by]
 

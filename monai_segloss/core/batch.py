@@ -102,7 +102,7 @@ class SegBatch:
         dtype = torch.float64 if self.logits.dtype == torch.float64 else torch.float32
         if self.mask is None:
             return torch.full((shape[0], 1), float(shape[2:].numel()), dtype=dtype, device=self.logits.device)
-        return self.mask.flatten(1).sum(1, keepdim=True).to(dtype)
+        return self.mask.reshape(shape[0], -1).sum(1, keepdim=True).to(dtype)
 
     @property
     def sizes(self) -> Tensor:

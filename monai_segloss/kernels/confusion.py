@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from monai_segloss.core.counts import Activation, activate, is_labels, one_hot_labels
+from monai_segloss.kernels.voxels import counted, some_voxels
 
-CHUNK = {"cpu": 1 << 20}
-"""Most probabilities at a time, by device."""
 FEW_CLASSES = 16
 """Up to this many classes a CPU multiplies matrices with a one-hot of the labels sooner than it adds by label."""
 
@@ -41,7 +39,7 @@ def soft_confusion(logits: Tensor, target: Tensor, activation: Activation, mask:
     if torch.compiler.is_compiling():
         return _plain(z, target, activation, mask)
     if activation not in ("softmax", "none"):
-        wide = _counted(z, mask)
+        wide = counted(z, mask)
         z, activation = activate(wide, activation), "none"
     found: Tensor = _Confusion.apply(z, target, mask, activation == "softmax")
     return found
@@ -49,15 +47,10 @@ def soft_confusion(logits: Tensor, target: Tensor, activation: Activation, mask:
 
 def _plain(z: Tensor, target: Tensor, activation: Activation, mask: Tensor | None) -> Tensor:
     """The definition."""
-    p = activate(_counted(z, mask), activation)
+    p = activate(counted(z, mask), activation)
     g = target if target.ndim == p.ndim else one_hot_labels(target, p.shape[1])
     g = g if mask is None else g.masked_fill(~mask[:, None], 0)
     return g.to(p.dtype) @ p.mT
-
-
-def _counted(z: Tensor, mask: Tensor | None) -> Tensor:
-    z = z if z.dtype == torch.float64 else z.float()
-    return z if mask is None else z.masked_fill(~mask[:, None], 0)
 
 
 class _Confusion(torch.autograd.Function):
@@ -71,9 +64,9 @@ class _Confusion(torch.autograd.Function):
         ctx.p = torch.empty_like(z) if softmax and full and ctx.needs_input_grad[0] else None
         kind = "softmax" if softmax else "none"
         total = torch.zeros((len(z), z.shape[1], z.shape[1]), dtype=torch.float64, device=z.device)
-        for b, part in _chunks(z):
+        for b, part in some_voxels(z):
             own = None if mask is None else mask[b, part]
-            p = activate(_counted(z[b, :, part], own), kind)
+            p = activate(counted(z[b, :, part], own), kind)
             total[b] += _sums(p, target[b, ..., part], own)
             if ctx.p is not None:
                 ctx.p[b, :, part] = p
@@ -89,23 +82,15 @@ class _Confusion(torch.autograd.Function):
         kept, ctx.p = ctx.p, None  # becomes the gradient; a second pass through the same graph computes it again
         out = torch.empty_like(z) if kept is None else kept
         grad = grad.to(torch.float64 if z.dtype == torch.float64 else torch.float32)
-        for b, part in _chunks(z):
+        for b, part in some_voxels(z):
             own = None if mask is None else mask[b, part]
             slope = _pull(grad[b], target[b, ..., part], own)
             if ctx.softmax:
-                p = activate(_counted(z[b, :, part], own), kind) if kept is None else kept[b, :, part]
+                p = activate(counted(z[b, :, part], own), kind) if kept is None else kept[b, :, part]
                 slope = slope.mul_(p)
                 slope = slope.addcmul_(p, slope.sum(1, keepdim=True), value=-1)
             out[b, :, part] = slope
         return out, None, None, None
-
-
-def _chunks(z: Tensor) -> Iterator[tuple[slice, slice]]:
-    """One sample and some of its voxels at a time."""
-    size = max(1, CHUNK.get(z.device.type, 1 << 26) // max(1, z.shape[1]))
-    for b in range(len(z)):
-        for start in range(0, z.shape[2], size):
-            yield slice(b, b + 1), slice(start, start + size)
 
 
 def _sums(p: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:

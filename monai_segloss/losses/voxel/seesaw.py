@@ -16,20 +16,76 @@ from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import NnUNetPolicy, register
 from monai_segloss.core.sync import sum_over_processes
+from monai_segloss.kernels.voxels import counted, some_voxels
 from monai_segloss.losses.voxel.weighting import is_multilabel, weighted_map
 
 
 def seesaw(log_p: Tensor, labels: Tensor, counts: Tensor, p: float, q: float, eps: float) -> Tensor:
-    """log(sum_j S_ij p_j / p_i) of each voxel with the true class i, (B, 1, *S).
+    """log(sum_j S_ij p_j / p_i) of each voxel with the true class i, (B, 1, *S)."""
+    own = log_p.gather(1, labels[:, None])
+    factor = log_factors(log_p.detach(), own.detach(), labels, counts, p, q, eps)
+    return torch.logsumexp(log_p + factor, 1, keepdim=True) - own
 
-    S_ij = min(1, N_j/N_i)^p max(1, p_j / max(p_i, eps))^q carries no gradient; S_ii is 1.
+
+def log_factors(log_p: Tensor, own: Tensor, labels: Tensor, counts: Tensor, p: float, q: float, eps: float) -> Tensor:
+    """log S_ij = log(min(1, N_j/N_i)^p max(1, p_j / max(p_i, eps))^q), no gradient, (B, C, *S); log S_ii is 0.
+
+    ``own`` is log p of the true class i, (B, 1, *S).
     """
     frequency = counts.clamp_min(1).to(log_p.dtype).log()
     mitigation = p * (frequency[None, :] - frequency[:, None]).clamp_max(0)
-    own, fixed = log_p.gather(1, labels[:, None]), log_p.detach()
-    compensation = q * (fixed - own.detach().clamp_min(math.log(eps))).clamp_min(0)
-    factor = F.embedding(labels, mitigation).movedim(-1, 1) + compensation
-    return torch.logsumexp(log_p + factor, 1, keepdim=True) - own
+    factor = (log_p - own.clamp_min(math.log(eps))).clamp_min_(0).mul_(q)
+    return factor.add_(F.embedding(labels, mitigation).movedim(-1, 1))
+
+
+class _Seesaw(torch.autograd.Function):
+    """`seesaw` of logits, some voxels at a time: with S fixed, the gradient is softmax(z + log S) less the true class.
+
+    The forward pass leaves that softmax in the memory that the backward pass turns into the gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, labels: Tensor, mask: Tensor | None, *settings: Any) -> Tensor:
+        ctx.save_for_backward(z, labels, mask)
+        ctx.settings = settings
+        full = z.dtype in (torch.float32, torch.float64)
+        ctx.shares = torch.empty_like(z) if full and ctx.needs_input_grad[0] else None
+        out = torch.empty((len(z), 1, z.shape[2]), dtype=z.dtype if full else torch.float32, device=z.device)
+        for b, part in some_voxels(z):
+            scores, own = _scores(z, labels, mask, b, part, settings)
+            total = scores.logsumexp(1, keepdim=True)
+            out[b, :, part] = total - own
+            if ctx.shares is not None:
+                ctx.shares[b, :, part] = scores.sub_(total).exp_()
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        z, labels, mask = ctx.saved_tensors
+        nothing = (None,) * (2 + len(ctx.settings))
+        if torch.is_grad_enabled():  # a second derivative is wanted: differentiate the definition
+            value = seesaw(counted(z, mask).log_softmax(1), labels, *ctx.settings)
+            return (*torch.autograd.grad(value, z, grad, create_graph=True), *nothing)
+        kept, ctx.shares = ctx.shares, None  # becomes the gradient; a second pass computes it again
+        out = torch.empty_like(z) if kept is None else kept
+        for b, part in some_voxels(z):
+            again = kept is None
+            share = _scores(z, labels, mask, b, part, ctx.settings)[0].softmax(1) if again else kept[b, :, part]
+            weight = grad[b, :, part] if mask is None else grad[b, :, part].masked_fill(~mask[b, None, part], 0)
+            slope = share * weight
+            out[b, :, part] = slope.scatter_add_(1, labels[b, None, part], -weight)
+        return out, *nothing
+
+
+def _scores(
+    z: Tensor, labels: Tensor, mask: Tensor | None, b: slice, part: slice, settings: tuple[Any, ...]
+) -> tuple[Tensor, Tensor]:
+    """z + log S of some voxels (1, C, m), and z of their true class (1, 1, m)."""
+    z, y = counted(z[b, :, part], None if mask is None else mask[b, part]), labels[b, part]
+    log_p = z.log_softmax(1)
+    own = log_p.gather(1, y[:, None])
+    factor = log_factors(log_p, own, y, *settings)
+    return factor.add_(z), z.gather(1, y[:, None])
 
 
 def label_counts(batch: SegBatch) -> Tensor:
@@ -103,7 +159,14 @@ class SeesawLoss(SegLoss):
         _one_class_per_voxel(is_multilabel(batch))
         if not batch.has_labels:
             check.hard(batch.one_hot)
-        value = seesaw(batch.log_prob, batch.labels, self._count(batch), self.p, self.q, self.eps)
+        settings = (self._count(batch), self.p, self.q, self.eps)
+        if batch.activation == "softmax" and not torch.compiler.is_compiling():
+            z, shape = batch.logits, (len(batch.logits), -1)
+            mask = None if batch.mask is None else batch.mask.reshape(shape)
+            flat = _Seesaw.apply(z.reshape(*z.shape[:2], -1), batch.labels.reshape(shape), mask, *settings)
+            value = flat.view(len(z), 1, *z.shape[2:])
+        else:
+            value = seesaw(batch.log_prob, batch.labels, *settings)
         value = weighted_map(batch, value)
         if self.reduction == "none":
             return Scores(value, batch.voxels)

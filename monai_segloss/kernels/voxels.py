@@ -1,0 +1,24 @@
+"""Voxels a few at a time, so that what is computed from them stays in cache and no second array of all classes is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+CHUNK = {"cpu": 1 << 20}
+"""Most numbers at a time, by device."""
+
+
+def some_voxels(z: Tensor) -> Iterator[tuple[slice, slice]]:
+    """One sample of (B, C, n) and some of its voxels at a time."""
+    size = max(1, CHUNK.get(z.device.type, 1 << 26) // max(1, z.shape[1]))
+    for b in range(len(z)):
+        for start in range(0, z.shape[2], size):
+            yield slice(b, b + 1), slice(start, start + size)
+
+
+def counted(z: Tensor, mask: Tensor | None) -> Tensor:
+    """Logits (B, C, n) in float32 or float64, 0 where ``mask`` (B, n) says that nothing counts."""
+    z = z if z.dtype.itemsize == 8 else z.float()
+    return z if mask is None else z.masked_fill(~mask[:, None], 0)
