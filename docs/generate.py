@@ -28,11 +28,21 @@ FIGURE = (
 FAST = RESULTS.with_name(f"{RESULTS.name}-lr-0.05")
 STOCK = RESULTS.with_name(f"{RESULTS.name}-stock")
 REASONS = {
+    "boundary": "Far voxels, of which there are many, push a class down with their distance, more than its few voxels pull "
+    "it up, and where p has come to 0 it has no gradient. It is published beside a region loss: `dice_boundary`.",
+    "elastic_interaction": "A constant added to a probability costs nothing, so that it does not train alone.",
     "exclusion_cross_entropy": "All classes are labeled here, so that background everywhere costs nothing: it belongs "
     "beside `marginal_cross_entropy`.",
     "exclusion_dice": "All classes are labeled here, so that background everywhere costs nothing: it belongs "
     "beside `marginal_dice`.",
+    "focal_positive": "It knows no false positive: more of a class is never worse, so that it belongs beside another loss.",
+    "hausdorff_dt": "Far voxels push a class down with their squared distance before its own voxels can hold it, and where p "
+    "has come to 0, (p - g)^2 has no gradient in the logits. It is published beside Dice: `dice_hausdorff_dt`.",
+    "log_hausdorff_dt": "Far voxels push a class down with their squared distance before its own voxels can hold it, and "
+    "where p has come to 0, (p - g)^2 has no gradient in the logits.",
     "mumford_shah": "It does not know which class is which: the right parts under other names have the same value.",
+    "noise_robust_dice": "A class that is predicted everywhere costs less than one that is predicted faintly, so that it "
+    "spreads before it shrinks.",
     "overlap": "It does not read the labels: any certain prediction is as good as another, right or wrong.",
 }
 """What else explains that a loss does not reach 0.5."""
