@@ -36,8 +36,8 @@ REASONS = {
     "exclusion_dice": "All classes are labeled here, so that background everywhere costs nothing: it belongs "
     "beside `marginal_dice`.",
     "focal_positive": "It knows no false positive: more of a class is never worse, so that it belongs beside another loss.",
-    "hausdorff_dt": "Far voxels push a class down with their squared distance before its own voxels can hold it, and where p "
-    "has come to 0, (p - g)^2 has no gradient in the logits. It is published beside Dice: `dice_hausdorff_dt`.",
+    "hausdorff_dt": "Far voxels push a class down with their squared distance before its own voxels can hold it, and "
+    "where p has come to 0, (p - g)^2 has no gradient in the logits. It is published beside Dice: `dice_hausdorff_dt`.",
     "log_hausdorff_dt": "Far voxels push a class down with their squared distance before its own voxels can hold it, and "
     "where p has come to 0, (p - g)^2 has no gradient in the logits.",
     "mumford_shah": "It does not know which class is which: the right parts under other names have the same value.",
