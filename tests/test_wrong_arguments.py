@@ -32,6 +32,17 @@ def test_a_word_is_no_flag_and_no_number(info: monai_segloss.LossInfo) -> None:
     refused((ValueError, "ignore_index must be a whole number"), info.cls, **{**info.example, "ignore_index": 0.5})
 
 
+@pytest.mark.parametrize("bad", ["abc", ["a"], [None], {"a": 1}, [[0, "1"], [1, 0]], 5], ids=repr)
+def test_words_are_no_lists_of_numbers(bad: Any) -> None:
+    for key, name in (
+        ("generalized_wasserstein_dice", "dist_matrix"),
+        ("marginal_dice", "labeled"),
+        ("exclusion_cross_entropy", "labeled"),
+        ("hausdorff_conv", "radii"),
+    ):
+        refused((ValueError, f"^{name} must "), monai_segloss.create, key, **{name: bad})
+
+
 def test_flags_of_a_sum() -> None:
     terms = {"dice": 1, "focal": {"gamma": 2}}
     refused((TypeError, "softmax must be True or False"), monai_segloss.WeightedSum, terms, softmax="true")

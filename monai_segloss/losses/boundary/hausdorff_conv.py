@@ -187,7 +187,10 @@ class HausdorffConvLoss(SegLoss):
         (self.tau,) = within(0, 1, tau=tau)
         if self.tau == 1:
             raise ValueError("tau must be below 1.")
-        self.radii = tuple(map(float, radii))
+        try:
+            self.radii = tuple(map(float, radii))
+        except (TypeError, ValueError):
+            self.radii = ()
         if not self.radii or not all(0 < r < float("inf") for r in self.radii):
             raise ValueError(f"radii must be numbers above 0, at least one, got {radii!r}.")
 

@@ -18,8 +18,12 @@ def labeled_indices(labeled: Sequence[int] | None) -> tuple[int, ...] | None:
     """``labeled``, checked: whole numbers of at least 0, or None."""
     if labeled is None:
         return None
-    found = tuple(int(c) for c in labeled)
-    if any(c < 0 or c != given for c, given in zip(found, labeled, strict=True)):
+    try:
+        found = tuple(int(c) for c in labeled)
+        fits = all(c >= 0 and c == given for c, given in zip(found, labeled, strict=True))
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
         raise ValueError(f"labeled must hold indices of classes, 0 or more, got {labeled!r}.")
     return found
 

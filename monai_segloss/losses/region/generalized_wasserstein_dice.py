@@ -41,7 +41,10 @@ Matrix = Sequence[Sequence[float]] | Tensor
 
 def distance_matrix(value: Any) -> Tensor:
     """The distances between classes, checked, divided by the largest."""
-    m = torch.as_tensor(value, dtype=torch.float64)
+    try:
+        m = torch.as_tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"dist_matrix must be numbers, C x C, got {value!r}.") from None
     if m.ndim != 2 or m.shape[0] != m.shape[1] or m.shape[0] < 2:
         raise ValueError(f"dist_matrix must be C x C for at least 2 classes but has shape {tuple(m.shape)}.")
     if not bool(((m >= 0) & m.isfinite()).all()) or not bool((m > 0).any()):
