@@ -5,6 +5,8 @@ A float one-hot of the chunk while the classes are few, gathers and scatters abo
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
@@ -129,18 +131,10 @@ class _FewClasses(Chunk):
     _missed: Tensor | None = None
     _lp: Tensor | None = None
 
-    def __init__(
-        self,
-        z: Tensor,
-        y: Tensor,
-        w: Tensor | None,
-        p: Tensor | None = None,
-        keep: Tensor | None = None,
-        several: bool = False,
-    ) -> None:
-        super().__init__(z, y, w, p, keep, several)
-        classes = numbers(z.shape[1], self.dtype)
-        self.one_hot = torch.eq(self.y.to(self.dtype)[:, None], classes, out=self.empty())
+    @cached_property
+    def one_hot(self) -> Tensor:
+        """The true class in numbers (T, C, m)."""
+        return torch.eq(self.y.to(self.dtype)[:, None], numbers(self.raw.shape[1], self.dtype), out=self.empty())
 
     @property
     def hit(self) -> Tensor:
