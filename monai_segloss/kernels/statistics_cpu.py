@@ -28,7 +28,7 @@ CHUNK_VOXELS = (1 << 12, 3 << 15)
 """Fewest and most voxels per chunk."""
 SLAB_ELEMENTS = 1 << 15
 """Fewest logits for which torch starts one more thread."""
-SMALL = 1 << 17
+SMALL = 1 << 19
 """Most logits of a sample that shares its chunk with others."""
 
 
