@@ -28,6 +28,8 @@ FIGURE = (
 FAST = RESULTS.with_name(f"{RESULTS.name}-lr-0.05")
 STOCK = RESULTS.with_name(f"{RESULTS.name}-stock")
 REASONS = {
+    "active_contour": "Its region term is linear in p: the many voxels of the background push a class down first, and where "
+    "p has come to 0 it has no gradient. Start from trained weights, or add it to cross-entropy.",
     "boundary": "Far voxels, of which there are many, push a class down with their distance, more than its few voxels pull "
     "it up, and where p has come to 0 it has no gradient. It is published beside a region loss: `dice_boundary`.",
     "elastic_interaction": "A constant added to a probability costs nothing, so that it does not train alone.",
@@ -44,6 +46,8 @@ REASONS = {
     "noise_robust_dice": "A class that is predicted everywhere costs less than one that is predicted faintly, so that it "
     "spreads before it shrinks.",
     "overlap": "It does not read the labels: any certain prediction is as good as another, right or wrong.",
+    "region_wise": "It is linear in p: the many voxels of the background push the classes down first, and where p has come "
+    "to 0 it has no gradient. The paper trains it alone, with other networks and data.",
 }
 """What else explains that a loss does not reach 0.5."""
 FOUND, DECIDED, TOO_MUCH = 2.0, 0.6, 0.05
