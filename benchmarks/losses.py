@@ -49,8 +49,8 @@ class Bench:
         self.logits = logits.detach().to(device, dtype).requires_grad_()
         self.label = label.to(device)
         self.losses = contestants(key, axes)
-        if axes == 3 and ours(key).func.needs:
-            self.losses["given"] = ours(key, **maps_of(key, self.label, classes))
+        if ours(key).func.needs:
+            self.losses["given"] = ours(key, axes, **maps_of(key, self.label, classes))
 
     def step(self, loss: Loss) -> None:
         """One forward and backward pass."""

@@ -158,7 +158,7 @@ def maps_of(key: str, label: Tensor, classes: int) -> dict[str, Tensor]:
     """The maps that our loss needs, of all classes."""
     from monai_segloss.maps import class_masks
 
-    masks, spacing = class_masks(label, classes), torch.tensor(SPACING)
+    masks, spacing = class_masks(label, classes), torch.tensor(SPACING[: label.ndim - 2])
     return {spec.key: spec.make(masks, spacing, None) for spec in ours(key).func.needs}
 
 

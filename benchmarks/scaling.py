@@ -10,6 +10,8 @@ to 8.  What has a result is left out.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
+from itertools import product
 
 from rich.console import Console
 
@@ -36,19 +38,23 @@ def main() -> None:
     parser.add_argument("--largest", type=int, default=192, help="longest edge")
     arguments(parser)
     options = parser.parse_args()
-    results, console, bandwidth = opened(options, "scaling"), Console(), 0.0
     points = dict.fromkeys(point for axis in options.axes for point in AXES[axis] if point[1] <= options.largest)
-    for key in options.keys:
-        for point in points:
-            fields = dict(zip(FIELDS, (key, *point), strict=True))
-            if not options.again and results.has(**fields):
-                continue
-            bandwidth = bandwidth or copy_bandwidth(options.device)
-            bench = Bench(key, *point, options.device)
-            seconds = race(bench.calls(), options.device, options.repeats, options.seconds)
-            results.add({**fields, "seconds": seconds, "floor": floor(bench.logits, bench.label, bandwidth)}, *FIELDS)
-            listed = ", ".join(f"{name} {1e3 * found['least']:.2f}" for name, found in seconds.items())
-            console.print(f"{key} {point[2]} x {point[0]} x {point[1]}^3: {listed} ms")
+    measure("scaling", points, options)
+
+
+def measure(command: str, points: Iterable[tuple[int, int, int]], options: argparse.Namespace, axes: int = 3) -> None:
+    """Time the losses ``options.keys`` at classes, edge and batch of each point, for the file of a command."""
+    results, console, bandwidth = opened(options, command), Console(), 0.0
+    for key, point in product(options.keys, points):
+        fields = dict(zip(FIELDS, (key, *point), strict=True))
+        if not options.again and results.has(**fields):
+            continue
+        bandwidth = bandwidth or copy_bandwidth(options.device)
+        bench = Bench(key, *point, options.device, axes)
+        seconds = race(bench.calls(), options.device, options.repeats, options.seconds)
+        results.add({**fields, "seconds": seconds, "floor": floor(bench.logits, bench.label, bandwidth)}, *FIELDS)
+        listed = ", ".join(f"{name} {1e3 * found['least']:.2f}" for name, found in seconds.items())
+        console.print(f"{key} {point[2]} x {point[0]} x {point[1]}^{axes}: {listed} ms")
     console.print(f"in {results.file}")
 
 

@@ -27,6 +27,10 @@ FIGURE = (
 )
 FAST = RESULTS.with_name(f"{RESULTS.name}-lr-0.05")
 STOCK = RESULTS.with_name(f"{RESULTS.name}-stock")
+HAUSDORFF = (
+    "Far voxels push a class down with their squared distance before its own voxels can hold it, and where p has come to "
+    "0, (p - g)^2 has no gradient in the logits."
+)
 REASONS = {
     "active_contour": "Its region term is linear in p: the many voxels of the background push a class down first, and where "
     "p has come to 0 it has no gradient. Start from trained weights, or add it to cross-entropy.",
@@ -38,10 +42,8 @@ REASONS = {
     "exclusion_dice": "All classes are labeled here, so that background everywhere costs nothing: it belongs "
     "beside `marginal_dice`.",
     "focal_positive": "It knows no false positive: more of a class is never worse, so that it belongs beside another loss.",
-    "hausdorff_dt": "Far voxels push a class down with their squared distance before its own voxels can hold it, and "
-    "where p has come to 0, (p - g)^2 has no gradient in the logits. It is published beside Dice: `dice_hausdorff_dt`.",
-    "log_hausdorff_dt": "Far voxels push a class down with their squared distance before its own voxels can hold it, and "
-    "where p has come to 0, (p - g)^2 has no gradient in the logits.",
+    "hausdorff_dt": f"{HAUSDORFF} It is published beside Dice: `dice_hausdorff_dt`.",
+    "log_hausdorff_dt": HAUSDORFF,
     "mumford_shah": "It does not know which class is which: the right parts under other names have the same value.",
     "noise_robust_dice": "A class that is predicted everywhere costs less than one that is predicted faintly, so that it "
     "spreads before it shrinks.",

@@ -10,7 +10,16 @@ import torch
 from torch import Tensor
 
 from monai_segloss.core import check
-from monai_segloss.core.counts import Activation, Counts, Stat, activate, log_activate, one_hot_labels, soft_statistics
+from monai_segloss.core.counts import (
+    Activation,
+    Counts,
+    Stat,
+    activate,
+    counted,
+    log_activate,
+    one_hot_labels,
+    soft_statistics,
+)
 from monai_segloss.core.sync import sum_over_processes
 
 TP, FP, FN = Stat("tp"), Stat("fp"), Stat("fn")
@@ -69,8 +78,7 @@ class SegBatch:
         """Logits in float32 (or float64) with 0 at ignored voxels, so that a NaN there reaches no gradient."""
         if self._clean is None:
             with torch.set_grad_enabled(self._grad):  # whoever reads it first, perhaps without gradients, others follow
-                z = self.logits if self.logits.dtype == torch.float64 else self.logits.float()
-                self._clean = z if self.mask is None else z.masked_fill(~self.mask[:, None], 0)
+                self._clean = counted(self.logits, self.mask)
         return self._clean
 
     @property

@@ -176,6 +176,12 @@ def plain_statistics(
     return torch.stack(sums, 2)
 
 
+def counted(z: Tensor, mask: Tensor | None) -> Tensor:
+    """Logits (B, C, ...) in float32 (or float64), 0 where ``mask`` (B, ...) says that a voxel does not count."""
+    z = z if z.dtype == torch.float64 else z.float()
+    return z if mask is None else z.masked_fill(~mask[:, None], 0)
+
+
 def void(weight: Tensor) -> Tensor:
     """Where a mask or a weight says that a voxel has no influence."""
     return ~weight if weight.dtype == torch.bool else weight <= 0

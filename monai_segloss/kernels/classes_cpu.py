@@ -33,7 +33,6 @@ class _ManyClasses(Chunk):
 
     _lse: Tensor | None = None
     _index: Tensor | None = None
-    _entry: Tensor | None = None
 
     @property
     def index(self) -> Tensor:
@@ -42,13 +41,11 @@ class _ManyClasses(Chunk):
             self._index = self.y.long()[:, None]
         return self._index
 
-    @property
+    @cached_property
     def entry(self) -> Tensor:
         """Labels as indices of flat (R, C), (T, 1, m)."""
-        if self._entry is None:
-            first = torch.arange(len(self.p) if self.several else 1)[:, None, None] * self.p.shape[1]
-            self._entry = self.index + first if self.several else self.index
-        return self._entry
+        slabs, classes = self.p.shape[:2]
+        return self.index + classes * torch.arange(slabs)[:, None, None] if self.several else self.index
 
     @property
     def lse(self) -> Tensor:

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from monai_segloss.core.counts import Activation, activate, is_labels, one_hot_labels
-from monai_segloss.kernels.voxels import counted, some_voxels
+from monai_segloss.core.counts import Activation, activate, counted, is_labels
+from monai_segloss.kernels.voxels import some_voxels
 
 FEW_CLASSES = 16
 """Up to this many classes a CPU multiplies matrices with a one-hot of the labels sooner than it adds by label."""
@@ -39,8 +39,7 @@ def soft_confusion(logits: Tensor, target: Tensor, activation: Activation, mask:
     if torch.compiler.is_compiling():
         return _plain(z, target, activation, mask)
     if activation not in ("softmax", "none"):
-        wide = counted(z, mask)
-        z, activation = activate(wide, activation), "none"
+        z, activation = activate(counted(z, mask), activation), "none"
     found: Tensor = _Confusion.apply(z, target, mask, activation == "softmax")
     return found
 
@@ -48,9 +47,7 @@ def soft_confusion(logits: Tensor, target: Tensor, activation: Activation, mask:
 def _plain(z: Tensor, target: Tensor, activation: Activation, mask: Tensor | None) -> Tensor:
     """The definition."""
     p = activate(counted(z, mask), activation)
-    g = target if target.ndim == p.ndim else one_hot_labels(target, p.shape[1])
-    g = g if mask is None else g.masked_fill(~mask[:, None], 0)
-    return g.to(p.dtype) @ p.mT
+    return _one_hot(target, mask, p) @ p.mT
 
 
 class _Confusion(torch.autograd.Function):
@@ -81,7 +78,6 @@ class _Confusion(torch.autograd.Function):
             return (*found, None, None, None)
         kept, ctx.p = ctx.p, None  # becomes the gradient; a second pass through the same graph computes it again
         out = torch.empty_like(z) if kept is None else kept
-        grad = grad.to(torch.float64 if z.dtype == torch.float64 else torch.float32)
         for b, part in some_voxels(z):
             own = None if mask is None else mask[b, part]
             slope = _pull(grad[b], target[b, ..., part], own)
@@ -98,29 +94,33 @@ def _sums(p: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
     if not _by_label(p, target):
         return _one_hot(target, mask, p) @ p.mT
     classes = p.shape[1]
-    known = target[0].long() if mask is None else target[0].long().masked_fill(~mask[0], classes)
-    return p.new_zeros(classes, classes + 1).index_add_(1, known, p[0])[:, :classes].mT[None]
+    return p.new_zeros(classes, classes + 1).index_add_(1, _known(target, mask, classes), p[0])[:, :classes].mT[None]
 
 
 def _pull(grad: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
     """d loss / dp, (1, C, m), from that of the matrix (1, C, C): the row of the true class, or a mean of rows."""
     if not _by_label(grad, target):
         return grad.mT @ _one_hot(target, mask, grad)
-    known = target[0].long() if mask is None else target[0].long().masked_fill(~mask[0], 0)
-    found = grad[0].mT.contiguous().index_select(1, known)[None]
-    return found if mask is None else found.masked_fill_(~mask[:, None], 0)
+    rows = torch.nn.functional.pad(grad[0], (0, 0, 0, 1))  # the last one, of zeros, for what does not count
+    return rows.mT.contiguous().index_select(1, _known(target, mask, grad.shape[1]))[None]
 
 
 def _by_label(x: Tensor, target: Tensor) -> bool:
     return target.ndim == 2 and x.device.type == "cpu" and x.shape[1] > FEW_CLASSES
 
 
+def _known(target: Tensor, mask: Tensor | None, nobody: int) -> Tensor:
+    """Labels (m,) of one sample, ``nobody`` where nothing counts."""
+    labels = target[0].long()
+    return labels if mask is None else labels.masked_fill(~mask[0], nobody)
+
+
 def _one_hot(target: Tensor, mask: Tensor | None, like: Tensor) -> Tensor:
-    """The target as numbers, one channel per class (1, C, m), 0 where nothing counts."""
+    """The target as numbers of the type of ``like`` (B, C, m), one channel per class, 0 where nothing counts."""
     if target.ndim == 2:
         classes = torch.arange(like.shape[1], dtype=like.dtype, device=like.device)[:, None]
         known = target.to(like.dtype)
         known = known if mask is None else known.masked_fill(~mask, -1)
-        found = torch.empty((1, like.shape[1], target.shape[1]), dtype=like.dtype, device=like.device)
+        found = torch.empty((len(target), len(classes), target.shape[1]), dtype=like.dtype, device=like.device)
         return torch.eq(known[:, None], classes, out=found)
     return (target if mask is None else target.masked_fill(~mask[:, None], 0)).to(like.dtype)

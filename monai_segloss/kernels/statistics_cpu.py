@@ -203,7 +203,6 @@ class _Chunked(torch.autograd.Function):
         p, ctx.p = ctx.p, None  # becomes the gradient; a second pass through the same graph computes it again
         out = torch.empty_like(logits) if p is None else p
         v = _Voxels(logits, target, weight)
-        grad = grad.to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
         for samples, parts in _parts(batch, classes, voxels):
             write = way.gradient(v, grad[samples])
             for part in parts:

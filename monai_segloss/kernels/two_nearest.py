@@ -42,13 +42,13 @@ def two_nearest(ids: Tensor, spacing: Tensor | None = None) -> tuple[Tensor, Ten
     steps = [1.0] * (ids.ndim - 1) if spacing is None else spacing.tolist()
     for channel in _merged(ids):
         numbers, index = torch.unique(channel, return_inverse=True)
-        instances = len(numbers) - int(0 in numbers)
-        if search is None or instances <= FEW:
+        outside = int(0 in numbers)
+        if search is None or len(numbers) - outside <= FEW:
             for number in numbers[numbers > 0].tolist():
                 near = distance_to((channel == number)[None, None], spacing)[0, 0]
                 first, second = _two_least(first, second, near)
             continue
-        near, next = map(torch.from_numpy, search((index + 1 - len(numbers) + instances).numpy(), steps))
+        near, next = map(torch.from_numpy, search((index + 1 - outside).numpy(), steps))
         first, second = _two_least(*_two_least(first, second, near), next)
     return first, second
 

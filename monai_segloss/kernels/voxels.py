@@ -16,9 +16,3 @@ def some_voxels(z: Tensor) -> Iterator[tuple[slice, slice]]:
     for b in range(len(z)):
         for start in range(0, z.shape[2], size):
             yield slice(b, b + 1), slice(start, start + size)
-
-
-def counted(z: Tensor, mask: Tensor | None) -> Tensor:
-    """Logits (B, C, n) in float32 or float64, 0 where ``mask`` (B, n) says that nothing counts."""
-    z = z if z.dtype.itemsize == 8 else z.float()
-    return z if mask is None else z.masked_fill(~mask[:, None], 0)

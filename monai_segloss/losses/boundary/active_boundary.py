@@ -113,8 +113,8 @@ def _value_and_slope(
     weight = own.clamp_max(max_dist) / max_dist / owner.sum(1)[edge.sample]
     log_own = edge.values(log_p)
     logits = torch.empty((len(offsets), len(own)), dtype=log_p.dtype, device=log_p.device)
-    for logit, offset in zip(logits, offsets, strict=True):
-        ahead = edge.moved(offset, counted)
+    around = [edge.moved(offset, counted) for offset in offsets]
+    for logit, ahead in zip(logits, around, strict=True):
         log_ahead = ahead.values(log_p)
         logit.copy_((log_ahead.exp() * (log_ahead - log_own)).sum(1) * ahead.known)
     logits = logits.log_softmax(0)
@@ -122,8 +122,7 @@ def _value_and_slope(
     wanted = (index == target).to(log_p.dtype) * (1 - smoothing) + smoothing / len(offsets)
     value -= (owner * (weight * (wanted * logits).sum(0))).sum(1, keepdim=True)
     pull = torch.zeros_like(log_own)
-    for push, offset in zip(weight * (wanted - logits.exp()), offsets, strict=True):
-        ahead = edge.moved(offset, counted)
+    for push, ahead in zip(weight * (wanted - logits.exp()), around, strict=True):
         pull += (push * ahead.known)[:, None] * ahead.values(log_p).exp()
     slope.flatten(2)[edge.sample, :, edge.place] = pull
     return value, slope
@@ -179,7 +178,8 @@ class Voxels:
     family="boundary",
     summary="Predicted boundaries move one voxel at a time towards the nearest boundary of the target.",
     when="Beside cross-entropy and Lovász-Softmax, as published, to refine predictions that are nearly right. It never "
-    "reads which class lies on which side, so it does not train alone; in 3-D it visits 26 neighbors of every voxel.",
+    "reads which class lies on which side, so it does not train alone; in 3-D it visits 26 neighbors of each voxel of "
+    "the predicted boundary.",
     formula=r"\overline{\frac{\min\{M_i, d\}}{d}\, \mathrm{CE}\big(\{\mathrm{KL}(p_{i + \delta} \| p_i)\}_\delta,\ "
     r"\arg\min_\delta M_{i + \delta}\big)}",
     paper="Wang, Zhang, Cui et al., Active boundary loss for semantic segmentation, AAAI 2022",

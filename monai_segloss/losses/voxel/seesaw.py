@@ -12,28 +12,38 @@ from torch.nn import functional as F
 
 from monai_segloss.core import check
 from monai_segloss.core.batch import SegBatch
+from monai_segloss.core.counts import counted
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import NnUNetPolicy, register
 from monai_segloss.core.sync import sum_over_processes
-from monai_segloss.kernels.voxels import counted, some_voxels
+from monai_segloss.kernels.voxels import some_voxels
 from monai_segloss.losses.voxel.weighting import is_multilabel, weighted_map
 
 
 def seesaw(log_p: Tensor, labels: Tensor, counts: Tensor, p: float, q: float, eps: float) -> Tensor:
     """log(sum_j S_ij p_j / p_i) of each voxel with the true class i, (B, 1, *S)."""
+    return mitigated(log_p, labels, mitigation(counts, p, log_p.dtype), q, eps)
+
+
+def mitigation(counts: Tensor, p: float, dtype: torch.dtype) -> Tensor:
+    """log min(1, N_j/N_i)^p, (C, C)."""
+    frequency = counts.clamp_min(1).to(dtype).log()
+    return p * (frequency[None, :] - frequency[:, None]).clamp_max(0)
+
+
+def mitigated(log_p: Tensor, labels: Tensor, mitigation: Tensor, q: float, eps: float) -> Tensor:
+    """`seesaw` from the part of S that the counts make."""
     own = log_p.gather(1, labels[:, None])
-    factor = log_factors(log_p.detach(), own.detach(), labels, counts, p, q, eps)
+    factor = log_factors(log_p.detach(), own.detach(), labels, mitigation, q, eps)
     return torch.logsumexp(log_p + factor, 1, keepdim=True) - own
 
 
-def log_factors(log_p: Tensor, own: Tensor, labels: Tensor, counts: Tensor, p: float, q: float, eps: float) -> Tensor:
+def log_factors(log_p: Tensor, own: Tensor, labels: Tensor, mitigation: Tensor, q: float, eps: float) -> Tensor:
     """log S_ij = log(min(1, N_j/N_i)^p max(1, p_j / max(p_i, eps))^q), no gradient, (B, C, *S); log S_ii is 0.
 
     ``own`` is log p of the true class i, (B, 1, *S).
     """
-    frequency = counts.clamp_min(1).to(log_p.dtype).log()
-    mitigation = p * (frequency[None, :] - frequency[:, None]).clamp_max(0)
     factor = (log_p - own.clamp_min(math.log(eps))).clamp_min_(0).mul_(q)
     return factor.add_(F.embedding(labels, mitigation).movedim(-1, 1))
 
@@ -64,7 +74,7 @@ class _Seesaw(torch.autograd.Function):
         z, labels, mask = ctx.saved_tensors
         nothing = (None,) * (2 + len(ctx.settings))
         if torch.is_grad_enabled():  # a second derivative is wanted: differentiate the definition
-            value = seesaw(counted(z, mask).log_softmax(1), labels, *ctx.settings)
+            value = mitigated(counted(z, mask).log_softmax(1), labels, *ctx.settings)
             return (*torch.autograd.grad(value, z, grad, create_graph=True), *nothing)
         kept, ctx.shares = ctx.shares, None  # becomes the gradient; a second pass computes it again
         out = torch.empty_like(z) if kept is None else kept
@@ -159,14 +169,15 @@ class SeesawLoss(SegLoss):
         _one_class_per_voxel(is_multilabel(batch))
         if not batch.has_labels:
             check.hard(batch.one_hot)
-        settings = (self._count(batch), self.p, self.q, self.eps)
+        wide = torch.float64 if batch.logits.dtype == torch.float64 else torch.float32
+        settings = (mitigation(self._count(batch), self.p, wide), self.q, self.eps)
         if batch.activation == "softmax" and not torch.compiler.is_compiling():
             z, shape = batch.logits, (len(batch.logits), -1)
             mask = None if batch.mask is None else batch.mask.reshape(shape)
             flat = _Seesaw.apply(z.reshape(*z.shape[:2], -1), batch.labels.reshape(shape), mask, *settings)
             value = flat.view(len(z), 1, *z.shape[2:])
         else:
-            value = seesaw(batch.log_prob, batch.labels, *settings)
+            value = mitigated(batch.log_prob, batch.labels, *settings)
         value = weighted_map(batch, value)
         if self.reduction == "none":
             return Scores(value, batch.voxels)
