@@ -133,6 +133,31 @@ def test_a_nearly_perfect_prediction_keeps_its_digits_and_a_finite_gradient() ->
             assert narrow[1].isfinite().all()
 
 
+@pytest.mark.parametrize("smooth", [0.0, 1e-5])
+def test_a_class_that_is_nowhere_predicted_is_asked_for(smooth: float) -> None:
+    """-ln D grows without bound; taken from 1 - D in float32, it stays at 16 and has no gradient."""
+    label = torch.tensor([[[0, 0, 0, 1]]])
+    logits = torch.tensor([[[12.0] * 4, [-12.0] * 4]], dtype=torch.float64)
+    loss = monai_segloss.create(
+        "exponential_logarithmic", lambda_ce=0.0, smooth_nr=smooth, smooth_dr=smooth, softmax=True, to_onehot_y=True
+    )
+    p = torch.softmax(logits[0], 0)
+    d = torch.stack(
+        [(2 * p[0, :3].sum() + smooth) / (p[0].sum() + 3 + smooth), (2 * p[1, 3] + smooth) / (p[1].sum() + 1 + smooth)]
+    )
+    expected = 0.8 * ((-d.log()) ** 0.3).mean()
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        leaf = logits.to(dtype).requires_grad_()
+        value = loss(leaf, label)
+        found.append(torch.autograd.grad(value, leaf)[0].double())
+        torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=0)
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-9)
+    assert found[0][0, 1, 3] < (-1e-2 if smooth == 0 else -1e-7)
+    never = loss(torch.tensor([[[200.0] * 4, [-200.0] * 4]], requires_grad=True), label)
+    assert never.isfinite()
+
+
 def test_a_class_that_never_occurs_gets_the_weight_of_the_rarest() -> None:
     case = cases.get("labels_3d")
     never = of("exponential_logarithmic", case, frequencies=[6.0, 2.0, 0.0])

@@ -186,6 +186,17 @@ def test_a_small_lesion_counts_as_much_as_a_large_one() -> None:
     assert value["cc_dice_ce"] == pytest.approx(0.5, abs=1e-6)
 
 
+def test_cells_of_one_channel_belong_to_one_class() -> None:
+    """For several classes the cells of one would leave most of the image out, or divide it by the components of another."""
+    case = cases.get("labels_3d")
+    loss = monai_segloss.create("cc_dice_ce", **case.reading)
+    one = torch.ones_like(case.input[:, :1])
+    with pytest.raises(ValueError, match="cells has one channel for 2 classes with instances"):
+        loss(case.input, case.target, cells=one, **case.call)
+    loss(case.input, case.target, cells=one.expand_as(case.input), **case.call)
+    loss(case.input[:, :2], case.target.clamp_max(1), cells=one, **case.call)
+
+
 def test_spacing_moves_the_cells() -> None:
     label = two_lesions()
     z = logits(label)

@@ -19,12 +19,15 @@ from monai_segloss.losses.voxel.weighting import is_multilabel
 
 FLOOR = 1e-6
 """Below this a negative logarithm has no gradient: the derivative of a power below 1 is infinite at 0."""
+LEAST = 1e-30
+"""Below this a numerator of Dice has no gradient."""
 
 
 def exponential_logarithmic_dice(tp: Tensor, error: Tensor, gamma: float, smooth_nr: float, smooth_dr: float) -> Tensor:
-    """(-ln D)^gamma per class, (B | 1, C), the logarithm from 1 - D so that it keeps its digits near D = 1."""
-    loss = dice(tp, error, smooth_nr, smooth_dr)
-    nats = -torch.log1p(-loss.clamp_max(1 - torch.finfo(loss.dtype).eps))
+    """(-ln D)^gamma per class, (B | 1, C): the logarithm of 1 - D near D = 1, of the fraction's parts near D = 0."""
+    loss, hits = dice(tp, error, smooth_nr, smooth_dr), 2 * tp + smooth_nr
+    low = (hits + error + (smooth_dr - smooth_nr)).clamp_min(LEAST).log() - hits.clamp_min(LEAST).log()
+    nats = torch.where(loss > 0.5, low, -torch.log1p(-loss.clamp_max(0.5)))
     return nats.clamp_min(FLOOR if gamma < 1 else 0) ** gamma
 
 

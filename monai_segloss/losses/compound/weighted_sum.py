@@ -49,7 +49,8 @@ class WeightedSum(Scheduled, SegLoss):
             for all of them, whatever a term by itself would take: without an activation the input holds probabilities.
 
     `last` holds the detached value of each term after a call; a term of weight 0 is not evaluated.  `set_epoch` drives
-    the schedules, `end_epoch` tells ratios the means of the terms; a term that is a sum itself follows along.
+    the schedules, `end_epoch` tells ratios the means of the terms; a term that is a sum itself follows along.  A map of the
+    call, such as ``weight_map``, reaches every term that knows its name.
 
     Raises:
         ValueError: no terms, or a weight that is none.

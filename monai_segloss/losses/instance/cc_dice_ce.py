@@ -58,8 +58,8 @@ class CCDiceCELoss(SegLoss):
     authors takes the whole volume as one cell there.  Diagonal neighbors are connected, each class is taken against the
     rest, and with one class per voxel the background has no components.
 
-    A keyword ``components`` of the call takes precomputed ids, see `BlobLoss`; a keyword ``cells``, of the same shapes, the
-    id of the nearest component at every voxel.
+    A keyword ``components`` of the call takes precomputed ids, see `BlobLoss`; a keyword ``cells`` (B, C, *S), or
+    (B, 1, *S) where one class has components, the id of the nearest component of a class at every voxel.
 
     Args:
         lambda_global, lambda_cc: factors of the global term and of the term of the cells.

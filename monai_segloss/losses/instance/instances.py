@@ -9,6 +9,7 @@ from torch import Tensor
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import hard, non_negative
 from monai_segloss.core.counts import Voxels
+from monai_segloss.core.errors import LossShapeError
 from monai_segloss.core.maps import MapSpec, once
 from monai_segloss.kernels.components import Segments, nearest_component
 from monai_segloss.losses.voxel.cross_entropy import is_multilabel
@@ -65,7 +66,8 @@ def cells(batch: SegBatch) -> Segments:
     else from the components.
 
     Raises:
-        ValueError: the map is not made of whole numbers from 0 to `LARGEST`.
+        ValueError: the map is not made of whole numbers from 0 to `LARGEST`, or has one channel for several classes: those
+            of a class are the whole image, divided between its own components.
     """
     counted = None if batch.mask is None else batch.mask[:, None]
     ids = _sent("cells", batch)
@@ -73,7 +75,12 @@ def cells(batch: SegBatch) -> Segments:
         found = once(CELLS, batch, first_class(batch), lambda: nearest_component(components(batch), batch.sizes))
         return Segments.of(found, counted)
     mask = inside(batch)
-    segments = Segments.of(ids.expand(mask.shape), counted)
+    if ids.shape[1] != mask.shape[1]:
+        raise LossShapeError(
+            f"cells has one channel for {mask.shape[1]} classes with instances; each class has cells of its own: expected "
+            f"{tuple(batch.logits.shape)}."
+        )
+    segments = Segments.of(ids, counted)
     return segments.those(segments.sums(mask)[0] > 0)
 
 
