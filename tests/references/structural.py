@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from itertools import product
 from typing import Any
 
 import numpy as np
 
 from . import voxel
-from .reading import Array, Reading, read
+from .reading import Array, read
 
 
-def _windows(r: Reading, x: Array, window: int, sigma: float) -> tuple[Array, Array]:
+class _Same:
+    """An array that equals others of the same content, for a cache: along a gradient the target stays and so do windows."""
+
+    def __init__(self, x: Array) -> None:
+        self.x, self.content = x, (x.shape, x.tobytes())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.content == other.content
+
+    def __hash__(self) -> int:
+        return hash(self.content)
+
+
+@lru_cache(maxsize=8)
+def _windows(valid: _Same, value: _Same, window: int, sigma: float) -> tuple[Array, Array]:
     """Mean and standard deviation of every voxel's Gaussian window; an offset beyond the edge meets the edge."""
-    half = window // 2
+    half, x = window // 2, value.x
     shape = x.shape[2:]
     weights, values = [], []
     for offset in product(range(-half, half + 1), repeat=len(shape)):
         at = np.ix_(*(np.clip(np.arange(n) + o, 0, n - 1) for n, o in zip(shape, offset, strict=True)))
         near = (slice(None), slice(None), *at)
-        weights.append(np.exp(-sum(o * o for o in offset) / (2 * sigma**2)) * r.valid[near])
+        weights.append(np.exp(-sum(o * o for o in offset) / (2 * sigma**2)) * valid.x[near])
         values.append(x[near])
     w = np.maximum(np.sum(weights, axis=0), 1e-300)
     mean = sum(a * v for a, v in zip(weights, values, strict=True)) / w
@@ -49,7 +64,7 @@ def structural_similarity(
     still = r if at is None else read(at, target, activation, mask, labels=labels, ignore_index=ignore_index)
     parts = []
     for x in (still.g, still.p):
-        mean, deviation = _windows(r, x, window, sigma)
+        mean, deviation = _windows(_Same(r.valid), _Same(x), window, sigma)
         parts.append((x - mean + stability) / (deviation + stability))
     e = np.where(r.valid > 0, np.abs(parts[0] - parts[1]), 0.0)
     f = e > threshold * e.max()
