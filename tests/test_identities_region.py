@@ -279,6 +279,25 @@ def test_hinge_reads_logits() -> None:
     assert of("lovasz_hinge", replace(right, input=right.input / 4))[0] > 0
 
 
+@pytest.mark.parametrize("name", ["two_classes", "labels_3d", "five_classes"])
+def test_where_the_hinge_is_0_the_largest_logit_is_right(name: str) -> None:
+    """Also the logit of the background is trained: one class per voxel is told by the largest."""
+    case = cases.get(name)
+    loss = make(monai_segloss.find("lovasz_hinge"), case)
+    assert gradient(loss, case)[1][:, 0].any()
+    moved = case.input + torch.randn_like(case.input[:, :1])
+    assert_close(value(loss, case, moved), value(loss, case), "all logits of a voxel together")
+    logits = case.input.clone().requires_grad_()
+    optimizer = torch.optim.Adam([logits], lr=0.1)
+    for _ in range(300):
+        optimizer.zero_grad()
+        lost = loss(logits, case.target, **case.call)
+        lost.backward()
+        optimizer.step()
+    assert lost.item() < 1e-3
+    assert (logits.argmax(1, keepdim=True) == case.target.reshape(logits[:, :1].shape)).all()
+
+
 def test_hinge_is_convex() -> None:
     case = cases.get("regions")
     loss = make(monai_segloss.find("lovasz_hinge"), case)

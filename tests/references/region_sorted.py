@@ -68,11 +68,11 @@ def lovasz_hinge(
     per_image: bool = True,
     reduction: str = "mean",
 ) -> Array:
-    """Yu 2015, Berman 2018: margins of the logits; two classes are one problem, more are one against the rest."""
+    """Yu 2015, Berman 2018: margins of the logits, with one class per voxel above that of the background."""
     r = read(input, target, activation, mask, labels=labels, ignore_index=ignore_index)
     z, g = r.z, r.g
     if activation != "sigmoid" and z.shape[1] > 1:
-        z, g = (z[:, 1:] - z[:, :1] if z.shape[1] == 2 else z[:, 1:]), g[:, 1:]
+        z, g = z[:, 1:] - z[:, [0]], g[:, 1:]
     values, _, voxels = table(r, 1 - z * (2 * g - 1), g, per_image)
     mean = values.mean(1, keepdims=True)
     value = reduce(mean, voxels, reduction)

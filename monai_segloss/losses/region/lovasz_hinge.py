@@ -17,13 +17,13 @@ from monai_segloss.losses.voxel.cross_entropy import is_multilabel
 
 
 def margins(batch: SegBatch) -> tuple[Tensor, Tensor]:
-    """Score and target of each binary problem, (B, K, *S): two classes are one, more are one against the rest."""
+    """Score and target of each binary problem, (B, K, *S): a channel, or with one class per voxel a foreground class."""
     named = isinstance(batch.activation, str)
     scores = batch.clean if named else activate(batch.clean, batch.activation)
     g = check.hard(batch.one_hot)
     if is_multilabel(batch):
         return scores, g
-    return (scores[:, 1:] - scores[:, :1] if batch.classes == 2 else scores[:, 1:]), g[:, 1:]
+    return scores[:, 1:] - scores[:, :1], g[:, 1:]
 
 
 @register(
@@ -42,6 +42,7 @@ def margins(batch: SegBatch) -> tuple[Tensor, Tensor]:
     waive={
         "shards_equal_the_batch": "ranks are those of the voxels of one process; sorting over processes is not done",
         "probabilities_need_no_activation": "the hinge is taken on logits; without an activation the input is the score",
+        "perfect_prediction_is_zero": "a class must lie below the background by the margin, also at voxels of a third class",
         "other_act_equals_activation": "the result of other_act is the score of the hinge, not a probability",
     },
 )
@@ -49,9 +50,10 @@ class LovaszHingeLoss(SegLoss):
     """Lovász hinge loss, mean over foreground classes, one number per sample or (`per_image`) for the batch.
 
     It reads logits, and feeding it probabilities is the classic mistake: ``softmax=True`` and ``sigmoid=True`` say what
-    the logits mean and are not applied; without either, and for ``other_act``, the input or its result is the score.  Two
-    classes: the score is z1 - z0.  More: each foreground channel against the rest, by its own logit, which, unlike a
-    softmax, does change when all logits of a voxel move together.  Sigmoid: every channel.  Hard labels only.
+    the logits mean and are not applied; without either, and for ``other_act``, the input or its result is the score.  One
+    class per voxel: each foreground class against the rest, by its logit minus that of the background, z_c - z_0.  That is
+    convex, and where nothing is lost the largest logit is that of the right class; by z_c alone nothing would train z_0,
+    and by the largest of the other logits a class could stay behind another.  Sigmoid: every channel.  Hard labels only.
     Under DistributedDataParallel each process ranks its own voxels, not those of the whole batch.
 
     Args:
