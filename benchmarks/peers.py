@@ -94,10 +94,10 @@ def kornia_peers() -> dict[str, Peer]:
         return logits.flatten(3), label[:, 0].flatten(2)
 
     def hinge(logits: Tensor, label: Tensor) -> Tensor:
-        """Each foreground channel against the rest."""
+        """Each foreground class against the rest, by its logit above that of the background."""
         z, y = image(logits, label)
         inside = torch.stack([y == c for c in range(1, z.shape[1])], 1)
-        return losses.lovasz_hinge_loss(z[:, 1:].flatten(0, 1)[:, None], inside.flatten(0, 1))
+        return losses.lovasz_hinge_loss((z[:, 1:] - z[:, :1]).flatten(0, 1)[:, None], inside.flatten(0, 1))
 
     def dice(logits: Tensor, label: Tensor) -> Tensor:
         return losses.dice_loss(*image(logits, label), average="macro", weight=foreground(logits.shape[1]))
