@@ -32,6 +32,8 @@ HAUSDORFF = (
     "0, (p - g)^2 has no gradient in the logits."
 )
 REASONS = {
+    "active_boundary": "It reads where the predicted boundaries lie, never which class is on which side, so that a class "
+    "is as probable outside as inside. It is published beside cross-entropy and `lovasz_softmax`.",
     "active_contour": "Its region term is linear in p: the many voxels of the background push a class down first, and where "
     "p has come to 0 it has no gradient. Start from trained weights, or add it to cross-entropy.",
     "boundary": "Far voxels, of which there are many, push a class down with their distance, more than its few voxels pull "
@@ -42,6 +44,8 @@ REASONS = {
     "exclusion_dice": "All classes are labeled here, so that background everywhere costs nothing: it belongs "
     "beside `marginal_dice`.",
     "focal_positive": "It knows no false positive: more of a class is never worse, so that it belongs beside another loss.",
+    "generalized_surface": "Far voxels push a class down with their squared distance, and inside, where 1 - p^2 counts, "
+    "p near 0 has no gradient. It is published beside Dice and cross-entropy, with a share that grows.",
     "hausdorff_dt": f"{HAUSDORFF} It is published beside Dice: `dice_hausdorff_dt`.",
     "log_hausdorff_dt": HAUSDORFF,
     "mumford_shah": "It does not know which class is which: the right parts under other names have the same value.",
@@ -50,6 +54,8 @@ REASONS = {
     "overlap": "It does not read the labels: any certain prediction is as good as another, right or wrong.",
     "region_wise": "It is linear in p: the many voxels of the background push the classes down first, and where p has come "
     "to 0 it has no gradient. The paper trains it alone, with other networks and data.",
+    "signed_distance_regression": "Its best output is a distance, near 1/2 along every boundary, which with softmax the "
+    "channels share; it is published beside Dice, for channels that are read at 1/2.",
 }
 """What else explains that a loss does not reach 0.5."""
 FOUND, DECIDED, TOO_MUCH = 2.0, 0.6, 0.05
