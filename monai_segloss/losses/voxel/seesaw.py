@@ -81,7 +81,7 @@ class _Seesaw(torch.autograd.Function):
         for b, part in some_voxels(z):
             again = kept is None
             share = _scores(z, labels, mask, b, part, ctx.settings)[0].softmax(1) if again else kept[b, :, part]
-            weight = grad[b, :, part] if mask is None else grad[b, :, part].masked_fill(~mask[b, None, part], 0)
+            weight = grad[b, :, part]  # 0 where nothing counts
             slope = share * weight
             out[b, :, part] = slope.scatter_add_(1, labels[b, None, part], -weight)
         return out, *nothing
