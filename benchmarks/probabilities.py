@@ -1,7 +1,8 @@
 """What a network has learned that predicts nothing yet: its probability of each class where the class is and elsewhere.
 
-A class is predicted where its probability is the largest of all.  A training too short for that can still have found the
-place: Dice is 0 then, but the class is many times as probable inside of its voxels as outside.
+A class is predicted where its probability is the largest of all, a region where its own is above 1/2.  A training too
+short for that can still have found the place: Dice is 0 then, but the class is many times as probable inside of its voxels
+as outside.
 """
 
 from __future__ import annotations
@@ -24,13 +25,9 @@ def predicted_probabilities(demo: Demo, arm: Arm) -> dict[str, dict[str, float]]
     """By class, over the cases that have it, its mean probability ``inside`` and ``outside`` of it, and the ``largest``.
 
     Raises:
-        DemoError: nnU-Net fails, or the data set has regions, which overlap.
+        DemoError: nnU-Net fails.
     """
     dataset, folder = read_dataset(demo.raw), demo.work / "probabilities"
-    if dataset.regions:
-        raise DemoError(
-            f"{dataset.folder} has regions: probabilities are compared between classes that exclude each other"
-        )
     shutil.rmtree(folder, ignore_errors=True)
     command = [*demo.predict_command(arm, folder), "--save_probabilities"]
     with demo.programs.only_here():
@@ -55,11 +52,21 @@ def by_class(dataset: RawDataset, folder: Path, case: str) -> dict[str, tuple[fl
     """
     p: NDArray[np.floating] = np.load(folder / f"{case}.npz")["probabilities"]
     reference, predicted = (read_image(file)[0] for file in (dataset.label(case), folder / f"{case}{dataset.ending}"))
-    if not np.array_equal(p.argmax(0), predicted):
+    if not np.array_equal(decided(p, dataset), predicted):
         raise DemoError(f"{case}: nnU-Net's probabilities are not those of its prediction")
     found = {}
-    for name, (label,) in dataset.classes.items():
-        here = np.rint(reference) == label
+    for channel, (name, labels) in enumerate(dataset.classes.items()):
+        own, here = p[channel if dataset.regions else labels[0]], np.isin(np.rint(reference), labels)
         if here.any():
-            found[name] = float(p[label][here].mean()), float(p[label][~here].mean()), float(p[label].max())
+            found[name] = float(own[here].mean()), float(own[~here].mean()), float(own.max())
+    return found
+
+
+def decided(p: NDArray[np.floating], dataset: RawDataset) -> NDArray[np.integer]:
+    """The label of each voxel that nnU-Net makes of probabilities (C, *S)."""
+    if not dataset.regions:
+        return p.argmax(0)
+    found = np.zeros(p.shape[1:], np.int64)
+    for own, label in zip(p, dataset.content["regions_class_order"], strict=True):
+        found[own > 0.5] = label
     return found

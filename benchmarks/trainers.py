@@ -4,11 +4,12 @@
     python -m benchmarks.trainers --data ... --keys dice_ce focal --work runs     # some
     python -m benchmarks.trainers --data ... --lr 0.05 --missed --work fast       # those below Dice 0.5, at a higher rate
     python -m benchmarks.trainers --data ... --stock                              # nnU-Net's own trainers
+    python -m benchmarks.trainers --data ... --regions                            # losses that take no labels
 
 The network runs in bfloat16 on the CPU, as nnU-Net trains in float16 on GPUs; the loss in float32.  Each loss is trained
 and predicts the validation cases as `segloss demo` does it; its scores are written to
-``benchmarks/results/<data set>[-lr-<rate> | -stock]/<key>.json`` as soon as they are there, below Dice 0.5 also what the
-network has learned of the classes.  Started again it skips what has a result and goes on in the middle of a killed
+``benchmarks/results/<data set>[-lr-<rate> | -stock | -regions]/<key>.json`` as soon as they are there, below Dice 0.5 also
+what the network has learned of the classes.  Started again it skips what has a result and goes on in the middle of a killed
 training.  `python docs/generate.py` makes the table of the documentation.
 """
 
@@ -29,6 +30,7 @@ from benchmarks.probabilities import predicted_probabilities
 from monai_segloss.demo.dataset import read_dataset
 from monai_segloss.demo.pipeline import Demo
 from monai_segloss.demo.problem import DemoError
+from monai_segloss.demo.process import terminable
 from monai_segloss.demo.progress import Display
 from monai_segloss.demo.settings import BASELINE, Arm, Settings, refuse_unsupported, trainer_name
 from monai_segloss.files import read_json, write_json
@@ -53,6 +55,21 @@ def arm_of(key: str, settings: Settings, stock: bool) -> Arm:
         return Arm(key, trainer_name(settings, key), f"-{key}")
     schedule = f"seed{settings.seed}_{settings.epochs}epochs_{settings.iterations}iterations"
     return Arm(key, f"{STOCK[key]}_{schedule}", f"-stock-{key}")
+
+
+def as_regions(data: Path, folder: Path) -> Path:
+    """The same volumes with regions in place of classes: all of them together, then each but the first by itself."""
+    content = read_json(data / "dataset.json")
+    names = [name for name in content["labels"] if name not in ("background", "ignore")]
+    labels = [int(content["labels"][name]) for name in names]
+    regions = {"background": 0, "_".join(names): labels, **dict(zip(names[1:], ([x] for x in labels[1:]), strict=True))}
+    kept = {name: content["labels"][name] for name in ("ignore",) if name in content["labels"]}
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in data.iterdir():
+        if each.is_dir() and not (folder / each.name).exists():
+            (folder / each.name).symlink_to(each)
+    write_json(folder / "dataset.json", {**content, "labels": regions | kept, "regions_class_order": labels})
+    return folder
 
 
 def train(arm: Arm, demo: Demo) -> dict[str, Any]:
@@ -108,6 +125,9 @@ def main() -> None:
         "--missed", action="store_true", help="of these, the losses below Dice 0.5 at nnU-Net's own rate"
     )
     parser.add_argument("--stock", action="store_true", help=f"nnU-Net's own trainers, of {', '.join(STOCK)}")
+    parser.add_argument(
+        "--regions", action="store_true", help="the classes as regions, for the losses that take no labels"
+    )
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--iterations", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
@@ -117,8 +137,16 @@ def main() -> None:
     options = parser.parse_args()
     if options.stock and (options.lr is not None or options.missed):
         parser.error("--stock trains at nnU-Net's own rate: leave out --lr and --missed")
+    if options.regions and (options.stock or options.lr is not None or options.missed):
+        parser.error("--regions trains our own at nnU-Net's own rate: leave out --stock, --lr and --missed")
     os.environ[precision.VARIABLE] = "" if options.float32 or options.device != "cpu" else "bfloat16"
-    data = options.data.resolve()
+    data, work = options.data.resolve(), options.work
+    folder = RESULTS / (data.name if options.lr is None else f"{data.name}-lr-{options.lr:g}")
+    wanted = options.keys
+    if options.regions:
+        folder, work = RESULTS / f"{data.name}-regions", work / "regions"
+        wanted = [key for key in wanted if "labels" not in monai_segloss.find(key).support]
+        data = as_regions(data, work / "data" / data.name)
     settings = Settings(
         loss=BASELINE,
         data=str(data),
@@ -131,9 +159,6 @@ def main() -> None:
         tolerance=None,
         quick=False,
     )
-    console = Console()
-    folder = RESULTS / (data.name if options.lr is None else f"{data.name}-lr-{options.lr:g}")
-    wanted = options.keys
     if options.missed:
         again = missed(folder.with_name(data.name))
         wanted = [key for key in wanted if key in again]
@@ -142,24 +167,33 @@ def main() -> None:
         wanted = [key for key in wanted if key in STOCK]
         own = str(Path(__file__).resolve().parent / "stock")
         os.environ[VARIABLE] = os.pathsep.join(filter(None, [own, os.environ.get(VARIABLE)]))
-    for key in wanted:
-        target, arm = folder / f"{key}.json", arm_of(key, settings, options.stock)
-        try:
-            demo = Demo(options.work, settings, [arm], " ".join(sys.argv), read_dataset(data), Display(console))
-            if target.exists():
-                result = read_json(target)
-                if not asks_why(result) or not (demo.fold(arm) / "checkpoint_final.pth").exists():
-                    console.print(f"{key}: {target} is there")
-                    continue
-            else:
-                result = train(arm, demo)
-                write_json(target, result)
-            if asks_why(result):
-                write_json(target, {**result, "probability": predicted_probabilities(demo, arm)})
-        except DemoError as error:
-            console.print(f"{key}: {error}")
-            continue
-        console.print(f"{key}: written to {target}")
+    console = Console()
+    try:
+        with terminable():
+            for key in wanted:
+                arm, target = arm_of(key, settings, options.stock), folder / f"{key}.json"
+                console.print(f"{key}: {_done(target, arm, settings, work, console)}")
+    except KeyboardInterrupt:
+        sys.exit("Stopped. The same command continues.")
+
+
+def _done(target: Path, arm: Arm, settings: Settings, work: Path, console: Console) -> str:
+    """Make what is missing of the result of one loss; what was done, or why not."""
+    try:
+        source = read_dataset(Path(str(settings.data)))
+        demo = Demo(work, settings, [arm], " ".join(sys.argv), source, Display(console))
+        if target.exists():
+            result = read_json(target)
+            if not asks_why(result) or not (demo.fold(arm) / "checkpoint_final.pth").exists():
+                return f"{target} is there"
+        else:
+            result = train(arm, demo)
+            write_json(target, result)
+        if asks_why(result):
+            write_json(target, {**result, "probability": predicted_probabilities(demo, arm)})
+    except DemoError as error:
+        return str(error)
+    return f"written to {target}"
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ FIGURE = (
 )
 FAST = RESULTS.with_name(f"{RESULTS.name}-lr-0.05")
 STOCK = RESULTS.with_name(f"{RESULTS.name}-stock")
+REGIONS = RESULTS.with_name(f"{RESULTS.name}-regions")
 HAUSDORFF = (
     "Far voxels push a class down with their squared distance before its own voxels can hold it, and where p has come to "
     "0, (p - g)^2 has no gradient in the logits."
@@ -93,7 +94,7 @@ def loss_page(info: LossInfo) -> str:
     different = [d for d in DIFFERENCES if d.key == info.key]
     if different:
         lines += ["", "## Differences", "", *difference_table(different)]
-    lines += on_real_volumes(info.key)
+    lines += on_real_volumes(info)
     lines += ["", "## Source", "", f"{info.paper}. {info.doi}", ""]
     return "\n".join(lines)
 
@@ -131,12 +132,12 @@ def trainers_page(losses: list[LossInfo]) -> str:
         "nnU-Net's learning rate of 0.01 is made for 250,000 iterations; 300 are few. Beside ours stand nnU-Net's own "
         "trainers of the same loss (`--stock`), from the same first weights and on the same batches. What a network has "
         "learned that stays below 0.5 is on the page of its loss: how probable each class is inside and outside of its "
-        "voxels.",
+        "voxels. A loss that takes no labels has the classes as regions (`--regions`): both together, and the second.",
         "",
     ]
     rows, missing = [], []
     for info in losses:
-        run, fast = _run(info.key), _run(info.key, FAST)
+        run, fast = _run_of(info), _run(info.key, FAST)
         if run is None:
             missing.append(info.key)
             continue
@@ -146,7 +147,7 @@ def trainers_page(losses: list[LossInfo]) -> str:
         stock, again = (f"{_dice(other):.3f}" if other else "" for other in (_run(info.key, STOCK), fast))
         rows.append(
             {
-                "loss": f"[{info.key}](losses/{info.key}.md)",
+                "loss": f"[{info.key}](losses/{info.key}.md){'' if 'labels' in info.support else ', regions'}",
                 "mean Dice": f"{_dice(run):.3f}",
                 "nnU-Net's own": stock,
                 "at rate 0.05": again,
@@ -166,9 +167,9 @@ def trainers_page(losses: list[LossInfo]) -> str:
     return "\n".join([*lines, ""])
 
 
-def on_real_volumes(key: str) -> list[str]:
+def on_real_volumes(info: LossInfo) -> list[str]:
     """What the trainer of a loss reached, and why that is little where it is."""
-    run, fast = _run(key), _run(key, FAST)
+    key, run, fast = info.key, _run_of(info), _run(info.key, FAST)
     if run is None:
         return []
     found = f"Validation Dice {_dice(run):.3f} after 300 iterations at nnU-Net's learning rate of 0.01"
@@ -201,6 +202,11 @@ def _so_far(inside: float, outside: float, largest: float) -> str:
     if outside > TOO_MUCH:
         return "predicted far beyond it"
     return "partly predicted" if inside < DECIDED else "predicted"
+
+
+def _run_of(info: LossInfo) -> dict[str, Any] | None:
+    """The result of a loss on the classes, or where it takes no labels on the classes as regions."""
+    return _run(info.key, RESULTS if "labels" in info.support else REGIONS)
 
 
 def _run(key: str, folder: Path = RESULTS) -> dict[str, Any] | None:

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -21,14 +20,12 @@ import monai_segloss
 pytest.importorskip("monai.losses")
 pytest.importorskip("nnunetv2")
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # last: the installed package comes before the sources
-from benchmarks import losses, page, probabilities, scaling, slices, step, trainers
+from benchmarks import losses, page, scaling, slices, step
 from benchmarks.__main__ import COMMANDS
 from benchmarks.measure import floor, race
 from benchmarks.peers import PEERS, case, maps_of, ours
 from benchmarks.results import Results
 from monai_segloss.core.counts import BACKENDS
-from monai_segloss.demo.dataset import RawDataset
-from monai_segloss.demo.problem import DemoError
 
 ROOT = Path(__file__).resolve().parent.parent
 KEYS = [info.key for info in monai_segloss.list_losses()]
@@ -266,37 +263,3 @@ def test_steps_run(program: str) -> None:
     lines = [line for line in done.stdout.splitlines() if line.startswith("used")]
     assert len(lines) == 3
     assert all("[True" in line for line in lines), lines
-
-
-def test_probabilities_inside_and_outside_of_a_class(tmp_path: Path) -> None:
-    import nibabel
-
-    content = {
-        "channel_names": {"0": "MR"},
-        "labels": {"background": 0, "a": 2, "b": 1, "c": 3},
-        "file_ending": ".nii.gz",
-    }
-    dataset = RawDataset(tmp_path, content, ("case",), ())
-    truth = np.zeros((2, 3, 4), np.uint8)  # z, y, x
-    truth[0, 0], truth[1, 2] = 2, 1
-    p = np.full((4, 2, 3, 4), 0.1, np.float32)
-    p[2, 0, 0], p[1, 1, 2] = 0.7, [0.2, 0.2, 0.2, 0.7]
-    p[0] = 1 - p[1:].sum(0)
-    for folder, array in (("labelsTr", truth), (".", p.argmax(0).astype(np.uint8))):
-        (tmp_path / folder).mkdir(exist_ok=True)
-        nibabel.save(nibabel.Nifti1Image(array.transpose(2, 1, 0), np.eye(4)), tmp_path / folder / "case.nii.gz")
-    np.savez(tmp_path / "case.npz", probabilities=p)
-    found = probabilities.by_class(dataset, tmp_path, "case")
-    assert set(found) == {"a", "b"}
-    assert found["a"] == pytest.approx((0.7, 0.1, 0.7))
-    assert found["b"] == pytest.approx((0.325, 0.1, 0.7))
-    np.savez(tmp_path / "case.npz", probabilities=p[:, ::-1])
-    with pytest.raises(DemoError, match="case: nnU-Net's probabilities are not those of its prediction"):
-        probabilities.by_class(dataset, tmp_path, "case")
-
-
-def test_a_poor_result_asks_what_was_learned_once() -> None:
-    poor = {"classes": {"a": {"dice": 0.2}, "b": {"dice": 0.7}}}
-    assert trainers.asks_why(poor)
-    assert not trainers.asks_why({**poor, "probability": {}})
-    assert not trainers.asks_why({"classes": {"a": {"dice": 0.5}}})

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -60,6 +57,7 @@ def demo(
     Example: segloss demo --data nnUNet_raw/Dataset004_Hippocampus --device cuda --epochs 50
     """
     from monai_segloss.demo.problem import DemoError
+    from monai_segloss.demo.process import terminable
     from monai_segloss.demo.settings import DATA_ITERATIONS, EPOCHS, ITERATIONS, LR, QUICK_LENGTH, Settings
 
     length = QUICK_LENGTH if quick else (EPOCHS, ITERATIONS if data is None else DATA_ITERATIONS)
@@ -76,7 +74,7 @@ def demo(
         quick=quick,
     )
     try:
-        with _terminable():
+        with terminable():
             page = _run(wanted, out, baseline, fresh)
         typer.echo(f"\nReport: {page}")
     except DemoError as error:
@@ -113,20 +111,6 @@ def _run(wanted: Settings, out: Path | None, baseline: bool, fresh: bool) -> Pat
     check_space(work, needed_space(len(arms), source))
     command = shlex.join(["segloss", *sys.argv[1:]])
     return Demo(work, wanted, arms, command, source, Display(Console()), fresh).run()
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Let a polite request to end do what Ctrl-C does: end the program that runs, keep what is done."""
-
-    def interrupt(number: int, frame: object) -> NoReturn:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _fail(sentence: str, code: int = 1) -> NoReturn:
