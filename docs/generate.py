@@ -53,6 +53,8 @@ REASONS = {
     "noise_robust_dice": "A class that is predicted everywhere costs less than one that is predicted faintly, so that it "
     "spreads before it shrinks.",
     "overlap": "It does not read the labels: any certain prediction is as good as another, right or wrong.",
+    "penalty_generalized_dice": "Near 1 its slope is that of the generalized Dice loss divided by 1 + k = 3.5, so that it "
+    "starts slowly; `generalized_dice` comes farther in the same time.",
     "region_wise": "It is linear in p: the many voxels of the background push the classes down first, and where p has come "
     "to 0 it has no gradient. The paper trains it alone, with other networks and data.",
     "signed_distance_regression": "Its best output is a distance, near 1/2 along every boundary, which with softmax the "
