@@ -49,8 +49,8 @@ REASONS = {
     "p near 0 has no gradient. It is published beside Dice and cross-entropy, with a share that grows.",
     "hausdorff_dt": f"{HAUSDORFF} It is published beside Dice: `dice_hausdorff_dt`.",
     "log_hausdorff_dt": HAUSDORFF,
-    "lovasz_hinge": "Scores of 0 everywhere cost 1, a plateau that 300 iterations hardly leave; it is used to raise the Jaccard "
-    "index after training with cross-entropy.",
+    "lovasz_hinge": "Scores of 0 everywhere cost 1, a plateau that 300 iterations hardly leave; it is used to raise the "
+    "Jaccard index after training with cross-entropy.",
     "mumford_shah": "It does not know which class is which: the right parts under other names have the same value.",
     "noise_robust_dice": "A class that is predicted everywhere costs less than one that is predicted faintly, so that it "
     "spreads before it shrinks.",
