@@ -144,9 +144,9 @@ def main() -> None:
     folder = RESULTS / (data.name if options.lr is None else f"{data.name}-lr-{options.lr:g}")
     wanted = options.keys
     if options.regions:
-        folder, work = RESULTS / f"{data.name}-regions", work / "regions"
+        folder, work = RESULTS / f"{data.name}-regions", work.with_name(f"{work.name}-regions")
         wanted = [key for key in wanted if "labels" not in monai_segloss.find(key).support]
-        data = as_regions(data, work / "data" / data.name)
+        data = as_regions(data, work.with_name(f"{work.name}-data") / data.name)
     settings = Settings(
         loss=BASELINE,
         data=str(data),
