@@ -12,6 +12,7 @@ from harness import make, refused, value
 from references import REFERENCES
 
 import monai_segloss
+from monai_segloss.losses.structural import structural_similarity as windows
 
 
 def test_without_structure_cross_entropy_is_left() -> None:
@@ -43,6 +44,17 @@ def test_the_threshold_keeps_the_voxels_of_largest_difference() -> None:
     parts = [float(value(make(info, case, threshold=t, lambda_ce=0.0), case)) for t in (0.0, 0.5, 0.9, 1.0)]
     assert parts[0] < parts[1] < parts[2]
     assert parts[3] == 0
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3])
+@pytest.mark.parametrize("case", ["labels_3d", "ignored"])
+def test_windows_of_slabs_are_those_of_the_whole(case: str, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of slabs thinner than the reach of a window, and of a last one that is thinner still."""
+    volumes = cases.get(case)
+    loss = make(monai_segloss.find("structural_similarity"), volumes, window=5)
+    whole = value(loss, volumes)
+    monkeypatch.setattr(windows, "SLAB", rows * volumes.target.shape[3:].numel())
+    assert torch.equal(value(loss, volumes), whole)
 
 
 @pytest.mark.parametrize("bad", [0, 2, 4.5])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Unpack
 
 import torch
@@ -22,17 +22,39 @@ ROUNDING = 1e-14
 """A variance below this is the rounding of a constant, in float64."""
 
 
-def structure(x: Tensor, counted: Tensor, kernel: tuple[float, ...], stability: float) -> Tensor:
+SLAB = 2**17
+"""Voxels whose windows are measured at once on the CPU: few enough that they stay in cache."""
+
+Part = tuple[slice, ...]
+
+
+def slabs(shape: torch.Size, halo: int, most: int) -> Iterator[tuple[Part, Part, int]]:
+    """Parts of a map (B, C, *S), each with the part that holds its windows too, and where it begins in that."""
+    rows = max(1, most // shape[3:].numel())
+    for b in range(shape[0]):
+        for c in range(shape[1]):
+            for start in range(0, shape[2], rows):
+                stop, first = min(start + rows, shape[2]), max(start - halo, 0)
+                sample, channel = slice(b, b + 1), slice(c, c + 1)
+                yield (sample, channel, slice(start, stop)), (sample, channel, slice(first, stop + halo)), start - first
+
+
+def structure(x: Tensor, counted: Tensor | None, kernel: tuple[float, ...], stability: float) -> Tensor:
     """(x - mu + c) / (s + c) with mean and standard deviation in the window of each voxel, (B, C, *S).
 
     Only voxels that are ``counted`` (B, 1, *S) enter a window.
     """
-    share = smooth(counted, kernel).clamp_min(torch.finfo(x.dtype).tiny)
-    x = x * counted
-    mean = smooth(x, kernel) / share
-    variance = smooth(x * x, kernel) / share - mean * mean
-    variance = torch.where(variance > ROUNDING, variance, 0)
-    return (x - mean + stability) / (variance.sqrt() + stability)
+    mean, variance = window_mean(x, counted, kernel), window_mean(x * x, counted, kernel)
+    variance -= mean * mean
+    torch.nn.functional.threshold_(variance, ROUNDING, 0)
+    return x.sub(mean).add_(stability).div_(variance.sqrt_().add_(stability))
+
+
+def window_mean(x: Tensor, counted: Tensor | None, kernel: tuple[float, ...]) -> Tensor:
+    """Mean of the counted voxels in the window of each."""
+    if counted is None:
+        return smooth(x, kernel)
+    return smooth(x * counted, kernel).div_(smooth(counted, kernel).clamp_min(torch.finfo(x.dtype).tiny))
 
 
 def smooth(x: Tensor, kernel: tuple[float, ...]) -> Tensor:
@@ -146,8 +168,19 @@ class StructuralSimilarityLoss(SegLoss):
 
     @torch.no_grad()
     def differences(self, g: Tensor, p: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """e and f (B, C, *S), 0 where ignored.  In float64: a variance is a difference of squares."""
-        counted = torch.ones_like(p[:, :1], dtype=torch.float64) if mask is None else mask[:, None].double()
-        at = (structure(x.double(), counted, self.kernel, self.stability) for x in (g, p))
-        e = (next(at) - next(at)).abs() * counted
-        return e.to(p.dtype), (e > self.threshold * e.max()).to(p.dtype)
+        """e and f (B, C, *S), 0 where ignored."""
+        if p.device.type != "cpu" or torch.compiler.is_compiling() or p.numel() <= SLAB:
+            e = self.difference(g, p, mask)
+        else:
+            e = torch.empty_like(p)
+            for part, around, start in slabs(p.shape, len(self.kernel) // 2, SLAB):
+                rows = None if mask is None else mask[around[0], around[2]]
+                e[part] = self.difference(g[around], p[around], rows).narrow(2, start, e[part].shape[2])
+        return e, (e > self.threshold * e.max()).to(p.dtype)
+
+    def difference(self, g: Tensor, p: Tensor, mask: Tensor | None) -> Tensor:
+        """e of maps (B, C, *S), 0 where ignored.  In float64: a variance is a difference of squares."""
+        counted = None if mask is None else mask[:, None].double()
+        at = [structure(x.double(), counted, self.kernel, self.stability) for x in (g, p)]
+        e = at[0].sub_(at[1]).abs_()
+        return (e if counted is None else e.mul_(counted)).to(p.dtype)
