@@ -46,7 +46,7 @@ def structure(x: Tensor, counted: Tensor | None, kernel: tuple[float, ...], stab
     """
     mean, variance = window_mean(x, counted, kernel), window_mean(x * x, counted, kernel)
     variance -= mean * mean
-    torch.nn.functional.threshold_(variance, ROUNDING, 0)
+    torch.nn.functional.threshold(variance, ROUNDING, 0, inplace=True)
     return x.sub(mean).add_(stability).div_(variance.sqrt_().add_(stability))
 
 
