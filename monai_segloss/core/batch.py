@@ -130,8 +130,11 @@ class SegBatch:
         """Compute statistics that are not there yet, all in one pass."""
         new = tuple(s for s in dict.fromkeys(which) if s not in self._sums)
         if new:
-            sums = soft_statistics(self.logits, self.target, new, self.activation, self.mask)
-            self._sums.update(zip(new, sums.unbind(2), strict=True))
+            self._sums.update(zip(new, self.statistics(new).unbind(2), strict=True))
+
+    def statistics(self, which: tuple[Stat, ...]) -> Tensor:
+        """Some statistics, (B, C, K)."""
+        return soft_statistics(self.logits, self.target, which, self.activation, self.mask)
 
     def sum(self, stat: Stat) -> Tensor:
         """One statistic, (B, C)."""

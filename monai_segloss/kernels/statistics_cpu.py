@@ -40,6 +40,13 @@ class _Voxels:
     target: Tensor
     weight: Tensor | None
 
+    @classmethod
+    def of(cls, logits: Tensor, target: Tensor, weight: Tensor | None) -> _Voxels:
+        """Those of (B, C, *S)."""
+        flat = logits.reshape(*logits.shape[:2], -1)
+        target = target.reshape(len(flat), -1) if is_labels(logits, target) else target.reshape(flat.shape)
+        return cls(flat, target, None if weight is None else weight.reshape(len(flat), -1))
+
 
 Writer = Callable[[Part, Tensor, "Tensor | None"], None]
 """Writes the gradient of a part into an array like the logits, from the probabilities if they are kept."""
@@ -134,12 +141,27 @@ def chunked_statistics(
     logits: Tensor, target: Tensor, which: tuple[Stat, ...], activation: Activation, weight: Tensor | None = None
 ) -> Tensor:
     """`soft_statistics` in chunks (same arguments, same result)."""
-    batch, classes = logits.shape[:2]
-    flat = logits.reshape(batch, classes, -1)
-    labels = is_labels(logits, target)
-    target = target.reshape(batch, -1) if labels else target.reshape(flat.shape)
-    weight = None if weight is None else weight.reshape(batch, -1)
-    names = {stat.name for stat in which}
+    v = _Voxels.of(logits, target, weight)
+    return _Chunked.apply(v.logits, v.target, v.weight, _way(v, which, activation))
+
+
+def chunked_gradient(
+    grad: Tensor,
+    logits: Tensor,
+    target: Tensor,
+    which: tuple[Stat, ...],
+    activation: Activation,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """What `chunked_statistics`, whose result has the gradient ``grad`` (B, C, K), makes of it in the logits."""
+    v = _Voxels.of(logits, target, weight)
+    out = torch.empty_like(v.logits)
+    _write_gradient(out, v, grad, _way(v, which, activation), None)
+    return out.view_as(logits)
+
+
+def _way(v: _Voxels, which: tuple[Stat, ...], activation: Activation) -> _Way:
+    names, labels = {stat.name for stat in which}, v.target.ndim < v.logits.ndim
     if not isinstance(activation, str) or activation not in ("softmax", "sigmoid"):
         way: type[_Way] = _Plain
     elif labels and activation == "softmax" and names <= SPARSE.keys():
@@ -148,7 +170,15 @@ def chunked_statistics(
         way = _TrueClass
     else:
         way = _ByChannel
-    return _Chunked.apply(flat, target, weight, way(which, activation))
+    return way(which, activation)
+
+
+def _write_gradient(out: Tensor, v: _Voxels, grad: Tensor, way: _Way, p: Tensor | None) -> None:
+    """The gradient of all logits into ``out``, which may be the probabilities ``p``."""
+    for samples, parts in _parts(*v.logits.shape):
+        write = way.gradient(v, grad[samples])
+        for part in parts:
+            write(part, out, p)
 
 
 def _parts(batch: int, classes: int, voxels: int) -> Iterator[tuple[slice, list[Part]]]:
@@ -179,13 +209,12 @@ class _Chunked(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, target: Tensor, weight: Tensor | None, way: _Way) -> Tensor:
         ctx.save_for_backward(logits, target, weight)
         ctx.way = way
-        batch, classes, voxels = logits.shape
         full = logits.dtype in (torch.float32, torch.float64)
         kept = way.activation == "softmax" and full and ctx.needs_input_grad[0]
         ctx.p = p = torch.empty_like(logits) if kept else None
         v = _Voxels(logits, target, weight)
         sums = []
-        for _, parts in _parts(batch, classes, voxels):
+        for _, parts in _parts(*logits.shape):
             found = [torch.stack(way.sums(v, part, p), 2) for part in parts]
             sums.append(found[0] if len(found) == 1 else torch.stack(found).double().sum(0))
         return torch.cat(sums).to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
@@ -199,12 +228,7 @@ class _Chunked(torch.autograd.Function):
             if not sums.requires_grad:
                 return torch.zeros_like(logits), None, None, None
             return (*torch.autograd.grad(sums, logits, grad, create_graph=True), None, None, None)
-        batch, classes, voxels = logits.shape
         p, ctx.p = ctx.p, None  # becomes the gradient; a second pass through the same graph computes it again
         out = torch.empty_like(logits) if p is None else p
-        v = _Voxels(logits, target, weight)
-        for samples, parts in _parts(batch, classes, voxels):
-            write = way.gradient(v, grad[samples])
-            for part in parts:
-                write(part, out, p)
+        _write_gradient(out, _Voxels(logits, target, weight), grad, way, p)
         return out, None, None, None

@@ -13,7 +13,7 @@ from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import ScoringArgs, SegLoss
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import register
-from monai_segloss.losses.region.threshold_map_dice import binarized, sharp
+from monai_segloss.losses.region.threshold_map_dice import Binarized, sharp
 
 
 def focal_positive(focal: Tensor, volume: Tensor, smooth_dr: float) -> Tensor:
@@ -70,6 +70,6 @@ class FocalPositiveLoss(SegLoss):
         self.sharpness = sharp(sharpness)
 
     def loss(self, batch: SegBatch) -> Scores:
-        view = binarized(batch, self.sharpness).scored(self.include_background, self.batch)
+        view = Binarized(batch, self.sharpness).scored(self.include_background, self.batch)
         focal, volume = view.sums(Stat("focal", self.gamma), Stat("g"))
         return Scores.table(focal_positive(focal, volume, self.smooth_dr), view.present, self.weights(view.classes))

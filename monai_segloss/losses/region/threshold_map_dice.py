@@ -8,27 +8,36 @@ from torch import Tensor
 
 from monai_segloss.core import check
 from monai_segloss.core.batch import SegBatch
+from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import ScoringArgs, SegLoss
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import register
+from monai_segloss.kernels.binarized import binarized_statistics
 from monai_segloss.losses.region.dice import DiceForm
 
 
-def binarized(batch: SegBatch, sharpness: float) -> SegBatch:
-    """The batch with b = sigmoid(k (p - T)) in place of p, T the sigmoid of the map ``threshold``, or 1/2 without one.
+class Binarized(SegBatch):
+    """A batch whose statistics are those of b = sigmoid(k (p - T)), T the sigmoid of the map ``threshold`` or 1/2.
 
     Raises:
         ValueError: the map has not one value per voxel.
         TypeError: it holds integers.
     """
-    threshold: Tensor | float = 0.5
-    if "threshold" in batch.maps:
-        z = check.voxel_shape("threshold", batch.maps["threshold"], batch.logits)
-        if not z.is_floating_point():
-            raise TypeError(f"threshold must be floating point (logits of thresholds) but has dtype {z.dtype}.")
-        z = z if batch.mask is None else z.masked_fill(~batch.mask, 0)
-        threshold = z.to(batch.clean.dtype).sigmoid()[:, None]
-    return SegBatch((batch.prob - threshold).mul_(sharpness), batch.target, batch.mask, "sigmoid")
+
+    def __init__(self, batch: SegBatch, sharpness: float) -> None:
+        super().__init__(batch.logits, batch.target, batch.mask, batch.activation)
+        self.sharpness = sharpness
+        self.threshold: Tensor | None = None
+        if "threshold" in batch.maps:
+            z = check.voxel_shape("threshold", batch.maps["threshold"], batch.logits)
+            if not z.is_floating_point():
+                raise TypeError(f"threshold must be floating point (logits of thresholds) but has dtype {z.dtype}.")
+            self.threshold = z
+
+    def statistics(self, which: tuple[Stat, ...]) -> Tensor:
+        return binarized_statistics(
+            self.logits, self.target, which, self.activation, self.sharpness, self.threshold, self.mask
+        )
 
 
 def sharp(sharpness: float) -> float:
@@ -88,5 +97,5 @@ class ThresholdMapDiceLoss(SegLoss):
         self.dice = DiceForm(False, False, self.smooth_nr, self.smooth_dr)
 
     def loss(self, batch: SegBatch) -> Scores:
-        view = binarized(batch, self.sharpness).scored(self.include_background, self.batch)
+        view = Binarized(batch, self.sharpness).scored(self.include_background, self.batch)
         return self.dice.scores(view, self.weights(view.classes))
