@@ -62,24 +62,29 @@ class _Sure:
         self.small = torch.addcmul(p, p, self.big, value=-1)
         """p, 0 for the big class (T, C, m)."""
         self.q_big = self.small.sum(1, keepdim=True)
-        self.log_q_big = self.q_big.log()
-        self.among_others: Tensor = self.small / self.q_big
-        """p of the classes beside the big one, relative to their sum (T, C, m)."""
-        lost = self.q_big < TINY
-        if bool(lost.any()):  # so sure that the others underflow
+        self.lost = self.q_big < TINY
+        """Where the voxel is so sure that the others underflow."""
+        self.rest: tuple[Tensor, Tensor, Tensor] | None = None
+        if bool(self.lost.any()):
             rest = z.masked_fill(self.big > 0, -torch.inf)
-            total = rest.logsumexp(1, keepdim=True)
-            self.log_q_big = torch.where(lost, total - z.logsumexp(1, keepdim=True), self.log_q_big)
-            self.among_others = torch.where(lost, (rest - total).exp(), self.among_others)
+            self.rest = rest, rest.logsumexp(1, keepdim=True), z.logsumexp(1, keepdim=True)
 
     @property
     def log_q(self) -> Tensor:
         """log(1 - p) of all classes (T, C, m)."""
-        return (-self.small).log1p_().addcmul_(self.big, self.log_q_big)
+        log_q_big = self.q_big.log()
+        if self.rest is not None:
+            _, others, total = self.rest
+            log_q_big = torch.where(self.lost, others - total, log_q_big)
+        return (-self.small).log1p_().addcmul_(self.big, log_q_big)
 
     def gradient(self, p: Tensor, weight: Tensor) -> Tensor:
         """As that of `Complement`."""
         pulled = (weight * self.small).div_(1 - self.small)
         found = pulled.sub_(pulled.sum(1, keepdim=True)).add_(weight).mul_(p)
         big = (weight * self.big).sum(1, keepdim=True) * (1 - self.q_big)
-        return found.addcmul_(self.among_others, big, value=-1)
+        if self.rest is None:
+            return found.addcmul_(self.small, big / self.q_big, value=-1)
+        rest, others, _ = self.rest
+        among_others = torch.where(self.lost, (rest - others).exp(), self.small / self.q_big)
+        return found.addcmul_(among_others, big, value=-1)
