@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from monai_segloss.core.counts import Activation, Stat, activate, counted, is_labels, soft_statistics
+from monai_segloss.kernels.chunk_cpu import softmax_gradient
 from monai_segloss.kernels.statistics_cpu import chunked_gradient
 from monai_segloss.kernels.voxels import some_voxels
 
@@ -134,11 +135,10 @@ class _Binarized(torch.autograd.Function):
             slope = _pull(form.sharpness * grad[b], logits, target[b, ..., part], own, form)
             if moved is not None and isinstance(level, Tensor):
                 moved[b, part] = (slope.sum(1, keepdim=True) * level).mul_(level - 1)[:, 0]
-            if form.activation != "none":
-                slope = slope.mul_(p)
-                total = slope.sum(1, keepdim=True) if form.activation == "softmax" else slope
-                slope = torch.addcmul(slope, p, total, value=-1)
-            out[b, :, part] = slope
+            if form.activation == "softmax":
+                softmax_gradient(out[b, :, part], p, slope.mul_(p), None)
+            else:
+                out[b, :, part] = slope if form.activation == "none" else slope.mul_(p).mul_(1 - p)
         return out, moved, None, None, None
 
 
