@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from monai_segloss.core.counts import Stat
-from monai_segloss.kernels import voxels
+from monai_segloss.kernels import binarized, voxels
 from monai_segloss.kernels.binarized import binarized_statistics
 
 WHICH = (Stat("tp"), Stat("fp"), Stat("focal", 2.0), Stat("g"))
@@ -19,7 +19,7 @@ def formula(p: torch.Tensor, g: torch.Tensor, level: torch.Tensor | float, count
     return (each * counted).reshape(*each.shape[:3], -1).sum(3).permute(1, 2, 0)
 
 
-@pytest.mark.parametrize("compiling", [False, True])
+@pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("mapped", [False, True])
 @pytest.mark.parametrize("kind", ["int64", "uint8", "bool", "soft"])
@@ -32,12 +32,11 @@ def test_sums_and_gradients(
     kind: str,
     mapped: bool,
     masked: bool,
-    compiling: bool,
+    whole: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(voxels, "CHUNK", {"cpu": 10 * classes})
-    if compiling:
-        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    monkeypatch.setattr(binarized, "FEW_CLASSES", classes if whole else 0)
     torch.manual_seed(0)
     labels = torch.randint(0, classes, (2, *shape))
     hot = torch.nn.functional.one_hot(labels, classes).movedim(-1, 1)
@@ -68,17 +67,18 @@ def test_sums_and_gradients(
 
 @pytest.mark.parametrize("mapped", [False, True])
 def test_second_derivatives(mapped: bool) -> None:
-    z, t = torch.randn(1, 3, 4, dtype=torch.float64), torch.randn(1, 4, dtype=torch.float64)
-    labels = torch.tensor([[0, 2, 1, 1]])
+    z, t = torch.randn(1, 9, 4, dtype=torch.float64), torch.randn(1, 4, dtype=torch.float64)
+    labels = torch.tensor([[0, 2, 1, 8]])
     inputs = [x.requires_grad_() for x in ((z, t) if mapped else (z,))]
     assert torch.autograd.gradgradcheck(
         lambda z, t=None: binarized_statistics(z, labels, WHICH, "softmax", 3.0, t).square(), inputs
     )
 
 
+@pytest.mark.parametrize("classes", [3, 9])
 @pytest.mark.parametrize("trained", ["logits", "threshold", "nothing"])
-def test_only_what_is_trained_gets_a_gradient(trained: str) -> None:
-    z = torch.randn(1, 3, 4, requires_grad=trained == "logits")
+def test_only_what_is_trained_gets_a_gradient(classes: int, trained: str) -> None:
+    z = torch.randn(1, classes, 4, requires_grad=trained == "logits")
     t = torch.randn(1, 4, requires_grad=trained == "threshold")
     found = binarized_statistics(z, torch.tensor([[0, 2, 1, 1]]), WHICH, "softmax", 3.0, t)
     assert found.requires_grad == (trained != "nothing")
@@ -88,10 +88,11 @@ def test_only_what_is_trained_gets_a_gradient(trained: str) -> None:
         assert (t.grad is None) == (trained != "threshold")
 
 
+@pytest.mark.parametrize("classes", [3, 9])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_only_that_of_the_inputs(dtype: torch.dtype) -> None:
-    z, t = (torch.randn(shape).to(dtype).requires_grad_() for shape in ((1, 3, 5000), (1, 5000)))
-    labels = torch.randint(0, 3, (1, 5000))
+def test_half_precision_is_only_that_of_the_inputs(classes: int, dtype: torch.dtype) -> None:
+    z, t = (torch.randn(shape).to(dtype).requires_grad_() for shape in ((1, classes, 5000), (1, 5000)))
+    labels = torch.randint(0, classes, (1, 5000))
     found = binarized_statistics(z, labels, WHICH, "softmax", 50.0, t)
     assert found.dtype == torch.float32
     slopes = torch.autograd.grad(found.sum(), (z, t))

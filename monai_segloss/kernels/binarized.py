@@ -1,4 +1,4 @@
-"""Statistics of b = sigmoid(k (p - T)), from logits to the gradient of the logits, in chunks that stay in cache."""
+"""Statistics of b = sigmoid(k (p - T)), from logits to the gradient of the logits, in chunks where classes are many."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from monai_segloss.core.counts import Activation, Stat, activate, counted, is_la
 from monai_segloss.kernels.chunk_cpu import softmax_gradient
 from monai_segloss.kernels.statistics_cpu import chunked_gradient
 from monai_segloss.kernels.voxels import some_voxels
+
+FEW_CLASSES = 8
+"""Up to this many classes whole maps take less time, and little memory."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ def binarized_statistics(
     if activation not in ("softmax", "sigmoid", "none"):
         z, activation = activate(counted(z, mask), activation), "none"
     form = _Form(which, activation, sharpness)
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or z.shape[1] <= FEW_CLASSES:
         return _plain(z, threshold, target, mask, form)
     found: Tensor = _Binarized.apply(z, threshold, target, mask, form)
     return found
