@@ -28,6 +28,7 @@ def race(racers: Mapping[Name, Call], device: str, repeats: int, budget: float) 
     Whatever else the machine does meets all of them.  After a first round that warms up, rounds go on until there are
     ``repeats``, or until ``budget`` seconds have passed.
     """
+    torch.zeros(7_900_000)  # freed at once: as after any training step, smaller arrays then cost no page faults
     for call in racers.values():
         call()
     wall: dict[Name, list[float]] = {name: [] for name in racers}

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 
-import torch
-
 import monai_segloss
 from benchmarks.results import arguments
 from benchmarks.scaling import measure
@@ -29,7 +27,6 @@ def main() -> None:
     arguments(parser)
     parser.set_defaults(repeats=200)
     options = parser.parse_args()
-    torch.zeros(7_900_000)  # freed at once: as after any training step, small arrays then cost no page faults
     measure("slices", POINTS, options, axes=2)
 
 
