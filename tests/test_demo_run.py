@@ -238,6 +238,22 @@ def test_asked_to_stop_it_ends_the_program_and_says_so(start: Start, number: int
         os.kill(program, 0)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+def test_asked_to_stop_while_a_program_starts_it_ends_that_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+
+    def interrupted(file: Path, content: dict[str, int]) -> None:
+        started.append(content["program"])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(process, "write_json", interrupted)
+    monkeypatch.setattr(process, "program", lambda name: [sys.executable, "-c", "import time; time.sleep(600)"])
+    with process.terminable(), pytest.raises(KeyboardInterrupt):
+        process.Programs(tmp_path, {}).run(["sleep"], "train", lambda text: None)
+    with pytest.raises(ProcessLookupError):
+        os.kill(started[0], 0)
+
+
 def wait_for_orphan(demo: Demo) -> int:
     log = demo.work / "logs" / "train.log"
     for _ in range(1200):

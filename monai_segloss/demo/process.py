@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -147,18 +148,21 @@ class Programs:
         """
         log = self.work / "logs" / f"{stage}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        with open(log, "ab") as stream:
-            start = stream.tell()
-            stream.write(f"$ {shlex.join(command)}\n".encode())
-            stream.flush()
-            variables = {**(extra or {}), **self.variables}
-            process = self._start([*program(command[0]), *command[1:]], stream.fileno(), variables)
+        process: subprocess.Popen[bytes] | None = None
         try:
+            with open(log, "ab") as stream:
+                start = stream.tell()
+                stream.write(f"$ {shlex.join(command)}\n".encode())
+                stream.flush()
+                variables = {**(extra or {}), **self.variables}
+                with _patient():
+                    process = self._start([*program(command[0]), *command[1:]], stream.fileno(), variables)
             for text in _follow(log, start, process):
                 listen(text)
         except BaseException:
-            _end_group(process.pid)
-            process.wait()
+            if process is not None:
+                _end_group(process.pid)
+                process.wait()
             raise
         if process.returncode:
             raise DemoError(explain(command[0], process.returncode, _tail(log, start), log))
@@ -251,6 +255,26 @@ def terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _patient() -> Iterator[None]:
+    """Requests to end wait until the block has ended, so that no program starts that nobody would end."""
+    if threading.current_thread() is not threading.main_thread():  # where no signal is handled
+        yield
+        return
+    came: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handled = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in handled:
+        signal.signal(number, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handled.items():
+            signal.signal(number, handler)
+    for request in came:
+        signal.raise_signal(request)
 
 
 def _end_group(group: int) -> None:
