@@ -14,6 +14,7 @@ from monai_segloss.core.counts import (
     Activation,
     Counts,
     Stat,
+    Voxels,
     activate,
     counted,
     log_activate,
@@ -74,6 +75,11 @@ class SegBatch:
         return self.target.ndim < self.logits.ndim
 
     @property
+    def multilabel(self) -> bool:
+        """Whether channels are independent (sigmoid, or a single channel) rather than one class per voxel."""
+        return self.activation == "sigmoid" or self.classes == 1
+
+    @property
     def clean(self) -> Tensor:
         """Logits in float32 (or float64) with 0 at ignored voxels, so that a NaN there reaches no gradient."""
         if self._clean is None:
@@ -125,6 +131,10 @@ class SegBatch:
         wide = SegBatch(self.clean, self.target, self.mask, self.activation, self.spacing, self.maps, self.steps)
         wide.shared = self.shared
         return wide
+
+    def as_voxels(self) -> Voxels:
+        """Probabilities, logarithms and target of each voxel, for the formula of a statistic before its sum."""
+        return Voxels(self.clean, self.one_hot.to(self.clean.dtype), self.activation)
 
     def request(self, *which: Stat) -> None:
         """Compute statistics that are not there yet, all in one pass."""

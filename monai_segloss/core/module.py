@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypedDict, final
 
 import torch
@@ -92,15 +92,14 @@ class SegLoss(nn.Module, ABC):
     smooth_nr: float
     smooth_dr: float
     class_weight: Tensor | None
+    weight_of_all: bool = False
+    """Whether the class weights may hold that of a background which is not scored, because other terms score it."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__()
-        allowed = (*self.scoring, *READING)
-        for name in arguments:
-            if name not in allowed:
-                hint = nearest(name, allowed)
-                raise TypeError(f"{type(self).__name__}() got an unexpected argument {name!r}{hint or '.'}")
-            if name in READING:
+        allowed = self._known(arguments)
+        for name in READING:
+            if name in arguments:
                 of_kind(name, arguments[name], KINDS[name])
         given = {name: arguments.get(name, DEFAULTS[name]) for name in allowed}
         reduction = str(getattr(given.pop("reduction"), "value", arguments.get("reduction", "mean")))
@@ -117,6 +116,15 @@ class SegLoss(nn.Module, ABC):
             setattr(self, name, check.non_negative(**{name: float(value)})[0] if smooth else bool(value))
         self.last: dict[str, Tensor] = {}
         self.arguments: dict[str, Any] = dict(arguments)
+
+    @classmethod
+    def _known(cls, arguments: Iterable[str]) -> tuple[str, ...]:
+        """Names of the shared arguments of the class; those that are given must be among them."""
+        allowed = (*cls.scoring, *READING)
+        for name in arguments:
+            if name not in allowed:
+                raise TypeError(f"{cls.__name__}() got an unexpected argument {name!r}{nearest(name, allowed) or '.'}")
+        return allowed
 
     @property
     def needs(self) -> tuple[MapSpec, ...]:
@@ -190,6 +198,8 @@ class SegLoss(nn.Module, ABC):
         """Class weights for ``classes`` scored channels, checked."""
         if self.class_weight is None or self.class_weight.ndim == 0:
             return self.class_weight
+        if self.weight_of_all and not self.include_background and self.class_weight.shape[0] == classes + 1:
+            return self.class_weight[1:]
         if self.class_weight.shape[0] != classes:
             raise ValueError(
                 f"The length of the `weight` sequence should be the same as the number of classes: it has "

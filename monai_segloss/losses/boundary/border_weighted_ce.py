@@ -10,13 +10,12 @@ from torch import Tensor
 from monai_segloss.core import check
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.maps import MapSpec
-from monai_segloss.core.module import ReadingArgs, SegLoss, Weight
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.module import ReadingArgs, Weight
 from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.voxel_sum import VoxelLoss, VoxelSum
 from monai_segloss.losses.boundary.neighborhood import refuse_points
 from monai_segloss.losses.boundary.voxel_weights import weighed_cross_entropy
 from monai_segloss.losses.instance.instances import TOUCHING, components, inside
-from monai_segloss.losses.voxel.weighting import is_multilabel
 from monai_segloss.maps.border import border_weight_map
 
 
@@ -34,7 +33,7 @@ from monai_segloss.maps.border import border_weight_map
     nnunet=NnUNetPolicy(include_background=None, batch=None),
     waive={"compiles": "instances are found on the CPU, by connected-components-3d or SciPy"},
 )
-class BorderWeightedCELoss(SegLoss):
+class BorderWeightedCELoss(VoxelLoss):
     """Mean over voxels of w * `CrossEntropyLoss`, w = w_c + w_0 exp(-(d_1 + d_2)^2 / (2 sigma^2)).
 
     d_1 and d_2 are the distances of a voxel to the nearest and the second nearest instance of the sample, of whatever
@@ -75,6 +74,7 @@ class BorderWeightedCELoss(SegLoss):
     """
 
     scoring = ("weight",)
+    own_pass = True
     accepts = ("components", "weight_map")
 
     def __init__(
@@ -99,9 +99,9 @@ class BorderWeightedCELoss(SegLoss):
     def needs(self) -> tuple[MapSpec, ...]:
         return (TOUCHING,)
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def voxel_sum(self, batch: SegBatch) -> VoxelSum:
         w = self.weight_map(batch).to(batch.clean.dtype)
-        return weighed_cross_entropy(batch, w, None, self.reduction)
+        return weighed_cross_entropy(batch, w, None)
 
     @torch.no_grad()
     def weight_map(self, batch: SegBatch) -> Tensor:
@@ -111,12 +111,12 @@ class BorderWeightedCELoss(SegLoss):
         if sent is not None:
             if weight is not None or self.balanced:
                 raise ValueError("weight_map has the weights of the classes in it: leave out weight and balanced.")
-            channels = sent.unbind(1) if is_multilabel(batch) else (sent,)
+            channels = sent.unbind(1) if batch.multilabel else (sent,)
             return torch.stack([check.voxel_map("weight_map", x, batch.logits, batch.mask) for x in channels], 1)
         refuse_points(batch)
         mask, ids = inside(batch), components(batch, TOUCHING)
         factors = None if weight is None else weight.expand(batch.classes).tolist()
-        if not is_multilabel(batch):
+        if not batch.multilabel:
             return self._of_instances(batch, mask, ids, factors)
         regions = zip(torch.split(mask, 1, 1), torch.split(ids, 1, 1), factors or [None] * batch.classes, strict=True)
         return torch.cat([self._of_instances(batch, m, i, None if f is None else [1.0, f]) for m, i, f in regions], 1)

@@ -15,8 +15,7 @@ from monai_segloss.core.registry import NnUNetPolicy, register
 from monai_segloss.losses.boundary.boundary_f1 import half_window
 from monai_segloss.losses.boundary.neighborhood import Steps, by_spacing, dilation, scaled_radii, valid
 from monai_segloss.losses.structural.structural_similarity import gaussian, smooth_axis
-from monai_segloss.losses.voxel.cross_entropy import cross_entropy_map
-from monai_segloss.losses.voxel.weighting import is_multilabel
+from monai_segloss.losses.voxel.cross_entropy import cross_entropy
 
 
 def contour_weight(steps: Steps, ring: Tensor, counted: Tensor, k: float, radius: int, sigma: float) -> Tensor:
@@ -97,7 +96,7 @@ class ContourAwareLoss(SegLoss):
         self.radius = half_window("size", size)
 
     def loss(self, batch: SegBatch) -> Scores:
-        value = cross_entropy_map(batch, weight_map=self.weight_map(batch)[:, 0])
+        value = cross_entropy(batch, weight_map=self.weight_map(batch)[:, 0]).per_voxel()
         return Scores(value if self.reduction == "none" else value.flatten(2).sum(2), batch.voxels)
 
     @torch.no_grad()
@@ -109,6 +108,6 @@ class ContourAwareLoss(SegLoss):
             labels = batch.labels[:, None].to(dtype)
             ring = by_spacing(label_ring, batch, labels, counted, batch.classes, self.radius)
         else:
-            g = batch.one_hot[:, 0 if is_multilabel(batch) else 1 :].to(dtype)
+            g = batch.one_hot[:, 0 if batch.multilabel else 1 :].to(dtype)
             ring = by_spacing(channel_ring, batch, g, counted, self.radius)
         return by_spacing(contour_weight, batch, ring, counted, self.k, self.radius, self.sigma)

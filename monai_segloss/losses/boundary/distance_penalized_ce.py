@@ -7,9 +7,9 @@ from typing import Unpack
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.maps import MapSpec
-from monai_segloss.core.module import ReadingArgs, SegLoss, Weight
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.module import ReadingArgs, Weight
 from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.voxel_sum import VoxelLoss, VoxelSum
 from monai_segloss.losses.boundary.voxel_weights import penalty, penalty_weights, weighed_cross_entropy
 
 
@@ -28,7 +28,7 @@ from monai_segloss.losses.boundary.voxel_weights import penalty, penalty_weights
     tags=("likelihood", "distance"),
     nnunet=NnUNetPolicy(include_background=None, batch=None),
 )
-class DistancePenalizedCELoss(SegLoss):
+class DistancePenalizedCELoss(VoxelLoss):
     """Mean over voxels of (1 + lambda Phi) * `CrossEntropyLoss`, Phi 1 at the boundary of a class and 0 where it is deepest.
 
     Phi = (M - d) / (M - m), d the distance of the voxel to the nearest voxel of another class in mm, M and m the largest
@@ -68,6 +68,7 @@ class DistancePenalizedCELoss(SegLoss):
     """
 
     scoring = ("weight",)
+    own_pass = True
 
     def __init__(
         self, *, lambda_phi: float = 1.0, weight: Weight | None = None, **reading: Unpack[ReadingArgs]
@@ -80,6 +81,6 @@ class DistancePenalizedCELoss(SegLoss):
     def needs(self) -> tuple[MapSpec, ...]:
         return (self.map,)
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def voxel_sum(self, batch: SegBatch) -> VoxelSum:
         w = penalty_weights(batch, self.map, self.lambda_phi)
-        return weighed_cross_entropy(batch, w, self.weights(batch.classes), self.reduction)
+        return weighed_cross_entropy(batch, w, self.weights(batch.classes))

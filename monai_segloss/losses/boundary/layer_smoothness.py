@@ -111,6 +111,6 @@ class LayerSmoothnessLoss(SegLoss):
         p, _ = scored_maps(batch, scored_view(batch, self.background))
         rough = roughness(p, valid(batch), 2 + self.axis % space, self.radius)
         return {
-            "cross_entropy": Term(self.lambda_ce, cross_entropy(batch, weight_map=batch.map("weight_map"))),
+            "cross_entropy": Term(self.lambda_ce, cross_entropy(batch, weight_map=batch.map("weight_map")).summed()),
             "smoothness": Term(self.lambda_smooth, Scores(rough, batch.voxels)),
         }

@@ -17,7 +17,6 @@ from monai_segloss.core.batch import Scored, SegBatch
 from monai_segloss.core.errors import LossShapeError
 from monai_segloss.core.module import ReadingArgs
 from monai_segloss.core.reduce import Scores
-from monai_segloss.losses.voxel.weighting import is_multilabel
 
 Steps = tuple[float, ...]
 """Voxel spacing of one sample, in array axis order."""
@@ -34,7 +33,7 @@ class RatioArgs(ReadingArgs, total=False):
 
 def scored_view(batch: SegBatch, include_background: bool | None, over_batch: bool = False) -> Scored:
     """The view of the scored classes; None leaves channel 0 out where there is one class per voxel."""
-    return batch.scored(is_multilabel(batch) if include_background is None else include_background, over_batch)
+    return batch.scored(batch.multilabel if include_background is None else include_background, over_batch)
 
 
 def scored_maps(batch: SegBatch, view: Scored) -> tuple[Tensor, Tensor]:

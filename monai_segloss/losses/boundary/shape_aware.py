@@ -16,8 +16,7 @@ from monai_segloss.core.reduce import Scores, Term
 from monai_segloss.core.registry import NnUNetPolicy, register
 from monai_segloss.losses.boundary.distances import predicted_masks, signed_distance
 from monai_segloss.losses.boundary.neighborhood import valid
-from monai_segloss.losses.voxel.cross_entropy import cross_entropy_map
-from monai_segloss.losses.voxel.weighting import is_multilabel
+from monai_segloss.losses.voxel.cross_entropy import cross_entropy
 from monai_segloss.maps.masks import inner_boundary
 
 DOMAINS = ("mismatch", "all")
@@ -105,7 +104,7 @@ class ShapeAwareLoss(SegLoss):
         return (self.map,)
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
-        value = cross_entropy_map(batch)
+        value = cross_entropy(batch).per_voxel()
         parts = {"cross_entropy": (1.0, value), "shape": (self.w_shape, value * self.factor(batch))}
         whole = self.reduction == "none"
         return {
@@ -116,7 +115,7 @@ class ShapeAwareLoss(SegLoss):
     @torch.no_grad()
     def factor(self, batch: SegBatch) -> Tensor:
         """E where it belongs: (B, 1, *S) with one class per voxel, else of each channel (B, C, *S)."""
-        counted, exclusive = valid(batch), not is_multilabel(batch)
+        counted, exclusive = valid(batch), not batch.multilabel
         view = batch.scored(not exclusive)
         distance = scored_map(self.map, view).abs()
         predicted, target = predicted_masks(batch.prob, exclusive), batch.one_hot > 0.5

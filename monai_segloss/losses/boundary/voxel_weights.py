@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from monai_segloss.core.batch import AREA, SegBatch
-from monai_segloss.core.counts import FORMULAS
 from monai_segloss.core.maps import Made, MapSpec, map_key, scored_map
 from monai_segloss.core.module import SegLoss
-from monai_segloss.core.reduce import Scores
-from monai_segloss.losses.voxel.cross_entropy import cross_entropy_map
+from monai_segloss.core.voxel_sum import VoxelSum
 from monai_segloss.losses.voxel.weighted_cross_entropy import weighted_cross_entropy
-from monai_segloss.losses.voxel.weighting import is_multilabel, voxels, weighted_sums
 from monai_segloss.maps.distance import distance_penalty_map
 
 BOTH_SIDES = MapSpec.of("penalty", distance_penalty_map, {"both_sides": True})
@@ -42,7 +40,7 @@ def penalty(loss: SegLoss) -> MapSpec:
 
 def penalty_weights(batch: SegBatch, spec: MapSpec, factor: float) -> Tensor:
     """1 + factor Phi: (B, 1, *S) with one class per voxel, else of each channel (B, C, *S)."""
-    if not is_multilabel(batch):
+    if not batch.multilabel:
         return 1 + factor * scored_map(spec, batch.scored()).sum(1, keepdim=True)
     if BOTH_SIDES.key != spec.key in batch.maps:  # a single channel without sigmoid has two sides too
         raise ValueError(
@@ -52,17 +50,12 @@ def penalty_weights(batch: SegBatch, spec: MapSpec, factor: float) -> Tensor:
     return 1 + factor * scored_map(BOTH_SIDES, batch.scored())
 
 
-def weighed_cross_entropy(batch: SegBatch, w: Tensor, weight: Tensor | None, reduction: str) -> Scores:
+def weighed_cross_entropy(batch: SegBatch, w: Tensor, weight: Tensor | None) -> VoxelSum:
     """w times the cross-entropy of each voxel, over the number of voxels; ``w`` (B, 1 | C, *S), ``weight`` per class."""
-    if reduction != "none" and w.shape[1] == 1:
-        return weighted_cross_entropy(batch, weight, w[:, 0], "voxels")
-    value = w * cross_entropy_map(batch, weight)
-    return Scores(value if reduction == "none" else value.flatten(2).sum(2), batch.voxels)
+    return weighted_cross_entropy(batch, weight, w, "voxels")
 
 
-def weighed_area(batch: SegBatch, w: Tensor) -> list[Tensor]:
+def weighed_area(batch: SegBatch, w: Tensor) -> Sequence[Tensor]:
     """True positives, false positives and false negatives (B, C) of voxels with the weights w (B, 1 | C, *S)."""
-    if w.shape[1] == 1:
-        return weighted_sums(batch, AREA, w[:, 0])
-    v = voxels(batch)
-    return [batch.total(w * FORMULAS[stat.name](v, stat.power)) for stat in AREA]
+    sums = VoxelSum(batch, dict.fromkeys(AREA, 1.0), weight_map=w).totals()
+    return [sums[stat] for stat in AREA]

@@ -13,7 +13,6 @@ from monai_segloss.core.reduce import Scores, Term
 from monai_segloss.core.registry import register
 from monai_segloss.losses.region.dice import DiceForm
 from monai_segloss.losses.voxel.binary_cross_entropy import BINARY
-from monai_segloss.losses.voxel.weighting import is_multilabel
 
 
 def combo_ce(view: Scored, beta: float) -> Scores:
@@ -90,7 +89,7 @@ class ComboLoss(SegLoss):
         return self.dice.statistics + BINARY
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
-        view = batch.scored(is_multilabel(batch) if self.by_activation else self.include_background, self.batch)
+        view = batch.scored(batch.multilabel if self.by_activation else self.include_background, self.batch)
         return {
             "cross_entropy": Term(self.alpha, combo_ce(view, self.beta)),
             "dice": Term(1 - self.alpha, self.dice.scores(view, None)),

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Unpack
 
-from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.counts import Stat
-from monai_segloss.core.maps import MapSpec
-from monai_segloss.core.module import ScoringArgs, SegLoss
-from monai_segloss.core.reduce import Term
+from monai_segloss.core.module import ScoringArgs
 from monai_segloss.core.registry import register
-from monai_segloss.losses.boundary.boundary import BoundaryForm
-from monai_segloss.losses.compound.scheduled import Scheduled, share, term_schedule
-from monai_segloss.losses.region.dice import DiceForm
+from monai_segloss.losses.compound.scheduled import share, term_schedule
+from monai_segloss.losses.compound.weighted_sum import Compound, part
 from monai_segloss.maps.distance import Clip, Fill, Mode
 from monai_segloss.schedules import TermWeight
 
@@ -30,7 +24,7 @@ from monai_segloss.schedules import TermWeight
     doi="arXiv:1812.07032",
     tags=("overlap", "distance", "boundary", "imbalance", "schedule"),
 )
-class DiceBoundaryLoss(Scheduled, SegLoss):
+class DiceBoundaryLoss(Compound):
     """``lambda_dice`` * `DiceLoss` + ``lambda_boundary`` * `BoundaryLoss` (``offset=True``), from one reading.
 
     By default the paper's rebalancing, with Dice in the place of its generalized Dice: weights 0.99 and 0.01 in the first
@@ -67,7 +61,6 @@ class DiceBoundaryLoss(Scheduled, SegLoss):
     """
 
     scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")
-    scalar = True
 
     def __init__(
         self,
@@ -82,22 +75,11 @@ class DiceBoundaryLoss(Scheduled, SegLoss):
         clip: Clip = None,
         **common: Unpack[ScoringArgs],
     ) -> None:
-        super().__init__(**common)
-        self.dice = DiceForm(squared_pred, jaccard, self.smooth_nr, self.smooth_dr)
-        self.boundary = BoundaryForm(mode, normalize, empty, clip)
         alpha = term_schedule("lambda_boundary", lambda_boundary)
-        self.follow({"dice": share("lambda_dice", lambda_dice, "lambda_boundary", alpha), "boundary": alpha})
-
-    @property
-    def needs(self) -> tuple[MapSpec, ...]:
-        return (self.boundary.map,)
-
-    def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
-        return self.dice.statistics if batch.wide is batch else ()  # else of the copy that distances need anyway
-
-    def loss(self, batch: SegBatch) -> Mapping[str, Term]:
-        batch = batch.wide
-        view, each = batch.scored(self.include_background, self.batch), batch.scored(self.include_background)
-        return self.weigh(
-            batch, {"dice": lambda: self.dice.scores(view, None), "boundary": lambda: self.boundary.scores(each)}
+        rest = share("lambda_dice", lambda_dice, "lambda_boundary", alpha)
+        distance = {"mode": mode, "normalize": normalize, "empty": empty, "clip": clip}
+        super().__init__(
+            common,
+            dice=part("lambda_dice", rest, squared_pred=squared_pred, jaccard=jaccard),
+            boundary=part("lambda_boundary", alpha, offset=True, batch=False, **distance),
         )

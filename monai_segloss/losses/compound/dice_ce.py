@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Unpack
 
-from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.check import non_negative
-from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ScoringArgs, SegLoss
-from monai_segloss.core.reduce import Term
+from monai_segloss.core.module import ScoringArgs
 from monai_segloss.core.registry import register
-from monai_segloss.losses.region.dice import POSITIONAL, DiceForm
-from monai_segloss.losses.voxel.cross_entropy import cross_entropy, cross_entropy_statistics, smoothing
-from monai_segloss.losses.voxel.weighting import is_multilabel
+from monai_segloss.losses.compound.weighted_sum import Compound, part
+from monai_segloss.losses.region.dice import POSITIONAL
 
 
 @register(
@@ -28,7 +22,7 @@ from monai_segloss.losses.voxel.weighting import is_multilabel
     aliases=("nnunet",),
     tags=("overlap", "likelihood"),
 )
-class DiceCELoss(SegLoss):
+class DiceCELoss(Compound):
     """``lambda_dice`` * `DiceLoss` + ``lambda_ce`` * `CrossEntropyLoss`, from one pass over the logits.
 
     Equals nnU-Net's default loss plus exactly 1 (nnU-Net counts minus Dice) with ``include_background=False``, also with
@@ -54,9 +48,6 @@ class DiceCELoss(SegLoss):
         F. Isensee et al., Nature Methods 2021; arXiv:1809.10486.
     """
 
-    accepts = ("weight_map",)
-    scalar = True
-
     def __init__(
         self,
         *,
@@ -67,21 +58,8 @@ class DiceCELoss(SegLoss):
         label_smoothing: float = 0.0,
         **common: Unpack[ScoringArgs],
     ) -> None:
-        super().__init__(**common)
-        self.dice = DiceForm(squared_pred, jaccard, self.smooth_nr, self.smooth_dr)
-        self.lambda_dice, self.lambda_ce = non_negative(lambda_dice=lambda_dice, lambda_ce=lambda_ce)
-        self.label_smoothing = smoothing(label_smoothing, self.reader.sigmoid)
-
-    def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
-        area = self.dice.statistics
-        if "weight_map" in batch.maps:
-            return area
-        weighted = self.class_weight is not None
-        return area + cross_entropy_statistics(is_multilabel(batch), weighted, self.label_smoothing)
-
-    def loss(self, batch: SegBatch) -> Mapping[str, Term]:
-        weight = self.weights(batch.classes)
-        view = batch.scored(self.include_background, self.batch)
-        dice = self.dice.scores(view, view.foreground(weight))
-        ce = cross_entropy(batch, weight, self.label_smoothing, batch.map("weight_map"))
-        return {"dice": Term(self.lambda_dice, dice), "cross_entropy": Term(self.lambda_ce, ce)}
+        super().__init__(
+            common,
+            dice=part("lambda_dice", lambda_dice, squared_pred=squared_pred, jaccard=jaccard),
+            cross_entropy=part("lambda_ce", lambda_ce, label_smoothing=label_smoothing),
+        )

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Unpack
 
-from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.counts import Stat
-from monai_segloss.core.maps import MapSpec
-from monai_segloss.core.module import ScoringArgs, SegLoss
-from monai_segloss.core.reduce import Term
+from monai_segloss.core.module import ScoringArgs
 from monai_segloss.core.registry import register
-from monai_segloss.losses.boundary.boundary import BoundaryForm
-from monai_segloss.losses.compound.scheduled import Scheduled, share, term_schedule
-from monai_segloss.losses.region.dice import DiceForm
-from monai_segloss.losses.voxel.cross_entropy import cross_entropy, cross_entropy_statistics, smoothing
-from monai_segloss.losses.voxel.weighting import is_multilabel
+from monai_segloss.losses.compound.scheduled import share, term_schedule
+from monai_segloss.losses.compound.weighted_sum import Compound, part
 from monai_segloss.maps.distance import Clip, Fill, Mode
 from monai_segloss.schedules import TermWeight
 
@@ -32,7 +24,7 @@ from monai_segloss.schedules import TermWeight
     doi="PMLR 121:479-492; arXiv:1812.07032",
     tags=("overlap", "likelihood", "distance", "boundary", "schedule"),
 )
-class DiceCEBoundaryLoss(Scheduled, SegLoss):
+class DiceCEBoundaryLoss(Compound):
     """``lambda_dice`` * `DiceLoss` + ``lambda_ce`` * `CrossEntropyLoss` + ``lambda_boundary`` * `BoundaryLoss`.
 
     By default Kervadec's rebalancing of the boundary term against the other two, as Ma et al. compare losses: weights 0.99,
@@ -68,8 +60,6 @@ class DiceCEBoundaryLoss(Scheduled, SegLoss):
         and from memory.
     """
 
-    scalar = True
-
     def __init__(
         self,
         *,
@@ -85,35 +75,13 @@ class DiceCEBoundaryLoss(Scheduled, SegLoss):
         clip: Clip = None,
         **common: Unpack[ScoringArgs],
     ) -> None:
-        super().__init__(**common)
-        self.dice = DiceForm(squared_pred, jaccard, self.smooth_nr, self.smooth_dr)
-        self.label_smoothing = smoothing(label_smoothing, self.reader.sigmoid)
-        self.boundary = BoundaryForm(mode, normalize, empty, clip)
         alpha = term_schedule("lambda_boundary", lambda_boundary)
-        given = {"dice": ("lambda_dice", lambda_dice), "cross_entropy": ("lambda_ce", lambda_ce)}
-        others = {term: share(name, value, "lambda_boundary", alpha) for term, (name, value) in given.items()}
-        self.follow({**others, "boundary": alpha})
-
-    @property
-    def needs(self) -> tuple[MapSpec, ...]:
-        return (self.boundary.map,)
-
-    def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
-        if batch.wide is not batch:  # they are those of the copy that distances need anyway
-            return ()
-        weighted = self.class_weight is not None
-        return self.dice.statistics + cross_entropy_statistics(is_multilabel(batch), weighted, self.label_smoothing)
-
-    def loss(self, batch: SegBatch) -> Mapping[str, Term]:
-        weight = self.weights(batch.classes)
-        batch = batch.wide
-        batch.request(*self.statistics(batch))
-        view, each = batch.scored(self.include_background, self.batch), batch.scored(self.include_background)
-        return self.weigh(
-            batch,
-            {
-                "dice": lambda: self.dice.scores(view, view.foreground(weight)),
-                "cross_entropy": lambda: cross_entropy(batch, weight, self.label_smoothing),
-                "boundary": lambda: self.boundary.scores(each),
-            },
+        lambda_dice = share("lambda_dice", lambda_dice, "lambda_boundary", alpha)
+        lambda_ce = share("lambda_ce", lambda_ce, "lambda_boundary", alpha)
+        distance = {"mode": mode, "normalize": normalize, "empty": empty, "clip": clip}
+        super().__init__(
+            common,
+            dice=part("lambda_dice", lambda_dice, squared_pred=squared_pred, jaccard=jaccard),
+            cross_entropy=part("lambda_ce", lambda_ce, label_smoothing=label_smoothing),
+            boundary=part("lambda_boundary", alpha, offset=True, batch=False, **distance),
         )

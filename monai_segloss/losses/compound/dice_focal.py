@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Unpack
 
-from torch import Tensor
-
-from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.check import non_negative
-from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ScoringArgs, SegLoss
-from monai_segloss.core.reduce import Term
+from monai_segloss.core.module import ScoringArgs
 from monai_segloss.core.registry import register
-from monai_segloss.losses.region.dice import POSITIONAL, DiceForm
-from monai_segloss.losses.voxel.focal import Alpha, focal, focal_alpha, focal_statistics
+from monai_segloss.losses.compound.weighted_sum import Compound, part
+from monai_segloss.losses.region.dice import POSITIONAL
+from monai_segloss.losses.voxel.focal import Alpha
 
 
 @register(
@@ -28,7 +22,7 @@ from monai_segloss.losses.voxel.focal import Alpha, focal, focal_alpha, focal_st
     doi="arXiv:1808.05238",
     tags=("overlap", "likelihood", "imbalance"),
 )
-class DiceFocalLoss(SegLoss):
+class DiceFocalLoss(Compound):
     """``lambda_dice`` * `DiceLoss` + ``lambda_focal`` * `FocalLoss`, both of the same probabilities.
 
     With ``softmax=True`` the focal term is the softmax form (MONAI's class takes the sigmoid of the same logits there).
@@ -52,8 +46,6 @@ class DiceFocalLoss(SegLoss):
         W. Zhu et al., Medical Physics 2019, arXiv:1808.05238.
     """
 
-    scalar = True
-
     def __init__(
         self,
         *,
@@ -65,20 +57,8 @@ class DiceFocalLoss(SegLoss):
         lambda_focal: float = 1.0,
         **common: Unpack[ScoringArgs],
     ) -> None:
-        super().__init__(**common)
-        self.dice = DiceForm(squared_pred, jaccard, self.smooth_nr, self.smooth_dr)
-        self.gamma, self.lambda_dice, self.lambda_focal = non_negative(
-            gamma=gamma, lambda_dice=lambda_dice, lambda_focal=lambda_focal
+        super().__init__(
+            common,
+            dice=part("lambda_dice", lambda_dice, squared_pred=squared_pred, jaccard=jaccard),
+            focal=part("lambda_focal", lambda_focal, gamma=gamma, alpha=alpha),
         )
-        self.register_buffer("alpha", focal_alpha(alpha))
-        self.alpha: Tensor | None
-
-    def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
-        return self.dice.statistics + focal_statistics(batch, self.gamma)
-
-    def loss(self, batch: SegBatch) -> Mapping[str, Term]:
-        view = batch.scored(self.include_background, self.batch)
-        weight = self.weights(view.classes)
-        dice = self.dice.scores(view, weight)
-        focus = focal(batch, self.gamma, self.alpha, weight, self.include_background)
-        return {"dice": Term(self.lambda_dice, dice), "focal": Term(self.lambda_focal, focus)}

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Unpack
 
-from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.counts import Stat
-from monai_segloss.core.maps import MapSpec
-from monai_segloss.core.module import ScoringArgs, SegLoss
-from monai_segloss.core.reduce import Term
+from monai_segloss.core.module import ScoringArgs
 from monai_segloss.core.registry import register
-from monai_segloss.losses.boundary.hausdorff_dt import HausdorffForm
-from monai_segloss.losses.compound.scheduled import Scheduled, term_schedule
-from monai_segloss.losses.region.dice import DiceForm
+from monai_segloss.losses.compound.weighted_sum import Compound, part
 from monai_segloss.schedules import Ratio, TermWeight
 
 
@@ -30,7 +23,7 @@ from monai_segloss.schedules import Ratio, TermWeight
     aliases=("dice_hausdorff",),
     tags=("overlap", "distance", "boundary", "schedule"),
 )
-class DiceHausdorffDTLoss(Scheduled, SegLoss):
+class DiceHausdorffDTLoss(Compound):
     """``lambda_dice`` * `DiceLoss` + ``lambda_hausdorff`` * `HausdorffDTLoss`, from one reading.
 
     By default the weight of the Hausdorff term is set in each epoch to mean(Dice) / mean(Hausdorff) of the epoch before,
@@ -70,7 +63,6 @@ class DiceHausdorffDTLoss(Scheduled, SegLoss):
     """
 
     scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")
-    scalar = True
 
     def __init__(
         self,
@@ -84,29 +76,11 @@ class DiceHausdorffDTLoss(Scheduled, SegLoss):
         jaccard: bool = False,
         **common: Unpack[ScoringArgs],
     ) -> None:
-        super().__init__(**common)
-        self.dice = DiceForm(squared_pred, jaccard, self.smooth_nr, self.smooth_dr)
-        self.hausdorff = HausdorffForm(alpha, one_sided, "both", binarize, self.reader.sigmoid)
-        same_size = Ratio("hausdorff_dt", to="dice", start=0.01)
-        self.follow(
-            {
-                "dice": term_schedule("lambda_dice", lambda_dice),
-                "hausdorff_dt": term_schedule(
-                    "lambda_hausdorff", same_size if lambda_hausdorff is None else lambda_hausdorff
-                ),
-            }
-        )
-
-    @property
-    def needs(self) -> tuple[MapSpec, ...]:
-        return (self.hausdorff.field,)
-
-    def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
-        return self.dice.statistics if batch.wide is batch else ()  # else of the copy that distances need anyway
-
-    def loss(self, batch: SegBatch) -> Mapping[str, Term]:
-        batch = batch.wide
-        view, each = batch.scored(self.include_background, self.batch), batch.scored(self.include_background)
-        return self.weigh(
-            batch, {"dice": lambda: self.dice.scores(view, None), "hausdorff_dt": lambda: self.hausdorff.scores(each)}
+        if lambda_hausdorff is None:
+            lambda_hausdorff = Ratio("hausdorff_dt", to="dice", start=0.01)
+        distance = {"alpha": alpha, "one_sided": one_sided, "binarize": binarize, "batch": False}
+        super().__init__(
+            common,
+            dice=part("lambda_dice", lambda_dice, squared_pred=squared_pred, jaccard=jaccard),
+            hausdorff_dt=part("lambda_hausdorff", lambda_hausdorff, **distance),
         )

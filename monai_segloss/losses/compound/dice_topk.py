@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Unpack
 
-from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.check import non_negative
-from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ScoringArgs, SegLoss
-from monai_segloss.core.reduce import Term
+from monai_segloss.core.module import ScoringArgs
 from monai_segloss.core.registry import register
-from monai_segloss.losses.region.dice import DiceForm
-from monai_segloss.losses.voxel.cross_entropy import smoothing
-from monai_segloss.losses.voxel.topk_cross_entropy import percentage, topk_cross_entropy
+from monai_segloss.losses.compound.weighted_sum import Compound, part
 
 
 @register(
@@ -27,7 +20,7 @@ from monai_segloss.losses.voxel.topk_cross_entropy import percentage, topk_cross
     tags=("overlap", "likelihood", "imbalance"),
     waive={"shards_equal_the_batch": "under DDP each process takes the k percent of its own voxels, as in nnU-Net"},
 )
-class DiceTopKLoss(SegLoss):
+class DiceTopKLoss(Compound):
     """``lambda_dice`` * `DiceLoss` + ``lambda_topk`` * `TopKCrossEntropyLoss`.
 
     Under DistributedDataParallel each process takes the k percent of its own voxels, not of the whole batch.
@@ -50,8 +43,6 @@ class DiceTopKLoss(SegLoss):
         F. Isensee et al., Nature Methods 2021; J. Ma et al., Medical Image Analysis 71, 2021.
     """
 
-    scalar = True
-
     def __init__(
         self,
         *,
@@ -63,17 +54,8 @@ class DiceTopKLoss(SegLoss):
         label_smoothing: float = 0.0,
         **common: Unpack[ScoringArgs],
     ) -> None:
-        super().__init__(**common)
-        self.k, self.label_smoothing = percentage(k), smoothing(label_smoothing, self.reader.sigmoid)
-        self.dice = DiceForm(squared_pred, jaccard, self.smooth_nr, self.smooth_dr)
-        self.lambda_dice, self.lambda_topk = non_negative(lambda_dice=lambda_dice, lambda_topk=lambda_topk)
-
-    def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
-        return self.dice.statistics
-
-    def loss(self, batch: SegBatch) -> Mapping[str, Term]:
-        weight = self.weights(batch.classes)
-        view = batch.scored(self.include_background, self.batch)
-        dice = self.dice.scores(view, view.foreground(weight))
-        topk = topk_cross_entropy(batch, self.k, weight, self.label_smoothing)
-        return {"dice": Term(self.lambda_dice, dice), "topk_cross_entropy": Term(self.lambda_topk, topk)}
+        super().__init__(
+            common,
+            dice=part("lambda_dice", lambda_dice, squared_pred=squared_pred, jaccard=jaccard),
+            topk_cross_entropy=part("lambda_topk", lambda_topk, k=k, label_smoothing=label_smoothing),
+        )

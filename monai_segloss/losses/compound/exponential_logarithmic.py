@@ -15,7 +15,6 @@ from monai_segloss.core.module import ReadingArgs, SegLoss, class_weight
 from monai_segloss.core.reduce import Scores, Term
 from monai_segloss.core.registry import NnUNetPolicy, register
 from monai_segloss.losses.region.dice import dice
-from monai_segloss.losses.voxel.weighting import is_multilabel
 
 FLOOR = 1e-6
 """Below this a negative logarithm has no gradient: the derivative of a power below 1 is infinite at 0."""
@@ -118,10 +117,10 @@ class ExponentialLogarithmicLoss(SegLoss):
         return tuple(Stat(name, self.gamma) for name in ("ce_power", "ce_neg_power")[: 1 + multilabel])
 
     def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
-        return (*AREA, *self._powers(is_multilabel(batch)))
+        return (*AREA, *self._powers(batch.multilabel))
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
-        view, multilabel = batch.scored(over_batch=self.batch), is_multilabel(batch)
+        view, multilabel = batch.scored(over_batch=self.batch), batch.multilabel
         tp, fp, fn = view.sums(*AREA)
         overlap = exponential_logarithmic_dice(tp, fp + fn, self.gamma, self.smooth_nr, self.smooth_dr)
         powers = view.sums(*self._powers(multilabel))

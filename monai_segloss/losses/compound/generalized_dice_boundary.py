@@ -14,7 +14,6 @@ from monai_segloss.core.registry import NnUNetPolicy, register
 from monai_segloss.losses.boundary.boundary import BoundaryForm
 from monai_segloss.losses.compound.scheduled import Scheduled, share, term_schedule
 from monai_segloss.losses.region.generalized_dice import GeneralizedForm
-from monai_segloss.losses.voxel.weighting import is_multilabel
 from monai_segloss.maps.distance import Clip, Fill, Mode
 from monai_segloss.schedules import TermWeight
 
@@ -100,7 +99,7 @@ class GeneralizedDiceBoundaryLoss(Scheduled, SegLoss):
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
         batch = batch.wide
-        view, each = batch.scored(self.include_background, self.batch), batch.scored(is_multilabel(batch))
+        view, each = batch.scored(self.include_background, self.batch), batch.scored(batch.multilabel)
         return self.weigh(
             batch,
             {

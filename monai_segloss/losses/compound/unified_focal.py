@@ -16,7 +16,6 @@ from monai_segloss.core.reduce import Scores, Term
 from monai_segloss.core.registry import NnUNetPolicy, register
 from monai_segloss.losses.region.focal_tversky import focal_tversky
 from monai_segloss.losses.region.tversky import tversky
-from monai_segloss.losses.voxel.weighting import is_multilabel
 
 KINDS = ("asymmetric", "symmetric")
 
@@ -28,7 +27,7 @@ def unified_focal_statistics(multilabel: bool, asymmetric: bool, gamma: float) -
 
 def unified_focal_ce(view: Scored, asymmetric: bool, delta: float, gamma: float) -> Scores:
     """-(delta sum_fg log p_t + (1 - delta) sum_bg (1 - p_t)^gamma log p_t), (B | 1, C), and the voxels."""
-    multilabel = is_multilabel(view.batch)
+    multilabel = view.batch.multilabel
     rare, common = view.sums(*unified_focal_statistics(multilabel, asymmetric, gamma))
     if multilabel:
         return Scores(delta * rare + (1 - delta) * common, view.present)
@@ -42,7 +41,7 @@ def unified_focal_tversky(
     """(1 - TI)^(1 - gamma) per class, (B | 1, C), delta on the false negatives; asymmetric: the background as 1 - TI."""
     n = view.counts()
     table = focal_tversky(n, 1 - delta, delta, 1 / (1 - gamma), smooth_nr, smooth_dr)
-    if not asymmetric or is_multilabel(view.batch):
+    if not asymmetric or view.batch.multilabel:
         return table
     return torch.cat((tversky(n, 1 - delta, delta, smooth_nr, smooth_dr)[:, :1], table[:, 1:]), 1)
 
@@ -116,7 +115,7 @@ class UnifiedFocalLoss(SegLoss):
         self.gamma = float(gamma)
 
     def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
-        return (*AREA, *unified_focal_statistics(is_multilabel(batch), self.kind == "asymmetric", self.gamma))
+        return (*AREA, *unified_focal_statistics(batch.multilabel, self.kind == "asymmetric", self.gamma))
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
         view, shape = batch.scored(over_batch=self.batch), (self.kind == "asymmetric", self.delta, self.gamma)

@@ -75,6 +75,7 @@ class WeightedSum(Scheduled, SegLoss):
         schedules: dict[str, Schedule] = {}
         self.terms = nn.ModuleDict()
         taken: set[str] = set(READING)
+        takers: list[tuple[Any, LossInfo]] = []  # terms that share the class weights of the sum
         for name, value in terms.items():
             if not name or "." in name or "/" in name:
                 raise ValueError(f"terms: the name of a term must have no '.' or '/' in it, got {name!r}.")
@@ -86,6 +87,9 @@ class WeightedSum(Scheduled, SegLoss):
             taken |= set(shared)
             _refuse_own_reading(name, settings, {**shared, **settings}.get("use_softmax", False), self.reader.softmax)
             self.terms[name] = info.cls(**{**shared, **settings})
+            takers += [(self.terms[name], info)] if "weight" in shared and "weight" not in settings else []
+        for loss, _ in takers:
+            loss.weight_of_all = any("include_background" not in info.parameters for _, info in takers)
         self.reader.probabilities = any(term.reader.probabilities for term in self._losses().values())
         for name in common:
             if name not in taken:
@@ -141,11 +145,15 @@ class WeightedSum(Scheduled, SegLoss):
         return found
 
     def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
+        return self._statistics(batch) if self._wide(batch) is batch else ()  # else of the copy that the terms get
+
+    def _statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
         return tuple(s for name, term in self._losses().items() if name in self._active for s in term.statistics(batch))
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
         out: dict[str, Term] = {}
-        losses = self._losses()
+        losses, batch = self._losses(), self._wide(batch)
+        batch.request(*self._statistics(batch))
         share(batch, (spec for name in self.evaluated for spec in losses[name].needs))
         for name in self.evaluated:
             factor, scores = self.factor(name, batch), losses[name].loss(batch)
@@ -156,11 +164,33 @@ class WeightedSum(Scheduled, SegLoss):
                 out[name] = Term(factor, scores)
         return out
 
+    def _wide(self, batch: SegBatch) -> SegBatch:
+        """The batch in float32 where a term takes a copy in float32 anyway, so that the gradients add up there."""
+        return batch.wide if any(self._losses()[name].needs for name in self._active) else batch
+
     def _sums(self) -> dict[str, Scheduled]:
         return {name: term for name, term in self._losses().items() if isinstance(term, Scheduled)}
 
     def _losses(self) -> dict[str, SegLoss]:
         return dict(self.terms.items())  # type: ignore[arg-type]
+
+
+class Compound(WeightedSum):
+    """A sum with a class of its own: a card gives the terms, and its arguments as theirs.
+
+    Args:
+        common: the shared arguments that were given; all terms get the others by their defaults.
+        terms: by registry key, see `part`.
+    """
+
+    def __init__(self, common: Mapping[str, Any], **terms: Mapping[str, Any]) -> None:
+        self._known(common)
+        super().__init__(terms, **{name: DEFAULTS[name] for name in self.scoring} | dict(common))
+
+
+def part(argument: str, weight: TermWeight, **settings: Any) -> dict[str, Any]:
+    """A term of a `Compound`: its weight, which errors call by the name of the ``argument``, and its settings."""
+    return {"weight": term_schedule(argument, weight), **settings}
 
 
 def _refuse_own_reading(name: str, settings: Mapping[str, Any], use_softmax: bool, softmax: bool) -> None:

@@ -21,10 +21,9 @@ from monai_segloss.losses.instance.instances import (
     first_class,
     instance_table,
     refuse_fractions,
-    voxels,
 )
 from monai_segloss.losses.region.dice import DiceForm, dice
-from monai_segloss.losses.voxel.cross_entropy import cross_entropy, cross_entropy_statistics, is_multilabel
+from monai_segloss.losses.voxel.cross_entropy import cross_entropy
 
 OUTSIDE = (Stat("fp"), Stat("ce_neg"))
 """What the voxels outside of a class give; they are in the domain of every component of the class."""
@@ -32,7 +31,7 @@ OUTSIDE = (Stat("fp"), Stat("ce_neg"))
 
 def blob_values(batch: SegBatch, segments: Segments, smooth_nr: float, smooth_dr: float) -> tuple[Tensor, Tensor]:
     """Dice loss and binary cross-entropy of each component (T,), on all voxels but those of its class's others."""
-    first, v = first_class(batch), voxels(batch)
+    first, v = first_class(batch), batch.as_voxels()
     p, q, lp = v.p[:, first:], v.q[:, first:], v.lp[:, first:]
     tp, fn, ce, size = segments.sums(p, q, -lp, p.new_ones(()))
     fp, ce_neg = (batch.sum(stat)[:, first:].flatten()[segments.owner].double() for stat in OUTSIDE)
@@ -119,9 +118,7 @@ class BlobLoss(SegLoss):
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
         refuse_fractions(batch)
         batch, weight = batch.wide, self.weights(batch.classes)
-        batch.request(
-            *self.dice.statistics, *cross_entropy_statistics(is_multilabel(batch), weight is not None, 0), *OUTSIDE
-        )
+        batch.request(*self.dice.statistics, *cross_entropy(batch, weight).statistics, *OUTSIDE)
         view = batch.scored(self.include_background, self.batch)
         segments = Segments.of(components(batch))
         overlap, likelihood = (
@@ -131,7 +128,7 @@ class BlobLoss(SegLoss):
         whole, blob = self.lambda_global, self.lambda_blob
         return {
             "dice": Term(whole * self.lambda_dice, self.dice.scores(view, view.foreground(weight))),
-            "cross_entropy": Term(whole * self.lambda_ce, cross_entropy(batch, weight)),
+            "cross_entropy": Term(whole * self.lambda_ce, cross_entropy(batch, weight).summed()),
             "blob_dice": Term(blob * self.lambda_dice, overlap),
             "blob_cross_entropy": Term(blob * self.lambda_ce, likelihood),
         }

@@ -15,14 +15,14 @@ from monai_segloss.core.module import ScoringArgs, SegLoss
 from monai_segloss.core.reduce import Scores, Term
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.components import Segments
-from monai_segloss.losses.instance.instances import CELLS, cells, first_class, instance_table, refuse_fractions, voxels
+from monai_segloss.losses.instance.instances import CELLS, cells, first_class, instance_table, refuse_fractions
 from monai_segloss.losses.region.dice import DiceForm, dice
-from monai_segloss.losses.voxel.cross_entropy import cross_entropy, cross_entropy_statistics, is_multilabel
+from monai_segloss.losses.voxel.cross_entropy import cross_entropy
 
 
 def cell_values(batch: SegBatch, segments: Segments) -> tuple[Tensor, Tensor]:
     """Dice loss without smoothing and binary cross-entropy of each cell (T,)."""
-    first, v = first_class(batch), voxels(batch)
+    first, v = first_class(batch), batch.as_voxels()
     tp, fp, fn, ce, ce_neg = (FORMULAS[name](v, 0)[:, first:] for name in ("tp", "fp", "fn", "ce", "ce_neg"))
     hit, extra, missed, likelihood, size = segments.sums(tp, fp, fn, ce + ce_neg, tp.new_ones(()))
     return dice(hit, extra + missed, 0, 0), likelihood / size
@@ -105,7 +105,7 @@ class CCDiceCELoss(SegLoss):
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
         refuse_fractions(batch)
         batch, weight = batch.wide, self.weights(batch.classes)
-        batch.request(*self.dice.statistics, *cross_entropy_statistics(is_multilabel(batch), weight is not None, 0))
+        batch.request(*self.dice.statistics, *cross_entropy(batch, weight).statistics)
         view = batch.scored(self.include_background, self.batch)
         segments = cells(batch)
         overlap, likelihood = (
@@ -114,7 +114,7 @@ class CCDiceCELoss(SegLoss):
         whole, cell = self.lambda_global, self.lambda_cc
         return {
             "dice": Term(whole * self.lambda_dice, self.dice.scores(view, view.foreground(weight))),
-            "cross_entropy": Term(whole * self.lambda_ce, cross_entropy(batch, weight)),
+            "cross_entropy": Term(whole * self.lambda_ce, cross_entropy(batch, weight).summed()),
             "cc_dice": Term(cell * self.lambda_dice, overlap),
             "cc_cross_entropy": Term(cell * self.lambda_ce, likelihood),
         }

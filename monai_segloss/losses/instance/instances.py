@@ -8,11 +8,9 @@ from torch import Tensor
 
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import hard, non_negative
-from monai_segloss.core.counts import Voxels
 from monai_segloss.core.errors import LossShapeError
 from monai_segloss.core.maps import MapSpec, once
 from monai_segloss.kernels.components import Segments, nearest_component
-from monai_segloss.losses.voxel.cross_entropy import is_multilabel
 from monai_segloss.maps.components import component_cell_map, component_map
 
 COMPONENTS = MapSpec.of("components", component_map, {}, exclusive=True, on_cpu=True, in_mm=False)
@@ -25,7 +23,7 @@ LARGEST = 2**31 - 1
 
 def first_class(batch: SegBatch) -> int:
     """First channel with instances: with one class per voxel channel 0 is the background, which has none."""
-    return 0 if is_multilabel(batch) else 1
+    return 0 if batch.multilabel else 1
 
 
 def refuse_fractions(batch: SegBatch) -> None:
@@ -94,11 +92,6 @@ def _sent(name: str, batch: SegBatch) -> Tensor | None:
     if not bool(((sent >= 0) & (sent <= LARGEST) & (sent == sent.floor())).all()):
         raise ValueError(f"{name} holds ids that are not whole numbers from 0 to {LARGEST}.")
     return sent.long()
-
-
-def voxels(batch: SegBatch) -> Voxels:
-    """Probabilities and their logarithms of the voxels; 0 logits where ignored."""
-    return Voxels(batch.clean, batch.one_hot.to(batch.clean.dtype), batch.activation)
 
 
 def instance_table(segments: Segments, values: Tensor, batch: SegBatch, weight: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import NnUNetPolicy, register
 from monai_segloss.losses.instance.instances import COMPONENTS, clipping, components, refuse_fractions
 from monai_segloss.losses.instance.inverse_weights import inverse_weights
-from monai_segloss.losses.voxel.cross_entropy import cross_entropy_map, is_multilabel
+from monai_segloss.losses.voxel.cross_entropy import cross_entropy
 
 
 @register(
@@ -72,8 +72,8 @@ class InverseWeightedCrossEntropyLoss(SegLoss):
 
     def loss(self, batch: SegBatch) -> Scores:
         refuse_fractions(batch)
-        weights = inverse_weights(batch, components(batch), self.clip, joint=not is_multilabel(batch))
-        values = weights * cross_entropy_map(batch)
+        weights = inverse_weights(batch, components(batch), self.clip, joint=not batch.multilabel)
+        values = weights * cross_entropy(batch).per_voxel()
         if self.reduction != "none":
             values = batch.total(values)
         return Scores(values, batch.voxels)

@@ -19,7 +19,6 @@ from monai_segloss.losses.instance.instances import (
     components,
     first_class,
     refuse_fractions,
-    voxels,
 )
 from monai_segloss.losses.instance.inverse_weights import inverse_weights
 from monai_segloss.losses.region.dice import dice
@@ -78,7 +77,7 @@ class InverseWeightedDiceLoss(SegLoss):
 
     def loss(self, batch: SegBatch) -> Scores:
         refuse_fractions(batch)
-        view, v, ids = batch.scored(self.include_background, self.batch), voxels(batch), components(batch)
+        view, v, ids = batch.scored(self.include_background, self.batch), batch.as_voxels(), components(batch)
         if first_class(batch):
             ids = torch.cat(((batch.one_hot[:, :1] > 0.5).long(), ids), 1)
         weights = inverse_weights(batch, ids[:, view.first :], self.clip)

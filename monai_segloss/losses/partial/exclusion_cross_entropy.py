@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Unpack
 
-import torch
-
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ReadingArgs, SegLoss, Weight
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.module import ReadingArgs, Weight
 from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.voxel_sum import VoxelLoss, VoxelSum
 from monai_segloss.losses.partial.merging import exclusion, labeled_classes, labeled_indices, refuse_sigmoid
 
 
@@ -29,7 +27,7 @@ from monai_segloss.losses.partial.merging import exclusion, labeled_classes, lab
     support=("labels", "soft labels", "ignore", "2-D", "3-D"),
     nnunet=NnUNetPolicy(include_background=None, batch=None),
 )
-class ExclusionCrossEntropyLoss(SegLoss):
+class ExclusionCrossEntropyLoss(VoxelLoss):
     """Mean over voxels of sum_k w_k e_k log(1 + p_k), e_k whether the labels exclude class k from the voxel.
 
     e of a labeled organ is where it is not; e of the background and of an organ without labels is the union of the labeled
@@ -59,6 +57,7 @@ class ExclusionCrossEntropyLoss(SegLoss):
     """
 
     scoring = ("weight",)
+    own_pass = True
     accepts = ("labeled",)
 
     def __init__(
@@ -68,13 +67,7 @@ class ExclusionCrossEntropyLoss(SegLoss):
         refuse_sigmoid(self.reader.sigmoid)
         self.labeled = labeled_indices(labeled)
 
-    def loss(self, batch: SegBatch) -> Scores:
-        excluded = exclusion(batch, labeled_classes(batch, self.labeled))
+    def voxel_sum(self, batch: SegBatch) -> VoxelSum:
         weight = self.weights(batch.classes)
-        if self.reduction == "none":
-            values = excluded.one_hot * torch.log1p(excluded.prob)
-            if weight is not None:
-                values = values * weight.to(values).expand(batch.classes).view(-1, *(1,) * (batch.ndim - 2))
-            return Scores(values.sum(1, keepdim=True), batch.voxels)
-        total = excluded.sum(Stat("log1p"))
-        return Scores(total if weight is None else total * weight.to(total), batch.voxels / batch.classes)
+        excluded = exclusion(batch, labeled_classes(batch, self.labeled))
+        return VoxelSum(excluded, {Stat("log1p"): 1.0 if weight is None else weight})

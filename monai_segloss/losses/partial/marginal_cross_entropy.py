@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Unpack
 
 from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.module import ReadingArgs, SegLoss, Weight
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.module import ReadingArgs, Weight
 from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.voxel_sum import VoxelLoss, VoxelSum
 from monai_segloss.losses.partial.merging import labeled_classes, labeled_indices, merged, refuse_sigmoid
-from monai_segloss.losses.voxel.cross_entropy import cross_entropy, cross_entropy_map
+from monai_segloss.losses.voxel.cross_entropy import cross_entropy
 
 
 @register(
@@ -29,7 +29,7 @@ from monai_segloss.losses.voxel.cross_entropy import cross_entropy, cross_entrop
     support=("labels", "soft labels", "ignore", "2-D", "3-D"),
     nnunet=NnUNetPolicy(include_background=None, batch=None),
 )
-class MarginalCrossEntropyLoss(SegLoss):
+class MarginalCrossEntropyLoss(VoxelLoss):
     """`CrossEntropyLoss` of q, the probabilities with every unlabeled class of the sample added to the background.
 
     log q_0 is a log-sum-exp of the merged logits.  A target voxel of a class that is not labeled is read as background.
@@ -61,6 +61,7 @@ class MarginalCrossEntropyLoss(SegLoss):
     """
 
     scoring = ("weight",)
+    own_pass = True
     accepts = ("labeled",)
 
     def __init__(
@@ -70,9 +71,5 @@ class MarginalCrossEntropyLoss(SegLoss):
         refuse_sigmoid(self.reader.sigmoid)
         self.labeled = labeled_indices(labeled)
 
-    def loss(self, batch: SegBatch) -> Scores:
-        batch = merged(batch, labeled_classes(batch, self.labeled))
-        weight = self.weights(batch.classes)
-        if self.reduction == "none":
-            return Scores(cross_entropy_map(batch, weight), batch.voxels)
-        return cross_entropy(batch, weight)
+    def voxel_sum(self, batch: SegBatch) -> VoxelSum:
+        return cross_entropy(merged(batch, labeled_classes(batch, self.labeled)), self.weights(batch.classes))

@@ -13,7 +13,6 @@ from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import NnUNetPolicy, register
 from monai_segloss.losses.region.lovasz_softmax import lovasz, voxels_behind
-from monai_segloss.losses.voxel.cross_entropy import is_multilabel
 
 
 def margins(batch: SegBatch) -> tuple[Tensor, Tensor]:
@@ -21,7 +20,7 @@ def margins(batch: SegBatch) -> tuple[Tensor, Tensor]:
     named = isinstance(batch.activation, str)
     scores = batch.clean if named else activate(batch.clean, batch.activation)
     g = check.hard(batch.one_hot)
-    if is_multilabel(batch):
+    if batch.multilabel:
         return scores, g
     return scores[:, 1:] - scores[:, :1], g[:, 1:]
 

@@ -11,7 +11,6 @@ from monai_segloss.core.counts import FORMULAS, Stat, Voxels
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import NnUNetPolicy, register
-from monai_segloss.losses.voxel.cross_entropy import is_multilabel
 
 PQ = Stat("pq")
 
@@ -67,7 +66,7 @@ class OverlapLoss(SegLoss):
         return () if self.reduction == "none" else (PQ,)
 
     def loss(self, batch: SegBatch) -> Scores:
-        multilabel = is_multilabel(batch)
+        multilabel = batch.multilabel
         if self.reduction != "none":
             return overlap(batch.sum(PQ), batch.voxels, multilabel)
         value = FORMULAS["pq"](Voxels(batch.clean, batch.clean, batch.activation), 0)

@@ -18,7 +18,6 @@ from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.reduce import Scores, Term
 from monai_segloss.core.registry import NnUNetPolicy, register
 from monai_segloss.losses.boundary.neighborhood import refuse_points
-from monai_segloss.losses.voxel.cross_entropy import is_multilabel
 
 
 def region_mutual_information(g: Tensor, p: Tensor, ridge: float) -> Tensor:
@@ -134,7 +133,7 @@ class RegionMutualInformationLoss(SegLoss):
         if self.pool > 1 and batch.ndim > 5:
             raise LossShapeError(f"input has shape {tuple(batch.logits.shape)}; pool={self.pool} pools 3 axes at most.")
         batch = batch.wide
-        which = (Stat("ce"), Stat("ce_neg")) if is_multilabel(batch) else (Stat("ce"),)
+        which = (Stat("ce"), Stat("ce_neg")) if batch.multilabel else (Stat("ce"),)
         batch.request(*which)
         ce = torch.stack([batch.sum(stat) for stat in which]).sum(0)
         p, g = batch.prob, batch.one_hot.to(batch.clean.dtype)

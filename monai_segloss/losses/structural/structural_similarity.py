@@ -162,7 +162,7 @@ class StructuralSimilarityLoss(SegLoss):
         bce = FORMULAS["ce"](v, 0) + FORMULAS["ce_neg"](v, 0)
         structural = Scores((e * f * bce).flatten(2).sum(2), f.flatten(2).sum(2))
         return {
-            "cross_entropy": Term(self.lambda_ce, cross_entropy(batch)),
+            "cross_entropy": Term(self.lambda_ce, cross_entropy(batch).summed()),
             "structural": Term(self.lambda_structural, structural),
         }
 

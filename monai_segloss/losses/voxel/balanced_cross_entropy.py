@@ -13,7 +13,6 @@ from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import NnUNetPolicy, register
 from monai_segloss.losses.voxel.binary_cross_entropy import BINARY
 from monai_segloss.losses.voxel.cross_entropy import CE, G
-from monai_segloss.losses.voxel.weighting import is_multilabel
 
 
 def balanced_cross_entropy(ce: Tensor, g: Tensor, n: Tensor) -> Tensor:
@@ -61,7 +60,7 @@ class BalancedCrossEntropyLoss(SegLoss):
     scoring = ("batch",)
 
     def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
-        return (G, *(BINARY if is_multilabel(batch) else (CE,)))
+        return (G, *(BINARY if batch.multilabel else (CE,)))
 
     def __init__(self, *, batch: bool = False, **reading: Unpack[ReadingArgs]) -> None:
         super().__init__(batch=batch, **reading)

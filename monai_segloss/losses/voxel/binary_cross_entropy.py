@@ -8,29 +8,20 @@ from torch import Tensor
 
 from monai_segloss.core import check
 from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.counts import FORMULAS, Stat
-from monai_segloss.core.module import ReadingArgs, SegLoss, Weight, class_weight
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.counts import Stat
+from monai_segloss.core.module import ReadingArgs, Weight, class_weight
 from monai_segloss.core.registry import NnUNetPolicy, register
-from monai_segloss.losses.voxel.weighting import class_factor, voxels, weighted_map, weighted_sums, weighted_voxels
+from monai_segloss.core.voxel_sum import VoxelLoss, VoxelSum
 
 BINARY = (Stat("ce"), Stat("ce_neg"))
 
 
-def binary_cross_entropy(batch: SegBatch, pos_weight: Tensor | None = None, weight_map: Tensor | None = None) -> Scores:
-    """-(w sum g log p + sum (1 - g) log(1 - p)) per (sample, channel), (B, C), and the voxels (B, 1)."""
-    positive, negative = weighted_sums(batch, BINARY, weight_map)
-    positive = positive if pos_weight is None else positive * pos_weight.to(positive)
-    return Scores(positive + negative, weighted_voxels(batch, weight_map))
-
-
-def binary_cross_entropy_map(
+def binary_cross_entropy(
     batch: SegBatch, pos_weight: Tensor | None = None, weight_map: Tensor | None = None
-) -> Tensor:
-    """Binary cross-entropy of each voxel and channel (B, C, *S); 0 where ignored."""
-    v = voxels(batch)
-    value = class_factor(batch, pos_weight) * FORMULAS["ce"](v, 0) + FORMULAS["ce_neg"](v, 0)
-    return weighted_map(batch, value, weight_map)
+) -> VoxelSum:
+    """-(w g log p + (1 - g) log(1 - p)) over channels and voxels."""
+    positive, negative = BINARY
+    return VoxelSum(batch, {positive: 1.0 if pos_weight is None else pos_weight, negative: 1.0}, weight_map=weight_map)
 
 
 @register(
@@ -47,7 +38,7 @@ def binary_cross_entropy_map(
     support=("regions", "soft labels", "ignore", "2-D", "3-D"),
     nnunet=NnUNetPolicy(include_background=None, batch=None),
 )
-class BinaryCrossEntropyLoss(SegLoss):
+class BinaryCrossEntropyLoss(VoxelLoss):
     """Binary cross-entropy, the mean over channels and voxels of -(w g log p + (1 - g) log(1 - p)).
 
     Every channel is scored against the rest, the background too, as `torch.nn.BCEWithLogitsLoss` does.  Labels are read
@@ -87,12 +78,6 @@ class BinaryCrossEntropyLoss(SegLoss):
         self.register_buffer("pos_weight", None if pos_weight is None else class_weight(pos_weight, "pos_weight"))
         self.pos_weight: Tensor | None
 
-    def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
-        return () if self.reduction == "none" or "weight_map" in batch.maps else BINARY
-
-    def loss(self, batch: SegBatch) -> Scores:
+    def voxel_sum(self, batch: SegBatch) -> VoxelSum:
         pos_weight = check.per_class("pos_weight", self.pos_weight, batch.classes)
-        weight_map = batch.map("weight_map")
-        if self.reduction == "none":
-            return Scores(binary_cross_entropy_map(batch, pos_weight, weight_map), batch.voxels)
-        return binary_cross_entropy(batch, pos_weight, weight_map)
+        return binary_cross_entropy(batch, pos_weight, batch.map("weight_map"))

@@ -11,13 +11,13 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import NnUNetPolicy, register
-from monai_segloss.losses.voxel.cross_entropy import cross_entropy_map
+from monai_segloss.losses.voxel.cross_entropy import cross_entropy
 from monai_segloss.losses.voxel.topk_cross_entropy import hardest, percentage
 
 
 def bootstrapped_cross_entropy(batch: SegBatch, threshold: float, k: float) -> Scores:
     """Sum of the cross-entropies above -log(threshold) and their number; of the k percent hardest where these are more."""
-    values = cross_entropy_map(batch)
+    values = cross_entropy(batch).per_voxel()
     least = hardest(batch, values, k)
     # so written, NaN is not hidden; in float32 p_t can round to 1, which is below a threshold of 1 all the same
     uncertain = ~(values <= -math.log(threshold)) if threshold < 1 else torch.ones_like(values, dtype=torch.bool)

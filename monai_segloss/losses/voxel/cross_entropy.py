@@ -5,76 +5,29 @@ from __future__ import annotations
 from typing import Unpack
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.counts import FORMULAS, Stat
-from monai_segloss.core.module import ReadingArgs, SegLoss, Weight
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.counts import Stat
+from monai_segloss.core.module import ReadingArgs, Weight
 from monai_segloss.core.registry import NnUNetPolicy, register
-from monai_segloss.losses.voxel.binary_cross_entropy import BINARY, binary_cross_entropy, binary_cross_entropy_map
-from monai_segloss.losses.voxel.weighting import (
-    class_factor,
-    is_multilabel,
-    voxels,
-    weighted_map,
-    weighted_sums,
-    weighted_voxels,
-)
+from monai_segloss.core.voxel_sum import VoxelLoss, VoxelSum
+from monai_segloss.losses.voxel.binary_cross_entropy import binary_cross_entropy
 
 CE, NLP, G = Stat("ce"), Stat("nlp"), Stat("g")
 
 
-def cross_entropy_statistics(multilabel: bool, weighted: bool, label_smoothing: float) -> tuple[Stat, ...]:
-    """The sums that the mean needs."""
-    if multilabel:
-        return BINARY
-    return (CE, *((G,) if weighted else ()), *((NLP,) if label_smoothing else ()))
-
-
 def cross_entropy(
     batch: SegBatch, weight: Tensor | None = None, label_smoothing: float = 0.0, weight_map: Tensor | None = None
-) -> Scores:
-    """Cross-entropy of a batch from its statistics, (B, C) and its divisor.
-
-    One class per voxel: sum_i w_i (-log p_y) / sum_i w_i with w_i the class weight times the map.  Regions: the mean over
-    channels and voxels of -(w g log p + (1 - g) log(1 - p)).
-    """
-    multilabel = is_multilabel(batch)
-    smoothing(label_smoothing, multilabel)
-    if multilabel:
+) -> VoxelSum:
+    """-w_y ((1 - e) log p_y + e/C sum_c log p_c), e the label smoothing; of regions the binary cross-entropy."""
+    smoothing(label_smoothing, batch.multilabel)
+    if batch.multilabel:
         return binary_cross_entropy(batch, weight, weight_map)
-    which = cross_entropy_statistics(False, weight is not None, label_smoothing)
-    sums = dict(zip(which, weighted_sums(batch, which, weight_map), strict=True))
-    w = sums[CE].new_ones(()) if weight is None else weight.to(sums[CE])
-    total = (1 - label_smoothing) * w * sums[CE]
+    w = 1.0 if weight is None else weight
+    parts = {CE: (1 - label_smoothing) * w}
     if label_smoothing:
-        total = total + label_smoothing / batch.classes * w * sums[NLP]
-    # the mean divides by weighted voxels, counted once and not once per class
-    count = weighted_voxels(batch, weight_map) / batch.classes if weight is None else w * sums[G]
-    return Scores(total, count)
-
-
-def cross_entropy_map(
-    batch: SegBatch, weight: Tensor | None = None, label_smoothing: float = 0.0, weight_map: Tensor | None = None
-) -> Tensor:
-    """Cross-entropy of each voxel: (B, 1, *S) with one class per voxel, (B, C, *S) for regions; 0 where ignored."""
-    smoothing(label_smoothing, is_multilabel(batch))
-    if is_multilabel(batch):
-        return binary_cross_entropy_map(batch, weight, weight_map)
-    if batch.has_labels:  # no one-hot
-        lp, w = batch.log_prob.contiguous(), class_factor(batch, weight)  # else nll_loss may have no gradient
-        by_class = None if weight is None else weight.to(lp).expand(batch.classes)
-        value = F.nll_loss(lp, batch.labels, by_class, reduction="none")[:, None]
-        if label_smoothing:
-            rest = (w * lp).sum(1, keepdim=True)
-            value = (1 - label_smoothing) * value - label_smoothing / batch.classes * rest
-        return weighted_map(batch, value, weight_map)
-    v, w = voxels(batch), class_factor(batch, weight)
-    value = w * FORMULAS["ce"](v, 0)
-    if label_smoothing:
-        value = (1 - label_smoothing) * value + label_smoothing / batch.classes * w * FORMULAS["nlp"](v, 0)
-    return weighted_map(batch, value.sum(1, keepdim=True), weight_map)
+        parts[NLP] = label_smoothing / batch.classes * w
+    return VoxelSum(batch, parts, divisor=None if weight is None else {G: weight}, weight_map=weight_map)
 
 
 @register(
@@ -90,7 +43,7 @@ def cross_entropy_map(
     tags=("likelihood",),
     nnunet=NnUNetPolicy(include_background=None, batch=None),
 )
-class CrossEntropyLoss(SegLoss):
+class CrossEntropyLoss(VoxelLoss):
     """Cross-entropy.
 
     Softmax, or probabilities over classes: sum_i w_i (-log p_y) / sum_i w_i, w_i the class weight times the voxel's entry
@@ -127,16 +80,8 @@ class CrossEntropyLoss(SegLoss):
         super().__init__(weight=weight, **reading)
         self.label_smoothing = smoothing(label_smoothing, self.reader.sigmoid)
 
-    def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
-        if self.reduction == "none" or "weight_map" in batch.maps:
-            return ()
-        return cross_entropy_statistics(is_multilabel(batch), self.class_weight is not None, self.label_smoothing)
-
-    def loss(self, batch: SegBatch) -> Scores:
-        weight, weight_map = self.weights(batch.classes), batch.map("weight_map")
-        if self.reduction == "none":
-            return Scores(cross_entropy_map(batch, weight, self.label_smoothing, weight_map), batch.voxels)
-        return cross_entropy(batch, weight, self.label_smoothing, weight_map)
+    def voxel_sum(self, batch: SegBatch) -> VoxelSum:
+        return cross_entropy(batch, self.weights(batch.classes), self.label_smoothing, batch.map("weight_map"))
 
 
 def smoothing(value: float, multilabel: bool) -> float:

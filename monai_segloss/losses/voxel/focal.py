@@ -10,47 +10,22 @@ from torch import Tensor
 
 from monai_segloss.core import check
 from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.counts import FORMULAS, Stat
-from monai_segloss.core.module import ReadingArgs, SegLoss, Weight, class_weight
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.counts import Stat
+from monai_segloss.core.module import ReadingArgs, Weight, class_weight
 from monai_segloss.core.registry import NnUNetPolicy, register
-from monai_segloss.losses.voxel.weighting import is_multilabel, voxels, weighted_map
+from monai_segloss.core.voxel_sum import VoxelLoss, VoxelSum
 
 Alpha = float | Sequence[float] | Tensor
 
 
-def focal_statistics(batch: SegBatch, gamma: float) -> tuple[Stat, ...]:
-    """The sums of the positive and, for regions, of the negative part."""
-    return (Stat("focal", gamma), Stat("focal_neg", gamma)) if is_multilabel(batch) else (Stat("focal", gamma),)
-
-
 def focal(
     batch: SegBatch, gamma: float, alpha: Tensor | None, weight: Tensor | None, include_background: bool = True
-) -> Scores:
-    """Focal loss of a batch from its statistics, (B, C)."""
+) -> VoxelSum:
+    """-alpha (1 - p)^gamma log p of the true class; of regions also of the negative part."""
     view = batch.scored(include_background)
-    sums = view.sums(*focal_statistics(batch, gamma))
-    positive, negative = focal_factors(view.classes, view.first, alpha, weight, is_multilabel(batch), sums[0])
-    total = positive * sums[0]
-    if len(sums) == 2:
-        return Scores(total + negative * sums[1], view.present)
-    return Scores(total, view.present / view.classes)
-
-
-def focal_map(
-    batch: SegBatch, gamma: float, alpha: Tensor | None, weight: Tensor | None, include_background: bool = True
-) -> Tensor:
-    """Focal loss of each voxel: (B, 1, *S) with one class per voxel, (B, C, *S) for regions; 0 where ignored."""
-    view = batch.scored(include_background)
-    v = voxels(batch)
-    multilabel = is_multilabel(batch)
-    shape = (-1, *(1,) * (batch.ndim - 2))
-    factors = focal_factors(view.classes, view.first, alpha, weight, multilabel, batch.clean)
-    positive, negative = (f.expand(view.classes).reshape(shape) for f in factors)
-    value = positive * FORMULAS["focal"](v, gamma)[:, view.first :]
-    if not multilabel:
-        return weighted_map(batch, value.sum(1, keepdim=True))
-    return weighted_map(batch, value + negative * FORMULAS["focal_neg"](v, gamma)[:, view.first :])
+    positive, negative = focal_factors(view.classes, view.first, alpha, weight, batch.multilabel, batch.clean)
+    parts = {Stat("focal", gamma): positive} | ({Stat("focal_neg", gamma): negative} if batch.multilabel else {})
+    return VoxelSum(batch, parts, first=view.first)
 
 
 def focal_factors(
@@ -93,7 +68,7 @@ def focal_alpha(alpha: Alpha | None) -> Tensor | None:
     nnunet=NnUNetPolicy(include_background=True, batch=None),
     waive={"probabilities_need_no_activation": "without an activation it takes the sigmoid, as MONAI's class does"},
 )
-class FocalLoss(SegLoss):
+class FocalLoss(VoxelLoss):
     """Focal loss; sigmoid unless ``softmax=True`` (or ``use_softmax=True``), as MONAI's class of this name.
 
     Softmax: the mean over voxels of -alpha_y (1 - p_y)^gamma log p_y; gamma 0 is exactly the cross-entropy (MONAI divides
@@ -142,12 +117,6 @@ class FocalLoss(SegLoss):
         self.register_buffer("alpha", focal_alpha(alpha))
         self.alpha: Tensor | None
 
-    def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
-        return () if self.reduction == "none" else focal_statistics(batch, self.gamma)
-
-    def loss(self, batch: SegBatch) -> Scores:
+    def voxel_sum(self, batch: SegBatch) -> VoxelSum:
         classes = batch.scored(self.include_background).classes
-        arguments = (batch, self.gamma, self.alpha, self.weights(classes), self.include_background)
-        if self.reduction == "none":
-            return Scores(focal_map(*arguments), batch.voxels)
-        return focal(*arguments)
+        return focal(batch, self.gamma, self.alpha, self.weights(classes), self.include_background)

@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import Unpack
 
 from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ReadingArgs, SegLoss, Weight
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.module import ReadingArgs, Weight
 from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.voxel_sum import VoxelLoss, VoxelSum
 from monai_segloss.losses.voxel.cross_entropy import (
     cross_entropy,
-    cross_entropy_map,
-    cross_entropy_statistics,
     smoothing,
 )
 
@@ -35,7 +32,7 @@ from monai_segloss.losses.voxel.cross_entropy import (
         "perfect_prediction_is_zero": "the minimum is the entropy of the smoothed labels",
     },
 )
-class LabelSmoothingCrossEntropyLoss(SegLoss):
+class LabelSmoothingCrossEntropyLoss(VoxelLoss):
     """Cross-entropy against (1 - e) g + e/C, as `CrossEntropyLoss` with ``label_smoothing`` and torch have it.
 
     Ignored voxels neither contribute nor count.  e is shared among all C classes, the true one included; code for
@@ -69,13 +66,5 @@ class LabelSmoothingCrossEntropyLoss(SegLoss):
         super().__init__(weight=weight, **reading)
         self.label_smoothing = smoothing(label_smoothing, self.reader.sigmoid)
 
-    def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
-        if self.reduction == "none":
-            return ()
-        return cross_entropy_statistics(False, self.class_weight is not None, self.label_smoothing)
-
-    def loss(self, batch: SegBatch) -> Scores:
-        weight = self.weights(batch.classes)
-        if self.reduction == "none":
-            return Scores(cross_entropy_map(batch, weight, self.label_smoothing), batch.voxels)
-        return cross_entropy(batch, weight, self.label_smoothing)
+    def voxel_sum(self, batch: SegBatch) -> VoxelSum:
+        return cross_entropy(batch, self.weights(batch.classes), self.label_smoothing)

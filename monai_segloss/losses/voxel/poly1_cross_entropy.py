@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Unpack
 
 from torch import Tensor
 
 from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.counts import FORMULAS, Stat
-from monai_segloss.core.module import ReadingArgs, SegLoss, Weight
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.counts import Stat
+from monai_segloss.core.module import ReadingArgs, Weight
 from monai_segloss.core.registry import NnUNetPolicy, register
-from monai_segloss.losses.voxel.binary_cross_entropy import BINARY
-from monai_segloss.losses.voxel.cross_entropy import CE, G, cross_entropy, cross_entropy_map
-from monai_segloss.losses.voxel.weighting import class_factor, is_multilabel, voxels, weighted_map
+from monai_segloss.core.voxel_sum import VoxelLoss, VoxelSum
+from monai_segloss.losses.voxel.cross_entropy import cross_entropy
 
 FN, FP = Stat("fn"), Stat("fp")
 
 
-def poly1_cross_entropy(batch: SegBatch, epsilon: float, weight: Tensor | None = None) -> Scores:
-    """Cross-entropy + epsilon (1 - p_t), (B, C): the sum of 1 - p_t over voxels is FN, for regions FN + FP."""
-    scores = cross_entropy(batch, weight)
-    error = batch.sum(FN) if weight is None else weight.to(scores.total) * batch.sum(FN)
-    if is_multilabel(batch):
-        error = error + batch.sum(FP)
-    return Scores(scores.total + epsilon * error, scores.count)
-
-
-def poly1_cross_entropy_map(batch: SegBatch, epsilon: float, weight: Tensor | None = None) -> Tensor:
-    """The same per voxel: (B, 1, *S) with one class per voxel, (B, C, *S) for regions; 0 where ignored."""
-    v = voxels(batch)
-    error = class_factor(batch, weight) * FORMULAS["fn"](v, 0)
-    error = error + FORMULAS["fp"](v, 0) if is_multilabel(batch) else error.sum(1, keepdim=True)
-    return cross_entropy_map(batch, weight) + epsilon * weighted_map(batch, error)
+def poly1_cross_entropy(batch: SegBatch, epsilon: float, weight: Tensor | None = None) -> VoxelSum:
+    """Cross-entropy + epsilon (1 - p_t): over voxels the sum of 1 - p_t is FN, for regions FN + FP."""
+    ce = cross_entropy(batch, weight)
+    error = {FN: epsilon * (1.0 if weight is None else weight)} | ({FP: epsilon} if batch.multilabel else {})
+    return replace(ce, parts={**ce.parts, **error})
 
 
 @register(
@@ -48,7 +37,7 @@ def poly1_cross_entropy_map(batch: SegBatch, epsilon: float, weight: Tensor | No
     tags=("likelihood",),
     nnunet=NnUNetPolicy(include_background=None, batch=None),
 )
-class Poly1CrossEntropyLoss(SegLoss):
+class Poly1CrossEntropyLoss(VoxelLoss):
     """Poly-1 cross-entropy, the mean over voxels of -log p_t + epsilon (1 - p_t), p_t the probability of the truth.
 
     A class weight multiplies both terms (some code weighs the logarithm only) and the mean divides by the weights, as
@@ -80,15 +69,5 @@ class Poly1CrossEntropyLoss(SegLoss):
             raise ValueError(f"epsilon must be a number of at least -1, got {epsilon!r}.")
         self.epsilon = float(epsilon)
 
-    def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
-        if self.reduction == "none":
-            return ()
-        if is_multilabel(batch):
-            return (*BINARY, FN, FP)
-        return (CE, FN) if self.class_weight is None else (CE, FN, G)
-
-    def loss(self, batch: SegBatch) -> Scores:
-        weight = self.weights(batch.classes)
-        if self.reduction == "none":
-            return Scores(poly1_cross_entropy_map(batch, self.epsilon, weight), batch.voxels)
-        return poly1_cross_entropy(batch, self.epsilon, weight)
+    def voxel_sum(self, batch: SegBatch) -> VoxelSum:
+        return poly1_cross_entropy(batch, self.epsilon, self.weights(batch.classes))

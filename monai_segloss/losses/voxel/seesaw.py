@@ -18,7 +18,6 @@ from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import NnUNetPolicy, register
 from monai_segloss.core.sync import sum_over_processes
 from monai_segloss.kernels.voxels import some_voxels
-from monai_segloss.losses.voxel.weighting import is_multilabel, weighted_map
 
 
 def seesaw(log_p: Tensor, labels: Tensor, counts: Tensor, p: float, q: float, eps: float) -> Tensor:
@@ -166,7 +165,7 @@ class SeesawLoss(SegLoss):
         self.counts: Tensor
 
     def loss(self, batch: SegBatch) -> Scores:
-        _one_class_per_voxel(is_multilabel(batch))
+        _one_class_per_voxel(batch.multilabel)
         if not batch.has_labels:
             check.hard(batch.one_hot)
         wide = torch.float64 if batch.logits.dtype == torch.float64 else torch.float32
@@ -178,7 +177,7 @@ class SeesawLoss(SegLoss):
             value = flat.view(len(z), 1, *z.shape[2:])
         else:
             value = mitigated(batch.log_prob, batch.labels, *settings)
-        value = weighted_map(batch, value)
+        value = value if batch.mask is None else value * batch.mask[:, None]
         if self.reduction == "none":
             return Scores(value, batch.voxels)
         return Scores(value.flatten(1).sum(1, keepdim=True), batch.voxels)

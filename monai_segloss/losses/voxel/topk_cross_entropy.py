@@ -11,13 +11,12 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.module import ReadingArgs, SegLoss, Weight
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import NnUNetPolicy, register
-from monai_segloss.losses.voxel.cross_entropy import cross_entropy_map, smoothing
-from monai_segloss.losses.voxel.weighting import is_multilabel
+from monai_segloss.losses.voxel.cross_entropy import cross_entropy, smoothing
 
 
 def topk_cross_entropy(batch: SegBatch, k: float, weight: Tensor | None = None, label_smoothing: float = 0.0) -> Scores:
     """Sum of the k percent largest cross-entropies among the valid voxels of the batch, and how many they are."""
-    return hardest(batch, cross_entropy_map(batch, weight, label_smoothing), k)
+    return hardest(batch, cross_entropy(batch, weight, label_smoothing).per_voxel(), k)
 
 
 def hardest(batch: SegBatch, values: Tensor, k: float) -> Scores:
@@ -25,7 +24,7 @@ def hardest(batch: SegBatch, values: Tensor, k: float) -> Scores:
     if batch.mask is None:
         kept = max(1, int(values.numel() * k / 100))
         return Scores(values.flatten().topk(kept, sorted=False).values.sum(), values.new_tensor(float(kept)))
-    channels = values.shape[1] if is_multilabel(batch) else 1
+    channels = values.shape[1] if batch.multilabel else 1
     kept_of_mask = (batch.mask.sum(dtype=torch.float64) * channels * k / 100).floor().clamp_min(1)
     ranked = torch.where(batch.mask[:, None], values, values.new_full((), -1)).flatten()
     if ranked.device.type == "cpu" and not torch.compiler.is_compiling():

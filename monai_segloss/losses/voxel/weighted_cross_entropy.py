@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Unpack
 
 from torch import Tensor
 
 from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ReadingArgs, SegLoss, Weight
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.module import ReadingArgs, Weight
 from monai_segloss.core.registry import NnUNetPolicy, register
-from monai_segloss.losses.voxel.binary_cross_entropy import BINARY
-from monai_segloss.losses.voxel.cross_entropy import CE, G, cross_entropy, cross_entropy_map
-from monai_segloss.losses.voxel.weighting import is_multilabel, weighted_sums, weighted_voxels
+from monai_segloss.core.voxel_sum import VOXELS, VoxelLoss, VoxelSum
+from monai_segloss.losses.voxel.cross_entropy import G, cross_entropy
 
 DIVISORS = ("weights", "voxels")
 
 
 def weighted_cross_entropy(
     batch: SegBatch, weight: Tensor | None, weight_map: Tensor | None, normalize: str = "weights"
-) -> Scores:
-    """sum_i w_i CE_i, (B, C), and the divisor: the sum of the weights or the number of voxels."""
-    scores = cross_entropy(batch, weight, 0.0, weight_map)
-    multilabel = is_multilabel(batch)
+) -> VoxelSum:
+    """w_i CE_i over the sum of the weights or the number of voxels."""
+    ce = cross_entropy(batch, weight, 0.0, weight_map)
     if normalize == "voxels":
-        return Scores(scores.total, batch.voxels if multilabel else batch.voxels / batch.classes)
-    if weight is None or not multilabel:
-        return scores
-    (positive,) = weighted_sums(batch, (G,), weight_map)
-    return Scores(scores.total, weight.to(positive) * positive + weighted_voxels(batch, weight_map) - positive)
+        return replace(ce, divisor=None, unweighted=True)
+    if weight is None or not batch.multilabel:
+        return ce
+    return replace(ce, divisor={VOXELS: 1.0, G: weight - 1})
 
 
 @register(
@@ -45,7 +41,7 @@ def weighted_cross_entropy(
     tags=("likelihood", "imbalance"),
     nnunet=NnUNetPolicy(include_background=None, batch=None),
 )
-class WeightedCrossEntropyLoss(SegLoss):
+class WeightedCrossEntropyLoss(VoxelLoss):
     """Cross-entropy with weights, sum_i w_i CE_i / D, w_i the weight of the voxel's class times its ``weight_map``.
 
     D is the sum of the weights, as in torch, or the number of voxels that count: then the weights also scale the loss.
@@ -89,14 +85,5 @@ class WeightedCrossEntropyLoss(SegLoss):
             raise ValueError(f"normalize must be 'weights' or 'voxels', got {normalize!r}.")
         self.normalize = normalize
 
-    def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
-        if self.reduction == "none" or "weight_map" in batch.maps:
-            return ()
-        counted = () if self.class_weight is None else (G,)
-        return (BINARY if is_multilabel(batch) else (CE,)) + counted
-
-    def loss(self, batch: SegBatch) -> Scores:
-        weight, weight_map = self.weights(batch.classes), batch.map("weight_map")
-        if self.reduction == "none":
-            return Scores(cross_entropy_map(batch, weight, 0.0, weight_map), batch.voxels)
-        return weighted_cross_entropy(batch, weight, weight_map, self.normalize)
+    def voxel_sum(self, batch: SegBatch) -> VoxelSum:
+        return weighted_cross_entropy(batch, self.weights(batch.classes), batch.map("weight_map"), self.normalize)
