@@ -198,7 +198,7 @@ class SegLoss(nn.Module, ABC):
         """Class weights for ``classes`` scored channels, checked."""
         if self.class_weight is None or self.class_weight.ndim == 0:
             return self.class_weight
-        if self.weight_of_all and not self.include_background and self.class_weight.shape[0] == classes + 1:
+        if self.weight_of_all and self.class_weight.shape[0] == classes + 1:
             return self.class_weight[1:]
         if self.class_weight.shape[0] != classes:
             raise ValueError(

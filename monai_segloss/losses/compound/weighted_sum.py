@@ -88,8 +88,9 @@ class WeightedSum(Scheduled, SegLoss):
             _refuse_own_reading(name, settings, {**shared, **settings}.get("use_softmax", False), self.reader.softmax)
             self.terms[name] = info.cls(**{**shared, **settings})
             takers += [(self.terms[name], info)] if "weight" in shared and "weight" not in settings else []
-        for loss, _ in takers:
-            loss.weight_of_all = any("include_background" not in info.parameters for _, info in takers)
+        of_all = any("include_background" not in info.parameters for _, info in takers)
+        for loss, info in takers:
+            loss.weight_of_all = of_all and "include_background" in info.parameters and not loss.include_background
         self.reader.probabilities = any(term.reader.probabilities for term in self._losses().values())
         for name in common:
             if name not in taken:

@@ -7,10 +7,11 @@ from typing import Unpack
 
 from torch import Tensor
 
-from monai_segloss.core.batch import SegBatch
+from monai_segloss.core.batch import Scored, SegBatch
 from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ScoringArgs, SegLoss
-from monai_segloss.core.reduce import Scores, quotient
+from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.reduce import quotient
+from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.core.registry import register
 from monai_segloss.losses.partial.merging import exclusion, labeled_classes, labeled_indices, refuse_sigmoid
 
@@ -33,7 +34,7 @@ def exclusion_dice(hit: Tensor, rest: Tensor, where: Tensor, smooth_dr: float) -
     tags=("partial labels", "overlap"),
     support=("labels", "soft labels", "ignore", "2-D", "3-D"),
 )
-class ExclusionDiceLoss(SegLoss):
+class ExclusionDiceLoss(RegionLoss):
     """Dice coefficient 2 sum p e / (sum p + sum e + dr) of prediction and excluded region e, mean over samples and classes.
 
     e of a labeled organ is where it is not; e of the background and of an organ without labels is the union of the labeled
@@ -64,13 +65,16 @@ class ExclusionDiceLoss(SegLoss):
     scoring = ("include_background", "batch", "smooth_dr", "weight")
     accepts = ("labeled",)
 
+    sums = ()
+
     def __init__(self, *, labeled: Sequence[int] | None = None, **common: Unpack[ScoringArgs]) -> None:
         super().__init__(**common)
         refuse_sigmoid(self.reader.sigmoid)
         self.labeled = labeled_indices(labeled)
 
-    def loss(self, batch: SegBatch) -> Scores:
-        excluded = exclusion(batch, labeled_classes(batch, self.labeled))
-        view = excluded.scored(self.include_background, self.batch)
+    def view(self, batch: SegBatch) -> Scored:
+        return super().view(exclusion(batch, labeled_classes(batch, self.labeled)))
+
+    def table(self, view: Scored) -> Tensor:
         hit, rest, where = view.sums(Stat("tp"), Stat("fp"), Stat("g"))
-        return Scores.table(exclusion_dice(hit, rest, where, self.smooth_dr), view.present, self.weights(view.classes))
+        return exclusion_dice(hit, rest, where, self.smooth_dr)

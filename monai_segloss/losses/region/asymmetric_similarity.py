@@ -6,11 +6,11 @@ from typing import Unpack
 
 from torch import Tensor
 
-from monai_segloss.core.batch import AREA, SegBatch
+from monai_segloss.core.batch import Scored
 from monai_segloss.core.check import non_negative
-from monai_segloss.core.counts import Counts, Stat
-from monai_segloss.core.module import ScoringArgs, SegLoss
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.counts import Counts
+from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.core.registry import register
 from monai_segloss.losses.region.tversky import tversky
 
@@ -34,7 +34,7 @@ def asymmetric_similarity(n: Counts, beta: float, smooth_nr: float = 1e-5, smoot
     aliases=("f_beta",),
     tags=("overlap", "imbalance", "recall"),
 )
-class AsymmetricSimilarityLoss(SegLoss):
+class AsymmetricSimilarityLoss(RegionLoss):
     """Asymmetric similarity loss, 1 - F_beta, mean over samples and classes.
 
     It is `TverskyLoss` with alpha = 1 / (1 + beta^2) and beta' = beta^2 / (1 + beta^2), the smoothing included: nr and dr
@@ -60,10 +60,5 @@ class AsymmetricSimilarityLoss(SegLoss):
         super().__init__(**common)
         (self.beta,) = non_negative(beta=beta)
 
-    def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
-        return AREA
-
-    def loss(self, batch: SegBatch) -> Scores:
-        view = batch.scored(self.include_background, self.batch)
-        table = asymmetric_similarity(view.counts(), self.beta, self.smooth_nr, self.smooth_dr)
-        return Scores.table(table, view.present, self.weights(view.classes))
+    def table(self, view: Scored) -> Tensor:
+        return asymmetric_similarity(view.counts(), self.beta, self.smooth_nr, self.smooth_dr)

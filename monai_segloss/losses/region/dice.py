@@ -7,10 +7,11 @@ from typing import Unpack
 
 from torch import Tensor
 
-from monai_segloss.core.batch import AREA, AREA_L1, Scored, SegBatch
+from monai_segloss.core.batch import AREA, AREA_L1, Scored
 from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ScoringArgs, SegLoss
+from monai_segloss.core.module import ScoringArgs
 from monai_segloss.core.reduce import Scores, quotient
+from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.core.registry import register
 
 POSITIONAL = (
@@ -49,12 +50,16 @@ class DiceForm:
             return (Stat("tp"), Stat("se"))
         return AREA_L1 if self.soft_label else AREA
 
-    def scores(self, view: Scored, weight: Tensor | None) -> Scores:
-        """Dice loss per (sample, class), (B | 1, C), with the samples that count."""
+    def table(self, view: Scored) -> Tensor:
+        """Dice loss per (sample, class), (B | 1, C)."""
         tp, *errors = view.sums(*self.statistics)
         error = errors[0] if len(errors) == 1 else errors[0] + errors[1]
         error = 2 * error if self.jaccard else error
-        return Scores.table(dice(tp, error, self.smooth_nr, self.smooth_dr), view.present, weight)
+        return dice(tp, error, self.smooth_nr, self.smooth_dr)
+
+    def scores(self, view: Scored, weight: Tensor | None) -> Scores:
+        """The table with the samples that count."""
+        return Scores.table(self.table(view), view.present, weight)
 
 
 @register(
@@ -70,7 +75,7 @@ class DiceForm:
     aliases=("soft_dice",),
     tags=("overlap", "imbalance"),
 )
-class DiceLoss(SegLoss):
+class DiceLoss(RegionLoss):
     """Soft Dice loss, 1 - (2 TP + nr) / (P + G + dr), mean over samples and classes.
 
     With ``squared_pred`` the V-Net form 1 - (2 TP + nr) / (sum p^2 + sum g^2 + dr); with ``batch=True`` the sums run over
@@ -104,10 +109,7 @@ class DiceLoss(SegLoss):
     ) -> None:
         super().__init__(**common)
         self.dice = DiceForm(squared_pred, jaccard, self.smooth_nr, self.smooth_dr, soft_label)
+        self.sums = self.dice.statistics
 
-    def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
-        return self.dice.statistics
-
-    def loss(self, batch: SegBatch) -> Scores:
-        view = batch.scored(self.include_background, self.batch)
-        return self.dice.scores(view, self.weights(view.classes))
+    def table(self, view: Scored) -> Tensor:
+        return self.dice.table(view)

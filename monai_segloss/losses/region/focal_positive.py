@@ -7,11 +7,11 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from monai_segloss.core.batch import SegBatch
+from monai_segloss.core.batch import Scored, SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ScoringArgs, SegLoss
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.core.registry import register
 from monai_segloss.losses.region.threshold_map_dice import Binarized, sharp
 
@@ -33,7 +33,7 @@ def focal_positive(focal: Tensor, volume: Tensor, smooth_dr: float) -> Tensor:
     doi="arXiv:1812.05807; arXiv:1911.08947",
     tags=("recall", "likelihood", "experimental"),
 )
-class FocalPositiveLoss(SegLoss):
+class FocalPositiveLoss(RegionLoss):
     """Mean over the voxels of a class of (1 - b)^gamma (-log b), b = sigmoid(k (p - T)).  Experimental, a reconstruction.
 
     The formula of Yang et al. could not be read.  Their abstract wants a loss that guides a threshold per voxel and
@@ -64,12 +64,16 @@ class FocalPositiveLoss(SegLoss):
     scoring = ("include_background", "batch", "smooth_dr", "weight")
     accepts = ("threshold",)
 
+    sums = ()
+
     def __init__(self, *, gamma: float = 2.0, sharpness: float = 50.0, **common: Unpack[ScoringArgs]) -> None:
         super().__init__(**common)
         (self.gamma,) = non_negative(gamma=gamma)
         self.sharpness = sharp(sharpness)
 
-    def loss(self, batch: SegBatch) -> Scores:
-        view = Binarized(batch, self.sharpness).scored(self.include_background, self.batch)
+    def view(self, batch: SegBatch) -> Scored:
+        return super().view(Binarized(batch, self.sharpness))
+
+    def table(self, view: Scored) -> Tensor:
         focal, volume = view.sums(Stat("focal", self.gamma), Stat("g"))
-        return Scores.table(focal_positive(focal, volume, self.smooth_dr), view.present, self.weights(view.classes))
+        return focal_positive(focal, volume, self.smooth_dr)

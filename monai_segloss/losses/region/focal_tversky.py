@@ -6,11 +6,11 @@ from typing import Unpack
 
 from torch import Tensor
 
-from monai_segloss.core.batch import AREA, SegBatch
+from monai_segloss.core.batch import Scored
 from monai_segloss.core.check import non_negative
-from monai_segloss.core.counts import Counts, Stat
-from monai_segloss.core.module import ScoringArgs, SegLoss
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.counts import Counts
+from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.core.registry import register
 from monai_segloss.losses.region.tversky import tversky
 
@@ -36,7 +36,7 @@ def focal_tversky(n: Counts, alpha: float, beta: float, gamma: float, smooth_nr:
     doi="arXiv:1810.07842",
     tags=("overlap", "imbalance", "recall"),
 )
-class FocalTverskyLoss(SegLoss):
+class FocalTverskyLoss(RegionLoss):
     """Focal Tversky loss, mean over samples and classes of (1 - TI)^(1/gamma), gamma >= 1.
 
     ``alpha`` weighs false positives and ``beta`` false negatives, as everywhere in this library; the paper has the two
@@ -75,10 +75,5 @@ class FocalTverskyLoss(SegLoss):
             )
         self.gamma = float(gamma)
 
-    def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
-        return AREA
-
-    def loss(self, batch: SegBatch) -> Scores:
-        view = batch.scored(self.include_background, self.batch)
-        table = focal_tversky(view.counts(), self.alpha, self.beta, self.gamma, self.smooth_nr, self.smooth_dr)
-        return Scores.table(table, view.present, self.weights(view.classes))
+    def table(self, view: Scored) -> Tensor:
+        return focal_tversky(view.counts(), self.alpha, self.beta, self.gamma, self.smooth_nr, self.smooth_dr)

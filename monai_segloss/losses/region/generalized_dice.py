@@ -8,10 +8,10 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from monai_segloss.core.batch import AREA, AREA_L1, Scored, SegBatch
+from monai_segloss.core.batch import AREA, AREA_L1, Scored
 from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ScoringArgs, SegLoss
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.core.registry import NnUNetPolicy, register
 from monai_segloss.losses.region.dice import dice
 
@@ -85,7 +85,7 @@ class GeneralizedForm:
     tags=("overlap", "imbalance"),
     nnunet=NnUNetPolicy(include_background=True),
 )
-class GeneralizedDiceLoss(SegLoss):
+class GeneralizedDiceLoss(RegionLoss):
     """Generalized Dice loss, one value per sample, mean over samples.
 
     The weights of a sample are divided by the largest of them, which changes no ratio.  Undivided (``scale_free=False``,
@@ -126,10 +126,7 @@ class GeneralizedDiceLoss(SegLoss):
     ) -> None:
         super().__init__(**common)
         self.form = GeneralizedForm.of(w_type, scale_free, self.smooth_nr, self.smooth_dr, soft_label)
+        self.sums = self.form.statistics
 
-    def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
-        return self.form.statistics
-
-    def loss(self, batch: SegBatch) -> Scores:
-        view = batch.scored(self.include_background, self.batch)
-        return Scores.table(self.form.table(view), view.present)
+    def table(self, view: Scored) -> Tensor:
+        return self.form.table(view)

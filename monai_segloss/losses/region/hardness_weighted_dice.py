@@ -7,11 +7,11 @@ from typing import Unpack
 
 from torch import Tensor
 
-from monai_segloss.core.batch import AREA, SegBatch
+from monai_segloss.core.batch import AREA, Scored
 from monai_segloss.core.check import within
 from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ScoringArgs, SegLoss
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.core.registry import NnUNetPolicy, register
 from monai_segloss.losses.region.dice import dice
 
@@ -43,7 +43,7 @@ def hardness_weighted_dice(
     tags=("overlap", "imbalance", "hard voxels"),
     nnunet=NnUNetPolicy(include_background=True),
 )
-class HardnessWeightedDiceLoss(SegLoss):
+class HardnessWeightedDiceLoss(RegionLoss):
     """Hardness-weighted Dice loss, mean over samples and classes.
 
     The gradient flows through the weights, as in the authors' code.  Not the hardness weighted sampling of Fidon et al.,
@@ -67,14 +67,11 @@ class HardnessWeightedDiceLoss(SegLoss):
         G. Wang et al., MICCAI 2019, arXiv:1906.03906.
     """
 
+    sums = STATISTICS
+
     def __init__(self, *, lam: float = 0.6, **common: Unpack[ScoringArgs]) -> None:
         super().__init__(**common)
         (self.lam,) = within(0, 1, lam=lam)
 
-    def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
-        return STATISTICS
-
-    def loss(self, batch: SegBatch) -> Scores:
-        view = batch.scored(self.include_background, self.batch)
-        table = hardness_weighted_dice(view.sums(*STATISTICS), self.lam, self.smooth_nr, self.smooth_dr)
-        return Scores.table(table, view.present, self.weights(view.classes))
+    def table(self, view: Scored) -> Tensor:
+        return hardness_weighted_dice(view.sums(*STATISTICS), self.lam, self.smooth_nr, self.smooth_dr)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Unpack
-
 from torch import Tensor
 
-from monai_segloss.core.batch import AREA, SegBatch
-from monai_segloss.core.counts import Counts, Stat
-from monai_segloss.core.module import ScoringArgs, SegLoss
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.batch import Scored
+from monai_segloss.core.counts import Counts
+from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.core.registry import register
 from monai_segloss.losses.region.tversky import tversky
 
@@ -31,7 +28,7 @@ def jaccard(n: Counts, smooth_nr: float = 1e-5, smooth_dr: float = 1e-5) -> Tens
     aliases=("iou", "soft_jaccard"),
     tags=("overlap", "imbalance"),
 )
-class JaccardLoss(SegLoss):
+class JaccardLoss(RegionLoss):
     """Jaccard (IoU) loss, 1 - (TP + nr) / (TP + FP + FN + dr), mean over samples and classes.
 
     The smoothing is added to the plain counts.  ``DiceLoss(jaccard=True)``, as MONAI has it, adds it to doubled counts:
@@ -51,13 +48,5 @@ class JaccardLoss(SegLoss):
         M. A. Rahman, Y. Wang, ISVC 2016.
     """
 
-    def __init__(self, **common: Unpack[ScoringArgs]) -> None:
-        super().__init__(**common)
-
-    def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
-        return AREA
-
-    def loss(self, batch: SegBatch) -> Scores:
-        view = batch.scored(self.include_background, self.batch)
-        table = jaccard(view.counts(), self.smooth_nr, self.smooth_dr)
-        return Scores.table(table, view.present, self.weights(view.classes))
+    def table(self, view: Scored) -> Tensor:
+        return jaccard(view.counts(), self.smooth_nr, self.smooth_dr)

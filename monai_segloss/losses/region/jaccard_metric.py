@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from torch import Tensor
 
-from monai_segloss.core.batch import AREA_L1, SegBatch
-from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ScoringArgs, SegLoss
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.batch import AREA_L1, Scored
+from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.core.registry import register
 from monai_segloss.losses.region.jaccard import jaccard
 
@@ -23,7 +21,7 @@ from monai_segloss.losses.region.jaccard import jaccard
     aliases=("jml",),
     tags=("overlap", "soft labels"),
 )
-class JaccardMetricLoss(SegLoss):
+class JaccardMetricLoss(RegionLoss):
     """Jaccard loss with TP = sum min(p, g), FP = sum max(p - g, 0), FN = sum max(g - p, 0), mean over samples and classes.
 
     The usual product form is smallest at a prediction of 0 or 1 where the label is a fraction; this one at p = g.  The
@@ -43,13 +41,7 @@ class JaccardMetricLoss(SegLoss):
         Z. Wang, X. Ning, M. B. Blaschko, NeurIPS 2023, arXiv:2302.05666.
     """
 
-    def __init__(self, **common: Unpack[ScoringArgs]) -> None:
-        super().__init__(**common)
+    sums = AREA_L1
 
-    def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
-        return AREA_L1
-
-    def loss(self, batch: SegBatch) -> Scores:
-        view = batch.scored(self.include_background, self.batch)
-        table = jaccard(view.counts(soft_label=True), self.smooth_nr, self.smooth_dr)
-        return Scores.table(table, view.present, self.weights(view.classes))
+    def table(self, view: Scored) -> Tensor:
+        return jaccard(view.counts(soft_label=True), self.smooth_nr, self.smooth_dr)

@@ -7,13 +7,13 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from monai_segloss.core.batch import AREA, SegBatch
+from monai_segloss.core.batch import AREA, Scored
 from monai_segloss.core.counts import Counts, Stat
-from monai_segloss.core.module import ScoringArgs, SegLoss
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.core.registry import register
 
-STATISTICS = (*AREA, Stat("tn"), Stat("g"))
+TN, G = Stat("tn"), Stat("g")
 
 
 def mcc(n: Counts, tn: Tensor, smooth_nr: float = 0.0, smooth_dr: float = 1e-5) -> Tensor:
@@ -52,7 +52,7 @@ def mcc(n: Counts, tn: Tensor, smooth_nr: float = 0.0, smooth_dr: float = 1e-5) 
     aliases=("matthews",),
     tags=("correlation", "imbalance"),
 )
-class MCCLoss(SegLoss):
+class MCCLoss(RegionLoss):
     """Matthews correlation loss, from 0 (right) over 1 (no relation) to 2 (inverted), mean over samples and classes.
 
     A class of which a sample has no voxel, or no other, leaves the mean: its numerator is 0 whatever is predicted, so that
@@ -73,15 +73,14 @@ class MCCLoss(SegLoss):
         K. Abhishek, G. Hamarneh, ISBI 2021, arXiv:2010.13454.
     """
 
+    sums = (*AREA, TN, G)
+
     def __init__(self, *, smooth_nr: float = 0.0, **common: Unpack[ScoringArgs]) -> None:  # type: ignore[misc]
         super().__init__(smooth_nr=smooth_nr, **common)
 
-    def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
-        return STATISTICS
+    def table(self, view: Scored) -> Tensor:
+        return mcc(view.counts(), view.sums(TN)[0], self.smooth_nr, self.smooth_dr)
 
-    def loss(self, batch: SegBatch) -> Scores:
-        view = batch.scored(self.include_background, self.batch)
-        tn, g = view.sums(*STATISTICS[3:])
-        table = mcc(view.counts(), tn, self.smooth_nr, self.smooth_dr)
-        defined = (g > 0) & (g < view.present)
-        return Scores.table(table, defined.to(table.dtype), self.weights(view.classes))
+    def voxel_count(self, view: Scored) -> Tensor:
+        (g,) = view.sums(G)
+        return (g > 0) & (g < view.present)

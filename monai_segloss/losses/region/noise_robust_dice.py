@@ -6,11 +6,11 @@ from typing import Unpack
 
 from torch import Tensor
 
-from monai_segloss.core.batch import SegBatch
+from monai_segloss.core.batch import Scored
 from monai_segloss.core.check import within
 from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ScoringArgs, SegLoss
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.core.registry import register
 
 TINY = 1e-30
@@ -35,7 +35,7 @@ def noise_robust_dice(error: Tensor, p_sq: Tensor, g_sq: Tensor, smooth_dr: floa
     aliases=("nr_dice",),
     tags=("overlap", "noise"),
 )
-class NoiseRobustDiceLoss(SegLoss):
+class NoiseRobustDiceLoss(RegionLoss):
     """Noise-robust Dice loss, mean over samples and classes; gamma 2 is the V-Net Dice loss, 1 a mean absolute error.
 
     The squares in the denominator are the paper's as far as secondary sources tell (its text was not at hand); the code
@@ -64,12 +64,8 @@ class NoiseRobustDiceLoss(SegLoss):
     def __init__(self, *, gamma: float = 1.5, **common: Unpack[ScoringArgs]) -> None:
         super().__init__(**common)
         (self.gamma,) = within(1, 2, gamma=gamma)
+        self.sums = (Stat("ae", self.gamma), Stat("p_sq"), Stat("g_sq"))
 
-    def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
-        return (Stat("ae", self.gamma), Stat("p_sq"), Stat("g_sq"))
-
-    def loss(self, batch: SegBatch) -> Scores:
-        view = batch.scored(self.include_background, self.batch)
-        error, p_sq, g_sq = view.sums(*self.statistics(batch))
-        table = noise_robust_dice(error, p_sq, g_sq, self.smooth_dr)
-        return Scores.table(table, view.present, self.weights(view.classes))
+    def table(self, view: Scored) -> Tensor:
+        error, p_sq, g_sq = view.sums(*self.sums)
+        return noise_robust_dice(error, p_sq, g_sq, self.smooth_dr)

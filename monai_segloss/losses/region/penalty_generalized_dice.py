@@ -6,11 +6,10 @@ from typing import Unpack
 
 from torch import Tensor
 
-from monai_segloss.core.batch import SegBatch
+from monai_segloss.core.batch import Scored
 from monai_segloss.core.check import non_negative
-from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ScoringArgs, SegLoss
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.core.registry import NnUNetPolicy, register
 from monai_segloss.losses.region.generalized_dice import GeneralizedForm
 
@@ -34,7 +33,7 @@ def penalize(loss: Tensor, k: float) -> Tensor:
     tags=("overlap", "imbalance"),
     nnunet=NnUNetPolicy(include_background=True),
 )
-class PenaltyGeneralizedDiceLoss(SegLoss):
+class PenaltyGeneralizedDiceLoss(RegionLoss):
     """Penalty generalized Dice loss, 1 - GD / (1 + k (1 - GD)), GD the generalized Dice coefficient, mean over samples.
 
     Without smoothing it equals 1 - 2 TP / (2 TP + (1 + k)(FP + FN)), as the abstract wants it.  Popular code puts the
@@ -74,10 +73,7 @@ class PenaltyGeneralizedDiceLoss(SegLoss):
         super().__init__(**common)
         (self.k,) = non_negative(k=k)
         self.form = GeneralizedForm.of(w_type, scale_free, self.smooth_nr, self.smooth_dr, soft_label)
+        self.sums = self.form.statistics
 
-    def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
-        return self.form.statistics
-
-    def loss(self, batch: SegBatch) -> Scores:
-        view = batch.scored(self.include_background, self.batch)
-        return Scores.table(penalize(self.form.table(view), self.k), view.present)
+    def table(self, view: Scored) -> Tensor:
+        return penalize(self.form.table(view), self.k)

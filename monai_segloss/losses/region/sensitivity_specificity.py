@@ -7,11 +7,11 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from monai_segloss.core.batch import SegBatch
+from monai_segloss.core.batch import Scored
 from monai_segloss.core.check import within
 from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ScoringArgs, SegLoss
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.core.registry import register
 
 SQUARED = (Stat("se_g"), Stat("se_neg"), Stat("g"))
@@ -41,7 +41,7 @@ def sensitivity_specificity(
     doi="doi:10.1007/978-3-319-24574-4_1",
     tags=("imbalance", "recall"),
 )
-class SensitivitySpecificityLoss(SegLoss):
+class SensitivitySpecificityLoss(RegionLoss):
     """Sensitivity-specificity loss, mean over samples and classes.
 
     ``r`` is the weight of the errors on the class (sensitivity); those off it weigh 1 - r, more, since they can lie
@@ -71,12 +71,8 @@ class SensitivitySpecificityLoss(SegLoss):
     def __init__(self, *, r: float = 0.05, squared: bool = True, **common: Unpack[ScoringArgs]) -> None:
         super().__init__(**common)
         (self.r,), self.squared = within(0, 1, r=r), bool(squared)
+        self.sums = SQUARED if squared else LINEAR
 
-    def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
-        return SQUARED if self.squared else LINEAR
-
-    def loss(self, batch: SegBatch) -> Scores:
-        view = batch.scored(self.include_background, self.batch)
-        missed, false, g = view.sums(*self.statistics(batch))
-        table = sensitivity_specificity(missed, false, g, view.present, self.r, self.smooth_dr)
-        return Scores.table(table, view.present, self.weights(view.classes))
+    def table(self, view: Scored) -> Tensor:
+        missed, false, g = view.sums(*self.sums)
+        return sensitivity_specificity(missed, false, g, view.present, self.r, self.smooth_dr)

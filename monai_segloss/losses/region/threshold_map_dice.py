@@ -7,10 +7,10 @@ from typing import Unpack
 from torch import Tensor
 
 from monai_segloss.core import check
-from monai_segloss.core.batch import SegBatch
+from monai_segloss.core.batch import Scored, SegBatch
 from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ScoringArgs, SegLoss
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.binarized import binarized_statistics
 from monai_segloss.losses.region.dice import DiceForm
@@ -60,7 +60,7 @@ def sharp(sharpness: float) -> float:
     doi="doi:10.1007/978-3-030-00937-3_73; arXiv:1911.08947",
     tags=("overlap", "experimental"),
 )
-class ThresholdMapDiceLoss(SegLoss):
+class ThresholdMapDiceLoss(RegionLoss):
     """Dice loss of b = sigmoid(k (p - T)), T a threshold per voxel.  Experimental, a reconstruction.
 
     The formulas of Wang et al. could not be read: this is their idea, a map of thresholds beside the prediction, in the
@@ -91,11 +91,15 @@ class ThresholdMapDiceLoss(SegLoss):
 
     accepts = ("threshold",)
 
+    sums = ()
+
     def __init__(self, *, sharpness: float = 50.0, **common: Unpack[ScoringArgs]) -> None:
         super().__init__(**common)
         self.sharpness = sharp(sharpness)
         self.dice = DiceForm(False, False, self.smooth_nr, self.smooth_dr)
 
-    def loss(self, batch: SegBatch) -> Scores:
-        view = Binarized(batch, self.sharpness).scored(self.include_background, self.batch)
-        return self.dice.scores(view, self.weights(view.classes))
+    def view(self, batch: SegBatch) -> Scored:
+        return super().view(Binarized(batch, self.sharpness))
+
+    def table(self, view: Scored) -> Tensor:
+        return self.dice.table(view)

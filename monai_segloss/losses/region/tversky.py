@@ -6,11 +6,11 @@ from typing import Unpack
 
 from torch import Tensor
 
-from monai_segloss.core.batch import AREA, AREA_L1, SegBatch
+from monai_segloss.core.batch import AREA, AREA_L1, Scored
 from monai_segloss.core.check import non_negative
-from monai_segloss.core.counts import Counts, Stat
-from monai_segloss.core.module import ScoringArgs, SegLoss
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.counts import Counts
+from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.core.registry import NnUNetPolicy, register
 from monai_segloss.losses.region.dice import one_minus_ratio
 
@@ -35,7 +35,7 @@ def tversky(n: Counts, alpha: float, beta: float, smooth_nr: float = 1e-5, smoot
     example={"alpha": 0.3, "beta": 0.7},
     nnunet=NnUNetPolicy(arguments={"alpha": 0.3, "beta": 0.7}),
 )
-class TverskyLoss(SegLoss):
+class TverskyLoss(RegionLoss):
     """Tversky loss, 1 - (TP + nr) / (TP + alpha FP + beta FN + dr), mean over samples and classes.
 
     The defaults .5/.5 are MONAI's and make it the Dice loss; the paper's best setting is ``alpha=0.3, beta=0.7``, which
@@ -65,11 +65,7 @@ class TverskyLoss(SegLoss):
         super().__init__(**common)
         self.alpha, self.beta = non_negative(alpha=alpha, beta=beta)
         self.soft_label = soft_label
+        self.sums = AREA_L1 if soft_label else AREA
 
-    def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
-        return AREA_L1 if self.soft_label else AREA
-
-    def loss(self, batch: SegBatch) -> Scores:
-        view = batch.scored(self.include_background, self.batch)
-        table = tversky(view.counts(self.soft_label), self.alpha, self.beta, self.smooth_nr, self.smooth_dr)
-        return Scores.table(table, view.present, self.weights(view.classes))
+    def table(self, view: Scored) -> Tensor:
+        return tversky(view.counts(self.soft_label), self.alpha, self.beta, self.smooth_nr, self.smooth_dr)

@@ -1,0 +1,41 @@
+"""A loss that is a function of a table of sums: one value per sample and class."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from torch import Tensor
+
+from monai_segloss.core.batch import AREA, Scored, SegBatch
+from monai_segloss.core.counts import Stat
+from monai_segloss.core.module import SegLoss
+from monai_segloss.core.reduce import Scores
+
+
+class RegionLoss(SegLoss):
+    """A loss of sums over voxels: `table` gives a value per sample and class, the loss is their mean.
+
+    A card sets `sums` and implements `table`.  ``batch`` adds the sums of the samples up first.
+    """
+
+    sums: tuple[Stat, ...] = AREA
+    """Statistics that the table is made of."""
+
+    @abstractmethod
+    def table(self, view: Scored) -> Tensor:
+        """The formula on the statistics of the scored classes, (B | 1, C)."""
+
+    def view(self, batch: SegBatch) -> Scored:
+        """The scored classes of the batch."""
+        return batch.scored(self.include_background, self.batch)
+
+    def voxel_count(self, view: Scored) -> Tensor:
+        """Voxels behind each entry of the table, (B | 1, C | 1); entries with 0 leave the mean."""
+        return view.present
+
+    def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
+        return self.sums
+
+    def loss(self, batch: SegBatch) -> Scores:
+        view = self.view(batch)
+        return Scores.table(self.table(view), self.voxel_count(view), self.weights(view.classes))
