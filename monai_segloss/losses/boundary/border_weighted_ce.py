@@ -11,8 +11,9 @@ from monai_segloss.core import check
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import ReadingArgs, SegLoss, Weight
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.neighborhood import refuse_points
 from monai_segloss.losses.boundary.voxel_weights import weighed_cross_entropy
 from monai_segloss.losses.instance.instances import TOUCHING, components, inside
@@ -31,7 +32,7 @@ from monai_segloss.maps.border import border_weight_map
     doi="arXiv:1505.04597",
     aliases=("unet_ce", "border_weighted_cross_entropy"),
     tags=("likelihood", "instances", "distance"),
-    nnunet=NnUNetPolicy(include_background=None, batch=None),
+    recommended=Recommended(include_background=None, batch=None),
     waive={"compiles": "instances are found on the CPU, by connected-components-3d or SciPy"},
 )
 class BorderWeightedCELoss(SegLoss):

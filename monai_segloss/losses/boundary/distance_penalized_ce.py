@@ -8,8 +8,9 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import ReadingArgs, SegLoss, Weight
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.voxel_weights import penalty, penalty_weights, weighed_cross_entropy
 
 
@@ -26,7 +27,7 @@ from monai_segloss.losses.boundary.voxel_weights import penalty, penalty_weights
     doi="arXiv:1908.03679",
     aliases=("distance_penalized_cross_entropy", "dpce"),
     tags=("likelihood", "distance"),
-    nnunet=NnUNetPolicy(include_background=None, batch=None),
+    recommended=Recommended(include_background=None, batch=None),
 )
 class DistancePenalizedCELoss(SegLoss):
     """Mean over voxels of (1 + lambda Phi) * `CrossEntropyLoss`, Phi 1 at the boundary of a class and 0 where it is deepest.

@@ -10,8 +10,9 @@ import torch
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import ReadingArgs, SegLoss, Weight
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.losses.partial.merging import exclusion, labeled_classes, labeled_indices, refuse_sigmoid
 
 
@@ -27,7 +28,7 @@ from monai_segloss.losses.partial.merging import exclusion, labeled_classes, lab
     aliases=("exclusion_ce",),
     tags=("partial labels", "likelihood"),
     support=("labels", "soft labels", "ignore", "2-D", "3-D"),
-    nnunet=NnUNetPolicy(include_background=None, batch=None),
+    recommended=Recommended(include_background=None, batch=None),
 )
 class ExclusionCrossEntropyLoss(SegLoss):
     """Mean over voxels of sum_k w_k e_k log(1 + p_k), e_k whether the labels exclude class k from the voxel.

@@ -7,8 +7,9 @@ from typing import Unpack
 
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.module import ReadingArgs, SegLoss, Weight
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.losses.partial.merging import labeled_classes, labeled_indices, merged, refuse_sigmoid
 from monai_segloss.losses.voxel.cross_entropy import cross_entropy, cross_entropy_map
 
@@ -27,7 +28,7 @@ from monai_segloss.losses.voxel.cross_entropy import cross_entropy, cross_entrop
     aliases=("marginal_ce",),
     tags=("partial labels", "likelihood"),
     support=("labels", "soft labels", "ignore", "2-D", "3-D"),
-    nnunet=NnUNetPolicy(include_background=None, batch=None),
+    recommended=Recommended(include_background=None, batch=None),
 )
 class MarginalCrossEntropyLoss(SegLoss):
     """`CrossEntropyLoss` of q, the probabilities with every unlabeled class of the sample added to the background.

@@ -11,8 +11,9 @@ from torch import Tensor
 from monai_segloss.core.batch import AREA, AREA_L1, Scored, SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import ScoringArgs, SegLoss
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.losses.region.dice import dice
 
 EXPONENTS = {"square": 2, "simple": 1, "uniform": 0}
@@ -83,7 +84,7 @@ class GeneralizedForm:
     doi="arXiv:1707.03237",
     aliases=("gdl", "generalised_dice"),
     tags=("overlap", "imbalance"),
-    nnunet=NnUNetPolicy(include_background=True),
+    recommended=Recommended(include_background=True),
 )
 class GeneralizedDiceLoss(SegLoss):
     """Generalized Dice loss, one value per sample, mean over samples.

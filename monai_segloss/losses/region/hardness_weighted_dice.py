@@ -11,8 +11,9 @@ from monai_segloss.core.batch import AREA, SegBatch
 from monai_segloss.core.check import within
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import ScoringArgs, SegLoss
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.losses.region.dice import dice
 
 STATISTICS = (*AREA, Stat("ae_tp"), Stat("ae_err"))
@@ -41,7 +42,7 @@ def hardness_weighted_dice(
     "hardness-weighted loss, MICCAI 2019",
     doi="arXiv:1906.03906",
     tags=("overlap", "imbalance", "hard voxels"),
-    nnunet=NnUNetPolicy(include_background=True),
+    recommended=Recommended(include_background=True),
 )
 class HardnessWeightedDiceLoss(SegLoss):
     """Hardness-weighted Dice loss, mean over samples and classes.

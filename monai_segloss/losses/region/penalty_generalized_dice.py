@@ -10,8 +10,9 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import ScoringArgs, SegLoss
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.losses.region.generalized_dice import GeneralizedForm
 
 
@@ -32,7 +33,7 @@ def penalize(loss: Tensor, k: float) -> Tensor:
     doi="openreview:H1lTh8unKN",
     aliases=("pgdl",),
     tags=("overlap", "imbalance"),
-    nnunet=NnUNetPolicy(include_background=True),
+    recommended=Recommended(include_background=True),
 )
 class PenaltyGeneralizedDiceLoss(SegLoss):
     """Penalty generalized Dice loss, 1 - GD / (1 + k (1 - GD)), GD the generalized Dice coefficient, mean over samples.

@@ -10,8 +10,9 @@ from monai_segloss.core.batch import AREA, AREA_L1, SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.counts import Counts, Stat
 from monai_segloss.core.module import ScoringArgs, SegLoss
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.losses.region.dice import one_minus_ratio
 
 
@@ -33,7 +34,7 @@ def tversky(n: Counts, alpha: float, beta: float, smooth_nr: float = 1e-5, smoot
     doi="arXiv:1706.05721",
     tags=("overlap", "imbalance", "recall"),
     example={"alpha": 0.3, "beta": 0.7},
-    nnunet=NnUNetPolicy(arguments={"alpha": 0.3, "beta": 0.7}),
+    recommended=Recommended(arguments={"alpha": 0.3, "beta": 0.7}),
 )
 class TverskyLoss(SegLoss):
     """Tversky loss, 1 - (TP + nr) / (TP + alpha FP + beta FN + dr), mean over samples and classes.

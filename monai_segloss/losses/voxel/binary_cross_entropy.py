@@ -10,8 +10,9 @@ from monai_segloss.core import check
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import FORMULAS, Stat
 from monai_segloss.core.module import ReadingArgs, SegLoss, Weight, class_weight
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.losses.voxel.weighting import class_factor, voxels, weighted_map, weighted_sums, weighted_voxels
 
 BINARY = (Stat("ce"), Stat("ce_neg"))
@@ -45,7 +46,7 @@ def binary_cross_entropy_map(
     aliases=("bce",),
     tags=("likelihood",),
     support=("regions", "soft labels", "ignore", "2-D", "3-D"),
-    nnunet=NnUNetPolicy(include_background=None, batch=None),
+    recommended=Recommended(include_background=None, batch=None),
 )
 class BinaryCrossEntropyLoss(SegLoss):
     """Binary cross-entropy, the mean over channels and voxels of -(w g log p + (1 - g) log(1 - p)).

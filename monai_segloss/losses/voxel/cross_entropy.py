@@ -10,8 +10,9 @@ from torch.nn import functional as F
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import FORMULAS, Stat
 from monai_segloss.core.module import ReadingArgs, SegLoss, Weight
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.losses.voxel.binary_cross_entropy import BINARY, binary_cross_entropy, binary_cross_entropy_map
 from monai_segloss.losses.voxel.weighting import (
     class_factor,
@@ -88,7 +89,7 @@ def cross_entropy_map(
     doi="arXiv:1505.04597; arXiv:1512.00567",
     aliases=("ce",),
     tags=("likelihood",),
-    nnunet=NnUNetPolicy(include_background=None, batch=None),
+    recommended=Recommended(include_background=None, batch=None),
 )
 class CrossEntropyLoss(SegLoss):
     """Cross-entropy.

@@ -12,8 +12,9 @@ from monai_segloss.core import check
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import FORMULAS, Stat
 from monai_segloss.core.module import ReadingArgs, SegLoss, Weight, class_weight
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.losses.voxel.weighting import is_multilabel, voxels, weighted_map
 
 Alpha = float | Sequence[float] | Tensor
@@ -90,7 +91,7 @@ def focal_alpha(alpha: Alpha | None) -> Tensor | None:
     paper="Lin et al., Focal loss for dense object detection, ICCV 2017",
     doi="arXiv:1708.02002",
     tags=("likelihood", "imbalance"),
-    nnunet=NnUNetPolicy(include_background=True, batch=None),
+    recommended=Recommended(include_background=True, batch=None),
     waive={"probabilities_need_no_activation": "without an activation it takes the sigmoid, as MONAI's class does"},
 )
 class FocalLoss(SegLoss):

@@ -7,8 +7,9 @@ from typing import Unpack
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import ReadingArgs, SegLoss, Weight
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.losses.voxel.cross_entropy import (
     cross_entropy,
     cross_entropy_map,
@@ -29,7 +30,7 @@ from monai_segloss.losses.voxel.cross_entropy import (
     aliases=("label_smoothing",),
     tags=("likelihood", "noise"),
     support=("labels", "soft labels", "ignore", "2-D", "3-D"),
-    nnunet=NnUNetPolicy(include_background=None, batch=None),
+    recommended=Recommended(include_background=None, batch=None),
     waive={
         "perfect_prediction_is_the_minimum": "the minimum lies at p = (1 - e) g + e/C; the loss grows with certainty",
         "perfect_prediction_is_zero": "the minimum is the entropy of the smoothed labels",

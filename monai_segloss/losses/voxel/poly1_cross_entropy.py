@@ -9,8 +9,9 @@ from torch import Tensor
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import FORMULAS, Stat
 from monai_segloss.core.module import ReadingArgs, SegLoss, Weight
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.losses.voxel.binary_cross_entropy import BINARY
 from monai_segloss.losses.voxel.cross_entropy import CE, G, cross_entropy, cross_entropy_map
 from monai_segloss.losses.voxel.weighting import class_factor, is_multilabel, voxels, weighted_map
@@ -46,7 +47,7 @@ def poly1_cross_entropy_map(batch: SegBatch, epsilon: float, weight: Tensor | No
     doi="arXiv:2204.12511",
     aliases=("poly1", "poly1_ce", "poly_loss"),
     tags=("likelihood",),
-    nnunet=NnUNetPolicy(include_background=None, batch=None),
+    recommended=Recommended(include_background=None, batch=None),
 )
 class Poly1CrossEntropyLoss(SegLoss):
     """Poly-1 cross-entropy, the mean over voxels of -log p_t + epsilon (1 - p_t), p_t the probability of the truth.

@@ -9,8 +9,9 @@ from torch import Tensor
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import ReadingArgs, SegLoss, Weight
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.losses.voxel.binary_cross_entropy import BINARY
 from monai_segloss.losses.voxel.cross_entropy import CE, G, cross_entropy, cross_entropy_map
 from monai_segloss.losses.voxel.weighting import is_multilabel, weighted_sums, weighted_voxels
@@ -43,7 +44,7 @@ def weighted_cross_entropy(
     doi="arXiv:1505.04597",
     aliases=("weighted_ce", "wce"),
     tags=("likelihood", "imbalance"),
-    nnunet=NnUNetPolicy(include_background=None, batch=None),
+    recommended=Recommended(include_background=None, batch=None),
 )
 class WeightedCrossEntropyLoss(SegLoss):
     """Cross-entropy with weights, sum_i w_i CE_i / D, w_i the weight of the voxel's class times its ``weight_map``.
