@@ -82,10 +82,7 @@ def _curve(
 
 
 def _loss(info: LossInfo) -> monai_segloss.SegLoss:
-    arguments = {**info.reading, **info.example, **info.nnunet.arguments}
-    if "include_background" in info.parameters:
-        arguments["include_background"] = bool(info.nnunet.include_background)
-    return info.cls(**arguments)
+    return info.cls(**{**info.reading, **info.example, **info.recommended.resolve()})
 
 
 def _box(edge: int, size: int, shift: int) -> Tensor:

@@ -15,7 +15,6 @@ from typing import Any
 import monai_segloss
 from monai_segloss import LossInfo
 from monai_segloss.bundle import write_overlays
-from monai_segloss.cli.losses import surfaces
 from monai_segloss.core.registry import EVERYTHING, camel
 from monai_segloss.differences import DIFFERENCES, Difference
 
@@ -92,7 +91,7 @@ def loss_page(info: LossInfo) -> str:
         default = "required" if parameter.default is parameter.empty else f"`{parameter.default!r}`"
         lines.append(f"| `{name}` | {default} |")
     lines += ["", "## Description", "", "```text", inspect.getdoc(info.cls) or "", "```", "", "## Use", ""]
-    lines += [f"- {surface}: `{line}`" for surface, line in surfaces(info).items()]
+    lines += [f"- {surface}: `{line}`" for surface, line in info.surfaces().items()]
     lines += ["", "## Support", "", ", ".join(info.support) + "."]
     lines += [f"- Without the property `{name}` of the contract: {reason}" for name, reason in info.waive.items()]
     different = [d for d in DIFFERENCES if d.key == info.key]

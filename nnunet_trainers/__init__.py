@@ -1,6 +1,7 @@
 """nnU-Net v2 trainers, one for every loss of `monai_segloss`.
 
-This module is imported at interpreter start where ``segloss nnunet enable`` was used: standard library only.
+Each is an attribute of this package, as ``nnunet_trainers.nnUNetTrainerFocalTversky``, made when first asked for.  This
+module is imported at interpreter start where ``segloss nnunet enable`` was used: standard library only.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
+    from typing import Any
 
 VARIABLE = "nnUNet_extTrainer"
 
@@ -32,3 +34,20 @@ def others_follow(environ: MutableMapping[str, str] = os.environ) -> bool:
     folders = [os.path.realpath(each) for each in environ.get(VARIABLE, "").split(os.pathsep) if os.path.isdir(each)]
     own = os.path.realpath(discovery_dir())
     return own in folders and any(each != own for each in folders[folders.index(own) :])
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("nnUNetTrainer"):
+        from nnunet_trainers import trainers
+
+        try:
+            return trainers.find(name)
+        except SystemExit as advice:  # for nnU-Net; here a name is asked for in Python
+            raise AttributeError(str(advice)) from None
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    from nnunet_trainers import trainers
+
+    return sorted({*globals(), *trainers.plain()})

@@ -62,21 +62,12 @@ def create_loss(config: LossConfig, data: Facts) -> SegLoss:
 
 def resolve(config: LossConfig, data: Facts) -> LossConfig:
     """The configuration with what the data set and the card add; what it says itself stands."""
+    asked = {"regions": data.regions, "batch_dice": data.batch_dice}
     if config.loss is not None:
-        return LossConfig(loss=config.loss, arguments={**policy(find(config.loss), data), **config.arguments})
-    terms = {name: {**policy(_info(name, term), data), **term} for name, term in config.terms.items()}
+        recommended = find(config.loss).recommended.resolve(**asked)
+        return LossConfig(loss=config.loss, arguments={**recommended, **config.arguments})
+    terms = {name: {**_info(name, term).recommended.resolve(**asked), **term} for name, term in config.terms.items()}
     return LossConfig.model_validate({"terms": terms})
-
-
-def policy(info: LossInfo, data: Facts) -> dict[str, Any]:
-    """Arguments that a trainer adds: background and batch scores, and the values that the card recommends."""
-    chosen = info.nnunet
-    arguments = dict(chosen.arguments)
-    if chosen.include_background is not None:
-        arguments["include_background"] = data.regions or chosen.include_background
-    if chosen.batch is not None:
-        arguments["batch"] = data.batch_dice if chosen.batch == "plan" else chosen.batch
-    return arguments
 
 
 def refuse_unsupported(config: LossConfig, data: Facts) -> None:

@@ -1,26 +1,33 @@
-"""Trainers by name: the declared ones, and those that a name with settings asks for."""
+"""Trainers by name: one for every loss of the registry, and those that a name with settings asks for."""
 
 from __future__ import annotations
 
 import difflib
-import importlib
 
+from monai_segloss import LossInfo, list_losses
 from monai_segloss.config import sentence
+from monai_segloss.core.registry import camel
 from nnunet_trainers.base import SegLossTrainer
 from nnunet_trainers.naming import PREFIX, TrainerNameError, decode
+from nnunet_trainers.segloss_trainer import nnUNetTrainerSegLoss
 
-FAMILIES = ("voxel", "region", "compound", "instance", "partial", "structural", "boundary", "segloss_trainer")
+
+def plain() -> dict[str, type[SegLossTrainer]]:
+    """The trainers whose names have no settings: that of each loss, and the one whose loss is written in the plans."""
+    trainers = [_of_loss(info) for info in list_losses()]
+    return {each.__name__: each for each in (*trainers, nnUNetTrainerSegLoss)}
 
 
-def declared() -> dict[str, type[SegLossTrainer]]:
-    """The trainers that are written down, by name."""
-    modules = [importlib.import_module(f"nnunet_trainers.{family}") for family in FAMILIES]
-    return {
-        name: each
-        for module in modules
-        for name, each in vars(module).items()
-        if isinstance(each, type) and issubclass(each, SegLossTrainer) and each.__module__ == module.__name__
-    }
+def _of_loss(info: LossInfo) -> type[SegLossTrainer]:
+    name = f"{PREFIX}{camel(info.key)}"
+    if name not in globals():
+        globals()[name] = _subclass(name, SegLossTrainer, f"{info.summary}\n\n{info.when}", key=info.key)
+    return globals()[name]
+
+
+def _subclass(name: str, base: type[SegLossTrainer], doc: str, **attributes: object) -> type[SegLossTrainer]:
+    """A trainer that lives in this module, where pickle finds it again by its name."""
+    return type(name, (base,), {**attributes, "__module__": __name__, "__doc__": doc})
 
 
 def find(name: str) -> type[SegLossTrainer]:
@@ -33,7 +40,7 @@ def find(name: str) -> type[SegLossTrainer]:
     """
     if name.startswith(PREFIX) and name in globals():
         return globals()[name]
-    known = declared()
+    known = plain()
     if name in known:
         return known[name]
     start = name.split("_")[0]
@@ -54,8 +61,7 @@ def __getattr__(name: str) -> type[SegLossTrainer]:
 def _on_demand(name: str, base: type[SegLossTrainer]) -> type[SegLossTrainer]:
     try:
         settings = decode(name, base.name_parameters())
-        attributes = {"settings": settings, "__module__": __name__, "__doc__": f"{base.__name__} as its name says."}
-        trainer: type[SegLossTrainer] = type(name, (base,), attributes)
+        trainer = _subclass(name, base, f"{base.__name__} as its name says.", settings=settings)
         trainer.named_loss()
     except TrainerNameError as error:
         raise SystemExit(f"{str(error)[0].upper()}{str(error)[1:]}.".replace("?.", "?")) from None

@@ -114,7 +114,7 @@ def test_regions_as_nnunet_writes_them() -> None:
 
 @pytest.mark.parametrize("info", monai_segloss.list_losses(), ids=lambda info: info.key)
 def test_every_loss_that_knows_regions_reads_them(info: Any) -> None:
-    written = info.cls(**{**info.reading, **_policy(info)})
+    written = info.cls(**{**info.reading, **info.recommended.resolve()})
     if "regions" not in info.support:
         with pytest.raises(ValueError, match=f"loss: '{info.key}' does not support regions, as dataset.json has it"):
             match_targets(written, REGIONS)
@@ -130,11 +130,6 @@ def test_every_loss_that_knows_regions_reads_them(info: Any) -> None:
     value.backward()
     kept = info.cls(**loss.arguments)
     torch.testing.assert_close(value, kept(logits, label, **_spacing(info)), rtol=1e-6, atol=0)
-
-
-def _policy(info: Any) -> dict[str, Any]:
-    known = {} if info.nnunet.include_background is None else {"include_background": info.nnunet.include_background}
-    return {**known, **info.nnunet.arguments}
 
 
 def _spacing(info: Any) -> dict[str, Any]:
@@ -176,7 +171,7 @@ def test_a_loss_that_cannot_read_the_targets_is_refused() -> None:
 @pytest.mark.parametrize("regions", [False, True])
 def test_maps_made_ahead_are_those_that_the_loss_makes(info: Any, regions: bool) -> None:
     labels = REGIONS if regions else CLASSES
-    loss = match_targets(info.cls(**{**info.reading, **_policy(info)}), labels)
+    loss = match_targets(info.cls(**{**info.reading, **info.recommended.resolve()}), labels)
     data = RegionChannelsd("label", labels)(CheckedLabeld("label", labels)(sample(label_map())))
     before = set(data)
     out = LossMapsd(loss, None if regions else 3, "all")(data)

@@ -194,8 +194,8 @@ def test_every_loss_has_a_trainer_that_the_demo_can_name(key: str) -> None:
 
 
 def test_a_loss_without_a_trainer_is_refused_by_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = {name: each for name, each in trainers.declared().items() if each.key == "dice"}
-    monkeypatch.setattr(trainers, "declared", lambda: known)
+    known = {name: each for name, each in trainers.plain().items() if each.key == "dice"}
+    monkeypatch.setattr(trainers, "plain", lambda: known)
     settings = Settings("tversky", None, "cpu", 6, 25, None, 1, 0, None, False)
     with pytest.raises(
         DemoError, match=r"--loss tversky: there is no nnU-Net trainer for it, because .*; use one of dice$"

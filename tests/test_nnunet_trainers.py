@@ -6,6 +6,8 @@ import os
 import pickle
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from typing import Any
 
 import pytest
@@ -13,9 +15,11 @@ import torch
 from torch import Tensor, nn
 
 import monai_segloss
+import nnunet_trainers
 from monai_segloss.config import LossConfig
 from monai_segloss.core.errors import LossShapeError
-from monai_segloss.core.registry import NnUNetPolicy, camel
+from monai_segloss.core.recommend import Recommended
+from monai_segloss.core.registry import camel
 from nnunet_trainers import VARIABLE, building, discovery_dir
 from nnunet_trainers.building import Facts
 from nnunet_trainers.deep_supervision import NnUNetLoss
@@ -44,26 +48,46 @@ def test_every_loss_has_its_trainer(info: monai_segloss.LossInfo) -> None:
     from nnunet_trainers import trainers
 
     name = f"nnUNetTrainer{camel(info.key)}"
-    trainer = trainers.declared()[name]
+    trainer = trainers.plain()[name]
     assert trainer.key == info.key
-    assert trainer.__module__ == f"nnunet_trainers.{info.family}"
-    assert trainer.__doc__
-    assert lookup(name) is trainer
+    assert trainer.__doc__ is not None
+    assert trainer.__doc__.startswith(info.summary)
+    assert lookup(name) is getattr(nnunet_trainers, name) is pickle.loads(pickle.dumps(trainer)) is trainer
+    assert name in dir(nnunet_trainers)
+
+
+def test_a_trainer_is_the_same_class_in_a_spawned_process() -> None:
+    wanted = [nnunet_trainers.nnUNetTrainerDice, lookup(SETTINGS)]
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        assert [pool.submit(same, each).result() for each in wanted] == wanted
+
+
+def same(trainer: type) -> type:
+    """What a worker unpickles goes back to its parent."""
+    assert getattr(nnunet_trainers, trainer.__name__) is trainer
+    return trainer
+
+
+def test_a_misspelt_trainer_of_the_package_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="did you mean 'nnUNetTrainerFocalTversky'"):
+        _ = nnunet_trainers.nnUNetTrainerFocalTversy
+    with pytest.raises(AttributeError, match="has no attribute 'region'"):
+        _ = nnunet_trainers.region
 
 
 def test_no_trainer_is_without_a_loss() -> None:
     from nnunet_trainers import trainers
 
-    keys = [trainer.key for trainer in trainers.declared().values() if trainer.key]
+    keys = [trainer.key for trainer in trainers.plain().values() if trainer.key]
     assert sorted(keys) == [info.key for info in LOSSES]
-    assert set(trainers.declared()) - {f"nnUNetTrainer{camel(key)}" for key in keys} == {"nnUNetTrainerSegLoss"}
+    assert set(trainers.plain()) - {f"nnUNetTrainer{camel(key)}" for key in keys} == {"nnUNetTrainerSegLoss"}
 
 
 def test_no_trainer_has_the_name_of_a_builtin(monkeypatch: pytest.MonkeyPatch) -> None:
     from nnunet_trainers import trainers
 
     monkeypatch.delenv(VARIABLE)
-    for name in trainers.declared():
+    for name in trainers.plain():
         with pytest.raises(RuntimeError, match="Could not find requested nnunet trainer"):
             lookup(name)
 
@@ -130,7 +154,7 @@ def test_the_trainers_of_a_user_stay_whatever_their_names(
     for folders in ([discovery_dir(), tmp_path], [tmp_path, discovery_dir()]):
         monkeypatch.setenv(VARIABLE, os.pathsep.join(map(str, folders)))
         assert lookup(name).__module__ == "mine"
-        assert lookup("nnUNetTrainerDice").__module__ == "nnunet_trainers.region"
+        assert lookup("nnUNetTrainerDice").__module__ == "nnunet_trainers.trainers"
 
 
 def test_a_wrong_name_before_the_folder_of_a_user_gets_advice_and_the_message_of_nnunet(
@@ -148,11 +172,11 @@ def test_a_wrong_name_before_the_folder_of_a_user_gets_advice_and_the_message_of
 def test_what_a_trainer_adds_to_a_loss() -> None:
     info = monai_segloss.find("tversky")
     recommended = {"alpha": 0.3, "beta": 0.7}
-    assert building.policy(info, Facts()) == {**recommended, "include_background": False, "batch": False}
-    assert building.policy(info, Facts(batch_dice=True))["batch"] is True
-    assert building.policy(info, Facts(regions=True))["include_background"] is True
-    assert building.policy(monai_segloss.find("topk_cross_entropy"), Facts()) == {}
-    assert monai_segloss.find("topk_cross_entropy").nnunet == NnUNetPolicy(include_background=None, batch=None)
+    assert info.recommended.resolve(batch_dice=False) == {**recommended, "include_background": False, "batch": False}
+    assert info.recommended.resolve(batch_dice=True)["batch"] is True
+    assert info.recommended.resolve(regions=True)["include_background"] is True
+    assert monai_segloss.find("topk_cross_entropy").recommended.resolve(batch_dice=True) == {}
+    assert monai_segloss.find("topk_cross_entropy").recommended == Recommended(include_background=None, batch=None)
 
 
 def test_what_is_written_stands_against_what_is_added() -> None:

@@ -37,13 +37,13 @@ def component(config: LossConfig, reading: Mapping[str, Any] | None = None) -> d
     chosen = {"include_background": shared.pop("include_background")} if "include_background" in shared else {}
     _refuse_unsupported(named, shared)
     regions = not shared.get("to_onehot_y", False)
-    policies = {name: {**_policy(info, regions), **_taken(info, chosen)} for name, info in named.items()}
+    added = {name: info.recommended.resolve(regions=regions) | _taken(info, chosen) for name, info in named.items()}
     if config.loss is not None:
         ((name, info),) = named.items()
-        target, arguments = info.cls.__name__, {**shared, **policies[name], **config.arguments}
+        target, arguments = info.cls.__name__, {**shared, **added[name], **config.arguments}
         info.cls(**arguments)
     else:
-        terms = {name: _term(term, policies[name]) for name, term in config.terms.items()}
+        terms = {name: _term(term, added[name]) for name, term in config.terms.items()}
         target, arguments = "WeightedSum", {"terms": terms, **shared}
         WeightedSum(**arguments)
     return {"_target_": f"monai_segloss.{target}", **arguments}
@@ -91,20 +91,10 @@ def _refuse_unsupported(named: Mapping[str, LossInfo], reading: Mapping[str, Any
                 raise ValueError(f"{info.key} does not support {what}, and the bundle reads its network by {words}.")
 
 
-def _policy(info: LossInfo, regions: bool) -> dict[str, Any]:
-    policy = info.nnunet
-    arguments: dict[str, Any] = {}
-    if policy.include_background is not None:
-        arguments["include_background"] = regions or policy.include_background
-    if isinstance(policy.batch, bool):
-        arguments["batch"] = policy.batch
-    return {**arguments, **policy.arguments}
-
-
 def _taken(info: LossInfo, arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if name in info.parameters}
 
 
-def _term(term: Mapping[str, Any], policy: Mapping[str, Any]) -> dict[str, Any]:
+def _term(term: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
     reserved = {name: term[name] for name in RESERVED if name in term}
-    return {**reserved, **policy, **{name: value for name, value in term.items() if name not in RESERVED}}
+    return {**reserved, **added, **{name: value for name, value in term.items() if name not in RESERVED}}

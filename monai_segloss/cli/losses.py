@@ -105,36 +105,9 @@ def show(
     for name, reason in info.waive.items():
         out.print(f"  without the property {name!r}: {reason}", markup=False)
     out.print(f"[bold]Source[/] {info.paper}. {info.doi}\n\n[bold]Use it[/]")
-    for surface, line in surfaces(info).items():
+    for surface, line in info.surfaces().items():
         out.print(f"  {surface:<14}", end="")
         out.print(line, markup=False, soft_wrap=True)
-
-
-def surfaces(info: LossInfo) -> dict[str, str]:
-    """How the loss is written on each surface."""
-    from monai_segloss.core.registry import camel
-
-    arguments = {**info.reading, **info.example}
-    call = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-    return {
-        "Python": f"monai_segloss.{info.cls.__name__}({call})",
-        "by name": f'monai_segloss.create("{info.key}", {call})',
-        "MONAI config": json.dumps({"_target_": f"monai_segloss.{info.cls.__name__}", **arguments}),
-        "bundle": f"python -m monai.bundle run --config_file \"['configs/train.json','configs/losses/{info.key}.json']\"",
-        "nnU-Net": f"nnUNetv2_train DATASET 3d_fullres 0 -tr nnUNetTrainer{camel(info.key)}",
-        "trainer": _policy(info),
-    }
-
-
-def _policy(info: LossInfo) -> str:
-    policy = info.nnunet
-    activations = {"labels": "softmax for labels", "regions": "sigmoid for regions"}
-    words = [", ".join(words for kind, words in activations.items() if kind in info.support)]
-    if policy.include_background is not None:
-        words.append(f"background {'scored' if policy.include_background else 'left out'} for labels")
-    if policy.batch is not None:
-        words.append("batch statistics as the plan says" if policy.batch == "plan" else f"batch={policy.batch}")
-    return "; ".join([*words, *(f"{name}={value}" for name, value in policy.arguments.items())])
 
 
 def _facts(info: LossInfo) -> dict[str, Any]:
@@ -155,7 +128,7 @@ def _facts(info: LossInfo) -> dict[str, Any]:
         "support": info.support,
         "parameters": parameters,
         "waive": dict(info.waive),
-        "use": surfaces(info),
+        "use": info.surfaces(),
     }
 
 

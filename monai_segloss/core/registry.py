@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -13,6 +15,7 @@ from monai_segloss.core.arguments import of_kind
 from monai_segloss.core.errors import UnknownLoss, nearest
 from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import DEFAULTS, KINDS, READING, SegLoss
+from monai_segloss.core.recommend import Recommended
 
 ACRONYMS = {
     "ce": "CE", "bce": "BCE", "dt": "DT", "er": "ER", "mcc": "MCC", "iou": "IoU", "topk": "TopK", "dou": "DoU",
@@ -21,21 +24,6 @@ ACRONYMS = {
 """Parts of a key that Camel case spells in their own way."""
 
 EVERYTHING = ("labels", "regions", "soft labels", "ignore", "2-D", "3-D")
-
-
-@dataclass(frozen=True)
-class NnUNetPolicy:
-    """What a trainer passes beside softmax (labels) or sigmoid (regions).
-
-    Args:
-        include_background: value for labels; regions always score all channels.  None: the loss has no such argument.
-        batch: ``"plan"`` (as the plan's batch_dice says), a fixed value, or None where the loss has no such argument.
-        arguments: recommended values of other arguments.
-    """
-
-    include_background: bool | None = False
-    batch: bool | str | None = "plan"
-    arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,7 +45,7 @@ class LossInfo:
         example: constructor arguments of the smallest sensible example, beside the activation.
         size: shortest edge, in voxels, of an image that the loss makes sense on.
         grain: width, in voxels, of the narrowest error that the loss notices.
-        nnunet: policy of the nnU-Net trainer.
+        recommended: arguments that trainers and bundles pass.
         waive: property of the contract -> why it is honestly false for this loss.
     """
 
@@ -75,7 +63,7 @@ class LossInfo:
     example: Mapping[str, Any] = field(default_factory=dict)
     size: int = 1
     grain: int = 1
-    nnunet: NnUNetPolicy = field(default_factory=NnUNetPolicy)
+    recommended: Recommended = field(default_factory=Recommended)
     waive: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -92,6 +80,41 @@ class LossInfo:
     def parameters(self) -> Mapping[str, inspect.Parameter]:
         """All constructor arguments with their defaults, shared ones included, in signature order."""
         return inspect.signature(self.cls).parameters
+
+    @property
+    def nnunet(self) -> Recommended:
+        """The former name of ``recommended``."""
+        _renamed("LossInfo.nnunet", "recommended")
+        return self.recommended
+
+    def surfaces(self) -> dict[str, str]:
+        """How the loss is written on each surface."""
+        arguments = {**self.reading, **self.example}
+        call = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+        file = f"configs/losses/{self.key}.json"
+        activations = {"labels": "softmax for labels", "regions": "sigmoid for regions"}
+        words = ", ".join(words for kind, words in activations.items() if kind in self.support)
+        return {
+            "Python": f"monai_segloss.{self.cls.__name__}({call})",
+            "by name": f'monai_segloss.create("{self.key}", {call})',
+            "MONAI config": json.dumps({"_target_": f"monai_segloss.{self.cls.__name__}", **arguments}),
+            "bundle": f"python -m monai.bundle run --config_file \"['configs/train.json','{file}']\"",
+            "nnU-Net": f"nnUNetv2_train DATASET 3d_fullres 0 -tr nnUNetTrainer{camel(self.key)}",
+            "trainer": "; ".join([words, *self.recommended.words]),
+        }
+
+
+def _renamed(old: str, new: str) -> None:
+    warnings.warn(
+        f"{old} is now called {new}; the old name goes with the next version.", DeprecationWarning, stacklevel=3
+    )
+
+
+def __getattr__(name: str) -> Any:
+    if name == "NnUNetPolicy":
+        _renamed("monai_segloss.core.registry.NnUNetPolicy", "monai_segloss.core.recommend.Recommended")
+        return Recommended
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 _REGISTRY: dict[str, LossInfo] = {}
@@ -122,6 +145,9 @@ def register(key: str, *, positional: str = "", **facts: Any) -> Callable[[T], T
     def enter(cls: T) -> T:
         if cls.__name__ != f"{camel(key)}Loss":
             raise ValueError(f"class {cls.__name__} registered as {key!r} must be called {camel(key)}Loss.")
+        if "nnunet" in facts:
+            _renamed("the field nnunet", "recommended")
+            facts["recommended"] = facts.pop("nnunet")
         info = LossInfo(key=key, cls=cls, **facts)
         for name in (key, *info.aliases):
             if name in _NAMES:

@@ -104,7 +104,7 @@ def trainer_name(settings: Settings, loss: str) -> str:
     """
     from nnunet_trainers import naming, trainers
 
-    by_key = {each.key: name for name, each in trainers.declared().items() if each.key}
+    by_key = {each.key: name for name, each in trainers.plain().items() if each.key}
     if loss not in by_key:
         known = ", ".join(sorted(by_key))
         raise DemoError(f"--loss {loss}: there is no nnU-Net trainer for it, because {_lack(loss)}; use one of {known}")

@@ -13,8 +13,9 @@ from torch import Tensor
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import within
 from monai_segloss.core.module import ReadingArgs, SegLoss
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.kernels.distance import distance_to
 from monai_segloss.losses.boundary.neighborhood import dilation, neighbor, valid
 
@@ -187,7 +188,7 @@ class Voxels:
     aliases=("abl",),
     tags=("contour", "distance"),
     support=("labels", "ignore", "2-D", "3-D"),
-    nnunet=NnUNetPolicy(include_background=None, batch=None),
+    recommended=Recommended(include_background=None, batch=None),
     waive={
         "gradcheck": "neighbors and the choice of voxels carry no gradient, so the gradient is not the derivative",
         "perfect_prediction_is_zero": "beside the right boundary smoothed directions still cost something",

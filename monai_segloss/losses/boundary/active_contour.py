@@ -11,8 +11,9 @@ from torch import Tensor
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.module import ReadingArgs, SegLoss
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores, Term
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.neighborhood import (
     Steps,
     by_spacing,
@@ -67,7 +68,7 @@ def region(u: Tensor, v: Tensor, counted: Tensor | None, inside: float, outside:
     doi="doi:10.1109/CVPR.2019.01190",
     aliases=("ac",),
     tags=("contour", "smoothness"),
-    nnunet=NnUNetPolicy(batch=None),
+    recommended=Recommended(batch=None),
     waive={
         "perfect_prediction_is_zero": "a perfect prediction pays for the length of the contour of the target",
         "perfect_prediction_is_the_minimum": "a shorter contour may be worth some wrong voxels",

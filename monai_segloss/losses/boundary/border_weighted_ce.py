@@ -30,7 +30,7 @@ from monai_segloss.maps.border import border_weight_map
     doi="arXiv:1505.04597",
     aliases=("unet_ce", "border_weighted_cross_entropy"),
     tags=("likelihood", "instances", "distance"),
-    nnunet=NnUNetPolicy(include_background=None, batch=None),
+    recommended=Recommended(include_background=None, batch=None),
     waive={"compiles": "instances are found on the CPU, by connected-components-3d or SciPy"},
 )
 class BorderWeightedCELoss(VoxelLoss):

@@ -10,8 +10,9 @@ from monai_segloss.core.batch import Scored, SegBatch
 from monai_segloss.core.check import one_of
 from monai_segloss.core.maps import MapSpec, scored_map
 from monai_segloss.core.module import ReadingArgs, SegLoss
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.distances import mean_scores, signed_distance
 from monai_segloss.maps.distance import FILLS, MODES, Clip, Fill, Mode, clipping
 
@@ -56,7 +57,7 @@ class BoundaryForm:
     doi="arXiv:1812.07032",
     aliases=("surface_loss", "boundary_loss"),
     tags=("distance", "boundary", "imbalance"),
-    nnunet=NnUNetPolicy(batch=False, arguments={"offset": True}),
+    recommended=Recommended(batch=False, arguments={"offset": True}),
     waive={
         "perfect_prediction_is_zero": "as published it lacks a constant of the target and is negative where all is right; "
         "offset=True adds it",

@@ -11,8 +11,9 @@ from monai_segloss.core.batch import TP, SegBatch
 from monai_segloss.core.check import within
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import SegLoss
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.neighborhood import RatioArgs, neighbor, valid
 from monai_segloss.losses.region.dice import one_minus_ratio
 
@@ -73,7 +74,7 @@ def surface(x: Tensor, counted: Tensor | None) -> Tensor:
     doi="arXiv:2308.00220",
     aliases=("bdou",),
     tags=("overlap", "contour"),
-    nnunet=NnUNetPolicy(include_background=True, batch=True),
+    recommended=Recommended(include_background=True, batch=True),
     waive={"slice_equals_volume": "in a volume of one slice every voxel lies on the surface"},
 )
 class BoundaryDoULoss(SegLoss):

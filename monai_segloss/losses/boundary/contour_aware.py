@@ -10,8 +10,9 @@ from torch import Tensor
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.module import ReadingArgs, SegLoss
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.boundary_f1 import half_window
 from monai_segloss.losses.boundary.neighborhood import Steps, by_spacing, dilation, scaled_radii, valid
 from monai_segloss.losses.structural.structural_similarity import gaussian, smooth_axis
@@ -52,7 +53,7 @@ def channel_ring(steps: Steps, g: Tensor, counted: Tensor, radius: int) -> Tenso
     doi="arXiv:1908.01975",
     aliases=("contour_loss",),
     tags=("likelihood", "contour", "morphology"),
-    nnunet=NnUNetPolicy(include_background=None, batch=None),
+    recommended=Recommended(include_background=None, batch=None),
 )
 class ContourAwareLoss(SegLoss):
     """Mean over voxels of M * `CrossEntropyLoss`, M = 1 + ``k`` times the smoothed ring around the contours of the target.

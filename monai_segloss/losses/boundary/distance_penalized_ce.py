@@ -26,7 +26,7 @@ from monai_segloss.losses.boundary.voxel_weights import penalty, penalty_weights
     doi="arXiv:1908.03679",
     aliases=("distance_penalized_cross_entropy", "dpce"),
     tags=("likelihood", "distance"),
-    nnunet=NnUNetPolicy(include_background=None, batch=None),
+    recommended=Recommended(include_background=None, batch=None),
 )
 class DistancePenalizedCELoss(VoxelLoss):
     """Mean over voxels of (1 + lambda Phi) * `CrossEntropyLoss`, Phi 1 at the boundary of a class and 0 where it is deepest.

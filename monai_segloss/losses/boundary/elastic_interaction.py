@@ -10,8 +10,9 @@ from torch import Tensor
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.module import ReadingArgs, SegLoss
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.neighborhood import Steps, by_spacing, scored_maps, scored_view
 
 
@@ -50,7 +51,7 @@ def elastic_energy(steps: Steps, d: Tensor, physical: bool, periodic: bool) -> T
     doi="arXiv:2007.02663",
     aliases=("elastic",),
     tags=("contour", "fourier"),
-    nnunet=NnUNetPolicy(batch=None),
+    recommended=Recommended(batch=None),
 )
 class ElasticInteractionLoss(SegLoss):
     """Elastic interaction: mean over voxels of |k| |F(alpha p - g)|^2 per (sample, class), by a Fourier transform.

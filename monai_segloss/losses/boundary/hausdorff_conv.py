@@ -11,8 +11,9 @@ from torch import Tensor
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative, within
 from monai_segloss.core.module import ReadingArgs, SegLoss
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.neighborhood import Steps, by_spacing, mean_table, scored_maps, scored_view, valid
 
 
@@ -135,7 +136,7 @@ def smooth_length(n: int) -> int:
     "networks, IEEE TMI 39(2), 2020",
     doi="arXiv:1904.10030",
     tags=("hausdorff", "distance", "morphology"),
-    nnunet=NnUNetPolicy(batch=None),
+    recommended=Recommended(batch=None),
     waive={"slice_equals_volume": "above and below a volume of one slice there is background, so no ball lies inside"},
 )
 class HausdorffConvLoss(SegLoss):

@@ -10,8 +10,9 @@ from monai_segloss.core.batch import Scored, SegBatch
 from monai_segloss.core.check import non_negative, one_of
 from monai_segloss.core.maps import MapSpec, scored_map
 from monai_segloss.core.module import ReadingArgs, SegLoss
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.distances import foreground_view, mean_scores, predicted_masks, target_field
 from monai_segloss.maps.distance import Side
 
@@ -69,7 +70,7 @@ class HausdorffForm:
     doi="arXiv:1904.10030",
     aliases=("hausdorff", "hausdorff_distance_transform"),
     tags=("distance", "boundary"),
-    nnunet=NnUNetPolicy(batch=False),
+    recommended=Recommended(batch=False),
     waive={
         "class_order": "as in MONAI channel 0 is left out by default, of regions too",
         "perfect_prediction_is_the_minimum": "a small step can take a probability past 1/2, where the distances of the "

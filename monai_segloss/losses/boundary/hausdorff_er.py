@@ -10,8 +10,9 @@ from torch import Tensor
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.module import ReadingArgs, SegLoss
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores, quotient
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.neighborhood import mean_table, scored_maps, scored_view, valid
 
 NORMS = ("rescale", "minmax", "none")
@@ -113,7 +114,7 @@ def cross_sum(x: Tensor) -> Tensor:
     doi="arXiv:1904.10030",
     tags=("hausdorff", "distance", "morphology"),
     grain=3,
-    nnunet=NnUNetPolicy(batch=None),
+    recommended=Recommended(batch=None),
     waive={"slice_equals_volume": "in a volume of one slice the error also erodes from its two faces"},
 )
 class HausdorffERLoss(SegLoss):

@@ -11,8 +11,9 @@ from torch import Tensor
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.module import ReadingArgs, SegLoss
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores, Term
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.boundary_f1 import half_window
 from monai_segloss.losses.boundary.neighborhood import scored_maps, scored_view, valid
 from monai_segloss.losses.voxel.cross_entropy import cross_entropy
@@ -45,7 +46,7 @@ def roughness(u: Tensor, counted: Tensor | None, axis: int, radius: int) -> Tens
     "images, MICCAI 2020",
     doi="arXiv:2007.05324",
     tags=("likelihood", "smoothness", "layers"),
-    nnunet=NnUNetPolicy(batch=None),
+    recommended=Recommended(batch=None),
     waive={
         "perfect_prediction_is_zero": "boundaries of the target across the axis are not smooth either",
         "perfect_prediction_is_the_minimum": "a smoother prediction may be worth some cross-entropy",

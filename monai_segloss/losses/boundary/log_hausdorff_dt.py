@@ -7,8 +7,9 @@ from typing import Unpack
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import ReadingArgs, SegLoss
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores, reduce
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.distances import foreground_view
 from monai_segloss.losses.boundary.hausdorff_dt import HausdorffForm
 from monai_segloss.maps.distance import Side
@@ -26,7 +27,7 @@ from monai_segloss.maps.distance import Side
     doi="arXiv:1904.10030",
     aliases=("log_hausdorff",),
     tags=("distance", "boundary"),
-    nnunet=NnUNetPolicy(batch=False),
+    recommended=Recommended(batch=False),
     waive={
         "class_order": "as in MONAI channel 0 is left out by default, of regions too",
         "perfect_prediction_is_the_minimum": "a small step can take a probability past 1/2, where the distances of the "

@@ -12,8 +12,9 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.errors import LossShapeError
 from monai_segloss.core.module import ReadingArgs, SegLoss
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores, Term
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.neighborhood import Steps, by_spacing, valid
 
 
@@ -57,7 +58,7 @@ def variation(steps: Steps, u: Tensor, counted: Tensor | None) -> Tensor:
     paper="Kim & Ye, Mumford-Shah loss functional for image segmentation with deep learning, IEEE TIP 29, 2020",
     doi="arXiv:1904.02872",
     tags=("contour", "smoothness", "unsupervised"),
-    nnunet=NnUNetPolicy(include_background=True, batch=None),
+    recommended=Recommended(include_background=True, batch=None),
     waive={"perfect_prediction_is_zero": "a perfect prediction pays for the total variation of the target"},
 )
 class MumfordShahLoss(SegLoss):

@@ -7,8 +7,9 @@ from typing import Unpack
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.maps import MapSpec, scored_map
 from monai_segloss.core.module import ReadingArgs, SegLoss
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.boundary import boundary
 from monai_segloss.losses.boundary.distances import mean_scores
 from monai_segloss.losses.boundary.voxel_weights import needed
@@ -26,7 +27,7 @@ from monai_segloss.maps.distance import region_wise_map
     doi="arXiv:2108.01405",
     aliases=("rw_loss", "rrw"),
     tags=("distance", "imbalance"),
-    nnunet=NnUNetPolicy(include_background=True, batch=False, arguments={"offset": True}),
+    recommended=Recommended(include_background=True, batch=False, arguments={"offset": True}),
     waive={
         "perfect_prediction_is_zero": "as published it lacks a constant of the target and is negative where all is right; "
         "offset=True adds it",

@@ -12,8 +12,9 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative, one_of
 from monai_segloss.core.maps import MapSpec, scored_map
 from monai_segloss.core.module import ReadingArgs, SegLoss
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores, Term
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.distances import predicted_masks, signed_distance
 from monai_segloss.losses.boundary.neighborhood import valid
 from monai_segloss.losses.voxel.cross_entropy import cross_entropy
@@ -49,7 +50,7 @@ def contour_error(distance: Tensor, predicted: Tensor, target: Tensor, counted: 
     "MSKI at MICCAI 2017",
     doi="doi:10.1007/978-3-319-74113-0_2",
     tags=("likelihood", "distance", "contour"),
-    nnunet=NnUNetPolicy(include_background=None, batch=None),
+    recommended=Recommended(include_background=None, batch=None),
 )
 class ShapeAwareLoss(SegLoss):
     """`CrossEntropyLoss` + ``w_shape`` times the mean of E CE over voxels, E for the voxels whose class is wrong, else 0.

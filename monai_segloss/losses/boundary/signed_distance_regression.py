@@ -11,8 +11,9 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative, one_of
 from monai_segloss.core.maps import MapSpec, scored_map
 from monai_segloss.core.module import ReadingArgs, SegLoss
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores, Term, quotient
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.distances import signed_distance
 from monai_segloss.maps.distance import FILLS, MODES, Fill, Mode
 
@@ -38,7 +39,7 @@ def product(yp: Tensor, yy: Tensor, pp: Tensor) -> Tensor:
     doi="arXiv:1912.03849",
     aliases=("sdm_regression",),
     tags=("distance", "regression"),
-    nnunet=NnUNetPolicy(include_background=True, batch=False),
+    recommended=Recommended(include_background=True, batch=False),
     waive={
         "perfect_prediction_is_zero": "the best output is a distance, which near the boundary is far from certain",
         "perfect_prediction_is_the_minimum": "the best output is a distance, which near the boundary is far from certain",

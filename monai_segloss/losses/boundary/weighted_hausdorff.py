@@ -13,8 +13,9 @@ from monai_segloss.core.check import one_of, within
 from monai_segloss.core.errors import LossShapeError
 from monai_segloss.core.maps import MapSpec, scored_map
 from monai_segloss.core.module import ReadingArgs, SegLoss
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.kernels.distance import distance_to
 from monai_segloss.losses.boundary.distances import target_field
 from monai_segloss.losses.boundary.neighborhood import scored_view
@@ -41,7 +42,7 @@ def weighted_hausdorff(p: Tensor, d: Tensor, reach: Tensor) -> Tensor:
     doi="arXiv:1806.07564",
     aliases=("whd", "average_hausdorff"),
     tags=("distance", "points"),
-    nnunet=NnUNetPolicy(batch=None),
+    recommended=Recommended(batch=None),
     waive={"compiles": "how many points there are is known only when they have been found"},
 )
 class WeightedHausdorffLoss(SegLoss):

@@ -12,8 +12,9 @@ from monai_segloss.core import check
 from monai_segloss.core.batch import AREA, SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import ReadingArgs, SegLoss, class_weight
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores, Term
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.losses.region.dice import dice
 
 FLOOR = 1e-6
@@ -57,7 +58,7 @@ def _bounded(f: Tensor) -> Tensor:
     doi="arXiv:1809.00076",
     aliases=("exp_log",),
     tags=("overlap", "likelihood", "imbalance"),
-    nnunet=NnUNetPolicy(include_background=None),
+    recommended=Recommended(include_background=None),
     waive={
         "perfect_prediction_is_zero": "a perfect prediction costs 1e-6 to the power gamma, 0.016 at gamma 0.3: below "
         "1e-6 the logarithms are held, their power has an infinite derivative at 0"

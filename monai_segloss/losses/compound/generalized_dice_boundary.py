@@ -9,8 +9,9 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import ScoringArgs, SegLoss
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores, Term
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.boundary import BoundaryForm
 from monai_segloss.losses.compound.scheduled import Scheduled, share, term_schedule
 from monai_segloss.losses.region.generalized_dice import GeneralizedForm
@@ -30,7 +31,7 @@ from monai_segloss.schedules import TermWeight
     doi="arXiv:1812.07032",
     aliases=("gdl_boundary",),
     tags=("overlap", "distance", "boundary", "imbalance", "schedule"),
-    nnunet=NnUNetPolicy(include_background=True),
+    recommended=Recommended(include_background=True),
 )
 class GeneralizedDiceBoundaryLoss(Scheduled, SegLoss):
     """``lambda_dice`` * `GeneralizedDiceLoss` + ``lambda_boundary`` * `BoundaryLoss` (``offset=True``), from one reading.

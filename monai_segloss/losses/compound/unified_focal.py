@@ -12,8 +12,9 @@ from monai_segloss.core import check
 from monai_segloss.core.batch import AREA, Scored, SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import ScoringArgs, SegLoss
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores, Term
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.losses.region.focal_tversky import focal_tversky
 from monai_segloss.losses.region.tversky import tversky
 
@@ -59,7 +60,7 @@ def unified_focal_tversky(
     doi="arXiv:2102.04525",
     aliases=("unified_focal_loss",),
     tags=("overlap", "likelihood", "imbalance", "recall"),
-    nnunet=NnUNetPolicy(include_background=None),
+    recommended=Recommended(include_background=None),
 )
 class UnifiedFocalLoss(SegLoss):
     """``lam`` * focal cross-entropy + (1 - ``lam``) * mean focal Tversky loss; every class but 0 is foreground.

@@ -8,8 +8,9 @@ from typing import Unpack
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import ReadingArgs, SegLoss
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.losses.instance.instances import COMPONENTS, clipping, components, refuse_fractions
 from monai_segloss.losses.instance.inverse_weights import inverse_weights
 from monai_segloss.losses.voxel.cross_entropy import cross_entropy
@@ -28,7 +29,7 @@ from monai_segloss.losses.voxel.cross_entropy import cross_entropy
     aliases=("iw_cross_entropy", "iwce"),
     tags=("instances", "lesions", "imbalance", "likelihood"),
     support=("labels", "regions", "ignore", "2-D", "3-D"),
-    nnunet=NnUNetPolicy(include_background=None, batch=None),
+    recommended=Recommended(include_background=None, batch=None),
     waive={"compiles": "components are found on the CPU, by connected-components-3d or SciPy"},
 )
 class InverseWeightedCrossEntropyLoss(SegLoss):

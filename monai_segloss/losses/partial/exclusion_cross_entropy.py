@@ -25,7 +25,7 @@ from monai_segloss.losses.partial.merging import exclusion, labeled_classes, lab
     aliases=("exclusion_ce",),
     tags=("partial labels", "likelihood"),
     support=("labels", "soft labels", "ignore", "2-D", "3-D"),
-    nnunet=NnUNetPolicy(include_background=None, batch=None),
+    recommended=Recommended(include_background=None, batch=None),
 )
 class ExclusionCrossEntropyLoss(VoxelLoss):
     """Mean over voxels of sum_k w_k e_k log(1 + p_k), e_k whether the labels exclude class k from the voxel.

@@ -27,7 +27,7 @@ from monai_segloss.losses.voxel.cross_entropy import cross_entropy
     aliases=("marginal_ce",),
     tags=("partial labels", "likelihood"),
     support=("labels", "soft labels", "ignore", "2-D", "3-D"),
-    nnunet=NnUNetPolicy(include_background=None, batch=None),
+    recommended=Recommended(include_background=None, batch=None),
 )
 class MarginalCrossEntropyLoss(VoxelLoss):
     """`CrossEntropyLoss` of q, the probabilities with every unlabeled class of the sample added to the background.

@@ -83,7 +83,7 @@ class GeneralizedForm:
     doi="arXiv:1707.03237",
     aliases=("gdl", "generalised_dice"),
     tags=("overlap", "imbalance"),
-    nnunet=NnUNetPolicy(include_background=True),
+    recommended=Recommended(include_background=True),
 )
 class GeneralizedDiceLoss(RegionLoss):
     """Generalized Dice loss, one value per sample, mean over samples.

@@ -12,8 +12,9 @@ from torch import Tensor
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import ScoringArgs, SegLoss
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.kernels.confusion import soft_confusion
 from monai_segloss.losses.region.dice import one_minus_ratio
 
@@ -76,7 +77,7 @@ def distance_matrix(value: Any) -> Tensor:
     aliases=("gwdl",),
     tags=("overlap", "hierarchy"),
     support=("labels", "soft labels", "ignore", "2-D", "3-D"),
-    nnunet=NnUNetPolicy(include_background=None),
+    recommended=Recommended(include_background=None),
     waive={"probabilities_need_no_activation": "without an activation it takes the softmax, as MONAI's class does"},
 )
 class GeneralizedWassersteinDiceLoss(SegLoss):

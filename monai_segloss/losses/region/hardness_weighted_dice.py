@@ -41,7 +41,7 @@ def hardness_weighted_dice(
     "hardness-weighted loss, MICCAI 2019",
     doi="arXiv:1906.03906",
     tags=("overlap", "imbalance", "hard voxels"),
-    nnunet=NnUNetPolicy(include_background=True),
+    recommended=Recommended(include_background=True),
 )
 class HardnessWeightedDiceLoss(RegionLoss):
     """Hardness-weighted Dice loss, mean over samples and classes.

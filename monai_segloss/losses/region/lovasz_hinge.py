@@ -10,8 +10,9 @@ from monai_segloss.core import check
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import activate
 from monai_segloss.core.module import ReadingArgs, SegLoss
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.losses.region.lovasz_softmax import lovasz, voxels_behind
 
 
@@ -37,7 +38,7 @@ def margins(batch: SegBatch) -> tuple[Tensor, Tensor]:
     doi="arXiv:1512.07797; arXiv:1705.08790",
     tags=("overlap", "sorting", "margin"),
     support=("labels", "regions", "ignore", "2-D", "3-D"),
-    nnunet=NnUNetPolicy(include_background=None, batch=None),
+    recommended=Recommended(include_background=None, batch=None),
     waive={
         "shards_equal_the_batch": "ranks are those of the voxels of one process; sorting over processes is not done",
         "probabilities_need_no_activation": "the hinge is taken on logits; without an activation the input is the score",

@@ -10,8 +10,9 @@ from torch import Tensor
 from monai_segloss.core import check
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.module import ScoringArgs, SegLoss
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.kernels.sorting import largest_first
 
 CLASSES = ("present", "all")
@@ -108,7 +109,7 @@ def jaccard_steps(g: Tensor, dtype: torch.dtype) -> Tensor:
     aliases=("lovasz",),
     tags=("overlap", "sorting"),
     support=("labels", "regions", "ignore", "2-D", "3-D"),
-    nnunet=NnUNetPolicy(include_background=True, batch=None),
+    recommended=Recommended(include_background=True, batch=None),
     waive={
         "shards_equal_the_batch": "ranks are those of the voxels of one process; sorting over processes is not done"
     },

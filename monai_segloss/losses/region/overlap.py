@@ -9,6 +9,7 @@ from torch import Tensor
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import FORMULAS, Stat, Voxels
 from monai_segloss.core.module import ReadingArgs, SegLoss
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import NnUNetPolicy, register
 
@@ -33,7 +34,7 @@ def overlap(pq: Tensor, voxels: Tensor, multilabel: bool) -> Scores:
     "(abstract only; the formula is a reconstruction)",
     doi="arXiv:1812.05807",
     tags=("regularizer", "experimental"),
-    nnunet=NnUNetPolicy(include_background=None, batch=None),
+    recommended=Recommended(include_background=None, batch=None),
     waive={"shards_equal_the_batch": "under DDP each process takes the mean of its own voxels, as the voxel losses do"},
 )
 class OverlapLoss(SegLoss):

@@ -31,7 +31,7 @@ def penalize(loss: Tensor, k: float) -> Tensor:
     doi="openreview:H1lTh8unKN",
     aliases=("pgdl",),
     tags=("overlap", "imbalance"),
-    nnunet=NnUNetPolicy(include_background=True),
+    recommended=Recommended(include_background=True),
 )
 class PenaltyGeneralizedDiceLoss(RegionLoss):
     """Penalty generalized Dice loss, 1 - GD / (1 + k (1 - GD)), GD the generalized Dice coefficient, mean over samples.

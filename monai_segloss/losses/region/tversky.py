@@ -33,7 +33,7 @@ def tversky(n: Counts, alpha: float, beta: float, smooth_nr: float = 1e-5, smoot
     doi="arXiv:1706.05721",
     tags=("overlap", "imbalance", "recall"),
     example={"alpha": 0.3, "beta": 0.7},
-    nnunet=NnUNetPolicy(arguments={"alpha": 0.3, "beta": 0.7}),
+    recommended=Recommended(arguments={"alpha": 0.3, "beta": 0.7}),
 )
 class TverskyLoss(RegionLoss):
     """Tversky loss, 1 - (TP + nr) / (TP + alpha FP + beta FN + dr), mean over samples and classes.

@@ -15,8 +15,9 @@ from monai_segloss.core.check import non_negative
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.errors import LossShapeError
 from monai_segloss.core.module import ReadingArgs, SegLoss
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores, Term
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.neighborhood import refuse_points
 
 
@@ -65,7 +66,7 @@ def neighborhoods(x: Tensor, radius: int, pool: int) -> Tensor:
     aliases=("rmi",),
     tags=("windows", "boundary", "likelihood"),
     size=12,
-    nnunet=NnUNetPolicy(include_background=None, batch=None),
+    recommended=Recommended(include_background=None, batch=None),
     waive={
         "perfect_prediction_is_zero": "a log determinant has no natural zero: the value at the optimum is negative",
         "shards_equal_the_batch": "the cross-entropy divides by one voxel more than there are, as the authors' code does",

@@ -13,8 +13,9 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.counts import FORMULAS, Voxels
 from monai_segloss.core.module import ReadingArgs, SegLoss
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores, Term
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.neighborhood import refuse_points
 from monai_segloss.losses.voxel.cross_entropy import cross_entropy
 
@@ -94,7 +95,7 @@ def gaussian(window: int, sigma: float) -> tuple[float, ...]:
     doi="arXiv:1910.08711",
     aliases=("ssl",),
     tags=("windows", "boundary", "likelihood"),
-    nnunet=NnUNetPolicy(include_background=None, batch=None),
+    recommended=Recommended(include_background=None, batch=None),
     waive={
         "gradcheck": "the weights e and f of the voxels carry no gradient, so the gradient is not the derivative",
         "shards_equal_the_batch": "the largest e, which decides what counts, is that of a process",

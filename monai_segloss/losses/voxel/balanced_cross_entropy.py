@@ -9,8 +9,9 @@ from torch import Tensor
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import ReadingArgs, SegLoss
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.losses.voxel.binary_cross_entropy import BINARY
 from monai_segloss.losses.voxel.cross_entropy import CE, G
 
@@ -32,7 +33,7 @@ def balanced_cross_entropy(ce: Tensor, g: Tensor, n: Tensor) -> Tensor:
     doi="arXiv:1504.06375",
     aliases=("balanced_ce",),
     tags=("likelihood", "imbalance"),
-    nnunet=NnUNetPolicy(include_background=None),
+    recommended=Recommended(include_background=None),
 )
 class BalancedCrossEntropyLoss(SegLoss):
     """Class-balanced cross-entropy of each sample over its N voxels, w_c = 1 - n_c/N on the n_c voxels of class c.

@@ -36,7 +36,7 @@ def binary_cross_entropy(
     aliases=("bce",),
     tags=("likelihood",),
     support=("regions", "soft labels", "ignore", "2-D", "3-D"),
-    nnunet=NnUNetPolicy(include_background=None, batch=None),
+    recommended=Recommended(include_background=None, batch=None),
 )
 class BinaryCrossEntropyLoss(VoxelLoss):
     """Binary cross-entropy, the mean over channels and voxels of -(w g log p + (1 - g) log(1 - p)).

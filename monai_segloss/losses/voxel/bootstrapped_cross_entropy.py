@@ -9,6 +9,7 @@ import torch
 
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.module import ReadingArgs, SegLoss
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import NnUNetPolicy, register
 from monai_segloss.losses.voxel.cross_entropy import cross_entropy
@@ -39,7 +40,7 @@ def bootstrapped_cross_entropy(batch: SegBatch, threshold: float, k: float) -> S
     doi="arXiv:1605.06885",
     aliases=("bootstrapped_ce", "ohem_cross_entropy"),
     tags=("likelihood", "imbalance"),
-    nnunet=NnUNetPolicy(include_background=None, batch=None),
+    recommended=Recommended(include_background=None, batch=None),
     waive={"shards_equal_the_batch": "under DDP each process takes the hard voxels of its own part of the batch"},
 )
 class BootstrappedCrossEntropyLoss(SegLoss):

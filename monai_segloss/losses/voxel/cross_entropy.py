@@ -41,7 +41,7 @@ def cross_entropy(
     doi="arXiv:1505.04597; arXiv:1512.00567",
     aliases=("ce",),
     tags=("likelihood",),
-    nnunet=NnUNetPolicy(include_background=None, batch=None),
+    recommended=Recommended(include_background=None, batch=None),
 )
 class CrossEntropyLoss(VoxelLoss):
     """Cross-entropy.

@@ -65,7 +65,7 @@ def focal_alpha(alpha: Alpha | None) -> Tensor | None:
     paper="Lin et al., Focal loss for dense object detection, ICCV 2017",
     doi="arXiv:1708.02002",
     tags=("likelihood", "imbalance"),
-    nnunet=NnUNetPolicy(include_background=True, batch=None),
+    recommended=Recommended(include_background=True, batch=None),
     waive={"probabilities_need_no_activation": "without an activation it takes the sigmoid, as MONAI's class does"},
 )
 class FocalLoss(VoxelLoss):

@@ -26,7 +26,7 @@ from monai_segloss.losses.voxel.cross_entropy import (
     aliases=("label_smoothing",),
     tags=("likelihood", "noise"),
     support=("labels", "soft labels", "ignore", "2-D", "3-D"),
-    nnunet=NnUNetPolicy(include_background=None, batch=None),
+    recommended=Recommended(include_background=None, batch=None),
     waive={
         "perfect_prediction_is_the_minimum": "the minimum lies at p = (1 - e) g + e/C; the loss grows with certainty",
         "perfect_prediction_is_zero": "the minimum is the entropy of the smoothed labels",

@@ -35,7 +35,7 @@ def poly1_cross_entropy(batch: SegBatch, epsilon: float, weight: Tensor | None =
     doi="arXiv:2204.12511",
     aliases=("poly1", "poly1_ce", "poly_loss"),
     tags=("likelihood",),
-    nnunet=NnUNetPolicy(include_background=None, batch=None),
+    recommended=Recommended(include_background=None, batch=None),
 )
 class Poly1CrossEntropyLoss(VoxelLoss):
     """Poly-1 cross-entropy, the mean over voxels of -log p_t + epsilon (1 - p_t), p_t the probability of the truth.

@@ -14,8 +14,9 @@ from monai_segloss.core import check
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import counted
 from monai_segloss.core.module import ReadingArgs, SegLoss
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.core.sync import sum_over_processes
 from monai_segloss.kernels.voxels import some_voxels
 
@@ -116,7 +117,7 @@ def label_counts(batch: SegBatch) -> Tensor:
     doi="arXiv:2008.10032",
     tags=("likelihood", "imbalance"),
     support=("labels", "ignore", "2-D", "3-D"),
-    nnunet=NnUNetPolicy(include_background=None, batch=None),
+    recommended=Recommended(include_background=None, batch=None),
     waive={
         "gradcheck": "the factors S carry no gradient, so the gradient is not the derivative of the value",
         "calls_leave_no_trace": "in training each call adds the voxels of its classes to the running counts",

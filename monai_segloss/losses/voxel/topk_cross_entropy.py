@@ -9,6 +9,7 @@ from torch import Tensor
 
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.module import ReadingArgs, SegLoss, Weight
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import NnUNetPolicy, register
 from monai_segloss.losses.voxel.cross_entropy import cross_entropy, smoothing
@@ -55,7 +56,7 @@ def percentage(k: float) -> float:
     doi="arXiv:1605.06885",
     aliases=("topk", "topk_ce"),
     tags=("likelihood", "imbalance"),
-    nnunet=NnUNetPolicy(include_background=None, batch=None),
+    recommended=Recommended(include_background=None, batch=None),
     waive={"shards_equal_the_batch": "under DDP each process takes the k percent of its own voxels, as in nnU-Net"},
 )
 class TopKCrossEntropyLoss(SegLoss):

@@ -39,7 +39,7 @@ def weighted_cross_entropy(
     doi="arXiv:1505.04597",
     aliases=("weighted_ce", "wce"),
     tags=("likelihood", "imbalance"),
-    nnunet=NnUNetPolicy(include_background=None, batch=None),
+    recommended=Recommended(include_background=None, batch=None),
 )
 class WeightedCrossEntropyLoss(VoxelLoss):
     """Cross-entropy with weights, sum_i w_i CE_i / D, w_i the weight of the voxel's class times its ``weight_map``.
