@@ -11,7 +11,8 @@ from monai_segloss.core import check
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import ReadingArgs, Weight
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.recommend import Recommended
+from monai_segloss.core.registry import register
 from monai_segloss.core.voxel_sum import VoxelLoss, VoxelSum
 from monai_segloss.losses.boundary.neighborhood import refuse_points
 from monai_segloss.losses.boundary.voxel_weights import weighed_cross_entropy

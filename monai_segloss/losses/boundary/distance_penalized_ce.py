@@ -8,7 +8,8 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import ReadingArgs, Weight
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.recommend import Recommended
+from monai_segloss.core.registry import register
 from monai_segloss.core.voxel_sum import VoxelLoss, VoxelSum
 from monai_segloss.losses.boundary.voxel_weights import penalty, penalty_weights, weighed_cross_entropy
 

@@ -7,7 +7,8 @@ from typing import Unpack
 
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.module import ReadingArgs, Weight
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.recommend import Recommended
+from monai_segloss.core.registry import register
 from monai_segloss.core.voxel_sum import VoxelLoss, VoxelSum
 from monai_segloss.losses.partial.merging import labeled_classes, labeled_indices, merged, refuse_sigmoid
 from monai_segloss.losses.voxel.cross_entropy import cross_entropy

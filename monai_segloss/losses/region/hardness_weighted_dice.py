@@ -11,8 +11,9 @@ from monai_segloss.core.batch import AREA, Scored
 from monai_segloss.core.check import within
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.region_loss import RegionLoss
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.losses.region.dice import dice
 
 STATISTICS = (*AREA, Stat("ae_tp"), Stat("ae_err"))

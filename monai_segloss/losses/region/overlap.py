@@ -11,7 +11,7 @@ from monai_segloss.core.counts import FORMULAS, Stat, Voxels
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 
 PQ = Stat("pq")
 

@@ -9,8 +9,9 @@ from torch import Tensor
 from monai_segloss.core.batch import Scored
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.region_loss import RegionLoss
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.losses.region.generalized_dice import GeneralizedForm
 
 

@@ -10,8 +10,9 @@ from monai_segloss.core.batch import AREA, AREA_L1, Scored
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.counts import Counts
 from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.region_loss import RegionLoss
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.losses.region.dice import one_minus_ratio
 
 

@@ -10,7 +10,8 @@ from monai_segloss.core import check
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import ReadingArgs, Weight, class_weight
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.recommend import Recommended
+from monai_segloss.core.registry import register
 from monai_segloss.core.voxel_sum import VoxelLoss, VoxelSum
 
 BINARY = (Stat("ce"), Stat("ce_neg"))

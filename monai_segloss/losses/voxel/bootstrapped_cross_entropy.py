@@ -11,7 +11,7 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.registry import register
 from monai_segloss.losses.voxel.cross_entropy import cross_entropy
 from monai_segloss.losses.voxel.topk_cross_entropy import hardest, percentage
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import ReadingArgs, Weight
-from monai_segloss.core.registry import NnUNetPolicy, register
+from monai_segloss.core.recommend import Recommended
+from monai_segloss.core.registry import register
 from monai_segloss.core.voxel_sum import VoxelLoss, VoxelSum
 from monai_segloss.losses.voxel.cross_entropy import cross_entropy
 
