@@ -1,8 +1,6 @@
 """Segmentation losses for 3-D CT and MR, as MONAI-compatible modules.
 
-The names load when first asked for.  Names that MONAI has too are attributes of this package but not part of ``dir()``:
-MONAI's configuration parser searches every module whose name begins with ``monai`` for a bare ``_target_``, and a bare
-name that MONAI owns must go on meaning MONAI's class.
+The names load when first asked for.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -15,23 +13,6 @@ if TYPE_CHECKING:
     from monai_segloss.recipes import recipe
 
 __version__ = "0.1.0"
-
-MONAI_NAMES = frozenset(
-    {
-        "BoundaryLoss",
-        "DiceCELoss",
-        "DiceFocalLoss",
-        "DiceLoss",
-        "FocalLoss",
-        "GeneralizedDiceLoss",
-        "GeneralizedWassersteinDiceLoss",
-        "HausdorffDTLoss",
-        "LogHausdorffDTLoss",
-        "MCCLoss",
-        "TverskyLoss",
-    }
-)
-"""Our classes whose bare name belongs to MONAI."""
 
 
 def __getattr__(name: str) -> Any:
@@ -46,4 +27,4 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     from monai_segloss import _public
 
-    return sorted({*globals(), *_public.__all__} - MONAI_NAMES)
+    return sorted({*globals(), *_public.__all__})

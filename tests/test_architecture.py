@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import inspect
 import re
 import subprocess
 import sys
@@ -119,7 +120,9 @@ def test_files_stay_readable(path: Path) -> None:
 
 def test_a_loss_lies_where_its_key_and_family_say() -> None:
     for info in monai_segloss.list_losses():
-        assert (ROOT / "monai_segloss" / "losses" / info.family / f"{info.key}.py").is_file()
+        card = ROOT / "monai_segloss" / "losses" / info.family / f"{info.key}.py"
+        assert Path(inspect.getsourcefile(info.cls) or "") == card
+        assert f"class {info.cls.__name__}(" in inspect.getsource(info.cls)
         assert info.cls.__name__ == f"{camel(info.key)}Loss"
         assert getattr(monai_segloss, info.cls.__name__) is info.cls
         assert not any(re.search(r"\d$", name) for name in info.parameters), (

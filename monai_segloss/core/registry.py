@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -135,7 +136,7 @@ def register(key: str, *, positional: str = "", **facts: Any) -> Callable[[T], T
 
     Args:
         key: snake_case key; the class must be called ``camel(key) + "Loss"``.
-        positional: names of the arguments that may be given by position, where the class has MONAI's name.
+        positional: names of the arguments that may be given by position; for classes that have the name of one of MONAI's.
         facts: the other fields of `LossInfo`.
 
     Raises:
@@ -155,10 +156,21 @@ def register(key: str, *, positional: str = "", **facts: Any) -> Callable[[T], T
             _NAMES[name] = key
         _REGISTRY[key] = info
         _set_signature(cls, tuple(positional.split()))
-        cls.__module__ = "monai_segloss"
+        if positional:
+            _leave_name_to_monai(cls)
         return cls
 
     return enter
+
+
+def _leave_name_to_monai(cls: type[SegLoss]) -> None:
+    """Keep the class out of ``dir()`` of its module.
+
+    MONAI's configuration parser searches every module whose name begins with ``monai`` for a bare ``_target_``, and a bare
+    name that MONAI owns must go on meaning MONAI's class.
+    """
+    module = sys.modules[cls.__module__]
+    module.__dir__ = lambda: sorted(vars(module).keys() - {cls.__name__})  # type: ignore[method-assign]
 
 
 def _set_signature(cls: type[SegLoss], positional: tuple[str, ...]) -> None:
@@ -166,7 +178,7 @@ def _set_signature(cls: type[SegLoss], positional: tuple[str, ...]) -> None:
     init = cls.__init__
     own = [p for n, p in inspect.signature(init).parameters.items() if n != "self" and p.kind is not p.VAR_KEYWORD]
     known = {p.name: p for p in own}
-    annotations = KINDS | {p.name: str(p.annotation) for p in own}
+    annotations = KINDS | {p.name: _spelled(p.annotation) for p in own}
     shared = [n for n in DEFAULTS if n in (*cls.scoring, *READING) and n not in known]
     known |= {n: inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=DEFAULTS[n]) for n in shared}
     order = (*positional, *(n for n in known if n not in positional))
@@ -190,6 +202,11 @@ def _set_signature(cls: type[SegLoss], positional: tuple[str, ...]) -> None:
 
     cls.__init__ = full  # type: ignore[method-assign]
     cls.__signature__ = signature  # type: ignore[attr-defined]
+
+
+def _spelled(annotation: Any) -> str:
+    """An annotation as it is written, also where it was evaluated."""
+    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
 
 
 def find(key: str) -> LossInfo:

@@ -76,8 +76,6 @@ from monai_segloss.losses.voxel.seesaw import SeesawLoss
 from monai_segloss.losses.voxel.topk_cross_entropy import TopKCrossEntropyLoss
 from monai_segloss.losses.voxel.weighted_cross_entropy import WeightedCrossEntropyLoss
 
-WeightedSum.__module__ = "monai_segloss"
-
 __all__ = [
     "ActiveBoundaryLoss",
     "ActiveContourLoss",
