@@ -103,7 +103,6 @@ class BorderWeightedCELoss(SegLoss):
         w = self.weight_map(batch).to(batch.clean.dtype)
         return weighed_cross_entropy(batch, w, None, self.reduction)
 
-    @torch.no_grad()
     def weight_map(self, batch: SegBatch) -> Tensor:
         """w (B, 1, *S) with one class per voxel, else of each channel (B, C, *S)."""
         weight = self.weights(batch.classes)

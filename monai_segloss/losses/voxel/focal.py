@@ -14,7 +14,7 @@ from monai_segloss.core.counts import FORMULAS, Stat
 from monai_segloss.core.module import ReadingArgs, SegLoss, Weight, class_weight
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import NnUNetPolicy, register
-from monai_segloss.losses.voxel.weighting import is_multilabel, voxels, weighted_map
+from monai_segloss.losses.voxel.weighting import is_multilabel, weighted_map
 
 Alpha = float | Sequence[float] | Tensor
 
@@ -42,15 +42,15 @@ def focal_map(
 ) -> Tensor:
     """Focal loss of each voxel: (B, 1, *S) with one class per voxel, (B, C, *S) for regions; 0 where ignored."""
     view = batch.scored(include_background)
-    v = voxels(batch)
+    v = view.voxels
     multilabel = is_multilabel(batch)
     shape = (-1, *(1,) * (batch.ndim - 2))
     factors = focal_factors(view.classes, view.first, alpha, weight, multilabel, batch.clean)
     positive, negative = (f.expand(view.classes).reshape(shape) for f in factors)
-    value = positive * FORMULAS["focal"](v, gamma)[:, view.first :]
+    value = positive * FORMULAS["focal"](v, gamma)
     if not multilabel:
         return weighted_map(batch, value.sum(1, keepdim=True))
-    return weighted_map(batch, value + negative * FORMULAS["focal_neg"](v, gamma)[:, view.first :])
+    return weighted_map(batch, value + negative * FORMULAS["focal_neg"](v, gamma))
 
 
 def focal_factors(

@@ -20,8 +20,10 @@ def weighted_sums(batch: SegBatch, which: Sequence[Stat], weight_map: Tensor | N
     if weight_map is None:
         batch.request(*which)
         return [batch.sum(stat) for stat in which]
-    weight = _masked(batch, weight_map)
-    return list(soft_statistics(batch.logits, batch.target, tuple(which), batch.activation, weight).unbind(2))
+    weight, logits, target = _masked(batch, weight_map), batch.logits, batch.target
+    if weight.requires_grad:  # what is ignored must not even come near its gradient
+        logits, target = batch.clean, batch.one_hot
+    return list(soft_statistics(logits, target, tuple(which), batch.activation, weight).unbind(2))
 
 
 def weighted_voxels(batch: SegBatch, weight_map: Tensor | None) -> Tensor:
