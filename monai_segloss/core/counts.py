@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from monai_segloss.core.derivatives import under_vmap
+
 Activation = str | Callable[[Tensor], Tensor]
 
 
@@ -251,6 +253,7 @@ def soft_statistics(
         or learned(target)
         or learned(weight)
         or (torch.compiler.is_compiling() and device not in OPERATORS)
+        or under_vmap()
     ):
         return plain_statistics(logits, target, tuple(which), activation, weight)
     if not isinstance(activation, str):

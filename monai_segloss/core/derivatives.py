@@ -16,17 +16,21 @@ def pulled(definition: Callable[..., Tensor], grad: Tensor, *at: Tensor) -> tupl
     return found
 
 
+def under_vmap() -> bool:
+    """Whether `torch.vmap` runs, also as part of another transform: then a tensor has no single value."""
+    functorch = torch._C._functorch
+    if torch.compiler.is_compiling() or functorch.peek_interpreter_stack() is None:
+        return False
+    return any(each.key() == functorch.TransformType.Vmap for each in functorch.get_interpreter_stack() or ())
+
+
 def refuse_vmap() -> None:
-    """A loss looks at values before it computes, which `torch.vmap` has no single one of.
+    """A loss looks at values before it computes.
 
     Raises:
         RuntimeError: inside of `torch.vmap`.
     """
-    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is None:
-        return
-    if any(
-        each.key() == torch._C._functorch.TransformType.Vmap for each in torch._C._functorch.get_interpreter_stack()
-    ):
+    if under_vmap():
         raise RuntimeError(
             "vmap cannot map a loss, which looks at the values of its target: call it with the whole batch and "
             "reduction='none', or in a loop over samples."

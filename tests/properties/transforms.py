@@ -14,12 +14,13 @@ from .derivatives import ten_classes
 
 
 def functional_gradient(info: LossInfo) -> None:
-    """`torch.func.grad` gives the gradient."""
+    """`torch.func.grad` and `torch.func.jacrev`, which maps over backward passes, give the gradient."""
     for case in (*supported(info, "labels_2d", "ignored", "regions_masked"), *ten_classes(info)):
         loss = make(info, case)
         _, expected = gradient(loss, case)
-        found = torch.func.grad(lambda z, loss=loss, case=case: value(loss, case, z).sum())(case.input)
-        assert_close(found, expected, case.name, rtol=1e-9, atol=1e-12)
+        for transform in (torch.func.grad, torch.func.jacrev):
+            found = transform(lambda z, loss=loss, case=case: value(loss, case, z).sum())(case.input)
+            assert_close(found, expected, f"{case.name}: {transform.__name__}", rtol=1e-9, atol=1e-12)
 
 
 def inference_tensors(info: LossInfo) -> None:

@@ -84,6 +84,8 @@ class _Erosions(torch.autograd.Function):
 class CrossSum(torch.autograd.Function):
     """Sum of a voxel and its face neighbors, 0 beyond the image; its own transpose."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(x: Tensor) -> Tensor:
         return cross_sum(x)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from monai_segloss.core import check
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import counted
-from monai_segloss.core.derivatives import no_second_derivative
+from monai_segloss.core.derivatives import no_second_derivative, pulled
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import NnUNetPolicy, register
@@ -77,6 +77,10 @@ class _Seesaw(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         z, labels, mask = ctx.saved_tensors
         nothing = (None,) * (3 + len(ctx.settings))
+        if torch.is_grad_enabled():  # a graph is wanted: differentiate the definition
+            settings = ctx.settings
+            found = pulled(lambda x: mitigated(counted(x, mask).log_softmax(1), labels, *settings), grad, z)
+            return *found, *nothing
         kept = ctx.left.take()  # becomes the gradient; a second pass computes it again
         out = torch.empty_like(z) if kept is None else kept
         for b, part in some_voxels(z):
