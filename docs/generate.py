@@ -110,10 +110,17 @@ def index_page(losses: list[LossInfo]) -> str:
     lines += [
         "A trainer refuses what its loss does not support before any work. Tests train every cell of this table.",
         "",
+        "Every loss takes `torch.func.grad`, tensors made in inference mode and `torch.compile`, which some of them break "
+        "into several graphs. Where a second derivative is not known it is refused. `torch.vmap` is refused by all: a loss "
+        'looks at the values of its target; `reduction="none"` keeps samples apart.',
+        "",
     ]
-    lines += [f"| key | {' | '.join(EVERYTHING)} | nnU-Net |", f"| --- |{' --- |' * (len(EVERYTHING) + 1)}"]
+    columns = [*EVERYTHING, "one graph", "second derivative"]
+    lines += [f"| key | {' | '.join(columns)} | nnU-Net |", f"| --- |{' --- |' * (len(columns) + 1)}"]
     for info in losses:
-        cells = " | ".join("yes" if what in info.support else "-" for what in EVERYTHING)
+        known = [what in info.support for what in EVERYTHING]
+        known += [what not in info.waive for what in ("compiles", "second_derivatives")]
+        cells = " | ".join("yes" if each else "-" for each in known)
         lines.append(f"| {info.key} | {cells} | `nnUNetTrainer{camel(info.key)}` |")
     return "\n".join([*lines, ""])
 

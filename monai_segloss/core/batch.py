@@ -132,10 +132,6 @@ class SegBatch:
         wide.shared = self.shared
         return wide
 
-    def as_voxels(self) -> Voxels:
-        """Probabilities, logarithms and target of each voxel, for the formula of a statistic before its sum."""
-        return Voxels(self.clean, self.one_hot.to(self.clean.dtype), self.activation)
-
     def request(self, *which: Stat) -> None:
         """Compute statistics that are not there yet, all in one pass."""
         new = tuple(s for s in dict.fromkeys(which) if s not in self._sums)
@@ -182,7 +178,25 @@ class Scored:
     def sums(self, *which: Stat) -> list[Tensor]:
         """Statistics (B | 1, C), computed in one pass."""
         self.batch.request(*which)
-        return [self.fold(self.batch.sum(stat)[:, self.first :]) for stat in which]
+        return [self.fold(self.drop(self.batch.sum(stat))) for stat in which]
+
+    def drop(self, table: Tensor) -> Tensor:
+        """Statistics (B, C) of the scored classes; what is not a number in the others shows, since their logits count."""
+        return table[:, self.first :] + 0 * table[:, :1].detach() if self.first else table
+
+    @property
+    def prob(self) -> Tensor:
+        """Probabilities of the scored classes (B, C', *S); others have no part in them where channels are independent."""
+        batch = self.batch
+        if batch.activation == "sigmoid":
+            return activate(batch.clean[:, self.first :], "sigmoid")
+        return batch.prob[:, self.first :]
+
+    @property
+    def voxels(self) -> Voxels:
+        """The scored classes for the formula of a statistic before its sum."""
+        batch = self.batch
+        return Voxels(batch.clean, batch.one_hot.to(batch.clean.dtype), batch.activation, self.first)
 
     @property
     def classes(self) -> int:

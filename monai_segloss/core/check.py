@@ -207,7 +207,7 @@ def spacing(value: Any, input: Tensor) -> Tensor | None:
         return None
     ndim = input.ndim - 2
     try:
-        x = torch.as_tensor(value, dtype=torch.float64)
+        x = torch.as_tensor(value, dtype=torch.float64).detach()
     except (TypeError, ValueError):  # words, None, a list of tensors: by axis or by sample, nobody knows
         wanted = f"({ndim},) or ({input.shape[0]}, {ndim})"
         raise TypeError(f"spacing must be numbers or a tensor of shape {wanted}, got {value!r}.") from None

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from monai_segloss.core.derivatives import under_vmap
+
 Activation = str | Callable[[Tensor], Tensor]
 
 
@@ -45,10 +47,14 @@ class Stat(NamedTuple):
 
 
 class Voxels:
-    """Probability, complement, their logarithms and target of the voxels, each computed when first asked for."""
+    """Probability, complement, their logarithms and target of the voxels, each computed when first asked for.
 
-    def __init__(self, z: Tensor, g: Tensor, activation: Activation) -> None:
-        self.z, self.g, self.activation = z, g, activation
+    Of the classes from ``first`` on, of which others have no part where channels are independent.
+    """
+
+    def __init__(self, z: Tensor, g: Tensor, activation: Activation, first: int = 0) -> None:
+        z, first, g = (z[:, first:], 0, g[:, first:]) if activation == "sigmoid" else (z, first, g[:, first:])
+        self.z, self.g, self.activation, self.first = z, g, activation, first
         self._p: Tensor | None = None
         self._lp: Tensor | None = None
 
@@ -56,7 +62,7 @@ class Voxels:
     def p(self) -> Tensor:
         """Probability."""
         if self._p is None:
-            self._p = activate(self.z, self.activation)
+            self._p = activate(self.z, self.activation)[:, self.first :]
         return self._p
 
     @property
@@ -68,13 +74,13 @@ class Voxels:
     def lp(self) -> Tensor:
         """log p."""
         if self._lp is None:
-            self._lp = log_activate(self.z, self.activation)
+            self._lp = log_activate(self.z, self.activation)[:, self.first :]
         return self._lp
 
     @property
     def lq(self) -> Tensor:
         """log(1 - p)."""
-        return log_complement(self.z, self.activation)
+        return log_complement(self.z, self.activation)[:, self.first :]
 
 
 def activate(z: Tensor, activation: Activation) -> Tensor:
@@ -166,7 +172,7 @@ def plain_statistics(
     labels = target.reshape(z.shape[0], -1) if is_labels(logits, target) else None
     g = target.reshape(z.shape) if labels is None else one_hot_labels(labels, z.shape[1])
     w = None if weight is None else weight.reshape(z.shape[0], 1, -1)
-    if w is not None:
+    if w is not None and not learned(w):  # the derivative in a weight of 0 is what its voxel would add
         z, g = z.masked_fill(void(w), 0), g.masked_fill(void(w), 0)
     voxels = Voxels(z, g.to(z.dtype), activation)
     sums = []
@@ -174,6 +180,11 @@ def plain_statistics(
         value = FORMULAS[stat.name](voxels, stat.power)
         sums.append((value if w is None else value * w.to(value.dtype)).sum(2))
     return torch.stack(sums, 2)
+
+
+def learned(x: Tensor | None) -> bool:
+    """Whether a gradient in ``x`` is wanted."""
+    return x is not None and x.requires_grad and torch.is_grad_enabled()
 
 
 def counted(z: Tensor, mask: Tensor | None) -> Tensor:
@@ -212,14 +223,18 @@ def soft_statistics(
     activation: Activation = "softmax",
     weight: Tensor | None = None,
 ) -> Tensor:
-    """Sums of soft statistics over the voxels of each sample, differentiable in ``logits``.
+    """Sums of soft statistics over the voxels of each sample, differentiable in all of its tensors.
+
+    Back ends know the gradient in ``logits``; where ``target`` or ``weight`` want one, the plain formula takes their place.
+    A caller's own activation, which may have parameters, is called here, once.
 
     Args:
         logits: (B, C, *S), any floating type and memory format; computed in float32 (float64 stays).
         target: labels (B, *S) of any integer type, or one channel per class (B, C, *S): bool, one-hot, soft, regions.
         which: the K statistics, see `Stat`.
         activation: ``"softmax"``, ``"sigmoid"``, ``"none"`` (``logits`` are probabilities) or a callable.
-        weight: (B, *S) boolean mask or weights >= 0 of the voxels; where it is 0 the logits have no influence at all.
+        weight: (B, *S) boolean mask or weights >= 0 of the voxels; where it is 0 the logits have no influence at all,
+            unless a gradient in the weight is wanted.
 
     Returns:
         (B, C, K) in float32 (float64 for float64 logits).
@@ -233,8 +248,16 @@ def soft_statistics(
     """
     device = logits.device.type
     backend = BACKENDS.get(device)
-    if backend is None or (torch.compiler.is_compiling() and device not in OPERATORS):
+    if (
+        backend is None
+        or learned(target)
+        or learned(weight)
+        or (torch.compiler.is_compiling() and device not in OPERATORS)
+        or under_vmap()
+    ):
         return plain_statistics(logits, target, tuple(which), activation, weight)
+    if not isinstance(activation, str):
+        logits, activation = activation(counted(logits, None if weight is None else ~void(weight))), "none"
     return backend(logits, target, tuple(which), activation, weight)
 
 

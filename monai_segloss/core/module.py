@@ -13,6 +13,7 @@ from monai_segloss.core import check
 from monai_segloss.core.arguments import of_kind
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import Stat
+from monai_segloss.core.derivatives import refuse_vmap
 from monai_segloss.core.errors import nearest
 from monai_segloss.core.maps import MapSpec, refusal
 from monai_segloss.core.reading import Reader
@@ -72,6 +73,10 @@ class SegLoss(nn.Module, ABC):
         sigmoid, softmax, other_act: how ``input`` becomes probabilities; none of them: ``input`` holds probabilities.
         ignore_index: voxels of this label have no influence on value and gradient.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``; ``none`` broadcasts against (B, C, *S).
+
+    Of the tensors of a call ``input``, ``target``, ``weight_map``, ``image`` and ``threshold`` have gradients; mask,
+    spacing, labeled classes, points, components and maps made from the target are constants.  So are tensors given to the
+    constructor, which keeps copies.
 
     Keyword arguments where the formula has a place for them (`scoring` names those of a class):
         include_background: whether channel 0 is scored; it drops after the activation.
@@ -162,7 +167,9 @@ class SegLoss(nn.Module, ABC):
         Raises:
             ValueError: where shapes (also an AssertionError), devices, labels or values do not fit.
             TypeError: where a type is wrong or a map is not one that the loss knows.
+            RuntimeError: inside of `torch.vmap`.
         """
+        refuse_vmap()
         with torch.autocast(device_type=input.device.type if isinstance(input, Tensor) else "cpu", enabled=False):
             batch = self.reader.read(input, target, mask, spacing, maps)
             self._check_maps(batch)
@@ -215,10 +222,16 @@ def _shown(value: Any) -> str:
     return getattr(value, "__name__", type(value).__name__) if function else repr(value)
 
 
+def constant(value: Any) -> Tensor:
+    """Numbers of a constructor as a float64 tensor of its own, without a gradient, also in inference mode."""
+    with torch.inference_mode(False):
+        return torch.as_tensor(value, dtype=torch.float64).detach().clone()
+
+
 def class_weight(weight: Weight, name: str = "weight") -> Tensor:
     """Class weights as a float64 tensor, each at least 0; ``name`` is that of the argument."""
     try:
-        x = torch.as_tensor(weight, dtype=torch.float64)
+        x = constant(weight)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number or one per class, got {weight!r}.") from None
     if x.ndim > 1 or not bool(((x >= 0) & x.isfinite()).all()):

@@ -86,7 +86,7 @@ class Reader:
             if not labels and target.shape[1] == 1:
                 target = torch.where(ignored[:, None], target.new_zeros(()), target)
         self._check_values(target, labels, input.shape[1], valid)
-        lengths, steps = check.spacing(spacing, input), check.steps(spacing)
+        lengths, steps = check.spacing(plain(spacing), input), check.steps(spacing)
         activation = self.activation(input.shape[1])
         if activation == "none" and self.probabilities:
             self._look_for_logits(input)
@@ -128,10 +128,11 @@ class Reader:
 
 
 def plain(x: Tensor) -> Tensor:
-    """``x`` without a tensor subclass such as MONAI's MetaTensor."""
-    if torch.compiler.is_compiling() or type(x) is Tensor or not isinstance(x, Tensor):
+    """``x`` as autograd can keep it: without a subclass such as MONAI's MetaTensor, copied if made in inference mode."""
+    if torch.compiler.is_compiling() or not isinstance(x, Tensor):
         return x
-    return x.as_subclass(Tensor)
+    x = x if type(x) is Tensor else x.as_subclass(Tensor)
+    return x.clone() if x.is_inference() and not torch.is_inference_mode_enabled() else x
 
 
 def _beyond_probability(input: Tensor) -> float | None:

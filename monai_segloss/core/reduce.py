@@ -25,9 +25,12 @@ class Scores:
 
     @staticmethod
     def table(values: Tensor, present: Tensor, weight: Tensor | None = None) -> Scores:
-        """Scores of a (B | 1, C) table: samples with ``present`` (B | 1, 1) == 0 leave the mean; class weights scale."""
+        """Scores of a (B | 1, C) table: rows with ``present`` (B | 1, 1 | C) == 0 leave the mean; class weights scale.
+
+        They leave its gradient too; what is not a number there shows, since it may be in other gradients.
+        """
         present = (present > 0).to(values.dtype).expand_as(values)
-        values = torch.where(present > 0, values, values.detach().new_zeros(()))
+        values = torch.where(present > 0, values, 0 * values.detach())
         if weight is not None:
             values = values * weight.to(values)
         return Scores(values, present)

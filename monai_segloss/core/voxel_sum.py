@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from torch import Tensor
 from torch.nn import functional as F
 
-from monai_segloss.core.batch import SegBatch
+from monai_segloss.core.batch import Scored, SegBatch
 from monai_segloss.core.counts import FORMULAS, Stat, soft_statistics
 from monai_segloss.core.module import SegLoss
 from monai_segloss.core.reduce import Scores
@@ -42,6 +42,11 @@ class VoxelSum:
     first: int = 0
     unweighted: bool = False
     _sums: dict[Stat, Tensor] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def view(self) -> Scored:
+        """The scored classes."""
+        return Scored(self.batch, include_background=not self.first, over_batch=False)
 
     @property
     def statistics(self) -> tuple[Stat, ...]:
@@ -76,7 +81,7 @@ class VoxelSum:
             lp = batch.log_prob.contiguous()  # else nll_loss may have no gradient
             weight = (factor.to(lp) if isinstance(factor, Tensor) else lp.new_tensor(factor)).expand(batch.classes)
             return F.nll_loss(lp, batch.labels, weight, reduction="none")[:, None]
-        value = FORMULAS[stat.name](batch.as_voxels(), stat.power)[:, self.first :]
+        value = FORMULAS[stat.name](self.view.voxels, stat.power)
         if isinstance(factor, Tensor):
             factor = factor.to(value).reshape(-1, *(1,) * (value.ndim - 2))
         value = factor * value
@@ -94,18 +99,19 @@ class VoxelSum:
         """Each statistic, summed over the voxels with their weights: (B, C) of the scored classes."""
         if not self._sums:
             which = self.statistics
-            self._sums.update({s: x[:, self.first :] for s, x in zip(which, self._summed(which), strict=True)})
+            self._sums.update(zip(which, self._summed(which), strict=True))
         return self._sums
 
-    def _summed(self, which: tuple[Stat, ...]) -> Sequence[Tensor]:
-        batch, w = self.batch, self.weight_map
+    def _summed(self, which: tuple[Stat, ...]) -> list[Tensor]:
+        batch, w, view = self.batch, self.weight_map, self.view
         if w is None:
-            batch.request(*which)
-            return [batch.sum(stat) for stat in which]
+            return view.sums(*which)
         if w.ndim == batch.ndim and w.shape[1] > 1:
-            voxels = batch.as_voxels()
-            return [batch.total(w * FORMULAS[stat.name](voxels, stat.power)) for stat in which]
-        return soft_statistics(batch.logits, batch.target, which, batch.activation, self._masked()).unbind(2)
+            return [batch.total(w * FORMULAS[stat.name](view.voxels, stat.power)) for stat in which]
+        weight, logits, target = self._masked(), batch.logits, batch.target
+        if weight.requires_grad:  # what is ignored must not even come near its gradient
+            logits, target = batch.clean, batch.one_hot
+        return [view.drop(x) for x in soft_statistics(logits, target, which, batch.activation, weight).unbind(2)]
 
     def _voxels(self) -> Tensor:
         """Number of voxels that count, or the sum of their entries in the map, (B, 1)."""

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from monai_segloss.core.counts import Activation, Stat, activate, counted, is_labels, soft_statistics
+from monai_segloss.core.counts import Activation, Stat, activate, counted, is_labels, learned, soft_statistics
+from monai_segloss.core.derivatives import pulled
 from monai_segloss.kernels.chunk_cpu import softmax_gradient
 from monai_segloss.kernels.statistics_cpu import chunked_gradient
-from monai_segloss.kernels.voxels import some_voxels
+from monai_segloss.kernels.voxels import Left, some_voxels
 
 FEW_CLASSES = 8
 """Up to this many classes whole maps take less time, and little memory."""
@@ -62,9 +63,9 @@ def binarized_statistics(
     if activation not in ("softmax", "sigmoid", "none"):
         z, activation = activate(counted(z, mask), activation), "none"
     form = _Form(which, activation, sharpness)
-    if torch.compiler.is_compiling() or z.shape[1] <= FEW_CLASSES:
+    if torch.compiler.is_compiling() or z.shape[1] <= FEW_CLASSES or learned(target):
         return _plain(z, threshold, target, mask, form)
-    found: Tensor = _Binarized.apply(z, threshold, target, mask, form)
+    found: Tensor = _Binarized.apply(z, threshold, target, mask, form, Left(z))
     return found
 
 
@@ -101,21 +102,24 @@ class _Binarized(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, z: Tensor, threshold: Tensor | None, target: Tensor, mask: Tensor | None, form: _Form
+        z: Tensor, threshold: Tensor | None, target: Tensor, mask: Tensor | None, form: _Form, left: Left
     ) -> Tensor:
-        ctx.save_for_backward(z, threshold, target, mask)
-        ctx.form = form
         wide = z.dtype in (torch.float32, torch.float64)
-        ctx.p = torch.empty_like(z) if wide and ctx.needs_input_grad[0] and form.activation != "none" else None
+        left.x = kept = torch.empty_like(z) if wide and left.wanted and form.activation != "none" else None
         sums = z.new_zeros((*z.shape[:2], len(form.which)), dtype=torch.float64)
         for b, part in some_voxels(z):
             level, own = _cut(threshold, b, part), _cut(mask, b, part)
             p = activate(counted(z[b, :, part], own), form.activation)
             logits = _logits(p, _level(level, own, z), form.sharpness)
             sums[b] += soft_statistics(logits, target[b, ..., part], form.which, "sigmoid", own)
-            if ctx.p is not None:
-                ctx.p[b, :, part] = p
+            if kept is not None:
+                kept[b, :, part] = p
         return sums.to(torch.float64 if z.dtype == torch.float64 else torch.float32)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        z, threshold, target, mask, ctx.form, ctx.left = inputs
+        ctx.save_for_backward(z, threshold, target, mask)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -123,11 +127,10 @@ class _Binarized(torch.autograd.Function):
         form: _Form = ctx.form
         learned = threshold is not None and ctx.needs_input_grad[1]
         if torch.is_grad_enabled():  # a second derivative is wanted: differentiate the definition
-            wanted = [x for x, needed in zip((z, threshold), ctx.needs_input_grad, strict=False) if needed]
-            sums = _plain(z, threshold, target, mask, form)
-            slopes = iter(torch.autograd.grad(sums, wanted, grad, create_graph=True))
-            return (*(next(slopes) if needed else None for needed in ctx.needs_input_grad[:2]), None, None, None)
-        kept, ctx.p = ctx.p, None  # becomes the gradient; a second pass through the same graph computes it again
+            both = (z,) if threshold is None else (z, threshold)
+            found = pulled(lambda z, level=None: _plain(z, level, target, mask, form), grad, *both)
+            return *found, *(None,) * (6 - len(both))
+        kept = ctx.left.take()  # becomes the gradient; a second pass through the same graph computes it again
         out = torch.empty_like(z) if kept is None else kept
         moved = torch.empty_like(threshold) if learned else None
         for b, part in some_voxels(z):
@@ -142,7 +145,7 @@ class _Binarized(torch.autograd.Function):
                 softmax_gradient(out[b, :, part], p, slope.mul_(p), None)
             else:
                 out[b, :, part] = slope if form.activation == "none" else slope.mul_(p).mul_(1 - p)
-        return out, moved, None, None, None
+        return out, moved, None, None, None, None
 
 
 def _cut(x: Tensor | None, b: slice, part: slice) -> Tensor | None:

@@ -39,6 +39,13 @@ def connected_components(mask: Tensor, *, faces: bool = False) -> Tensor:
         >>> connected_components(torch.tensor([[[1, 1, 0, 1]]]))[0, 0].tolist()
         [1, 1, 0, 2]
     """
+    found: Tensor = torch.ops.segloss.components(mask, faces)
+    return found
+
+
+# One operation, so that compilers and transforms of torch do not look inside.
+@torch.library.custom_op("segloss::components", mutates_args=(), schema="(Tensor mask, bool faces) -> Tensor")
+def _components(mask: Tensor, faces: bool) -> Tensor:
     arrays = (mask > 0).flatten(0, 1).cpu().numpy()
     ids = np.stack([_label(array, faces) for array in arrays]).reshape(mask.shape)
     return torch.from_numpy(ids).to(mask.device)
@@ -58,13 +65,29 @@ def nearest_component(ids: Tensor, spacing: Tensor | None = None) -> Tensor:
     Returns:
         (B, C, *S) int64; 0 everywhere in a channel without components.
     """
-    out = np.empty(ids.shape, dtype=np.int64)
     space = ids.ndim - 2
     rows = torch.ones(space) if spacing is None else spacing
-    rows = rows.expand(ids.shape[0], space).double().cpu()
+    found: Tensor = torch.ops.segloss.nearest_component(ids, rows.expand(ids.shape[0], space))
+    return found
+
+
+@torch.library.custom_op("segloss::nearest_component", mutates_args=(), schema="(Tensor ids, Tensor rows) -> Tensor")
+def _nearest_component(ids: Tensor, rows: Tensor) -> Tensor:
+    out = np.empty(ids.shape, dtype=np.int64)
+    rows = rows.double().cpu()
     for b, row in enumerate(rows.tolist()):
         out[b] = _nearest(ids[b].cpu().numpy().astype(np.int64, copy=False), tuple(row))
     return torch.from_numpy(out).to(ids.device)
+
+
+@_components.register_fake
+def _(mask: Tensor, faces: bool) -> Tensor:
+    return torch.empty(mask.shape, dtype=torch.int64, device=mask.device)
+
+
+@_nearest_component.register_fake
+def _(ids: Tensor, rows: Tensor) -> Tensor:
+    return torch.empty(ids.shape, dtype=torch.int64, device=ids.device)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from monai_segloss.core.counts import Activation, activate, counted, is_labels
-from monai_segloss.kernels.voxels import some_voxels
+from monai_segloss.core.counts import Activation, activate, counted, is_labels, learned
+from monai_segloss.core.derivatives import pulled
+from monai_segloss.kernels.voxels import Left, some_voxels
 
 FEW_CLASSES = 16
 """Up to this many classes a CPU multiplies matrices with a one-hot of the labels sooner than it adds by label."""
@@ -36,11 +37,11 @@ def soft_confusion(logits: Tensor, target: Tensor, activation: Activation, mask:
     z = logits.flatten(2) if logits.ndim > 2 else logits[..., None]
     target = target.reshape(len(z), -1) if labels else target.reshape(z.shape)
     mask = None if mask is None else mask.reshape(len(z), -1)
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or learned(target):
         return _plain(z, target, activation, mask)
     if activation not in ("softmax", "none"):
         z, activation = activate(counted(z, mask), activation), "none"
-    found: Tensor = _Confusion.apply(z, target, mask, activation == "softmax")
+    found: Tensor = _Confusion.apply(z, target, mask, activation == "softmax", Left(z))
     return found
 
 
@@ -54,29 +55,31 @@ class _Confusion(torch.autograd.Function):
     """The forward pass leaves the probabilities in the memory that the backward pass turns into the gradient."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, target: Tensor, mask: Tensor | None, softmax: bool) -> Tensor:
-        ctx.save_for_backward(z, target, mask)
-        ctx.softmax = softmax
+    def forward(z: Tensor, target: Tensor, mask: Tensor | None, softmax: bool, left: Left) -> Tensor:
         full = z.dtype in (torch.float32, torch.float64)
-        ctx.p = torch.empty_like(z) if softmax and full and ctx.needs_input_grad[0] else None
+        left.x = kept = torch.empty_like(z) if softmax and full and left.wanted else None
         kind = "softmax" if softmax else "none"
         total = torch.zeros((len(z), z.shape[1], z.shape[1]), dtype=torch.float64, device=z.device)
         for b, part in some_voxels(z):
             own = None if mask is None else mask[b, part]
             p = activate(counted(z[b, :, part], own), kind)
             total[b] += _sums(p, target[b, ..., part], own)
-            if ctx.p is not None:
-                ctx.p[b, :, part] = p
+            if kept is not None:
+                kept[b, :, part] = p
         return total.to(torch.float64 if z.dtype == torch.float64 else torch.float32)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        z, target, mask, ctx.softmax, ctx.left = inputs
+        ctx.save_for_backward(z, target, mask)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         z, target, mask = ctx.saved_tensors
         kind = "softmax" if ctx.softmax else "none"
         if torch.is_grad_enabled():  # a second derivative is wanted: differentiate the definition
-            found = torch.autograd.grad(_plain(z, target, kind, mask), z, grad, create_graph=True)
-            return (*found, None, None, None)
-        kept, ctx.p = ctx.p, None  # becomes the gradient; a second pass through the same graph computes it again
+            return *pulled(lambda x: _plain(x, target, kind, mask), grad, z), None, None, None, None
+        kept = ctx.left.take()  # becomes the gradient; a second pass through the same graph computes it again
         out = torch.empty_like(z) if kept is None else kept
         for b, part in some_voxels(z):
             own = None if mask is None else mask[b, part]
@@ -86,7 +89,7 @@ class _Confusion(torch.autograd.Function):
                 slope = slope.mul_(p)
                 slope = slope.addcmul_(p, slope.sum(1, keepdim=True), value=-1)
             out[b, :, part] = slope
-        return out, None, None, None
+        return out, None, None, None, None
 
 
 def _sums(p: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:

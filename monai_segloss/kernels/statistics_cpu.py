@@ -17,10 +17,12 @@ import torch
 from torch import Tensor
 
 from monai_segloss.core.counts import Activation, Stat, is_labels, plain_statistics
+from monai_segloss.core.derivatives import pulled
 from monai_segloss.kernels.channels_cpu import POSITIVE, Channels, TrueClass, channel_gradient, channel_sums, pulls_of
 from monai_segloss.kernels.chunk_cpu import Part
 from monai_segloss.kernels.classes_cpu import cut
 from monai_segloss.kernels.labels_cpu import SPARSE, label_gradient, label_sums, slopes_of
+from monai_segloss.kernels.voxels import Left
 
 CHUNK_ELEMENTS = 1 << 20
 """Logits per chunk: large enough that the cost of calling an operation vanishes, small enough for the shared cache."""
@@ -142,7 +144,7 @@ def chunked_statistics(
 ) -> Tensor:
     """`soft_statistics` in chunks (same arguments, same result)."""
     v = _Voxels.of(logits, target, weight)
-    return _Chunked.apply(v.logits, v.target, v.weight, _way(v, which, activation))
+    return _Chunked.apply(v.logits, v.target, v.weight, _way(v, which, activation), Left(v.logits))
 
 
 def chunked_gradient(
@@ -206,12 +208,9 @@ def _chunks(b: int, classes: int, voxels: int) -> Iterator[Part]:
 
 class _Chunked(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor, weight: Tensor | None, way: _Way) -> Tensor:
-        ctx.save_for_backward(logits, target, weight)
-        ctx.way = way
+    def forward(logits: Tensor, target: Tensor, weight: Tensor | None, way: _Way, left: Left) -> Tensor:
         full = logits.dtype in (torch.float32, torch.float64)
-        kept = way.activation == "softmax" and full and ctx.needs_input_grad[0]
-        ctx.p = p = torch.empty_like(logits) if kept else None
+        left.x = p = torch.empty_like(logits) if way.activation == "softmax" and full and left.wanted else None
         v = _Voxels(logits, target, weight)
         sums = []
         for _, parts in _parts(*logits.shape):
@@ -220,15 +219,18 @@ class _Chunked(torch.autograd.Function):
         return torch.cat(sums).to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        logits, target, weight, ctx.way, ctx.left = inputs
+        ctx.save_for_backward(logits, target, weight)
+
+    @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         logits, target, weight = ctx.saved_tensors
         way: _Way = ctx.way
         if torch.is_grad_enabled():  # a second derivative is wanted: differentiate the definition
-            sums = plain_statistics(logits, target, way.which, way.activation, weight)
-            if not sums.requires_grad:
-                return torch.zeros_like(logits), None, None, None
-            return (*torch.autograd.grad(sums, logits, grad, create_graph=True), None, None, None)
-        p, ctx.p = ctx.p, None  # becomes the gradient; a second pass through the same graph computes it again
+            found = pulled(lambda z: plain_statistics(z, target, way.which, way.activation, weight), grad, logits)
+            return *found, None, None, None, None
+        p = ctx.left.take()  # becomes the gradient; a second pass through the same graph computes it again
         out = torch.empty_like(logits) if p is None else p
         _write_gradient(out, _Voxels(logits, target, weight), grad, way, p)
-        return out, None, None, None
+        return out, None, None, None, None

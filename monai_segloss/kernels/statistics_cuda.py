@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from monai_segloss.core.counts import Activation, Stat, is_labels, plain_statistics
+from monai_segloss.core.derivatives import pulled
 from monai_segloss.kernels.trial import VOXELS, believed
 
 UNCOVERED: frozenset[str] = frozenset()
@@ -167,10 +168,8 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return (torch.ops.segloss.statistics_gradient(grad, logits, target, weight, *ctx.rest), *nothing)
     # A second derivative is wanted: differentiate the definition.
     names, powers, activation = ctx.rest
-    sums = plain_statistics(logits, target, _stats(names, powers), activation, weight)
-    if not sums.requires_grad:
-        return (torch.zeros_like(logits), *nothing)
-    return (*torch.autograd.grad(sums, logits, grad, create_graph=True), *nothing)
+    which = _stats(names, powers)
+    return (*pulled(lambda z: plain_statistics(z, target, which, activation, weight), grad, logits), *nothing)
 
 
 _statistics.register_autograd(_backward, setup_context=_keep)

@@ -16,7 +16,6 @@ FEW = 16
 """Instances up to which one distance transform for each takes less time than looking for both at once."""
 
 
-@torch.no_grad()
 def two_nearest(ids: Tensor, spacing: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Distances to the nearest and to the second nearest instance, 0 inside of one and inf where there are fewer.
 
@@ -35,6 +34,15 @@ def two_nearest(ids: Tensor, spacing: Tensor | None = None) -> tuple[Tensor, Ten
         >>> [x.tolist() for x in two_nearest(torch.tensor([[1, 0, 0, 2]]), torch.tensor([2.0]))]
         [[0.0, 2.0, 2.0, 0.0], [6.0, 4.0, 4.0, 6.0]]
     """
+    found: tuple[Tensor, Tensor] = torch.ops.segloss.two_nearest(ids, spacing)
+    return found
+
+
+# One operation, so that compilers and transforms of torch do not look inside.
+@torch.library.custom_op(
+    "segloss::two_nearest", mutates_args=(), schema="(Tensor ids, Tensor? spacing) -> (Tensor, Tensor)"
+)
+def _two_nearest(ids: Tensor, spacing: Tensor | None) -> tuple[Tensor, Tensor]:
     ids = ids.cpu().long()
     first = torch.full(ids.shape[1:], torch.inf)
     second = first.clone()
@@ -51,6 +59,11 @@ def two_nearest(ids: Tensor, spacing: Tensor | None = None) -> tuple[Tensor, Ten
         near, next = map(torch.from_numpy, search((index + 1 - outside).numpy(), steps))
         first, second = _two_least(*_two_least(first, second, near), next)
     return first, second
+
+
+@_two_nearest.register_fake
+def _(ids: Tensor, spacing: Tensor | None) -> tuple[Tensor, Tensor]:
+    return torch.empty(ids.shape[1:]), torch.empty(ids.shape[1:])
 
 
 def _two_least(first: Tensor, second: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:

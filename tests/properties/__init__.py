@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from monai_segloss.core.registry import LossInfo
 
-from . import arguments, masking, module, reading, values
+from . import arguments, derivatives, masking, module, reading, transforms, values
 
 Property = Callable[[LossInfo], None]
 
@@ -30,6 +30,14 @@ SCOPE: dict[Property, Callable[[LossInfo], bool]] = {
     values.reductions_agree: lambda info: not info.cls.scalar,
     values.scalar_reductions: lambda info: info.cls.scalar,
     values.bad_predictions_are_not_hidden: _always,
+    derivatives.tensor_arguments: _always,
+    derivatives.constructor_tensors: _always,
+    derivatives.second_derivatives: _always,
+    derivatives.nothing_hides: _always,
+    transforms.functional_gradient: _always,
+    transforms.inference_tensors: _always,
+    transforms.vmap_is_refused: _always,
+    transforms.compiles_in_parts: lambda info: "compiles" in info.waive,
     masking.ignored_voxels_change_nothing: _always,
     masking.ignored_target_values_are_not_read: _always,
     masking.ignoring_nothing_changes_nothing: _always,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import within
+from monai_segloss.core.derivatives import no_second_derivative
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
@@ -191,6 +192,7 @@ class Voxels:
     recommended=Recommended(include_background=None, batch=None),
     waive={
         "gradcheck": "neighbors and the choice of voxels carry no gradient, so the gradient is not the derivative",
+        "second_derivatives": "neighbors carry no gradient, so that there is none of the gradient either",
         "perfect_prediction_is_zero": "beside the right boundary smoothed directions still cost something",
         "perfect_prediction_is_the_minimum": "it compares distances and no classes; a prediction without boundary costs 0",
         "flips": "a boundary lies in the voxel before a change, which is another one after a flip",
@@ -258,7 +260,7 @@ class ActiveBoundaryLoss(SegLoss):
     def loss(self, batch: SegBatch) -> Scores:
         if batch.classes == 1:
             raise ValueError("input has a single channel: the active boundary loss is defined for one class per voxel.")
-        log_p, mask = batch.log_prob, valid(batch)
+        log_p, mask = no_second_derivative(batch.log_prob, "ActiveBoundaryLoss"), valid(batch)
         counted = torch.ones_like(log_p[:, :1], dtype=torch.bool) if mask is None else mask
         distance = distance_to(target_boundary(batch.labels[:, None], counted), batch.spacing)
         value, slope = value_and_slope(

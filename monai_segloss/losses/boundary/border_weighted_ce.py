@@ -104,7 +104,6 @@ class BorderWeightedCELoss(VoxelLoss):
         w = self.weight_map(batch).to(batch.clean.dtype)
         return weighed_cross_entropy(batch, w, None)
 
-    @torch.no_grad()
     def weight_map(self, batch: SegBatch) -> Tensor:
         """w (B, 1, *S) with one class per voxel, else of each channel (B, C, *S)."""
         weight = self.weights(batch.classes)

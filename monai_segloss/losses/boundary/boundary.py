@@ -41,7 +41,7 @@ class BoundaryForm:
         batch = view.batch
         phi = scored_map(self.map, view)
         g = batch.one_hot[:, view.first :].to(phi.dtype) if self.offset else None
-        return mean_scores(boundary(batch.prob[:, view.first :], phi, g), view)
+        return mean_scores(boundary(view.prob, phi, g), view)
 
 
 @register(

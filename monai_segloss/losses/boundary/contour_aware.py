@@ -100,7 +100,6 @@ class ContourAwareLoss(SegLoss):
         value = cross_entropy(batch, weight_map=self.weight_map(batch)[:, 0]).per_voxel()
         return Scores(value if self.reduction == "none" else value.flatten(2).sum(2), batch.voxels)
 
-    @torch.no_grad()
     def weight_map(self, batch: SegBatch) -> Tensor:
         """M (B, 1, *S)."""
         mask, dtype = valid(batch), batch.voxels.dtype

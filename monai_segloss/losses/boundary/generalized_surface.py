@@ -104,7 +104,7 @@ class GeneralizedSurfaceLoss(SegLoss):
         batch = batch.wide
         view = scored_view(batch, self.background, self.batch)
         square = scored_map(self.map, view) ** 2
-        both = batch.prob[:, view.first :] + batch.one_hot[:, view.first :]
+        both = view.prob + batch.one_hot[:, view.first :]
         error, worst = (view.fold(batch.total(x)) for x in (square * both * (2 - both), square))
         weight = view.foreground(self.weights(batch.classes))
         if self.per_class:

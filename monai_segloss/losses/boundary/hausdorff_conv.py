@@ -53,14 +53,19 @@ class _Sides(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, share: Tensor, tau: float) -> tuple[Tensor, Tensor]:
+    def forward(share: Tensor, tau: float) -> tuple[Tensor, ...]:
         rest = 1 - share
-        ctx.tau = tau
-        ctx.save_for_backward(share > tau, rest > tau)
-        return (share - tau).clamp_min_(0).div_(1 - tau), rest.sub_(tau).clamp_min_(0).div_(1 - tau)
+        above = share > tau, rest > tau
+        return (share - tau).clamp_min_(0).div_(1 - tau), rest.sub_(tau).clamp_min_(0).div_(1 - tau), *above
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, of_rest: Tensor) -> tuple[Tensor | None, ...]:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: tuple[Tensor, ...]) -> None:
+        ctx.mark_non_differentiable(*output[2:])
+        ctx.save_for_backward(*output[2:])
+        ctx.tau = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, of_rest: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         above, rest = ctx.saved_tensors
         return (grad * above - of_rest * rest) / (1 - ctx.tau), None
 

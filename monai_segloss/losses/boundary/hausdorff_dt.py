@@ -48,14 +48,15 @@ class HausdorffForm:
     def scores(self, view: Scored) -> Scores:
         """Mean over voxels per (sample, class)."""
         batch = view.batch
-        p = batch.prob
+        whole = batch.prob if self.argmax else view.prob
+        p = whole[:, -view.classes :]
         fields = [scored_map(self.field, view)]
         if not self.one_sided:
             valid = None if batch.mask is None else batch.mask[:, None]
-            predicted = predicted_masks(p.detach(), self.argmax)[:, view.first :]
+            predicted = predicted_masks(whole.detach(), self.argmax)[:, -view.classes :]
             fields.append(self.field.make(predicted, batch.sizes, valid).to(batch.clean.dtype))
         g = batch.one_hot[:, view.first :].to(p.dtype)
-        return mean_scores(hausdorff_dt(p[:, view.first :], g, self.alpha, *fields), view)
+        return mean_scores(hausdorff_dt(p, g, self.alpha, *fields), view)
 
 
 @register(

@@ -28,7 +28,8 @@ def erosion_error(e: Tensor, counted: Tensor | None, alpha: float, erosions: int
         factor = factor * counted  # nothing is left where nothing counts
     threshold = 1.0 if norm == "rescale" else 0.5
     if norm != "minmax":
-        return _Erosions.apply(e, factor, threshold, [k**alpha for k in range(1, erosions + 1)])
+        total: Tensor = _Erosions.apply(e, factor, threshold, [k**alpha for k in range(1, erosions + 1)])[0]
+        return total
     total = torch.zeros_like(e)
     for k in range(1, erosions + 1):
         e = spread((CrossSum.apply(e) * factor - threshold).clamp_min(0), counted)
@@ -55,7 +56,7 @@ class _Erosions(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, e: Tensor, factor: float | Tensor, threshold: float, weights: list[float]) -> Tensor:
+    def forward(e: Tensor, factor: float | Tensor, threshold: float, weights: list[float]) -> tuple[Tensor, ...]:
         stops = e.device.type == "cpu" and not torch.compiler.is_compiling()
         total, left = torch.zeros_like(e), []
         for weight in weights:
@@ -64,12 +65,16 @@ class _Erosions(torch.autograd.Function):
                 break
             left.append(e > 0)
             total.add_(e, alpha=weight)
-        ctx.factor, ctx.weights = factor, weights
-        ctx.save_for_backward(*left)
-        return total
+        return total, *left
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        _, ctx.factor, _, ctx.weights = inputs
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(*output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         left = ctx.saved_tensors
         found = torch.zeros_like(grad)
         for weight, there in zip(reversed(ctx.weights[: len(left)]), reversed(left), strict=True):
@@ -80,9 +85,15 @@ class _Erosions(torch.autograd.Function):
 class CrossSum(torch.autograd.Function):
     """Sum of a voxel and its face neighbors, 0 beyond the image; its own transpose."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(x: Tensor) -> Tensor:
         return cross_sum(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        pass
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:

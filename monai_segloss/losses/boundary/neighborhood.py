@@ -38,7 +38,7 @@ def scored_view(batch: SegBatch, include_background: bool | None, over_batch: bo
 
 def scored_maps(batch: SegBatch, view: Scored) -> tuple[Tensor, Tensor]:
     """Probabilities and target of the scored classes, (B, K, *S), both 0 where ignored."""
-    p, g = batch.prob[:, view.first :], batch.one_hot[:, view.first :]
+    p, g = view.prob, batch.one_hot[:, view.first :]
     if batch.mask is not None:
         p = p.masked_fill(~batch.mask[:, None], 0)
     return p, g.to(p.dtype)
@@ -118,10 +118,13 @@ class _Dilation(torch.autograd.Function):
     """Dilation by one voxel to both sides along one axis after the other, as ``steps`` names them."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, steps: tuple[int, ...]) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.steps = steps
+    def forward(x: Tensor, steps: tuple[int, ...]) -> Tensor:
         return _by_chunks(_dilate, steps, x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, tuple[int, ...]], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0])
+        ctx.steps = inputs[1]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from monai_segloss.core.derivatives import no_second_derivative
 from monai_segloss.kernels.components import Segments, connected_components
 from monai_segloss.kernels.powers import raised
 
@@ -41,8 +41,8 @@ def some_of(points: Tensor, most: int) -> Tensor:
 def mean_reach(p: Tensor, index: Tensor, steps: Tensor, counted: Tensor, exponent: float) -> Tensor:
     """Mean over points of M_a[p d + (1 - p) d_max], M_a the generalized mean over the voxels that count, in mm.
 
-    Value and gradient come from one pass over the table of distances, in chunks of which nothing is kept; there is no
-    second derivative.  Powers are taken of ratios to the least value, since numbers near 0 to the power of -9 are out of
+    Value and gradient come from one pass over the table of distances, in chunks of which nothing is kept; a second
+    derivative is refused.  Powers are taken of ratios to the least value, since numbers near 0 to the power of -9 are out of
     range; `EPS` is added in units of d_max.
 
     Args:
@@ -51,13 +51,19 @@ def mean_reach(p: Tensor, index: Tensor, steps: Tensor, counted: Tensor, exponen
         steps: spacing, (ndim,).
         exponent: a, below 0.
     """
-    value: Tensor = _MeanReach.apply(p, index, steps, counted, exponent)
+    wanted = p.requires_grad and torch.is_grad_enabled()
+    p = no_second_derivative(p, "WeightedHausdorffLoss")
+    value: Tensor = _MeanReach.apply(p, index, steps, counted, exponent, wanted)[0]
     return value
 
 
 class _MeanReach(torch.autograd.Function):
+    """The value, and with it the gradient."""
+
     @staticmethod
-    def forward(ctx: Any, p: Tensor, index: Tensor, steps: Tensor, counted: Tensor, exponent: float) -> Tensor:
+    def forward(
+        p: Tensor, index: Tensor, steps: Tensor, counted: Tensor, exponent: float, wanted: bool
+    ) -> tuple[Tensor, Tensor]:
         axes = [torch.arange(n, device=p.device) * step for n, step in zip(p.shape, steps, strict=True)]
         longest = torch.stack([place[-1] ** 2 for place in axes]).sum().sqrt().clamp_min(EPS)
         flat, voxels = p.flatten(), counted.sum().to(p.dtype)
@@ -71,17 +77,20 @@ class _MeanReach(torch.autograd.Function):
             mass = powers.sum(1)
             mean = least[:, 0] * (mass / voxels) ** (1 / exponent)
             total += mean.sum()
-            if ctx.needs_input_grad[0]:
+            if wanted:
                 slope += (mean / mass) @ powers.div_(cost).mul_(d.sub_(1))
         scale = longest / len(index)
-        ctx.save_for_backward((scale * slope).view_as(p))
-        return scale * total
+        return scale * total, (scale * slope).view_as(p)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(output[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         (slope,) = ctx.saved_tensors
-        return grad * slope, None, None, None, None
+        return grad * slope, None, None, None, None, None
 
 
 def _table(index: Tensor, axes: list[Tensor]) -> Tensor:

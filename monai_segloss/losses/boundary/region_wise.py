@@ -92,4 +92,4 @@ class RegionWiseLoss(SegLoss):
         view = batch.scored(self.include_background, self.batch)
         z = scored_map(self.map, view)
         g = batch.one_hot[:, view.first :].to(z.dtype) if self.offset else None
-        return mean_scores(boundary(batch.prob[:, view.first :], z, g), view)
+        return mean_scores(boundary(view.prob, z, g), view)

@@ -123,7 +123,7 @@ class SignedDistanceRegressionLoss(SegLoss):
         batch = batch.wide
         view = batch.scored(self.include_background, self.batch)
         y = scored_map(self.map, view)
-        p = (batch.clean.tanh() if self.tanh else 1 - 2 * batch.prob)[:, view.first :]
+        p = batch.clean[:, view.first :].tanh() if self.tanh else 1 - 2 * view.prob
         known = (batch.total(y.abs()) != 0).to(y.dtype)  # and so is a map of NaN
         voxels = view.fold(known * batch.voxels)
 

@@ -43,7 +43,10 @@ def weighted_hausdorff(p: Tensor, d: Tensor, reach: Tensor) -> Tensor:
     aliases=("whd", "average_hausdorff"),
     tags=("distance", "points"),
     recommended=Recommended(batch=None),
-    waive={"compiles": "how many points there are is known only when they have been found"},
+    waive={
+        "compiles": "how many points there are is known only when they have been found",
+        "second_derivatives": "value and gradient come from one pass over the table of distances, which is not kept",
+    },
 )
 class WeightedHausdorffLoss(SegLoss):
     """Weighted Hausdorff distance, sum p d(i, Y) / sum p + mean over y in Y of M_a[p d(i, y) + (1 - p) d_max], in mm.
@@ -59,7 +62,7 @@ class WeightedHausdorffLoss(SegLoss):
     sums.  ``target_field_outside`` takes the precomputed d(i, Y) of contours (`monai_segloss.transforms.DistanceFieldd`).
     A class without points, such as an absent one, costs 0.  Ignored voxels have no mass and make no contour.
 
-    Time grows with voxels times points; memory does not, and there is no second derivative.  Written from the formula of
+    Time grows with voxels times points; memory does not, and a second derivative is refused.  Written from the formula of
     the paper alone: the authors' code is licensed CC-BY-NC-SA, and they say that US patents cover it.  Whether they cover
     this loss is not known here; ask before commercial use.
 
@@ -115,7 +118,7 @@ class WeightedHausdorffLoss(SegLoss):
     def loss(self, batch: SegBatch) -> Scores:
         batch = batch.wide
         view = scored_view(batch, self.background)
-        p = batch.prob[:, view.first :]
+        p = view.prob
         counted = torch.ones_like(p[:, :1], dtype=torch.bool) if batch.mask is None else batch.mask[:, None]
         p = p * counted
         points, d = self.target(view, counted)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.errors import nearest
+from monai_segloss.core.module import constant
 from monai_segloss.core.reduce import Scores, Term
 from monai_segloss.schedules import Rest, Schedule, TermWeight, schedule
 from monai_segloss.schedules.base import whole
@@ -32,7 +33,7 @@ class Scheduled:
                     )
         self.schedules, self.epoch = dict(schedules), 0
         self.means: dict[str, float] = {}
-        self._factors = {name: torch.zeros((), dtype=torch.float64) for name in schedules}
+        self._factors = {name: constant(0.0) for name in schedules}
         self._set_weights()
 
     def set_epoch(self, epoch: int) -> None:

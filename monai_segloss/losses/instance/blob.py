@@ -31,7 +31,7 @@ OUTSIDE = (Stat("fp"), Stat("ce_neg"))
 
 def blob_values(batch: SegBatch, segments: Segments, smooth_nr: float, smooth_dr: float) -> tuple[Tensor, Tensor]:
     """Dice loss and binary cross-entropy of each component (T,), on all voxels but those of its class's others."""
-    first, v = first_class(batch), batch.as_voxels()
+    first, v = first_class(batch), batch.scored().voxels
     p, q, lp = v.p[:, first:], v.q[:, first:], v.lp[:, first:]
     tp, fn, ce, size = segments.sums(p, q, -lp, p.new_ones(()))
     fp, ce_neg = (batch.sum(stat)[:, first:].flatten()[segments.owner].double() for stat in OUTSIDE)

@@ -22,7 +22,7 @@ from monai_segloss.losses.voxel.cross_entropy import cross_entropy
 
 def cell_values(batch: SegBatch, segments: Segments) -> tuple[Tensor, Tensor]:
     """Dice loss without smoothing and binary cross-entropy of each cell (T,)."""
-    first, v = first_class(batch), batch.as_voxels()
+    first, v = first_class(batch), batch.scored().voxels
     tp, fp, fn, ce, ce_neg = (FORMULAS[name](v, 0)[:, first:] for name in ("tp", "fp", "fn", "ce", "ce_neg"))
     hit, extra, missed, likelihood, size = segments.sums(tp, fp, fn, ce + ce_neg, tp.new_ones(()))
     return dice(hit, extra + missed, 0, 0), likelihood / size

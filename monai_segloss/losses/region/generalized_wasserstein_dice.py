@@ -11,7 +11,7 @@ from torch import Tensor
 
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ScoringArgs, SegLoss
+from monai_segloss.core.module import ScoringArgs, SegLoss, constant
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import register
@@ -43,7 +43,7 @@ Matrix = Sequence[Sequence[float]] | Tensor
 def distance_matrix(value: Any) -> Tensor:
     """The distances between classes, checked, divided by the largest."""
     try:
-        m = torch.as_tensor(value, dtype=torch.float64)
+        m = constant(value)
     except (TypeError, ValueError):
         raise ValueError(f"dist_matrix must be numbers, C x C, got {value!r}.") from None
     if m.ndim != 2 or m.shape[0] != m.shape[1] or m.shape[0] < 2:
@@ -135,7 +135,8 @@ class GeneralizedWassersteinDiceLoss(SegLoss):
 
     def loss(self, batch: SegBatch) -> Scores:
         view = batch.scored(over_batch=self.batch)
-        g = view.sums(G)[0].detach()
+        g = view.sums(G)[0]
+        g = g if batch.target.requires_grad else g.detach()  # no gradient in the logits, which need not be looked for
         confusion = view.fold(soft_confusion(batch.logits, batch.target, batch.activation, batch.mask))
         table = wasserstein_dice(confusion, g, self._distances(confusion), self.pooled, self.smooth_nr, self.smooth_dr)
         return Scores.table(table, view.present)

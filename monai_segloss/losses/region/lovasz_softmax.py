@@ -35,7 +35,7 @@ def lovasz(
     """
     valid = None if batch.mask is None else _lines(batch.mask[:, None], per_image)
     g = _lines(g, per_image)
-    return _Lovasz.apply(_lines(x, per_image), g, valid, margin, absent), g.any(2)
+    return _Lovasz.apply(_lines(x, per_image), g, valid, margin, absent)[0], g.any(2)
 
 
 def voxels_behind(batch: SegBatch, per_image: bool) -> Tensor:
@@ -52,7 +52,7 @@ class _Lovasz(torch.autograd.Function):
     """Class by class; keeps one number per voxel and class, the slope: its sign times the weight of its rank."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, g: Tensor, valid: Tensor | None, margin: float, absent: bool) -> Tensor:
+    def forward(x: Tensor, g: Tensor, valid: Tensor | None, margin: float, absent: bool) -> tuple[Tensor, Tensor]:
         skip = not absent and x.device.type == "cpu" and not torch.compiler.is_compiling()
         slopes = torch.zeros_like(x)
         values = []
@@ -65,11 +65,15 @@ class _Lovasz(torch.autograd.Function):
             weights = jaccard_steps(inside, ranked.dtype).masked_fill_(ranked <= 0, 0)
             values.append((ranked * weights).sum())
             slopes[b, c].scatter_(0, order, torch.where(inside, -weights, weights))
-        ctx.save_for_backward(slopes)
-        return torch.stack(values).view(x.shape[:2])
+        return torch.stack(values).view(x.shape[:2]), slopes
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(output[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         (slopes,) = ctx.saved_tensors
         return grad[:, :, None] * slopes, None, None, None, None
 
@@ -151,9 +155,9 @@ class LovaszSoftmaxLoss(SegLoss):
         self.classes, self.per_image = classes, bool(per_image)
 
     def loss(self, batch: SegBatch) -> Scores:
-        first = batch.scored(self.include_background).first
-        g = check.hard(batch.one_hot)[:, first:]
-        table, there = lovasz(batch, batch.prob[:, first:], g, 0.0, self.per_image, absent=self.classes == "all")
+        view = batch.scored(self.include_background)
+        g = check.hard(batch.one_hot)[:, view.first :]
+        table, there = lovasz(batch, view.prob, g, 0.0, self.per_image, absent=self.classes == "all")
         counted = (there if self.classes == "present" else torch.ones_like(there)).to(table.dtype)
         mean = (table * counted).sum(1, keepdim=True) / counted.sum(1, keepdim=True).clamp_min(1)
         return Scores.table(mean, voxels_behind(batch, self.per_image))

@@ -12,6 +12,7 @@ from torch import Tensor
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.counts import FORMULAS, Voxels
+from monai_segloss.core.derivatives import no_second_derivative
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores, Term
@@ -98,6 +99,7 @@ def gaussian(window: int, sigma: float) -> tuple[float, ...]:
     recommended=Recommended(include_background=None, batch=None),
     waive={
         "gradcheck": "the weights e and f of the voxels carry no gradient, so the gradient is not the derivative",
+        "second_derivatives": "the weights e and f carry no gradient, so that there is none of the gradient either",
         "shards_equal_the_batch": "the largest e, which decides what counts, is that of a process",
     },
 )
@@ -158,7 +160,8 @@ class StructuralSimilarityLoss(SegLoss):
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
         refuse_points(batch)
         batch = batch.wide
-        v = Voxels(batch.clean, batch.one_hot.to(batch.clean.dtype), batch.activation)
+        z = no_second_derivative(batch.clean, "StructuralSimilarityLoss")  # e and f are constants of the first one
+        v = Voxels(z, batch.one_hot.to(z.dtype), batch.activation)
         e, f = self.differences(v.g, v.p.detach(), batch.mask)
         bce = FORMULAS["ce"](v, 0) + FORMULAS["ce_neg"](v, 0)
         structural = Scores((e * f * bce).flatten(2).sum(2), f.flatten(2).sum(2))

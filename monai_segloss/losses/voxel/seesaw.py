@@ -13,12 +13,13 @@ from torch.nn import functional as F
 from monai_segloss.core import check
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import counted
+from monai_segloss.core.derivatives import no_second_derivative, pulled
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import register
 from monai_segloss.core.sync import sum_over_processes
-from monai_segloss.kernels.voxels import some_voxels
+from monai_segloss.kernels.voxels import Left, some_voxels
 
 
 def seesaw(log_p: Tensor, labels: Tensor, counts: Tensor, p: float, q: float, eps: float) -> Tensor:
@@ -55,28 +56,32 @@ class _Seesaw(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, labels: Tensor, mask: Tensor | None, *settings: Any) -> Tensor:
-        ctx.save_for_backward(z, labels, mask)
-        ctx.settings = settings
+    def forward(z: Tensor, labels: Tensor, mask: Tensor | None, left: Left, *settings: Any) -> Tensor:
         full = z.dtype in (torch.float32, torch.float64)
-        ctx.shares = torch.empty_like(z) if full and ctx.needs_input_grad[0] else None
+        left.x = shares = torch.empty_like(z) if full and left.wanted else None
         out = torch.empty((len(z), 1, z.shape[2]), dtype=z.dtype if full else torch.float32, device=z.device)
         for b, part in some_voxels(z):
             scores, own = _scores(z, labels, mask, b, part, settings)
             total = scores.logsumexp(1, keepdim=True)
             out[b, :, part] = total - own
-            if ctx.shares is not None:
-                ctx.shares[b, :, part] = scores.sub_(total).exp_()
+            if shares is not None:
+                shares[b, :, part] = scores.sub_(total).exp_()
         return out
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        z, labels, mask, ctx.left, *ctx.settings = inputs
+        ctx.save_for_backward(z, labels, mask)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         z, labels, mask = ctx.saved_tensors
-        nothing = (None,) * (2 + len(ctx.settings))
-        if torch.is_grad_enabled():  # a second derivative is wanted: differentiate the definition
-            value = mitigated(counted(z, mask).log_softmax(1), labels, *ctx.settings)
-            return (*torch.autograd.grad(value, z, grad, create_graph=True), *nothing)
-        kept, ctx.shares = ctx.shares, None  # becomes the gradient; a second pass computes it again
+        nothing = (None,) * (3 + len(ctx.settings))
+        if torch.is_grad_enabled():  # a graph is wanted: differentiate the definition
+            settings = ctx.settings
+            found = pulled(lambda x: mitigated(counted(x, mask).log_softmax(1), labels, *settings), grad, z)
+            return *found, *nothing
+        kept = ctx.left.take()  # becomes the gradient; a second pass computes it again
         out = torch.empty_like(z) if kept is None else kept
         for b, part in some_voxels(z):
             again = kept is None
@@ -120,6 +125,7 @@ def label_counts(batch: SegBatch) -> Tensor:
     recommended=Recommended(include_background=None, batch=None),
     waive={
         "gradcheck": "the factors S carry no gradient, so the gradient is not the derivative of the value",
+        "second_derivatives": "the factors S carry no gradient, so that there is none of the gradient either",
         "calls_leave_no_trace": "in training each call adds the voxels of its classes to the running counts",
     },
 )
@@ -172,12 +178,13 @@ class SeesawLoss(SegLoss):
         wide = torch.float64 if batch.logits.dtype == torch.float64 else torch.float32
         settings = (mitigation(self._count(batch), self.p, wide), self.q, self.eps)
         if batch.activation == "softmax" and not torch.compiler.is_compiling():
-            z, shape = batch.logits, (len(batch.logits), -1)
+            z, shape = no_second_derivative(batch.logits, "SeesawLoss"), (len(batch.logits), -1)
             mask = None if batch.mask is None else batch.mask.reshape(shape)
-            flat = _Seesaw.apply(z.reshape(*z.shape[:2], -1), batch.labels.reshape(shape), mask, *settings)
+            flat = _Seesaw.apply(z.reshape(*z.shape[:2], -1), batch.labels.reshape(shape), mask, Left(z), *settings)
             value = flat.view(len(z), 1, *z.shape[2:])
         else:
-            value = mitigated(batch.log_prob, batch.labels, *settings)
+            log_p = no_second_derivative(batch.log_prob, "SeesawLoss")  # the factors are constants of the first one
+            value = mitigated(log_p, batch.labels, *settings)
         value = value if batch.mask is None else value * batch.mask[:, None]
         if self.reduction == "none":
             return Scores(value, batch.voxels)
