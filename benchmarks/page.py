@@ -115,7 +115,7 @@ def line(row: Row) -> str:
     given = f"{1e3 * seconds['given']:.1f} ms" if "given" in seconds else ""
     extra = f"{row['extra bytes']['segloss'] / 1e6:.1f}" if "extra bytes" in row else ""
     cells = [
-        f"[{row['loss']}](losses/{row['loss']}.md)",
+        row["loss"],
         f"{1e3 * mine:.1f}",
         f"{mine / row['floor']:.1f}",
         f"{mine / seconds['dice_ce']:.2f}",

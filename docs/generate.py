@@ -1,25 +1,36 @@
-"""Write what follows from registry and results: a page per loss, differences, benchmarks, overlays of the bundle.
+"""The documentation that follows from registry and results.
 
-python docs/generate.py
+python docs/generate.py build/site          # all of it, with a page and a figure per loss; git ignores build/
+python docs/generate.py build/site --only dice_ce
+python docs/generate.py --write             # the generated pages that are kept in git: TRACKED
+python docs/generate.py --check             # whether they are current
 """
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import json
+import re
+import shutil
+import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import monai_segloss
 from monai_segloss import LossInfo
-from monai_segloss.bundle import write_overlays
 from monai_segloss.core.registry import EVERYTHING, camel
 from monai_segloss.differences import DIFFERENCES, Difference
 
-ROOT = Path(__file__).resolve().parent
-RESULTS = ROOT.parent / "benchmarks" / "results" / "hippocampus_mr"
+DOCS = Path(__file__).resolve().parent
+ROOT = DOCS.parent
+RESULTS = ROOT / "benchmarks" / "results" / "hippocampus_mr"
+TRACKED = ("losses.md", "differences.md", "trainers.md", "benchmarks.md")
+"""Generated pages that can be read in the repository; adding a loss changes none of them before the next release."""
+SITES = {"arXiv": "https://arxiv.org/abs/", "doi": "https://doi.org/", "openreview": "https://openreview.net/forum?id="}
 FIGURE = (
     "Value and gradient on a volume with 5 % foreground: every voxel with the same probability of its true class (left), "
     "a sure prediction that slides off its target (right)."
@@ -68,18 +79,98 @@ from this largest probability on, as predicted too widely from this mean probabi
 NOTE = "<!-- Written by docs/generate.py from the registry; do not edit. -->\n\n"
 
 
-def pages() -> dict[Path, str]:
-    """All generated pages, path relative to ``docs`` -> text."""
+def build(out: Path, figures: Collection[str] | None = None) -> None:
+    """Write the documentation into a folder that has the layout of the repository.
+
+    Args:
+        out: the folder; what is in it stays.
+        figures: keys of the losses to draw; None: all.
+    """
     losses = monai_segloss.list_losses()
-    out = {Path("losses") / f"{info.key}.md": NOTE + loss_page(info) for info in losses}
-    out[Path("losses/index.md")] = NOTE + index_page(losses)
-    out[Path("trainers.md")] = NOTE + trainers_page(losses)
-    out[Path("differences.md")] = NOTE + differences_page()
-    sys.path.append(str(ROOT.parent))  # last: the installed package comes before the sources
+    keys = "|".join(info.key for info in losses)
+    for path in sources():
+        (out / path).parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".md":
+            to = "" if path.parent == Path("docs") else "../"
+            text = (ROOT / path).read_text(encoding="utf-8")
+            linked = re.sub(rf"^\| ({keys})(?=[ ,])", rf"| [\1]({to}losses/\1.md)", text, flags=re.MULTILINE)
+            (out / path).write_text(linked if "docs" in path.parts else text, encoding="utf-8")
+        else:
+            shutil.copyfile(ROOT / path, out / path)
+    pages = {f"losses/{info.key}.md": loss_page(info) for info in losses} | {"losses.md": index_page(losses)}
+    for name, text in pages.items():
+        (out / "docs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / "docs" / name).write_text(NOTE + text, encoding="utf-8")
+    sys.path.insert(0, str(DOCS))
+    from figures import figure
+
+    folder = out / "docs" / "images" / "losses"
+    folder.mkdir(parents=True, exist_ok=True)
+    for info in losses:
+        if figures is None or info.key in figures:
+            (folder / f"{info.key}.svg").write_text(figure(info), encoding="utf-8")
+
+
+def sources() -> list[Path]:
+    """Markdown of the repository, and the images of the documentation."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", "*.md", "docs/images"]
+    listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+    return [Path(name) for name in listed if (ROOT / name).is_file()]
+
+
+def tracked(without: Collection[str] = ()) -> dict[str, str]:
+    """The generated pages that are kept in git, by name; ``without`` rows of these losses in the table of losses."""
+    sys.path.append(str(ROOT))  # last: the installed package comes before the sources
     from benchmarks.page import page
 
-    out[Path("benchmarks.md")] = page()
-    return out
+    losses = monai_segloss.list_losses()
+    texts = (
+        table_page([info for info in losses if info.key not in without]),
+        differences_page(),
+        trainers_page(losses),
+    )
+    return {**{name: NOTE + text for name, text in zip(TRACKED, texts, strict=False)}, "benchmarks.md": page()}
+
+
+def waiting() -> list[str]:
+    """Losses that came after the last release and have no row in the table of losses yet; at a release there is none."""
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").splitlines()
+    if next(line for line in changes if line.startswith("## ")) != "## Unreleased":
+        return []
+    table = (DOCS / "losses.md").read_text(encoding="utf-8")
+    return [info.key for info in monai_segloss.list_losses() if f"| [{info.key}](" not in table]
+
+
+def stale() -> list[str]:
+    """The pages kept in git that are not as they would be written today."""
+    wanted = tracked(waiting())
+    return [name for name in TRACKED if (DOCS / name).read_text(encoding="utf-8") != wanted[name]]
+
+
+def table_page(losses: list[LossInfo]) -> str:
+    """The short table of losses."""
+    lines = [
+        "# Losses",
+        "",
+        "`segloss show KEY` prints formula, parameters, support and use of a loss. `python docs/generate.py build/site` "
+        "makes a page with a figure for each.",
+        "",
+        "| loss | family | what | source |",
+        "| --- | --- | --- | --- |",
+    ]
+    for info in losses:
+        card = f"[{info.key}](../monai_segloss/losses/{info.family}/{info.key}.py)"
+        lines.append(f"| {card} | {info.family} | {info.summary} | {source_links(info)} |")
+    return "\n".join([*lines, ""])
+
+
+def source_links(info: LossInfo) -> str:
+    """Links to the papers."""
+    found = []
+    for each in info.doi.split("; "):
+        kind, _, number = each.partition(":")
+        found.append(f"[{each}]({SITES[kind]}{number})" if kind in SITES else each)
+    return ", ".join(found)
 
 
 def loss_page(info: LossInfo) -> str:
@@ -98,14 +189,14 @@ def loss_page(info: LossInfo) -> str:
     if different:
         lines += ["", "## Differences", "", *difference_table(different)]
     lines += on_real_volumes(info)
-    lines += ["", "## Source", "", f"{info.paper}. {info.doi}", ""]
+    lines += ["", "## Source", "", f"{info.paper}. {source_links(info)}", ""]
     return "\n".join(lines)
 
 
 def index_page(losses: list[LossInfo]) -> str:
     """The table of all losses, and what each supports."""
     lines = ["# Losses", "", "| key | family | what | when |", "| --- | --- | --- | --- |"]
-    lines += [f"| [{i.key}]({i.key}.md) | {i.family} | {i.summary} | {i.when} |" for i in losses]
+    lines += [f"| [{i.key}](losses/{i.key}.md) | {i.family} | {i.summary} | {i.when} |" for i in losses]
     lines += ["", "## Support", ""]
     lines += [
         "A trainer refuses what its loss does not support before any work. Tests train every cell of this table.",
@@ -142,14 +233,14 @@ def trainers_page(losses: list[LossInfo]) -> str:
         "nnU-Net's learning rate of 0.01 is made for 250,000 iterations; 300 are few. Beside ours stand nnU-Net's own "
         "trainers of the same loss (`--stock`), from the same first weights and on the same batches. What a network has "
         "learned that stays below 0.5 is on the page of its loss: how probable each class is inside and outside of its "
-        "voxels. A loss that takes no labels has the classes as regions (`--regions`): both together, and the second.",
+        "voxels. A loss that takes no labels has the classes as regions (`--regions`): both together, and the second. A "
+        "loss without a row has not been run.",
         "",
     ]
-    rows, missing = [], []
+    rows = []
     for info in losses:
         run, fast = _run_of(info), _run(info.key, FAST)
         if run is None:
-            missing.append(info.key)
             continue
         classes = run["classes"]
         nsd, hd95 = (_mean([each.get(what) for each in classes.values()], n) for what, n in (("nsd", 3), ("hd95", 1)))
@@ -157,7 +248,7 @@ def trainers_page(losses: list[LossInfo]) -> str:
         stock, again = (f"{_dice(other):.3f}" if other else "" for other in (_run(info.key, STOCK), fast))
         rows.append(
             {
-                "loss": f"[{info.key}](losses/{info.key}.md){'' if 'labels' in info.support else ', regions'}",
+                "loss": f"{info.key}{'' if 'labels' in info.support else ', regions'}",
                 "mean Dice": f"{_dice(run):.3f}",
                 "nnU-Net's own": stock,
                 "at rate 0.05": again,
@@ -172,8 +263,8 @@ def trainers_page(losses: list[LossInfo]) -> str:
     columns = [name for name in rows[0] if any(row[name] for row in rows)]
     table = [columns, ["---"] * len(columns), *([row[name] for name in columns] for row in rows)]
     lines += [f"| {' | '.join(cells)} |" for cells in table]
-    if missing:
-        lines += ["", f"Not run yet: {', '.join(missing)}."]
+    lines += ["", "## Why some stay below 0.5", ""]
+    lines += [f"- `{info.key}`: {REASONS[info.key]}" for info in losses if info.key in REASONS and _run_of(info)]
     return "\n".join([*lines, ""])
 
 
@@ -254,24 +345,24 @@ def difference_table(rows: list[Difference]) -> list[str]:
 
 
 def main() -> None:
-    """Write all pages and overlays, and remove pages of losses that are gone."""
-    wanted = pages()
-    for path, text in wanted.items():
-        (ROOT / path).parent.mkdir(exist_ok=True)
-        (ROOT / path).write_text(text, encoding="utf-8")
-    for old in {p.relative_to(ROOT) for p in (ROOT / "losses").glob("*.md")} - set(wanted):
-        (ROOT / old).unlink()
-    write_overlays()
-    from benchmarks.page import draw
-
-    draw()
-    sys.path.insert(0, str(ROOT))
-    from figures import figure
-
-    folder = ROOT / "images" / "losses"
-    folder.mkdir(exist_ok=True)
-    for info in monai_segloss.list_losses():
-        (folder / f"{info.key}.svg").write_text(figure(info), encoding="utf-8")
+    """Build the documentation, or write or check the pages kept in git."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("out", nargs="?", type=Path, help="folder to build into")
+    what.add_argument("--write", action="store_true", help=f"write docs/{{{','.join(TRACKED)}}}")
+    what.add_argument("--check", action="store_true", help="exit code 1 where one of them is not current")
+    parser.add_argument("--only", nargs="+", metavar="KEY", help="draw the figures of these losses alone")
+    options = parser.parse_args()
+    if options.write:
+        for name, text in tracked().items():
+            (DOCS / name).write_text(text, encoding="utf-8")
+    elif options.check:
+        for key in waiting():
+            print(f"docs/losses.md has no row for {key} yet; python docs/generate.py --write adds it at a release.")
+        if found := stale():
+            sys.exit(f"not current: {', '.join(found)}; run python docs/generate.py --write")
+    else:
+        build(options.out, options.only)
 
 
 if __name__ == "__main__":

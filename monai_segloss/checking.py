@@ -122,6 +122,8 @@ def _refers(value: Any) -> bool:
 
 
 def _bundle(path: Path) -> Iterator[Finding]:
+    from monai_segloss.bundle.overlays import written_out
+
     files = sorted([*path.glob("configs/train.*"), *path.glob("configs/losses/*")])
     if not files:
         yield Finding("error", f"{path} has no configs/train.json, .yaml or .yml, and so no loss.")
@@ -130,7 +132,7 @@ def _bundle(path: Path) -> Iterator[Finding]:
         if not isinstance(data, Mapping) or not isinstance(data.get("loss"), Mapping):
             yield Finding("error", f"{file.relative_to(path)} has no key 'loss'.")
             continue
-        yield from check_component(f"{file.relative_to(path)}: loss", data["loss"])
+        yield from check_component(f"{file.relative_to(path)}: loss", written_out(data["loss"], data))
 
 
 def _dataset(path: Path, info: LossInfo | None) -> Iterator[Finding]:

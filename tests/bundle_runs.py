@@ -15,7 +15,7 @@ SMALL = {"patch_size": [16, 16, 16], "num_samples": 1, "network_def#channels": [
 
 
 @contextmanager
-def workflow(folder: Path, dataset: Path, *overlays: str, **settings: Any) -> Iterator[Any]:
+def workflow(folder: Path, dataset: Path, *overlays: str | Path, **settings: Any) -> Iterator[Any]:
     """A workflow of ``train.json`` and overlays, as ``monai.bundle run`` makes it."""
     try:
         yield create_workflow(

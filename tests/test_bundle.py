@@ -23,7 +23,8 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 import monai_segloss
-from monai_segloss.bundle import BundleMetadata, bundle_path, bundles, overlay, write_overlays
+from monai_segloss.bundle import BundleMetadata, bundle_path, bundles, create_loss, overlay, write_overlays
+from monai_segloss.bundle.overlays import KEYS, written_out
 from monai_segloss.core.registry import LossInfo
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,13 +40,27 @@ def load(name: str) -> dict[str, Any]:
 
 def test_every_loss_has_its_overlay(tmp_path: Path) -> None:
     expected = {f"{info.key}.json": overlay(info) for info in LOSSES}
-    found = {path.name: json.loads(path.read_text()) for path in (CONFIGS / "losses").iterdir()}
-    assert found == expected, "make the overlays again: python docs/generate.py"
     (tmp_path / "gone.json").touch()
     assert [path.name for path in write_overlays(tmp_path)] == sorted(expected)
-    for name in expected:
-        assert (tmp_path / name).read_text() == (CONFIGS / "losses" / name).read_text()
-    assert not (tmp_path / "gone.json").exists()
+    assert {path.name: json.loads(path.read_text()) for path in tmp_path.iterdir()} == expected
+
+
+@pytest.mark.parametrize("info", LOSSES, ids=[info.key for info in LOSSES])
+def test_the_key_of_a_loss_makes_what_its_overlay_says(info: LossInfo) -> None:
+    made, written = create_loss(info.key), overlay(info)["loss"]
+    assert {"_target_": f"monai_segloss.{info.cls.__name__}", **made.arguments} == written
+    train = {**load("train.json"), "loss_key": info.key}
+    assert written_out(train["loss"], train) == written
+
+
+def test_arguments_of_a_loss_by_its_key() -> None:
+    train = {**load("train.json"), "loss_key": "tversky", "loss_arguments": {"alpha": 0.2, "include_background": True}}
+    node = {**train["loss"], "beta": 0.9}
+    made = create_loss(train["loss_key"], train["loss_arguments"], beta=0.9)
+    assert (made.alpha, made.beta, made.arguments["include_background"]) == (0.2, 0.9, True)
+    assert written_out(node, train) == {"_target_": "monai_segloss.TverskyLoss", **made.arguments}
+    assert written_out({**node, "key": "@mine"}, train) == {**node, "key": "@mine"}  # known at run time only
+    assert written_out({"_target_": "other.Loss"}, train) == {"_target_": "other.Loss"}
 
 
 def test_an_overlay_says_what_the_card_recommends() -> None:
@@ -71,7 +86,7 @@ def test_the_bundle_is_data() -> None:
     assert {"train.json", "evaluate.json", "inference.json", "metadata.json", "logging.conf"} <= {
         path.name for path in CONFIGS.iterdir()
     }
-    assert {"loss": load("train.json")["loss"]} == load("losses/dice_ce.json")
+    assert {key: load("train.json")[key] for key in KEYS} == KEYS
 
 
 def test_training_and_inference_agree() -> None:
@@ -149,7 +164,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("info", LOSSES, ids=[info.key for info in LOSSES])
 def test_the_bundle_trains_evaluates_and_infers_with_every_loss(info: LossInfo, tmp_path: Path, dataset: Path) -> None:
-    with workflow(tmp_path, dataset, f"losses/{info.key}.json", epochs=1) as flow:
+    with workflow(tmp_path, dataset, epochs=1, loss_key=info.key) as flow:
         flow.add_property("loss", True, "loss")
         assert flow.check_properties() == []
         flow.run()
@@ -160,7 +175,7 @@ def test_the_bundle_trains_evaluates_and_infers_with_every_loss(info: LossInfo, 
     saved = torch.load(tmp_path / "models" / "model.pt", weights_only=True)
     assert saved.keys() == {"model"}
     assert all(torch.equal(saved["model"][name], value) for name, value in trained.items())
-    with workflow(tmp_path, dataset, "evaluate.json", f"losses/{info.key}.json") as flow:
+    with workflow(tmp_path, dataset, "evaluate.json", loss_key=info.key) as flow:
         flow.run()
     report = json.loads((tmp_path / "eval" / "metrics.json").read_text())
     assert report["classes"]["val_mean_dice"].keys() == {"ball", "core"}
@@ -171,10 +186,11 @@ def test_the_bundle_trains_evaluates_and_infers_with_every_loss(info: LossInfo, 
 
 
 def test_an_overlay_serves_a_bundle_with_the_stock_trainer(tmp_path: Path, dataset: Path) -> None:
-    """The shape of the segmentation bundles of the model zoo: the key ``loss``, ``SupervisedTrainer``."""
+    """A file of `write_overlays` and the segmentation bundles of the model zoo: key ``loss``, ``SupervisedTrainer``."""
     trainer = {name: value for name, value in load("train.json")["train"]["trainer"].items() if name != "target_keys"}
     stock = {"train#trainer": {**trainer, "_target_": "SupervisedTrainer"}, "train#handlers": [], "epochs": 1}
-    with workflow(tmp_path, dataset, "losses/tversky.json", **stock) as flow:
+    write_overlays(tmp_path / "losses")
+    with workflow(tmp_path, dataset, tmp_path / "losses" / "tversky.json", **stock) as flow:
         flow.run()
         assert type(flow.trainer) is SupervisedTrainer
         assert type(flow.trainer.loss_function) is monai_segloss.TverskyLoss
@@ -211,13 +227,16 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(f"{path.name}  {path}" in text for path in bundles())
     code, text = run_cli("show", "focal_tversky")
     assert code == 0
-    assert str(bundle_path() / "configs" / "losses" / "focal_tversky.json") in text
+    assert str(bundle_path() / "configs" / "train.json") in text
+    assert "--loss_key focal_tversky" in text
     assert '"_target_": "monai_segloss.FocalTverskyLoss"' in text
     code, text = run_cli("show", "focal_tverski")
     assert code == 2
     assert "focal_tversky" in text
     monkeypatch.chdir(tmp_path)
     assert run_cli("copy", "mine")[0] == 0
-    assert {p.name for p in (tmp_path / "mine" / "configs").iterdir()} == {p.name for p in CONFIGS.iterdir()}
+    configs = tmp_path / "mine" / "configs"
+    assert {p.name for p in configs.iterdir()} == {p.name for p in CONFIGS.iterdir()} | {"losses"}
+    assert {p.stem for p in (configs / "losses").iterdir()} == {info.key for info in LOSSES}
     for arguments in (("copy", "mine"), ("copy", "other", "--name", "nothing")):
         assert run_cli(*arguments)[0] == 2

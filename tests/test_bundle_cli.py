@@ -36,10 +36,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file")  # MONAI's
 
 
 def run(*arguments: str | Path) -> tuple[int, str]:
+    return segloss("bundle", *arguments)
+
+
+def segloss(*arguments: str | Path) -> tuple[int, str]:
     """Exit code, and the output as one line: messages wrap at the width of a terminal."""
     from monai_segloss.cli import app
 
-    result = CliRunner().invoke(app, ["bundle", *map(str, arguments)])
+    result = CliRunner().invoke(app, [*map(str, arguments)])
     return result.exit_code, " ".join(result.output.replace("│", " ").split())
 
 
@@ -283,10 +287,27 @@ def test_check_names_keys_of_an_overlay_that_reach_nothing(
     assert f"{level} mine.json" in text
 
 
-def test_the_bundle_of_this_package_and_its_overlays_are_right() -> None:
+def test_the_bundle_of_this_package_is_right() -> None:
     code, text = run("check", bundle_path(), bundle_path() / "configs" / "multi_gpu_train.json")
     assert code == 0, text
-    assert f"losses: {len(list(bundle_path().glob('configs/losses/*.json')))} overlays" in text
+    assert "train.json: loss: monai_segloss.DiceCELoss takes these arguments" in text
+
+
+def test_a_copy_and_its_overlays_are_right(tmp_path: Path) -> None:
+    copy_bundle(tmp_path / "mine", bundle_path())
+    code, text = run("check", tmp_path / "mine")
+    assert code == 0, text
+    assert f"losses: {len(LOSSES)} overlays" in text
+    file = tmp_path / "mine" / "configs" / "train.json"
+    train = load(file)
+    for change, message in (
+        ({"loss_key": "tverski"}, "no loss is called 'tverski'; did you mean 'tversky'"),
+        ({"loss_arguments": {"alfa": 1}}, "DiceCELoss() got an unexpected argument 'alfa'"),
+    ):
+        file.write_text(json.dumps({**train, **change}))
+        for command in (("bundle", "check"), ("check",)):
+            code, text = segloss(*command, tmp_path / "mine")
+            assert (code, message in text) == (1, True), text
 
 
 @pytest.mark.real

@@ -43,6 +43,14 @@ def run(bundle: Path, *configs: str, processes: int = 0, **settings: Any) -> str
     return done.stdout
 
 
+def overlay(bundle: Path, key: str) -> None:
+    """Write an overlay by the command."""
+    (bundle / "configs" / "losses").mkdir()
+    program = "from monai_segloss.cli import main; main()"
+    command = [sys.executable, "-c", program, "bundle", "overlay", key, "--bundle", str(bundle)]
+    subprocess.run([*command, "-o", str(bundle / "configs" / "losses" / f"{key}.json")], check=True)
+
+
 def evaluated(bundle: Path) -> dict[str, float]:
     """Means over cases and classes, which the table and the report of an evaluation agree on."""
     means = json.loads((bundle / "eval" / "metrics.json").read_text())["mean"]
@@ -68,10 +76,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_train_resume_evaluate_infer(tmp_path: Path, dataset: Path) -> None:
     bundle = tmp_path / "bundle"
     shutil.copytree(bundle_path(), bundle)
-    train = ("train.json", "losses/focal_tversky.json")
+    arguments = {"loss_key": "focal_tversky", "loss_arguments": {"beta": 0.6}}
     settings = {"dataset_dir": dataset, "learning_rate": 0.02, "num_samples": 8, **SMALL}
-    run(bundle, *train, epochs=2, **settings)
-    text = run(bundle, *train, epochs=16, resume=True, **settings)
+    run(bundle, "train.json", epochs=2, **arguments, **settings)
+    text = run(bundle, "train.json", epochs=16, resume=True, **arguments, **settings)
     assert "last.pt after epoch 2" in text
     assert "Epoch: 16/16" in text
     assert "Epoch: 2/16" not in text
@@ -88,6 +96,7 @@ def test_two_processes(tmp_path: Path, dataset: Path) -> None:
     bundle = tmp_path / "bundle"
     shutil.copytree(bundle_path(), bundle)
     configs = ("train.json", "multi_gpu_train.json", "losses/dice_ce.json")
+    overlay(bundle, "dice_ce")
     batch = {"loss#batch": True, "epochs": 2, "dataset_dir": dataset, "fold": "all", **SMALL}
     try:
         text = run(bundle, *configs, processes=2, **batch)
@@ -96,6 +105,7 @@ def test_two_processes(tmp_path: Path, dataset: Path) -> None:
             raise
         shutil.rmtree(bundle)
         shutil.copytree(bundle_path(), bundle)
+        overlay(bundle, "dice_ce")
         text = run(bundle, *configs, processes=2, **batch)
     assert text.count("Epoch: 2/2, Iter: 1/1") == 1  # 4 cases, 2 per process; rank 0 logs
     assert text.count("Engine run finished") >= 4
@@ -116,6 +126,6 @@ def test_real_volumes(data: Path, tmp_path: Path) -> None:
             name = path.name.replace(".nii.gz", f"{suffix}.nii.gz")
             shutil.copy(source / kind / name, small / kind / name)
     shutil.copy(source / "dataset.json", small)
-    run(bundle, "train.json", "losses/dice_ce.json", dataset_dir=small, epochs=8, learning_rate=0.01)
+    run(bundle, "train.json", dataset_dir=small, epochs=8, learning_rate=0.01)
     run(bundle, "train.json", "evaluate.json", dataset_dir=small)
     assert evaluated(bundle)["val_mean_dice"] > 0.3

@@ -32,6 +32,7 @@ def causes(error: BaseException | None) -> str:
     return "" if error is None else f"{error}\n{causes(error.__cause__)}"
 
 
+OWN_LOSS = {"_target_": "monai_segloss.DiceLoss", "softmax": True, "to_onehot_y": True}
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"epochs": "ten"}, "epochs must be a whole number from 1, got 'ten'"),
     ({"epochs": 0}, "epochs must be a whole number from 1, got 0"),
@@ -66,11 +67,19 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     ({"loss#alfa": 0.5}, "DiceCELoss() got an unexpected argument 'alfa'"),
     ({"loss#lambda_dice": -1}, "lambda_dice"),
+    ({"loss_key": "focal_tverski"}, "no loss is called 'focal_tverski'; did you mean 'focal_tversky'"),
+    ({"loss_key": 3}, "loss_key must be the key of a loss (segloss list), got 3"),
+    ({"loss_arguments": {"alfa": 0.5}}, "DiceCELoss() got an unexpected argument 'alfa'"),
+    ({"loss_arguments": "alpha=0.5"}, "loss_arguments must be a mapping such as {'alpha': 0.3}, got 'alpha=0.5'"),
+    ({"loss_key": "focal", "loss": OWN_LOSS}, "loss_key is 'focal', and the key 'loss' does not read it"),
+    ({"loss_arguments": {"batch": True}, "loss": OWN_LOSS}, "loss_arguments is {'batch': True}, and the key 'loss'"),
+    ({"loss_key": "focal_tverski", "dataset_dir": "nowhere"}, "no loss is called 'focal_tverski'"),
 ]
 
 
 @pytest.mark.parametrize(("settings", "message"), WRONG, ids=[next(iter(settings)) for settings, _ in WRONG])
 def test_a_wrong_setting_is_named(settings: dict[str, Any], message: str, tmp_path: Path, dataset: Path) -> None:
+    settings = dict(settings)
     data = Path(settings.pop("dataset_dir", dataset))
     with pytest.raises(RuntimeError) as error, workflow(tmp_path, data, **settings) as flow:
         flow.run()
@@ -97,7 +106,7 @@ def test_a_key_that_is_used_is_no_mistake(settings: dict[str, Any], tmp_path: Pa
 
 
 @pytest.mark.parametrize("tracking", [None, "mlflow"])
-@pytest.mark.parametrize("overlay", [None, "evaluate.json", "multi_gpu_train.json", "losses/dice.json"])
+@pytest.mark.parametrize("overlay", [None, "evaluate.json", "multi_gpu_train.json"])
 def test_the_configurations_use_every_key_of_theirs(overlay: str | None, tracking: str | None, tmp_path: Path) -> None:
     files = [str(CONFIGS / name) for name in ("train.json", overlay) if name]
     flow = ConfigWorkflow(files, logging_file=False, tracking=tracking, bundle_root=str(tmp_path))

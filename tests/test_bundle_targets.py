@@ -201,13 +201,12 @@ def dataset(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("loss", ["dice_ce", "blob", "boundary"])
 def test_the_bundle_learns_evaluates_and_infers(loss: str, kind: str, tmp_path: Path, dataset: Path) -> None:
     learning = {"epochs": 8, "num_samples": 4, "learning_rate": 0.02} if loss == "dice_ce" else {"epochs": 1}
-    overlay = f"losses/{loss}.json"
-    with workflow(tmp_path, dataset, overlay, precompute_maps="all", **learning) as flow:
+    with workflow(tmp_path, dataset, precompute_maps="all", loss_key=loss, **learning) as flow:
         assert flow.check_properties() == []
         flow.run()
         assert math.isfinite(flow.trainer.state.output[0]["loss"])
         best = flow.evaluator.state.best_metric
-    with workflow(tmp_path, dataset, overlay, "evaluate.json") as flow:
+    with workflow(tmp_path, dataset, "evaluate.json", loss_key=loss) as flow:
         flow.run()
         assert flow.evaluator.state.metrics["val_mean_dice"] == pytest.approx(best, abs=1e-6)
     report = json.loads((tmp_path / "eval" / "metrics.json").read_text())

@@ -3,7 +3,7 @@
 from monai_segloss.bundle.foreign import Overlay, generic_overlay
 from monai_segloss.bundle.make import copy_bundle, make_bundle
 from monai_segloss.bundle.metadata import BundleMetadata
-from monai_segloss.bundle.overlays import component, overlay, write_overlays
+from monai_segloss.bundle.overlays import component, create_loss, overlay, write_overlays
 from monai_segloss.bundle.paths import bundle_path, bundles
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "bundles",
     "component",
     "copy_bundle",
+    "create_loss",
     "generic_overlay",
     "make_bundle",
     "overlay",

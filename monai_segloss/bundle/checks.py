@@ -38,11 +38,12 @@ def _findings(bundle: Path, overlays: list[Path]) -> Iterator[Finding]:
         if inference.is_file():
             yield from _properties(read_file(inference), inference, InferProperties)
     try:
-        loss = find_loss(train, file.name).loss
+        place = find_loss(train, file.name)
     except ValueError as error:
         yield Finding("error", str(error))
         return
-    yield from _loss(value_at(train, loss), f"{file.name}: {loss}")
+    loss = place.loss
+    yield from _loss(place.node, f"{file.name}: {loss}")
     yield from _folder(bundle / "configs" / "losses", train, file.name, loss)
     for path in overlays:
         yield from _overlay(read_file(path), path.name, train, file.name, loss)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_segloss import LossConfig
-from monai_segloss.bundle.overlays import component
+from monai_segloss.bundle.overlays import component, written_out
 from monai_segloss.checking import read_file
 from monai_segloss.schedules import Constant
 
@@ -113,7 +113,7 @@ def find_loss(config: Any, name: str) -> Place:
         )
     id = "train#trainer" if "train#trainer" in trainers else next(iter(trainers))
     place, node = _follow(config, f"{id}#loss_function", name)
-    inner = node
+    node = inner = written_out(node, config)
     if _is_wrapper(node):
         _, inner = _follow(config, f"{place}#loss", name)
     return Place(id, str(trainers[id]["_target_"]), place, node, inner)

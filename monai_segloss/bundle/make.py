@@ -10,7 +10,7 @@ from typing import Any
 
 from monai_segloss import LossConfig, LossInfo
 from monai_segloss.bundle.metadata import BundleMetadata
-from monai_segloss.bundle.overlays import component, infos
+from monai_segloss.bundle.overlays import KEYS, component, infos, write_overlays
 from monai_segloss.bundle.paths import bundle_path
 from monai_segloss.files import write_json
 
@@ -18,8 +18,9 @@ from monai_segloss.files import write_json
 def copy_bundle(folder: Path, source: Path, config: LossConfig | None = None) -> Path:
     """Copy a bundle without what its trainings wrote; with ``config`` the copy knows this one loss only.
 
-    Such a copy is a bundle of its own: the loss is in ``train.json`` and no overlay is left, ``metadata.json`` and
-    ``docs/README.md`` tell what it trains with and cite the source.
+    Without ``config`` the copy has an overlay of every loss in ``configs/losses``.  With ``config`` it is a bundle of its
+    own: the loss is written out in ``train.json``, ``metadata.json`` and ``docs/README.md`` tell what it trains with and
+    cite the source.
 
     Args:
         folder: new folder.
@@ -38,7 +39,9 @@ def copy_bundle(folder: Path, source: Path, config: LossConfig | None = None) ->
     shutil.copytree(
         source, partial, ignore=shutil.ignore_patterns("*.pt", "*.ts", "eval", "predictions", "__pycache__")
     )
-    if config is not None:
+    if config is None:
+        write_overlays(partial / "configs" / "losses")
+    else:
         _specialize(partial, config, loss)
     os.replace(partial, folder)
     return folder
@@ -62,9 +65,9 @@ def make_bundle(folder: Path, config: LossConfig, name: str | None = None) -> Pa
 
 def _specialize(folder: Path, config: LossConfig, loss: dict[str, Any] | None) -> None:
     configs, named = folder / "configs", infos(config)
-    shutil.rmtree(configs / "losses")
     train = json.loads((configs / "train.json").read_text(encoding="utf-8"))
-    write_json(configs / "train.json", {**train, "loss": loss})
+    own = {name: value for name, value in train.items() if name not in KEYS}
+    write_json(configs / "train.json", {**own, "loss": loss})
     metadata = json.loads((configs / "metadata.json").read_text(encoding="utf-8"))
     metadata = {**metadata, **_about(metadata, named)}
     BundleMetadata.model_validate(metadata)

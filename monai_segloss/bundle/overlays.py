@@ -1,4 +1,4 @@
-"""A loss as a component of a bundle's configuration, and the overlay file of every loss."""
+"""A loss as a component of a bundle's configuration: by its key, or written out in an overlay file."""
 
 from __future__ import annotations
 
@@ -6,10 +6,76 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from monai_segloss import LossConfig, LossInfo, WeightedSum, find, list_losses
-from monai_segloss.bundle.paths import bundle_path
+from monai_segloss import LossConfig, LossInfo, SegLoss, WeightedSum, find, list_losses
+from monai_segloss.bundle.keys import is_used, references
 from monai_segloss.files import write_json
 from monai_segloss.losses.compound.weighted_sum import RESERVED
+
+FACTORY = "monai_segloss.bundle.create_loss"
+KEYS = {"loss_key": "dice_ce", "loss_arguments": {}}
+"""Keys by which a bundle names its loss, with their defaults."""
+
+
+def create_loss(key: str, arguments: Mapping[str, Any] | None = None, **more: Any) -> SegLoss:
+    """The loss of a bundle by its key: for labels, with what its card recommends; what is given stands.
+
+    Args:
+        key: registry key, alias or class name.
+        arguments: constructor arguments.
+        more: the same, one by one, as ``--loss#alpha 0.3`` gives them.
+
+    Raises:
+        UnknownLoss: no such key.
+        TypeError, ValueError: the loss does not take an argument.
+
+    Example:
+        >>> from monai_segloss.bundle import create_loss
+        >>> create_loss("tversky", {"alpha": 0.2})
+        TverskyLoss(softmax=True, to_onehot_y=True, include_background=False, alpha=0.2, beta=0.7)
+    """
+    if not isinstance(key, str):
+        raise TypeError(f"loss_key must be the key of a loss (segloss list), got {key!r}.")
+    if arguments is not None and not isinstance(arguments, Mapping):
+        raise TypeError(f"loss_arguments must be a mapping such as {{'alpha': 0.3}}, got {arguments!r}.")
+    info = find(key)
+    return info.cls(**_by_key(info, {**(arguments or {}), **more}))
+
+
+def _by_key(info: LossInfo, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {**info.reading, **info.recommended.resolve(), **arguments}
+
+
+def written_out(node: Any, config: Mapping[str, Any]) -> Any:
+    """The component that stands for what `create_loss` makes of a node of a configuration; other nodes as they are."""
+    if not isinstance(node, Mapping) or node.get("_target_") != FACTORY:
+        return node
+    refers = {f"@{name}": config.get(name) for name in KEYS}
+    given = [node.get(name) for name in ("key", "arguments")]
+    key, arguments = (refers.get(value, value) if isinstance(value, str) else value for value in given)
+    if not isinstance(key, str) or key[:1] in ("@", "$", "%") or not isinstance(arguments, Mapping | None):
+        return node
+    more = {name: value for name, value in node.items() if name not in ("_target_", "key", "arguments")}
+    arguments = {**(arguments or {}), **more}
+    try:
+        info = find(key)
+    except KeyError:
+        return {"_target_": f"monai_segloss.{key}", **arguments}
+    return {"_target_": f"monai_segloss.{info.cls.__name__}", **_by_key(info, arguments)}
+
+
+def refuse_idle_keys(config: Mapping[str, Any]) -> None:
+    """Refuse ``loss_key`` and ``loss_arguments`` where the key ``loss`` is given whole and does not read them.
+
+    Raises:
+        ValueError: the first such key.
+    """
+    referred = references(config)
+    for name, default in KEYS.items():
+        if config.get(name, default) != default and not is_used(name, referred):
+            raise ValueError(
+                f"{name} is {config[name]!r}, and the key 'loss' does not read it, as it names a loss itself; leave out "
+                f"{name}, or the overlay that replaces 'loss'."
+            )
 
 
 def infos(config: LossConfig) -> dict[str, LossInfo]:
@@ -52,18 +118,13 @@ def component(config: LossConfig, reading: Mapping[str, Any] | None = None) -> d
 def overlay(info: LossInfo) -> dict[str, Any]:
     """The configuration that puts a loss into a bundle with one label per voxel: the one key ``loss``.
 
-    ``include_background`` is written out where the loss takes it, and whatever else its card recommends to a trainer.
+    ``include_background`` is written out where the loss takes it, and whatever else its card recommends.
     """
     return {"loss": component(LossConfig(loss=info.key))}
 
 
-def write_overlays(folder: Path | None = None) -> list[Path]:
-    """Write ``<key>.json`` for every registered loss and remove files of losses that are gone.
-
-    Args:
-        folder: None means ``configs/losses`` of the default bundle.
-    """
-    folder = bundle_path() / "configs" / "losses" if folder is None else folder
+def write_overlays(folder: Path) -> list[Path]:
+    """Write ``<key>.json`` for every registered loss into a folder and remove files of losses that are gone."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {folder / f"{info.key}.json": overlay(info) for info in list_losses()}
     for path, content in files.items():

@@ -36,7 +36,7 @@ def register(parent: typer.Typer) -> None:
 
 @app.command("list")
 def list_() -> None:
-    """List the bundles of this installation and the losses they have an overlay for.
+    """List the bundles of this installation; each trains with any loss.
 
     Example: segloss bundle list
     """
@@ -44,22 +44,20 @@ def list_() -> None:
 
     for path in bundles():
         typer.echo(f"{path.name}  {path}")
-        typer.echo(f"  losses: {', '.join(file.stem for file in sorted(path.glob('configs/losses/*.json')))}")
 
 
 @app.command()
 def show(key: Annotated[str, typer.Argument(help="Key of a loss (segloss list).")]) -> None:
-    """Show the overlay file that puts a loss into a bundle, and the command that trains with it.
+    """Show the overlay that puts a loss into a bundle, and the command that trains the bundle of this package with it.
 
     Example: segloss bundle show focal_tversky
     """
     from monai_segloss.bundle import bundle_path, overlay
 
     info = find_or_exit(key)
-    configs = bundle_path() / "configs"
-    file = configs / "losses" / f"{info.key}.json"
-    typer.echo(f"{file}\n{json.dumps(overlay(info), indent=2)}\n")
-    typer.echo(f"{_run(configs / 'train.json', file)} --bundle_root RUN_DIR --dataset_dir DATA_DIR")
+    typer.echo(f"{json.dumps(overlay(info), indent=2)}\n")
+    train = _run(bundle_path() / "configs" / "train.json")
+    typer.echo(f"{train} --loss_key {info.key} --bundle_root RUN_DIR --dataset_dir DATA_DIR")
 
 
 @app.command()

@@ -92,14 +92,13 @@ class LossInfo:
         """How the loss is written on each surface."""
         arguments = {**self.reading, **self.example}
         call = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-        file = f"configs/losses/{self.key}.json"
         activations = {"labels": "softmax for labels", "regions": "sigmoid for regions"}
         words = ", ".join(words for kind, words in activations.items() if kind in self.support)
         return {
             "Python": f"monai_segloss.{self.cls.__name__}({call})",
             "by name": f'monai_segloss.create("{self.key}", {call})',
             "MONAI config": json.dumps({"_target_": f"monai_segloss.{self.cls.__name__}", **arguments}),
-            "bundle": f"python -m monai.bundle run --config_file \"['configs/train.json','{file}']\"",
+            "bundle": f"python -m monai.bundle run --config_file configs/train.json --loss_key {self.key}",
             "nnU-Net": f"nnUNetv2_train DATASET 3d_fullres 0 -tr nnUNetTrainer{camel(self.key)}",
             "trainer": "; ".join([words, *self.recommended.words]),
         }

@@ -98,6 +98,7 @@ def check_keys() -> None:
         SettingError: the first such key, with the nearest known ones.
     """
     from monai_segloss.bundle.keys import ids, unused
+    from monai_segloss.bundle.overlays import refuse_idle_keys
     from monai_segloss.bundle.paths import bundles
 
     workflow = _workflow()
@@ -107,6 +108,10 @@ def check_keys() -> None:
     known = {id.replace("::", "#") for path in files for id, _ in ids(json.loads(path.read_text(encoding="utf-8")))}
     for tracking in DEFAULT_EXP_MGMT_SETTINGS.values():  # other programs set these whether they track or not
         known |= set(tracking["configs"]) - set(tracking["handlers_id"])
+    try:
+        refuse_idle_keys(workflow.parser.get())
+    except ValueError as error:
+        raise SettingError(str(error)) from None
     found = unused(workflow.parser.get(), {*known, workflow.init_id, workflow.run_id, workflow.final_id})
     if found:
         hint = nearest(found[0], known) or f"; a key of your own must be referred to by another, as @{found[0]}."
