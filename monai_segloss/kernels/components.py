@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from monai_segloss.kernels.arrays import volumes
+
 Ids = NDArray[np.int64]
 FAR = np.iinfo(np.int64).max
 """Key of a voxel from which no component has been reached."""
@@ -39,8 +41,7 @@ def connected_components(mask: Tensor, *, faces: bool = False) -> Tensor:
         >>> connected_components(torch.tensor([[[1, 1, 0, 1]]]))[0, 0].tolist()
         [1, 1, 0, 2]
     """
-    arrays = (mask > 0).flatten(0, 1).cpu().numpy()
-    ids = np.stack([_label(array, faces) for array in arrays]).reshape(mask.shape)
+    ids = np.stack([_label(array, faces) for array in volumes(mask > 0)]).reshape(mask.shape)
     return torch.from_numpy(ids).to(mask.device)
 
 
@@ -62,8 +63,9 @@ def nearest_component(ids: Tensor, spacing: Tensor | None = None) -> Tensor:
     space = ids.ndim - 2
     rows = torch.ones(space) if spacing is None else spacing
     rows = rows.expand(ids.shape[0], space).double().cpu()
+    arrays = volumes(ids).reshape(ids.shape).astype(np.int64, copy=False)
     for b, row in enumerate(rows.tolist()):
-        out[b] = _nearest(ids[b].cpu().numpy().astype(np.int64, copy=False), tuple(row))
+        out[b] = _nearest(arrays[b], tuple(row))
     return torch.from_numpy(out).to(ids.device)
 
 
