@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Unpack
 
@@ -14,6 +15,9 @@ from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import NnUNetPolicy, register
 from monai_segloss.losses.boundary.neighborhood import Steps, by_spacing, mean_table, scored_maps, scored_view, valid
+
+CHORDS = 2**18
+"""Lines through a ball that are counted one by one."""
 
 
 def ball_error(
@@ -71,7 +75,7 @@ class Balls:
         self.shape, self.steps, self.like = tuple(like.shape[2:]), steps, like
         self.radius, self.axes = radius, tuple(range(2, like.ndim))
         # offsets beyond the image connect no voxels of it
-        self.reach = tuple(min(int(radius / s + 1e-6), n - 1) for s, n in zip(steps, self.shape, strict=True))
+        self.reach = tuple(int(min(radius / s + 1e-6, n - 1)) for s, n in zip(steps, self.shape, strict=True))
         self.size = tuple(smooth_length(n + reach) for n, reach in zip(self.shape, self.reach, strict=True))
 
     def transform(self, x: Tensor) -> Tensor:
@@ -89,18 +93,31 @@ class Balls:
         """Spectrum of a ball, center included, which is real, and its number of voxels on an endless grid."""
         device = self.like.device
         offsets = [signed(n, reach, device) for n, reach in zip(self.size, self.reach, strict=True)]
-        ends = [int(self.radius / s) + 1 for s in self.steps]
-        whole = [torch.arange(-end, end + 1, device=device, dtype=torch.float32) for end in ends]
-        ball, voxels = (self.squares(each) <= self.radius**2 * (1 + 1e-6) for each in (offsets, whole))
-        return torch.fft.rfftn(ball.to(self.like)).real.contiguous(), voxels.sum().to(self.like)
+        ball = squares(offsets, self.steps, device) <= self.radius**2 * (1 + 1e-6)
+        return torch.fft.rfftn(ball.to(self.like)).real.contiguous(), self.voxels().to(self.like)
 
-    def squares(self, offsets: list[Tensor]) -> Tensor:
-        """Squared lengths over the grid of these offsets in voxels."""
-        total = torch.zeros((), device=self.like.device)
-        for axis, (offset, step) in enumerate(zip(offsets, self.steps, strict=True)):
-            shape = [-1 if i == axis else 1 for i in range(len(offsets))]
-            total = total + (offset * step).square().reshape(shape)
-        return total
+    def voxels(self) -> Tensor:
+        """Number of voxels of a ball on an endless grid: the sum of its chords along the finest axis, or, with more than
+        `CHORDS` of them, its volume, which is the same to 1e-4."""
+        device, (step, *others) = self.like.device, sorted(self.steps)
+        if math.prod([2 * self.radius / s + 1 for s in others]) > CHORDS:
+            n = len(self.steps)
+            unit = math.pi ** (n / 2) / math.gamma(n / 2 + 1)
+            return torch.tensor(unit * self.radius**n / math.prod(self.steps), device=device)
+        ends = [int(self.radius / s + 1e-6) for s in others]
+        across = [torch.arange(-end, end + 1, device=device, dtype=torch.float32) for end in ends]
+        rest = self.radius**2 * (1 + 1e-6) - squares(across, others, device)
+        chords = 2 * (rest.clamp_min(0).sqrt() / step).floor() + 1
+        return (chords * (rest >= 0)).sum()
+
+
+def squares(offsets: Sequence[Tensor], steps: Sequence[float], device: torch.device) -> Tensor:
+    """Squared lengths over the grid of these offsets in voxels."""
+    total = torch.zeros((), device=device)
+    for axis, (offset, step) in enumerate(zip(offsets, steps, strict=True)):
+        shape = [-1 if i == axis else 1 for i in range(len(offsets))]
+        total = total + (offset * step).square().reshape(shape)
+    return total
 
 
 def signed(n: int, reach: int, device: torch.device) -> Tensor:
