@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from numbers import Real
 from typing import Any
 
@@ -199,62 +198,6 @@ def hard(target: Tensor) -> Tensor:
     elif not bool(crisp):
         raise ValueError("target holds fractions; this loss is defined for hard labels, 0 or 1 per class.")
     return target > 0
-
-
-def spacing(value: Any, input: Tensor) -> Tensor | None:
-    """Voxel spacing as a tensor (ndim,) or (B, ndim) in array axis order, from the argument; None where not given."""
-    if value is None:
-        return None
-    ndim = input.ndim - 2
-    try:
-        x = torch.as_tensor(value, dtype=torch.float64)
-    except (TypeError, ValueError):  # words, None, a list of tensors: by axis or by sample, nobody knows
-        wanted = f"({ndim},) or ({input.shape[0]}, {ndim})"
-        raise TypeError(f"spacing must be numbers or a tensor of shape {wanted}, got {value!r}.") from None
-    if x.shape not in ((ndim,), (input.shape[0], ndim)):
-        raise LossShapeError(f"spacing has shape {tuple(x.shape)}; expected ({ndim},) or ({input.shape[0]}, {ndim}).")
-    if not torch.compiler.is_compiling() and not bool(((x > 0) & (x < math.inf)).all()):
-        raise ValueError(f"spacing is {x.tolist()}; expected positive numbers.")
-    return x
-
-
-def voxel_lengths(affine: Tensor, axes: int) -> Tensor:
-    """Spacing of the first ``axes`` array axes in mm, (..., axes), float64 on the CPU, of an affine (..., n + 1, n + 1)."""
-    return affine.detach().cpu().double()[..., :-1, :axes].norm(dim=-2)
-
-
-def affine_spacing(target: Any, input: Any) -> list[Any] | None:
-    """Spacing of each sample from the affine of ``target``, else of ``input``, if one is a MetaTensor."""
-    if torch.compiler.is_compiling() or not isinstance(input, Tensor):
-        return None
-    axes, batch = input.ndim - 2, input.shape[0]
-    for affine in (getattr(x, "affine", None) for x in (target, input)):
-        if isinstance(affine, Tensor) and affine.shape[-1] > axes > 0 and affine.shape[:-2] in ((), (batch,)):
-            lengths = voxel_lengths(affine, axes)
-            if bool(((lengths > 0) & (lengths < math.inf)).all()):
-                return lengths.tolist()
-    return None
-
-
-def known_spacing(x: Tensor | None, axes: int) -> Tensor:
-    """The spacing of a loss that measures distances; 1 without one, which a warning says."""
-    if x is not None:
-        return x
-    if not torch.compiler.is_compiling():
-        warnings.warn(
-            "no voxel spacing came, so that distances count voxels: pass spacing=(...) in mm, or a "
-            "label with an affine.",
-            stacklevel=2,
-        )
-    return torch.ones(axes, dtype=torch.float64)
-
-
-def steps(value: Any) -> tuple[tuple[float, ...], ...] | None:
-    """Voxel spacing given in numbers as rows of numbers, which a compiled graph can count with; else None."""
-    if not isinstance(value, list | tuple) or any(isinstance(x, Tensor) or getattr(x, "ndim", 0) for x in value):
-        return None
-    rows = value if isinstance(value[0], list | tuple) else (value,)
-    return tuple(tuple(map(float, row)) for row in rows)
 
 
 def _number(x: Tensor) -> int | float:

@@ -51,7 +51,7 @@ def components(batch: SegBatch, spec: MapSpec = COMPONENTS) -> Tensor:
     mask, name = inside(batch), spec.key if spec.key in batch.maps else COMPONENTS.key
     ids = _sent(name, batch)
     if ids is None:
-        return once(spec, batch, first_class(batch), lambda: spec.make(mask, batch.spacing, None).long())
+        return once(spec, batch, first_class(batch), lambda: spec.make(mask, None, None).long())
     ids = ids.expand(mask.shape).masked_fill(~mask, 0)
     if bool((mask & (ids == 0)).any()):
         missing = int((mask & (ids == 0)).sum())

@@ -81,7 +81,7 @@ def merged(batch: SegBatch, labeled: Tensor | None) -> SegBatch:
         background = p.masked_fill(organ, 0).sum(1, keepdim=True)
         rest, activation = p[:, 1:].masked_fill(~kept[:, 1:], 0), "none"
     input = torch.cat((background, rest), 1)
-    return SegBatch(input, merged_target(batch, labeled), batch.mask, activation, batch.spacing, batch.maps)
+    return SegBatch(input, merged_target(batch, labeled), batch.mask, activation, maps=batch.maps)
 
 
 def merged_target(batch: SegBatch, labeled: Tensor | None) -> Tensor:
