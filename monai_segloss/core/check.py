@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from monai_segloss.core.arguments import shown
 from monai_segloss.core.errors import LossShapeError
 
 UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
@@ -17,18 +18,24 @@ UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 def tensors(input: Tensor, target: Tensor) -> None:
     """Type, device and number of dimensions."""
     for name, x in (("input", input), ("target", target)):
-        if not isinstance(x, Tensor):
-            raise TypeError(f"{name} must be a tensor but is {type(x).__name__}.")
+        tensor(name, x)
     if not input.is_floating_point():
         raise TypeError(f"input must be floating point (logits or probabilities) but has dtype {input.dtype}.")
-    if target.is_complex():
-        raise TypeError(f"target must hold labels or one channel per class but has dtype {target.dtype}.")
     if input.ndim < 2:
         raise LossShapeError(f"input has shape {tuple(input.shape)}; expected (B, C, *spatial).")
     if input.numel() == 0:
         raise LossShapeError(f"input has shape {tuple(input.shape)} and so no voxels.")
     if input.device != target.device:
         raise ValueError(f"target is on {target.device} but input on {input.device}; move one of them.")
+
+
+def tensor(name: str, x: Any) -> None:
+    """A dense tensor of real numbers."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a tensor but is {type(x).__name__}.")
+    if x.is_complex() or x.is_quantized or x.layout != torch.strided:
+        kind = str(x.layout) if x.layout != torch.strided else f"dtype {x.dtype}"
+        raise TypeError(f"{name} must be a dense tensor of real numbers but has {kind}.")
 
 
 def labels_shape(input: Tensor, target: Tensor) -> Tensor:
@@ -70,6 +77,11 @@ def countable(x: Tensor) -> Tensor:
     return x.long() if x.dtype in UNSIGNED else x
 
 
+def no_wider(x: Tensor, input: Tensor) -> Tensor:
+    """What stands beside ``input``, countable, and in float32 where only ``x`` is float64: the value is as ``input`` is."""
+    return x.float() if x.dtype == torch.float64 != input.dtype else countable(x)
+
+
 def is_label(x: Tensor, label: int) -> Tensor:
     """Where ``x`` holds a label: nowhere if its type cannot, as 256 in uint8, which torch would compare as 0."""
     if not x.is_floating_point() and x.dtype != torch.bool:
@@ -80,12 +92,12 @@ def is_label(x: Tensor, label: int) -> Tensor:
 
 
 def mask(x: Tensor, input: Tensor) -> Tensor:
-    """The mask as boolean (B, *S); fractions, as of a mask that was interpolated, are refused on the CPU."""
-    x = voxel_shape("mask", x, input)
-    if x.is_floating_point() and x.device.type == "cpu" and not torch.compiler.is_compiling():
-        fractions = x[x != x.floor()]
-        if fractions.numel():
-            raise ValueError(f"mask holds {float(fractions[0]):g}; expected 1 where a voxel counts and 0 elsewhere.")
+    """The mask as boolean (B, *S), checked on the CPU: 0 and 1, or 255 as in images of 8 bits."""
+    x = countable(voxel_shape("mask", x, input))
+    if x.dtype != torch.bool and x.device.type == "cpu" and not torch.compiler.is_compiling():
+        others = x[(x != 0) & (x != 1) & (x != 255)]
+        if others.numel():
+            raise ValueError(f"mask holds {float(others[0]):g}; expected 1 where a voxel counts and 0 elsewhere.")
     return x.to(torch.bool)
 
 
@@ -105,6 +117,7 @@ def voxel_shape(name: str, x: Tensor, input: Tensor) -> Tensor:
 def class_shape(name: str, x: Tensor, input: Tensor) -> Tensor:
     """A map of one value per class and voxel as (B, C, *S), or of one per voxel as (B, 1, *S)."""
     _beside(name, x, input)
+    x = no_wider(x, input)
     if x.shape == input.shape:
         return x
     return voxel_shape(name, x, input)[:, None]
@@ -127,15 +140,14 @@ def scored_shape(name: str, x: Tensor, input: Tensor, first: int) -> Tensor:
 
 def _beside(name: str, x: Any, input: Tensor) -> None:
     """A tensor on the device of ``input``."""
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{name} must be a tensor but is {type(x).__name__}.")
+    tensor(name, x)
     if x.device != input.device:
         raise ValueError(f"{name} is on {x.device} but input on {input.device}; move one of them.")
 
 
 def voxel_map(name: str, x: Tensor, input: Tensor, valid: Tensor | None = None) -> Tensor:
     """A map of finite weights >= 0 as (B, *S), checked on the CPU; 0 at ignored voxels, whatever was there."""
-    x = voxel_shape(name, x, input)
+    x = no_wider(voxel_shape(name, x, input), input)
     x = x if valid is None else x.masked_fill(~valid, 0)
     if x.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(((x >= 0) & (x < math.inf)).all()):
         raise ValueError(f"{name} holds NaN or negative or infinite values; expected finite weights of at least 0.")
@@ -219,9 +231,9 @@ def non_negative(**arguments: float) -> tuple[float, ...]:
     """Constructor arguments that must be finite numbers of at least 0."""
     for name, value in arguments.items():
         if not isinstance(value, Real):
-            raise TypeError(f"{name} must be a number, got {value!r}.")
+            raise TypeError(f"{name} must be a number, got {shown(value)}.")
         if not 0 <= value < math.inf:
-            raise ValueError(f"{name} should be no less than 0.0, got {value!r}.")
+            raise ValueError(f"{name} should be no less than 0.0, got {shown(value)}.")
     return tuple(float(value) for value in arguments.values())
 
 
@@ -229,14 +241,14 @@ def within(low: float, high: float, **arguments: float) -> tuple[float, ...]:
     """Constructor arguments that must be numbers from ``low`` to ``high``."""
     for name, value in arguments.items():
         if not isinstance(value, Real):
-            raise TypeError(f"{name} must be a number, got {value!r}.")
+            raise TypeError(f"{name} must be a number, got {shown(value)}.")
         if not low <= value <= high:
-            raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {value!r}.")
+            raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {shown(value)}.")
     return tuple(float(value) for value in arguments.values())
 
 
 def one_of(allowed: tuple[str, ...], **arguments: object) -> None:
     """Arguments that must be one of some words."""
     for name, value in arguments.items():
-        if value not in allowed:
-            raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
+        if not isinstance(value, str) or value not in allowed:
+            raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {shown(value)}.")

@@ -81,7 +81,9 @@ class Reader:
                 doubt = error
         input, target = plain(input), plain(target)
         check.tensors(input, target)
-        target = check.countable(target)
+        target = check.no_wider(target, input)
+        for name, x in maps.items():
+            check.tensor(name, x)
         labels = self.to_onehot_y and input.shape[1] > 1
         if self.to_onehot_y and input.shape[1] == 1:
             warnings.warn("single channel prediction, `to_onehot_y=True` ignored.", stacklevel=5)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from monai_segloss.core.arguments import LARGEST, shown
 from monai_segloss.core.errors import LossShapeError
 
 PLAUSIBLE = (1e-4, 1e3)
@@ -27,13 +28,14 @@ def spacing(value: Any, input: Tensor) -> Tensor | None:
     ndim = input.ndim - 2
     try:
         x = torch.as_tensor(value, dtype=torch.float64)
-    except (TypeError, ValueError):  # words, None, a list of tensors: by axis or by sample, nobody knows
+        assert not x.is_meta
+    except (TypeError, ValueError, RuntimeError, OverflowError, AssertionError):  # words, None, a list of tensors
         wanted = f"({ndim},) or ({input.shape[0]}, {ndim})"
-        raise TypeError(f"spacing must be numbers or a tensor of shape {wanted}, got {value!r}.") from None
+        raise TypeError(f"spacing must be numbers or a tensor of shape {wanted}, got {shown(value)}.") from None
     if x.shape not in ((ndim,), (input.shape[0], ndim)):
         raise LossShapeError(f"spacing has shape {tuple(x.shape)}; expected ({ndim},) or ({input.shape[0]}, {ndim}).")
-    if not torch.compiler.is_compiling() and not bool(((x > 0) & (x < math.inf)).all()):
-        raise ValueError(f"spacing is {x.tolist()}; expected positive numbers.")
+    if not torch.compiler.is_compiling() and not bool(((x >= 1 / LARGEST) & (x <= LARGEST)).all()):
+        raise ValueError(f"spacing is {shown(x.tolist())}; expected positive numbers, at most {LARGEST:g}.")
     return x
 
 

@@ -13,7 +13,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from monai_segloss.core.check import non_negative, one_of
+from monai_segloss.core.arguments import numbers, shown
+from monai_segloss.core.check import one_of
 from monai_segloss.kernels.distance import distance_across, distance_to
 from monai_segloss.maps.masks import as_mask, inner_boundary
 
@@ -226,10 +227,10 @@ def clipping(clip: Clip) -> tuple[float, float] | None:
     """``clip``, checked: the largest distances inside and outside."""
     if clip is None:
         return None
-    pair = (clip, clip) if isinstance(clip, int | float) else tuple(clip)
-    if len(pair) != 2:
-        raise ValueError(f"clip must be None, one distance or (inside, outside), got {clip!r}.")
-    inside, outside = non_negative(clip_inside=pair[0], clip_outside=pair[1])
+    found = numbers("clip", clip, "None, one distance or (inside, outside)")
+    if found.ndim and len(found) != 2:
+        raise ValueError(f"clip must be None, one distance or (inside, outside), got {shown(clip)}.")
+    inside, outside = found.expand(2).tolist()
     return inside, outside
 
 

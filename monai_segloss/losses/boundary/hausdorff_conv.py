@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Unpack
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor
 
+from monai_segloss.core.arguments import EXPONENT, numbers, shown
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative, within
 from monai_segloss.core.module import ReadingArgs, SegLoss
@@ -188,6 +189,7 @@ class HausdorffConvLoss(SegLoss):
     """
 
     scoring = ("include_background",)
+    bounds: ClassVar = {"alpha": EXPONENT}
 
     def __init__(
         self,
@@ -205,11 +207,12 @@ class HausdorffConvLoss(SegLoss):
         if self.tau == 1:
             raise ValueError("tau must be below 1.")
         try:
-            self.radii = tuple(map(float, radii))
-        except (TypeError, ValueError):
-            self.radii = ()
-        if not self.radii or not all(0 < r < float("inf") for r in self.radii):
-            raise ValueError(f"radii must be numbers above 0, at least one, got {radii!r}.")
+            found = numbers("radii", radii, "numbers above 0, at least one", largest=1e4).tolist()
+        except TypeError as error:
+            raise ValueError(str(error)) from None
+        self.radii = tuple(found) if isinstance(found, list) else ()
+        if not self.radii or not all(self.radii):
+            raise ValueError(f"radii must be numbers above 0, at least one, got {shown(radii)}.")
 
     def loss(self, batch: SegBatch) -> Scores:
         p, g = scored_maps(batch, scored_view(batch, self.background))

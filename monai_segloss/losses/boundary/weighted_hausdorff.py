@@ -17,7 +17,7 @@ from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import NnUNetPolicy, register
 from monai_segloss.kernels.distance import distance_to
 from monai_segloss.losses.boundary.distances import target_field
-from monai_segloss.losses.boundary.neighborhood import scored_view
+from monai_segloss.losses.boundary.neighborhood import refuse_points, scored_view
 from monai_segloss.losses.boundary.points import EPS, centers, mean_reach, some_of
 from monai_segloss.maps.contour import contour_map
 
@@ -112,6 +112,7 @@ class WeightedHausdorffLoss(SegLoss):
         return (target_field("outside"),) if self.points == "contour" else ()
 
     def loss(self, batch: SegBatch) -> Scores:
+        refuse_points(batch)
         batch = batch.wide
         view = scored_view(batch, self.background)
         p = batch.prob[:, view.first :]

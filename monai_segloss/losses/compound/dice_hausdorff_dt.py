@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Unpack
+from typing import ClassVar, Unpack
 
+from monai_segloss.core.arguments import EXPONENT
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.maps import MapSpec
@@ -70,6 +71,7 @@ class DiceHausdorffDTLoss(Scheduled, SegLoss):
     """
 
     scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")
+    bounds: ClassVar = {"alpha": EXPONENT}
     scalar = True
 
     def __init__(

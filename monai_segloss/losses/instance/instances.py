@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from monai_segloss.core.arguments import numbers, shown
 from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.check import hard, non_negative
+from monai_segloss.core.check import hard
 from monai_segloss.core.counts import Voxels
 from monai_segloss.core.errors import LossShapeError
 from monai_segloss.core.maps import MapSpec, once
@@ -113,9 +114,7 @@ def clipping(clip: Sequence[float] | None) -> tuple[float, float] | None:
     """``clip``, checked: (low, high) with 0 <= low <= high."""
     if clip is None:
         return None
-    if len(clip) != 2:
-        raise ValueError(f"clip must be None or (low, high), got {clip!r}.")
-    low, high = non_negative(clip_low=clip[0], clip_high=clip[1])
-    if low > high:
-        raise ValueError(f"clip must be None or (low, high) with low <= high, got {clip!r}.")
-    return low, high
+    found = numbers("clip", clip, "None or (low, high)").tolist()
+    if not isinstance(found, list) or len(found) != 2 or found[0] > found[1]:
+        raise ValueError(f"clip must be None or (low, high) with low <= high, got {shown(clip)}.")
+    return found[0], found[1]

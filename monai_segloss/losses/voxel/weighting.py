@@ -28,7 +28,7 @@ def weighted_voxels(batch: SegBatch, weight_map: Tensor | None) -> Tensor:
     """Number of voxels that count, or the sum of their entries in the map, (B, 1)."""
     if weight_map is None:
         return batch.voxels
-    return _masked(batch, weight_map).flatten(1).sum(1, keepdim=True, dtype=batch.voxels.dtype)
+    return _masked(batch, weight_map).reshape(len(batch.logits), -1).sum(1, keepdim=True, dtype=batch.voxels.dtype)
 
 
 def weighted_map(batch: SegBatch, value: Tensor, weight_map: Tensor | None = None) -> Tensor:
