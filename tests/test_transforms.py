@@ -17,8 +17,8 @@ from torch import Tensor
 
 import monai_segloss
 from monai_segloss import maps, transforms
-from monai_segloss.core import check
 from monai_segloss.core.maps import MapSpec
+from monai_segloss.core.spacing import affine_spacing, voxel_lengths
 from monai_segloss.datalist import Labels
 from monai_segloss.engine import CheckedLabeld, LossMapsd, metrics
 from monai_segloss.transforms import (
@@ -113,11 +113,11 @@ def test_everything_reads_one_spacing_from_an_affine(dtype: torch.dtype) -> None
     LossMapsd(Needy(), 3)({"label": given})
     found.append(SignedDistanceMap()._spacing(given, 3))
     found.append(torch.tensor(metrics._spacing(given[None])[0], dtype=torch.float64))
-    found.append(torch.tensor(check.affine_spacing(given[None], given[None]), dtype=torch.float64))
+    found.append(torch.tensor(affine_spacing(given[None], given[None]), dtype=torch.float64))
     assert found[0].dtype == torch.float64
     torch.testing.assert_close(found[0], torch.tensor(STEPS, dtype=torch.float64))
     assert all(torch.equal(other, found[0]) for other in found[1:])
-    assert check.voxel_lengths(torch.stack([torch.eye(4), 2 * torch.eye(4)]), 2).tolist() == [[1, 1], [2, 2]]
+    assert voxel_lengths(torch.stack([torch.eye(4), 2 * torch.eye(4)]), 2).tolist() == [[1, 1], [2, 2]]
 
 
 def test_a_two_dimensional_image_with_an_affine_of_three() -> None:

@@ -1,20 +1,101 @@
-"""Constructor arguments: the type that their annotation says."""
+"""Constructor arguments: plain numbers, of the type that their annotation says, and of a size that float32 counts with."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from numbers import Real
+from typing import Any
 
-KINDS = {"bool": "True or False", "int": "a number", "float": "a number"}
+import torch
+from torch import Tensor
+
+KINDS = {
+    "bool": "True or False", "int": "a number", "float": "a number",
+    "str": "a word", "Mode": "a word", "Fill": "a word", "Side": "a word",
+}  # fmt: skip
+"""What a value of an annotation is called."""
+LARGEST = 1e9
+"""No setting is larger: squares of it times millions of voxels are numbers of float32."""
+EXPONENT = 8.0
+"""Largest exponent of a distance in mm or of a logarithm: 1e4 mm to the power of 8 is a number of float32."""
 
 
-def of_kind(name: str, value: object, annotation: str) -> None:
-    """A constructor argument that is annotated as bool, int or float, or one of them and None, is such a value."""
+def checked(name: str, value: object, annotation: str, bounds: Mapping[str, float] | None = None) -> object:
+    """The value of a constructor argument, a scalar of NumPy as a number of Python; others than its annotation says are
+    refused.
+
+    Args:
+        bounds: largest values of some arguments, where that is not `LARGEST`.
+
+    Raises:
+        TypeError: another type than bool, int, float or str, or None where these are all that the annotation names.
+        ValueError: a number that is not finite or too large.
+    """
+    value = _plain(value, annotation)
     wanted, *others = annotation.split(" | ")
     if wanted not in KINDS or others not in ([], ["None"]) or (value is None and others):
-        return
+        return value
+    number = isinstance(value, Real) and not isinstance(value, bool)
     if wanted == "bool":
-        fits = type(value).__name__ in ("bool", "bool_") or (isinstance(value, int) and value in (0, 1))
+        fits = isinstance(value, bool) or (isinstance(value, int) and value in (0, 1))
     else:
-        fits = isinstance(value, Real) and not isinstance(value, bool)
+        fits = number if KINDS[wanted] == "a number" else isinstance(getattr(value, "value", value), str)
     if not fits:
-        raise TypeError(f"{name} must be {KINDS[wanted]}, got {value!r}.")
+        raise TypeError(f"{name} must be {KINDS[wanted]}, got {shown(value)}.")
+    if number and wanted != "bool":
+        in_range(name, value, (bounds or {}).get(name, LARGEST))
+    return value
+
+
+def in_range(name: str, value: Any, largest: float = LARGEST) -> None:
+    """Refuse a number that is not finite, or of which float32 makes infinity."""
+    if not -largest <= value <= largest:
+        raise ValueError(f"{name} must be a number, at most {largest:g}, got {shown(value)}.")
+
+
+def numbers(name: str, value: object, wanted: str, axes: int = 1, largest: float = LARGEST) -> Tensor:
+    """Numbers of at least 0, in a tensor, array or (nested) sequence, as float64 on the CPU.
+
+    Args:
+        wanted: what was expected, behind "must be".
+        axes: most axes.
+
+    Raises:
+        TypeError: these are no numbers.
+        ValueError: more axes; numbers that are negative, not finite or too large.
+    """
+    try:
+        real = not (isinstance(value, Tensor) and (value.is_meta or value.is_complex() or value.is_quantized))
+        x = constant(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError, NotImplementedError):
+        real = False
+    if not real or isinstance(value, bool | set | Mapping):
+        raise TypeError(f"{name} must be {wanted}, got {shown(value)}.")
+    if x.ndim > axes or not bool(((x >= 0) & (x <= largest)).all()):
+        raise ValueError(
+            f"the value/values of the `{name}` should be no less than 0 and at most {largest:g}: {wanted}, "
+            f"got {shown(value)}."
+        )
+    return x
+
+
+def constant(value: Any) -> Tensor:
+    """Numbers as a float64 tensor of its own on the CPU, without a gradient, also in inference mode."""
+    with torch.inference_mode(False):
+        x = value.detach() if isinstance(value, Tensor) else value
+        return torch.as_tensor(x, dtype=torch.float64, device="cpu").clone()
+
+
+def shown(value: object) -> str:
+    """What came, in one short line."""
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # an integer of thousands of digits
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _plain(value: Any, annotation: str) -> Any:
+    """A scalar of NumPy as a number, an array as a list, and so a tensor where a sequence is wanted."""
+    sequence = annotation.startswith(("Clip", "Sequence")) and isinstance(value, Tensor) and not value.is_meta
+    return value.tolist() if sequence or (type(value).__module__ == "numpy" and hasattr(value, "tolist")) else value

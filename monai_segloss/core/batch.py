@@ -21,6 +21,7 @@ from monai_segloss.core.counts import (
     one_hot_labels,
     soft_statistics,
 )
+from monai_segloss.core.spacing import SpacingError, known_spacing
 from monai_segloss.core.sync import sum_over_processes
 
 TP, FP, FN = Stat("tp"), Stat("fp"), Stat("fn")
@@ -36,7 +37,8 @@ class SegBatch:
         target: labels (B, *S), or one channel per class (B, C, *S).
         mask: (B, *S) bool, True where a voxel counts, or None where all do.
         activation: ``"softmax"``, ``"sigmoid"``, ``"none"`` or a callable.
-        spacing: physical size of a voxel in array axis order, (ndim,) or (B, ndim), or None.
+        spacing: physical size of a voxel in array axis order, (ndim,) or (B, ndim), or None; the
+            error of an affine that cannot be right is raised where a loss asks for the spacing.
         maps: what the caller sent beside the target, by name.
         steps: the spacing as numbers, one row for all samples or one per sample, where the caller gave numbers.
     """
@@ -47,17 +49,24 @@ class SegBatch:
         target: Tensor,
         mask: Tensor | None,
         activation: Activation,
-        spacing: Tensor | None = None,
+        spacing: Tensor | SpacingError | None = None,
         maps: Mapping[str, Tensor] | None = None,
         steps: tuple[tuple[float, ...], ...] | None = None,
     ) -> None:
         self.logits, self.target, self.mask, self.activation = logits, target, mask, activation
-        self.spacing, self.maps = spacing, dict(maps or {})
+        self._spacing, self.maps = spacing, dict(maps or {})
         self.steps = steps
         self.shared: dict[Any, dict[int, Any]] = {}  # maps that several terms of a sum need, see `core.maps.share`
         self._sums: dict[Stat, Tensor] = {}
         self._clean: Tensor | None = None
         self._grad = torch.is_grad_enabled()
+
+    @property
+    def spacing(self) -> Tensor | None:
+        """Physical size of a voxel in array axis order, (ndim,) or (B, ndim), or None."""
+        if isinstance(self._spacing, SpacingError):
+            raise self._spacing
+        return self._spacing
 
     @property
     def ndim(self) -> int:
@@ -121,14 +130,14 @@ class SegBatch:
     @property
     def sizes(self) -> Tensor:
         """The spacing, for losses that measure distances: 1, and a warning, where neither caller nor metadata has one."""
-        return check.known_spacing(self.spacing, self.ndim - 2)
+        return known_spacing(self.spacing, self.ndim - 2)
 
     @property
     def wide(self) -> SegBatch:
         """The batch in float32 at least, so that gradients of sums and of maps add up there and not in half precision."""
         if self.logits.dtype in (torch.float32, torch.float64):
             return self
-        wide = SegBatch(self.clean, self.target, self.mask, self.activation, self.spacing, self.maps, self.steps)
+        wide = SegBatch(self.clean, self.target, self.mask, self.activation, self._spacing, self.maps, self.steps)
         wide.shared = self.shared
         return wide
 

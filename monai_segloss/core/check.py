@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from monai_segloss.core.arguments import shown
 from monai_segloss.core.errors import LossShapeError
 
 UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
@@ -18,18 +18,24 @@ UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 def tensors(input: Tensor, target: Tensor) -> None:
     """Type, device and number of dimensions."""
     for name, x in (("input", input), ("target", target)):
-        if not isinstance(x, Tensor):
-            raise TypeError(f"{name} must be a tensor but is {type(x).__name__}.")
+        tensor(name, x)
     if not input.is_floating_point():
         raise TypeError(f"input must be floating point (logits or probabilities) but has dtype {input.dtype}.")
-    if target.is_complex():
-        raise TypeError(f"target must hold labels or one channel per class but has dtype {target.dtype}.")
     if input.ndim < 2:
         raise LossShapeError(f"input has shape {tuple(input.shape)}; expected (B, C, *spatial).")
     if input.numel() == 0:
         raise LossShapeError(f"input has shape {tuple(input.shape)} and so no voxels.")
     if input.device != target.device:
         raise ValueError(f"target is on {target.device} but input on {input.device}; move one of them.")
+
+
+def tensor(name: str, x: Any) -> None:
+    """A dense tensor of real numbers."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a tensor but is {type(x).__name__}.")
+    if x.is_complex() or x.is_quantized or x.layout != torch.strided:
+        kind = str(x.layout) if x.layout != torch.strided else f"dtype {x.dtype}"
+        raise TypeError(f"{name} must be a dense tensor of real numbers but has {kind}.")
 
 
 def labels_shape(input: Tensor, target: Tensor) -> Tensor:
@@ -71,6 +77,11 @@ def countable(x: Tensor) -> Tensor:
     return x.long() if x.dtype in UNSIGNED else x
 
 
+def no_wider(x: Tensor, input: Tensor) -> Tensor:
+    """What stands beside ``input``, countable, and in float32 where only ``x`` is float64: the value is as ``input`` is."""
+    return x.float() if x.dtype == torch.float64 != input.dtype else countable(x)
+
+
 def is_label(x: Tensor, label: int) -> Tensor:
     """Where ``x`` holds a label: nowhere if its type cannot, as 256 in uint8, which torch would compare as 0."""
     if not x.is_floating_point() and x.dtype != torch.bool:
@@ -81,12 +92,12 @@ def is_label(x: Tensor, label: int) -> Tensor:
 
 
 def mask(x: Tensor, input: Tensor) -> Tensor:
-    """The mask as boolean (B, *S); fractions, as of a mask that was interpolated, are refused on the CPU."""
-    x = voxel_shape("mask", x, input)
-    if x.is_floating_point() and x.device.type == "cpu" and not torch.compiler.is_compiling():
-        fractions = x[x != x.floor()]
-        if fractions.numel():
-            raise ValueError(f"mask holds {float(fractions[0]):g}; expected 1 where a voxel counts and 0 elsewhere.")
+    """The mask as boolean (B, *S), checked on the CPU: 0 and 1, or 255 as in images of 8 bits."""
+    x = countable(voxel_shape("mask", x, input))
+    if x.dtype != torch.bool and x.device.type == "cpu" and not torch.compiler.is_compiling():
+        others = x[(x != 0) & (x != 1) & (x != 255)]
+        if others.numel():
+            raise ValueError(f"mask holds {float(others[0]):g}; expected 1 where a voxel counts and 0 elsewhere.")
     return x.to(torch.bool)
 
 
@@ -106,6 +117,7 @@ def voxel_shape(name: str, x: Tensor, input: Tensor) -> Tensor:
 def class_shape(name: str, x: Tensor, input: Tensor) -> Tensor:
     """A map of one value per class and voxel as (B, C, *S), or of one per voxel as (B, 1, *S)."""
     _beside(name, x, input)
+    x = no_wider(x, input)
     if x.shape == input.shape:
         return x
     return voxel_shape(name, x, input)[:, None]
@@ -128,15 +140,14 @@ def scored_shape(name: str, x: Tensor, input: Tensor, first: int) -> Tensor:
 
 def _beside(name: str, x: Any, input: Tensor) -> None:
     """A tensor on the device of ``input``."""
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{name} must be a tensor but is {type(x).__name__}.")
+    tensor(name, x)
     if x.device != input.device:
         raise ValueError(f"{name} is on {x.device} but input on {input.device}; move one of them.")
 
 
 def voxel_map(name: str, x: Tensor, input: Tensor, valid: Tensor | None = None) -> Tensor:
     """A map of finite weights >= 0 as (B, *S), checked on the CPU; 0 at ignored voxels, whatever was there."""
-    x = voxel_shape(name, x, input)
+    x = no_wider(voxel_shape(name, x, input), input)
     x = x if valid is None else x.masked_fill(~valid, 0)
     if x.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(((x >= 0) & (x < math.inf)).all()):
         raise ValueError(f"{name} holds NaN or negative or infinite values; expected finite weights of at least 0.")
@@ -201,62 +212,6 @@ def hard(target: Tensor) -> Tensor:
     return target > 0
 
 
-def spacing(value: Any, input: Tensor) -> Tensor | None:
-    """Voxel spacing as a tensor (ndim,) or (B, ndim) in array axis order, from the argument; None where not given."""
-    if value is None:
-        return None
-    ndim = input.ndim - 2
-    try:
-        x = torch.as_tensor(value, dtype=torch.float64).detach()
-    except (TypeError, ValueError):  # words, None, a list of tensors: by axis or by sample, nobody knows
-        wanted = f"({ndim},) or ({input.shape[0]}, {ndim})"
-        raise TypeError(f"spacing must be numbers or a tensor of shape {wanted}, got {value!r}.") from None
-    if x.shape not in ((ndim,), (input.shape[0], ndim)):
-        raise LossShapeError(f"spacing has shape {tuple(x.shape)}; expected ({ndim},) or ({input.shape[0]}, {ndim}).")
-    if not torch.compiler.is_compiling() and not bool(((x > 0) & (x < math.inf)).all()):
-        raise ValueError(f"spacing is {x.tolist()}; expected positive numbers.")
-    return x
-
-
-def voxel_lengths(affine: Tensor, axes: int) -> Tensor:
-    """Spacing of the first ``axes`` array axes in mm, (..., axes), float64 on the CPU, of an affine (..., n + 1, n + 1)."""
-    return affine.detach().cpu().double()[..., :-1, :axes].norm(dim=-2)
-
-
-def affine_spacing(target: Any, input: Any) -> list[Any] | None:
-    """Spacing of each sample from the affine of ``target``, else of ``input``, if one is a MetaTensor."""
-    if torch.compiler.is_compiling() or not isinstance(input, Tensor):
-        return None
-    axes, batch = input.ndim - 2, input.shape[0]
-    for affine in (getattr(x, "affine", None) for x in (target, input)):
-        if isinstance(affine, Tensor) and affine.shape[-1] > axes > 0 and affine.shape[:-2] in ((), (batch,)):
-            lengths = voxel_lengths(affine, axes)
-            if bool(((lengths > 0) & (lengths < math.inf)).all()):
-                return lengths.tolist()
-    return None
-
-
-def known_spacing(x: Tensor | None, axes: int) -> Tensor:
-    """The spacing of a loss that measures distances; 1 without one, which a warning says."""
-    if x is not None:
-        return x
-    if not torch.compiler.is_compiling():
-        warnings.warn(
-            "no voxel spacing came, so that distances count voxels: pass spacing=(...) in mm, or a "
-            "label with an affine.",
-            stacklevel=2,
-        )
-    return torch.ones(axes, dtype=torch.float64)
-
-
-def steps(value: Any) -> tuple[tuple[float, ...], ...] | None:
-    """Voxel spacing given in numbers as rows of numbers, which a compiled graph can count with; else None."""
-    if not isinstance(value, list | tuple) or any(isinstance(x, Tensor) or getattr(x, "ndim", 0) for x in value):
-        return None
-    rows = value if isinstance(value[0], list | tuple) else (value,)
-    return tuple(tuple(map(float, row)) for row in rows)
-
-
 def _number(x: Tensor) -> int | float:
     value = float(x)
     return int(value) if value.is_integer() else value
@@ -276,9 +231,9 @@ def non_negative(**arguments: float) -> tuple[float, ...]:
     """Constructor arguments that must be finite numbers of at least 0."""
     for name, value in arguments.items():
         if not isinstance(value, Real):
-            raise TypeError(f"{name} must be a number, got {value!r}.")
+            raise TypeError(f"{name} must be a number, got {shown(value)}.")
         if not 0 <= value < math.inf:
-            raise ValueError(f"{name} should be no less than 0.0, got {value!r}.")
+            raise ValueError(f"{name} should be no less than 0.0, got {shown(value)}.")
     return tuple(float(value) for value in arguments.values())
 
 
@@ -286,14 +241,14 @@ def within(low: float, high: float, **arguments: float) -> tuple[float, ...]:
     """Constructor arguments that must be numbers from ``low`` to ``high``."""
     for name, value in arguments.items():
         if not isinstance(value, Real):
-            raise TypeError(f"{name} must be a number, got {value!r}.")
+            raise TypeError(f"{name} must be a number, got {shown(value)}.")
         if not low <= value <= high:
-            raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {value!r}.")
+            raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {shown(value)}.")
     return tuple(float(value) for value in arguments.values())
 
 
 def one_of(allowed: tuple[str, ...], **arguments: object) -> None:
     """Arguments that must be one of some words."""
     for name, value in arguments.items():
-        if value not in allowed:
-            raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
+        if not isinstance(value, str) or value not in allowed:
+            raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {shown(value)}.")

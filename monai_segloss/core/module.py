@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_segloss.core import check
-from monai_segloss.core.arguments import of_kind
+from monai_segloss.core.arguments import checked, numbers
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.derivatives import refuse_vmap
@@ -90,6 +90,8 @@ class SegLoss(nn.Module, ABC):
     """Maps a caller may send as keyword or in a target mapping."""
     marks: ClassVar[tuple[str, ...]] = ()
     """Those of them that mark single voxels, which a coarser grid must keep."""
+    bounds: ClassVar[Mapping[str, float]] = {}
+    """Largest values of arguments, where these are less than `arguments.LARGEST`."""
     scalar: ClassVar[bool] = False
     """Whether the loss is one number by nature, so that ``reduction="none"`` is refused."""
     include_background: bool
@@ -105,7 +107,7 @@ class SegLoss(nn.Module, ABC):
         allowed = self._known(arguments)
         for name in READING:
             if name in arguments:
-                of_kind(name, arguments[name], KINDS[name])
+                arguments[name] = checked(name, arguments[name], KINDS[name])
         given = {name: arguments.get(name, DEFAULTS[name]) for name in allowed}
         reduction = str(getattr(given.pop("reduction"), "value", arguments.get("reduction", "mean")))
         if reduction not in REDUCTIONS:
@@ -170,7 +172,8 @@ class SegLoss(nn.Module, ABC):
             RuntimeError: inside of `torch.vmap`.
         """
         refuse_vmap()
-        with torch.autocast(device_type=input.device.type if isinstance(input, Tensor) else "cpu", enabled=False):
+        kind = input.device.type if isinstance(input, Tensor) and not input.is_meta else "cpu"
+        with torch.autocast(device_type=kind, enabled=False):
             batch = self.reader.read(input, target, mask, spacing, maps)
             self._check_maps(batch)
             batch.request(*self.statistics(batch))
@@ -222,18 +225,9 @@ def _shown(value: Any) -> str:
     return getattr(value, "__name__", type(value).__name__) if function else repr(value)
 
 
-def constant(value: Any) -> Tensor:
-    """Numbers of a constructor as a float64 tensor of its own, without a gradient, also in inference mode."""
-    with torch.inference_mode(False):
-        return torch.as_tensor(value, dtype=torch.float64).detach().clone()
-
-
 def class_weight(weight: Weight, name: str = "weight") -> Tensor:
     """Class weights as a float64 tensor, each at least 0; ``name`` is that of the argument."""
-    try:
-        x = constant(weight)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number or one per class, got {weight!r}.") from None
-    if x.ndim > 1 or not bool(((x >= 0) & x.isfinite()).all()):
-        raise ValueError(f"the value/values of the `{name}` should be no less than 0: one per class, got {weight!r}.")
+    x = numbers(name, weight, "a number or one per class")
+    if not x.numel():
+        raise ValueError(f"{name} must be a number or one per class, got none.")
     return x

@@ -12,6 +12,8 @@ from torch import Tensor
 from monai_segloss.core import check
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import Activation
+from monai_segloss.core.spacing import SpacingError, affine_spacing, steps
+from monai_segloss.core.spacing import spacing as check_spacing
 
 ROUNDING = 1e-2
 """How far probabilities in half precision, or interpolated ones, may lie outside of [0, 1]."""
@@ -71,10 +73,17 @@ class Reader:
         maps = {name: plain(x) for name, x in (maps or {}).items() if x is not None}
         if isinstance(target, Mapping):
             target, mask, maps = _unpack(target, mask, maps)
-        spacing = check.affine_spacing(target, input) if spacing is None else spacing
+        doubt = None
+        if spacing is None:
+            try:
+                spacing = affine_spacing(target, input)
+            except SpacingError as error:  # a loss without lengths does not mind
+                doubt = error
         input, target = plain(input), plain(target)
         check.tensors(input, target)
-        target = check.countable(target)
+        target = check.no_wider(target, input)
+        for name, x in maps.items():
+            check.tensor(name, x)
         labels = self.to_onehot_y and input.shape[1] > 1
         if self.to_onehot_y and input.shape[1] == 1:
             warnings.warn("single channel prediction, `to_onehot_y=True` ignored.", stacklevel=5)
@@ -86,11 +95,11 @@ class Reader:
             if not labels and target.shape[1] == 1:
                 target = torch.where(ignored[:, None], target.new_zeros(()), target)
         self._check_values(target, labels, input.shape[1], valid)
-        lengths, steps = check.spacing(plain(spacing), input), check.steps(spacing)
+        lengths = check_spacing(plain(spacing), input)
         activation = self.activation(input.shape[1])
         if activation == "none" and self.probabilities:
             self._look_for_logits(input)
-        return SegBatch(input, target, valid, activation, lengths, maps, steps)
+        return SegBatch(input, target, valid, activation, doubt or lengths, maps, steps(spacing))
 
     def _ignored(self, target: Tensor, labels: bool) -> Tensor | None:
         if self.ignore_index is None:

@@ -117,7 +117,8 @@ class VoxelSum:
         """Number of voxels that count, or the sum of their entries in the map, (B, 1)."""
         if self.weight_map is None or self.unweighted:
             return self.batch.voxels
-        return self._masked().flatten(1).sum(1, keepdim=True, dtype=self.batch.voxels.dtype)
+        w = self._masked()
+        return w.reshape(len(w), -1).sum(1, keepdim=True, dtype=self.batch.voxels.dtype)
 
     def _masked(self) -> Tensor:
         """The weight map (B, *S), 0 where ignored."""

@@ -16,7 +16,7 @@ from monai.metrics import DiceMetric, HausdorffDistanceMetric, SurfaceDiceMetric
 from monai.utils import string_list_all_gather
 from torch import Tensor
 
-from monai_segloss.core.check import voxel_lengths
+from monai_segloss.core.spacing import plausible, voxel_lengths
 from monai_segloss.files import write_json
 
 
@@ -151,7 +151,9 @@ def _spacing(y: Tensor) -> list[list[float]]:
     """Of each case of a batch."""
     axes = y.ndim - 2
     affine = y.affine if isinstance(y, MetaTensor) else torch.eye(axes + 1)
-    return voxel_lengths(affine, axes).expand(len(y), axes).tolist()
+    lengths = voxel_lengths(affine, axes)
+    plausible("the label", lengths)
+    return lengths.expand(len(y), axes).tolist()
 
 
 def _one_is_empty(y_pred: Tensor, y: Tensor, include_background: bool) -> Tensor:

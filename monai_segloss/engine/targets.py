@@ -12,8 +12,9 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from torch import Tensor
 
-from monai_segloss.core.check import affine_spacing, countable, known_spacing, voxel_lengths
+from monai_segloss.core.check import countable
 from monai_segloss.core.maps import MapSpec
+from monai_segloss.core.spacing import affine_spacing, known_spacing, voxel_lengths
 from monai_segloss.datalist import Labels
 from monai_segloss.maps import class_masks
 
@@ -176,10 +177,10 @@ class LossMapsd(MapTransform):
         masks = plain > 0 if self.num_classes is None else class_masks(plain, self.num_classes, True)
         masks = masks if valid is None else masks & valid
         axes = plain.ndim - 2
-        lengths = affine_spacing(label, plain)
-        spacing = None if lengths is None else torch.tensor(lengths, dtype=torch.float64)
+        spacing = None
         if any(spec.in_mm for spec in self.specs):
-            spacing = known_spacing(spacing, axes)
+            lengths = affine_spacing(label, plain)
+            spacing = known_spacing(None if lengths is None else torch.tensor(lengths, dtype=torch.float64), axes)
         for spec in self.specs:
             d[spec.key] = self._made(spec, masks, spacing, valid)
         return d

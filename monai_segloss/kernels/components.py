@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from monai_segloss.kernels.arrays import volumes
+
 Ids = NDArray[np.int64]
 FAR = np.iinfo(np.int64).max
 """Key of a voxel from which no component has been reached."""
@@ -46,8 +48,7 @@ def connected_components(mask: Tensor, *, faces: bool = False) -> Tensor:
 # One operation, so that compilers and transforms of torch do not look inside.
 @torch.library.custom_op("segloss::components", mutates_args=(), schema="(Tensor mask, bool faces) -> Tensor")
 def _components(mask: Tensor, faces: bool) -> Tensor:
-    arrays = (mask > 0).flatten(0, 1).cpu().numpy()
-    ids = np.stack([_label(array, faces) for array in arrays]).reshape(mask.shape)
+    ids = np.stack([_label(array, faces) for array in volumes(mask > 0)]).reshape(mask.shape)
     return torch.from_numpy(ids).to(mask.device)
 
 
@@ -75,8 +76,9 @@ def nearest_component(ids: Tensor, spacing: Tensor | None = None) -> Tensor:
 def _nearest_component(ids: Tensor, rows: Tensor) -> Tensor:
     out = np.empty(ids.shape, dtype=np.int64)
     rows = rows.double().cpu()
+    arrays = volumes(ids).reshape(ids.shape).astype(np.int64, copy=False)
     for b, row in enumerate(rows.tolist()):
-        out[b] = _nearest(ids[b].cpu().numpy().astype(np.int64, copy=False), tuple(row))
+        out[b] = _nearest(arrays[b], tuple(row))
     return torch.from_numpy(out).to(ids.device)
 
 

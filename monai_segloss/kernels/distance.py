@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from monai_segloss.kernels.arrays import volumes
+
 CHUNK = 2**24
 """Most elements of an intermediate result of the passes in torch."""
 
@@ -145,7 +147,7 @@ Volume = NDArray[Any]
 
 def _on_cpu(x: Tensor, rows: Tensor, n: int, surface: bool) -> Tensor:
     """Every (sample, channel) by itself."""
-    arrays = x.flatten(0, 1).detach().numpy()
+    arrays = volumes(x)
     steps = [tuple(row) for row in rows.tolist() for _ in range(x.shape[1])]
     compiled = _compiled() if x.ndim <= 5 else None
     out = _one_by_one(arrays, steps, n, surface) if compiled is None else compiled(arrays, steps, n, surface)

@@ -13,7 +13,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from monai_segloss.core.check import non_negative, one_of
+from monai_segloss.core.arguments import numbers, shown
+from monai_segloss.core.check import one_of
 from monai_segloss.kernels.distance import distance_across, distance_to
 from monai_segloss.maps.masks import as_mask, inner_boundary
 
@@ -43,7 +44,8 @@ def signed_distance_map(
     Outside, every mode but ``surface`` has the distance to the nearest voxel inside. Inside it has minus
 
     - ``none``: the distance d to the nearest voxel outside;
-    - ``kervadec``: d less the smallest spacing of the sample: the published d - 1 for voxels of 1 mm, and never above 0;
+    - ``kervadec``: d less the smallest spacing of an axis with several voxels: the published d - 1 for voxels of 1 mm, and
+      never above 0;
     - ``literal``: d - 1, as in published code whatever the unit: positive inside where voxels are smaller than 1 mm;
     - ``inner``: the distance to the nearest voxel with a face on the boundary;
     - ``maurer``: the same, neighbors over edges and corners included, as in ITK;
@@ -225,10 +227,10 @@ def clipping(clip: Clip) -> tuple[float, float] | None:
     """``clip``, checked: the largest distances inside and outside."""
     if clip is None:
         return None
-    pair = (clip, clip) if isinstance(clip, int | float) else tuple(clip)
-    if len(pair) != 2:
-        raise ValueError(f"clip must be None, one distance or (inside, outside), got {clip!r}.")
-    inside, outside = non_negative(clip_inside=pair[0], clip_outside=pair[1])
+    found = numbers("clip", clip, "None, one distance or (inside, outside)")
+    if found.ndim and len(found) != 2:
+        raise ValueError(f"clip must be None, one distance or (inside, outside), got {shown(clip)}.")
+    inside, outside = found.expand(2).tolist()
     return inside, outside
 
 
@@ -243,14 +245,20 @@ def _per_sample(values: Tensor, like: Tensor) -> Tensor:
     return values.to(like.device, torch.float32, non_blocking=True).view(-1, *(1,) * (like.ndim - 1))
 
 
+def _spanned(like: Tensor) -> list[int]:
+    """The axes of (B, C, *S) that have several voxels, all where none has: a slice is its volume, however thick."""
+    return [axis for axis, n in enumerate(like.shape[2:]) if n > 1] or list(range(like.ndim - 2))
+
+
 def _smallest(spacing: Tensor | None, like: Tensor) -> Tensor | float:
-    return 1.0 if spacing is None else _per_sample(spacing.amin(-1), like)
+    return 1.0 if spacing is None else _per_sample(spacing[..., _spanned(like)].amin(-1), like)
 
 
 def _fill(how: Fill, spacing: Tensor | None, like: Tensor) -> Tensor:
     """0, or the diagonal of the image in mm."""
     if how == "zero":
         return torch.zeros((), device=like.device)
-    shape = torch.tensor(like.shape[2:], dtype=torch.float64)
-    edges = shape if spacing is None else shape * spacing.double()
+    axes = _spanned(like)
+    shape = torch.tensor([like.shape[2 + axis] for axis in axes], dtype=torch.float64)
+    edges = shape if spacing is None else shape * spacing[..., axes].double()
     return _per_sample(edges.square().sum(-1).sqrt(), like)

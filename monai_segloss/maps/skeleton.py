@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from monai_segloss.core.check import non_negative
+from monai_segloss.kernels.arrays import volumes
 from monai_segloss.kernels.distance import distance_to
 from monai_segloss.maps.masks import as_mask, grow
 
@@ -69,8 +70,9 @@ def _skeleton(mask: Tensor, per_class: bool) -> Tensor:
         raise ValueError(f"mask has shape {tuple(mask.shape)}; a skeleton is defined in 2-D and 3-D.")
     union = mask if per_class else mask.any(1, keepdim=True)
     out = torch.zeros(union.shape, dtype=torch.bool)
+    arrays = volumes(union).reshape(union.shape)
     for b, c in union.flatten(2).any(2).nonzero().tolist():
-        out[b, c] = torch.from_numpy(skeletonize(union[b, c].cpu().numpy()) > 0)
+        out[b, c] = torch.from_numpy(skeletonize(arrays[b, c]) > 0)
     return out.to(mask.device) & mask
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
@@ -10,6 +9,7 @@ from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any, ClassVar, TypeVar
 
+from monai_segloss.core.arguments import LARGEST, shown
 from monai_segloss.core.errors import nearest
 
 Means = Mapping[str, float]
@@ -101,8 +101,10 @@ def weights(**given: Any) -> None:
     """Refuse what is no number of at least 0."""
     for name, weight in given.items():
         number = isinstance(weight, Real) and not isinstance(weight, bool)
-        if not number or not 0 <= weight <= sys.float_info.max:
-            raise ValueError(f"a weight must be a number of at least 0, got {name}={weight!r}.")
+        if not number or not 0 <= weight <= LARGEST:
+            raise ValueError(
+                f"a weight must be a number of at least 0, got {name}={shown(weight)}; at most {LARGEST:g}."
+            )
 
 
 def whole(least: int, **given: Any) -> None:

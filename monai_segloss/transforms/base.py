@@ -17,10 +17,11 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import TransformBackends, ensure_tuple
 from torch import Tensor
 
-from monai_segloss.core.check import affine_spacing, countable, is_label
+from monai_segloss.core.check import countable, is_label
 from monai_segloss.core.errors import nearest
 from monai_segloss.core.maps import map_key
 from monai_segloss.core.maps import options as keywords
+from monai_segloss.core.spacing import affine_spacing
 from monai_segloss.maps import class_masks
 
 Spacing = str | Sequence[float] | None

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from .reading import Array, Reading, read, reduce
+from .reading import Array, Reading, read, reduce, spanned
 
 Mask = NDArray[np.bool_]
 
@@ -53,13 +53,16 @@ def signed(
     far_out = nearest(inside, steps, mode == "surface").astype(single)
     source = edge(inside, outside, mode == "maurer") if mode in ("inner", "maurer") else outside
     depth = nearest(source, steps, mode == "surface").astype(single)
-    shift = {"kervadec": single(min(steps)), "literal": single(1.0)}.get(mode, single(0.0))
+    shift = {
+        "kervadec": single(min(spanned(g.shape, steps))),
+        "literal": single(1.0),
+    }.get(mode, single(0.0))
     depth = depth - shift
     if mode == "kervadec":
         depth = np.maximum(depth, single(0.0))
     if mode == "swdm":
         depth = np.where(edge(inside, outside, False), single(0.0), depth)
-    diagonal = single(np.sqrt(((np.array(g.shape) * steps) ** 2).sum()))
+    diagonal = single(np.linalg.norm(spanned(g.shape, np.array(g.shape) * steps)))
     if not inside.any():
         far_out = np.full(g.shape, diagonal if empty == "diagonal" else single(0.0))
     if not source.any():

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from .reading import Array, Reading, read, reduce
+from .reading import Array, Reading, read, reduce, spanned
 
 Spacing = Sequence[float] | None
 
@@ -219,7 +219,7 @@ def boundary_iou(
     """Cheng 2021, soft, without the border of the image."""
     steps = steps_of(r, spacing)
     if width is None:
-        width = 0.02 * float(np.linalg.norm(np.array(r.p.shape[2:]) * steps))
+        width = 0.02 * float(np.linalg.norm(spanned(r.p.shape[2:], np.array(r.p.shape[2:]) * steps)))
     p, g = (inner(u, covering(width, steps), r) for u in scored(r, include_background))
     both, either = (folded(x, r, batch) for x in (p * g, p + g - p * g))
     return table(1 - (both + smooth_nr) / (either + smooth_dr), r, reduction)
@@ -241,7 +241,8 @@ def boundary_f1(
     """Bokhovkin 2019; windows are those of the finest axis."""
     steps = steps_of(r, spacing)
     near, wide = (
-        covering(edge // 2 * min(steps), steps) if edge > 1 else [0] * len(steps) for edge in (contour, tolerance)
+        covering(edge // 2 * min(spanned(r.p.shape[2:], steps)), steps) if edge > 1 else [0] * len(steps)
+        for edge in (contour, tolerance)
     )
     p, g = (inner(u, near, r) for u in scored(r, include_background))
     wide_p, wide_g = (each(b, lambda u, valid: largest(u, wide, valid), r) for b in (p, g))

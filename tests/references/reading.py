@@ -5,6 +5,7 @@ Written from the definitions and not from the library, so that a slip in one doe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -92,3 +93,8 @@ def reduce(values: Array, counted: Array, reduction: str) -> Array:
         return values
     total = values.sum()
     return total if reduction == "sum" else total / max(float((weight > 0).sum()), 1.0)
+
+
+def spanned(shape: Sequence[int], steps: Sequence[float]) -> list[float]:
+    """The spacing of the axes with several voxels, of all where none has."""
+    return [step for n, step in zip(shape, steps, strict=True) if n > 1] or list(steps)

@@ -102,12 +102,12 @@ class BoundaryF1Loss(SegLoss):
 
 def contours(steps: Steps, u: Tensor, counted: Tensor | None, radius: int) -> Tensor:
     """Soft inner contour of masks (B, K, *S)."""
-    return inner_band(u, scaled_radii(radius, steps), counted)
+    return inner_band(u, scaled_radii(radius, steps, u), counted)
 
 
 def widened(steps: Steps, b: Tensor, counted: Tensor | None, radius: int) -> Tensor:
     """The largest value around each voxel."""
-    return dilation(b, scaled_radii(radius, steps), counted)
+    return dilation(b, scaled_radii(radius, steps, b), counted)
 
 
 def half_window(name: str, edge: int) -> int:

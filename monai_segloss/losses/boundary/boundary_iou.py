@@ -35,7 +35,7 @@ def boundary_iou(overlap: Tensor, error: Tensor, smooth_nr: float, smooth_dr: fl
 def band(steps: Steps, u: Tensor, counted: Tensor | None, width: float | None) -> Tensor:
     """Voxels of a soft mask (B, K, *S) within ``width`` of another side; None: `SHARE` of the diagonal."""
     if width is None:
-        width = SHARE * math.sqrt(sum((n * s) ** 2 for n, s in zip(u.shape[2:], steps, strict=True)))
+        width = SHARE * math.sqrt(sum((n * s) ** 2 for n, s in zip(u.shape[2:], steps, strict=True) if n > 1))
     return inner_band(u, radii(width, steps), counted)
 
 

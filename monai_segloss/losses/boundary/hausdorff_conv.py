@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any, Unpack
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor
 
+from monai_segloss.core.arguments import EXPONENT, numbers, shown
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative, within
 from monai_segloss.core.module import ReadingArgs, SegLoss
@@ -15,6 +17,9 @@ from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.neighborhood import Steps, by_spacing, mean_table, scored_maps, scored_view, valid
+
+CHORDS = 2**18
+"""Lines through a ball that are counted one by one."""
 
 
 def ball_error(
@@ -77,7 +82,7 @@ class Balls:
         self.shape, self.steps, self.like = tuple(like.shape[2:]), steps, like
         self.radius, self.axes = radius, tuple(range(2, like.ndim))
         # offsets beyond the image connect no voxels of it
-        self.reach = tuple(min(int(radius / s + 1e-6), n - 1) for s, n in zip(steps, self.shape, strict=True))
+        self.reach = tuple(int(min(radius / s + 1e-6, n - 1)) for s, n in zip(steps, self.shape, strict=True))
         self.size = tuple(smooth_length(n + reach) for n, reach in zip(self.shape, self.reach, strict=True))
 
     def transform(self, x: Tensor) -> Tensor:
@@ -95,18 +100,31 @@ class Balls:
         """Spectrum of a ball, center included, which is real, and its number of voxels on an endless grid."""
         device = self.like.device
         offsets = [signed(n, reach, device) for n, reach in zip(self.size, self.reach, strict=True)]
-        ends = [int(self.radius / s) + 1 for s in self.steps]
-        whole = [torch.arange(-end, end + 1, device=device, dtype=torch.float32) for end in ends]
-        ball, voxels = (self.squares(each) <= self.radius**2 * (1 + 1e-6) for each in (offsets, whole))
-        return torch.fft.rfftn(ball.to(self.like)).real.contiguous(), voxels.sum().to(self.like)
+        ball = squares(offsets, self.steps, device) <= self.radius**2 * (1 + 1e-6)
+        return torch.fft.rfftn(ball.to(self.like)).real.contiguous(), self.voxels().to(self.like)
 
-    def squares(self, offsets: list[Tensor]) -> Tensor:
-        """Squared lengths over the grid of these offsets in voxels."""
-        total = torch.zeros((), device=self.like.device)
-        for axis, (offset, step) in enumerate(zip(offsets, self.steps, strict=True)):
-            shape = [-1 if i == axis else 1 for i in range(len(offsets))]
-            total = total + (offset * step).square().reshape(shape)
-        return total
+    def voxels(self) -> Tensor:
+        """Number of voxels of a ball on an endless grid: the sum of its chords along the finest axis, or, with more than
+        `CHORDS` of them, its volume, which is the same to 1e-4."""
+        device, (step, *others) = self.like.device, sorted(self.steps)
+        if math.prod([2 * self.radius / s + 1 for s in others]) > CHORDS:
+            n = len(self.steps)
+            unit = math.pi ** (n / 2) / math.gamma(n / 2 + 1)
+            return torch.tensor(unit * self.radius**n / math.prod(self.steps), device=device)
+        ends = [int(self.radius / s + 1e-6) for s in others]
+        across = [torch.arange(-end, end + 1, device=device, dtype=torch.float32) for end in ends]
+        rest = self.radius**2 * (1 + 1e-6) - squares(across, others, device)
+        chords = 2 * (rest.clamp_min(0).sqrt() / step).floor() + 1
+        return (chords * (rest >= 0)).sum()
+
+
+def squares(offsets: Sequence[Tensor], steps: Sequence[float], device: torch.device) -> Tensor:
+    """Squared lengths over the grid of these offsets in voxels."""
+    total = torch.zeros((), device=device)
+    for axis, (offset, step) in enumerate(zip(offsets, steps, strict=True)):
+        shape = [-1 if i == axis else 1 for i in range(len(offsets))]
+        total = total + (offset * step).square().reshape(shape)
+    return total
 
 
 def signed(n: int, reach: int, device: torch.device) -> Tensor:
@@ -177,6 +195,7 @@ class HausdorffConvLoss(SegLoss):
     """
 
     scoring = ("include_background",)
+    bounds: ClassVar = {"alpha": EXPONENT}
 
     def __init__(
         self,
@@ -194,11 +213,12 @@ class HausdorffConvLoss(SegLoss):
         if self.tau == 1:
             raise ValueError("tau must be below 1.")
         try:
-            self.radii = tuple(map(float, radii))
-        except (TypeError, ValueError):
-            self.radii = ()
-        if not self.radii or not all(0 < r < float("inf") for r in self.radii):
-            raise ValueError(f"radii must be numbers above 0, at least one, got {radii!r}.")
+            found = numbers("radii", radii, "numbers above 0, at least one", largest=1e4).tolist()
+        except TypeError as error:
+            raise ValueError(str(error)) from None
+        self.radii = tuple(found) if isinstance(found, list) else ()
+        if not self.radii or not all(self.radii):
+            raise ValueError(f"radii must be numbers above 0, at least one, got {shown(radii)}.")
 
     def loss(self, batch: SegBatch) -> Scores:
         p, g = scored_maps(batch, scored_view(batch, self.background))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import ClassVar, Unpack
 
 from torch import Tensor
 
+from monai_segloss.core.arguments import EXPONENT
 from monai_segloss.core.batch import Scored, SegBatch
 from monai_segloss.core.check import non_negative, one_of
 from monai_segloss.core.maps import MapSpec, scored_map
@@ -115,6 +116,7 @@ class HausdorffDTLoss(SegLoss):
     """
 
     scoring = ("include_background", "batch")
+    bounds: ClassVar = {"alpha": EXPONENT}
 
     def __init__(
         self,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor
 
+from monai_segloss.core.arguments import EXPONENT
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.module import ReadingArgs, SegLoss
@@ -164,6 +165,7 @@ class HausdorffERLoss(SegLoss):
     """
 
     scoring = ("include_background",)
+    bounds: ClassVar = {"alpha": EXPONENT}
 
     def __init__(
         self,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import ClassVar, Unpack
 
+from monai_segloss.core.arguments import EXPONENT
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import ReadingArgs, SegLoss
@@ -56,6 +57,7 @@ class LogHausdorffDTLoss(SegLoss):
     """
 
     scoring = ("include_background", "batch")
+    bounds: ClassVar = {"alpha": EXPONENT}
 
     def __init__(
         self,

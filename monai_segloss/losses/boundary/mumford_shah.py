@@ -8,6 +8,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
+from monai_segloss.core import check
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.errors import LossShapeError
@@ -126,4 +127,5 @@ def image_of(batch: SegBatch) -> Tensor:
         raise LossShapeError(f"image has shape {tuple(batch.maps['image'].shape)}; expected {wanted}.")
     if image.device != batch.logits.device:
         raise ValueError(f"image is on {image.device} but input on {batch.logits.device}; move one of them.")
+    image = check.no_wider(image, batch.logits)
     return image if batch.mask is None else image.masked_fill(~batch.mask[:, None], 0)

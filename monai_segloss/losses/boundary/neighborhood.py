@@ -20,6 +20,8 @@ from monai_segloss.core.reduce import Scores
 
 Steps = tuple[float, ...]
 """Voxel spacing of one sample, in array axis order."""
+FARTHEST = 2**31
+"""Voxels that no axis has."""
 CHUNK = 2**17
 """Most voxels that a dilation on the CPU handles at once."""
 
@@ -84,12 +86,17 @@ def refuse_points(batch: SegBatch) -> None:
 
 def radii(length: float, steps: Steps) -> tuple[int, ...]:
     """Voxels along each axis that cover a length in the unit of the spacing, at least one."""
-    return tuple(max(1, math.ceil(length / step - 1e-6)) for step in steps)
+    return tuple(max(1, math.ceil(min(length / step, FARTHEST) - 1e-6)) for step in steps)
 
 
-def scaled_radii(radius: int, steps: Steps) -> tuple[int, ...]:
-    """A radius in voxels of the finest axis, as voxels of each axis."""
-    return radii(radius * min(steps), steps) if radius else (0,) * len(steps)
+def spanned(steps: Steps, x: Tensor) -> Steps:
+    """The spacing of the axes of (B, K, *S) that have several voxels: a slice is its volume, however thick."""
+    return tuple(step for step, n in zip(steps, x.shape[2:], strict=True) if n > 1) or steps
+
+
+def scaled_radii(radius: int, steps: Steps, x: Tensor) -> tuple[int, ...]:
+    """A radius in voxels of the finest axis of (B, K, *S), as voxels of each axis."""
+    return radii(radius * min(spanned(steps, x)), steps) if radius else (0,) * len(steps)
 
 
 def neighbor(x: Tensor, axis: int, step: int, fill: Any = None) -> Tensor:

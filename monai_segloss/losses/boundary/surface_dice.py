@@ -20,6 +20,7 @@ from monai_segloss.losses.boundary.neighborhood import (
     radii,
     scored_maps,
     scored_view,
+    spanned,
     valid,
 )
 
@@ -34,7 +35,7 @@ def surface_dice(missed: Tensor, total: Tensor, smooth_nr: float, smooth_dr: flo
 
 def thick_contour(steps: Steps, u: Tensor, counted: Tensor | None, tolerance: float | None) -> Tensor:
     """Soft inner contour of masks (B, K, *S), one voxel wide, dilated by a box that covers the tolerance."""
-    tolerance = REACH * max(steps) if tolerance is None else tolerance
+    tolerance = REACH * max(spanned(steps, u)) if tolerance is None else tolerance
     contour = inner_band(u, (1,) * len(steps), counted)
     return dilation(contour, radii(tolerance, steps), counted)
 

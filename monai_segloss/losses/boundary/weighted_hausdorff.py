@@ -18,7 +18,7 @@ from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.distance import distance_to
 from monai_segloss.losses.boundary.distances import target_field
-from monai_segloss.losses.boundary.neighborhood import scored_view
+from monai_segloss.losses.boundary.neighborhood import refuse_points, scored_view
 from monai_segloss.losses.boundary.points import EPS, centers, mean_reach, some_of
 from monai_segloss.maps.contour import contour_map
 
@@ -116,6 +116,7 @@ class WeightedHausdorffLoss(SegLoss):
         return (target_field("outside"),) if self.points == "contour" else ()
 
     def loss(self, batch: SegBatch) -> Scores:
+        refuse_points(batch)
         batch = batch.wide
         view = scored_view(batch, self.background)
         p = view.prob

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import ClassVar, Unpack
 
+from monai_segloss.core.arguments import EXPONENT
 from monai_segloss.core.module import ScoringArgs
 from monai_segloss.core.registry import register
 from monai_segloss.losses.compound.weighted_sum import Compound, part
@@ -63,6 +64,7 @@ class DiceHausdorffDTLoss(Compound):
     """
 
     scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")
+    bounds: ClassVar = {"alpha": EXPONENT}
 
     def __init__(
         self,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Unpack
+from typing import ClassVar, Unpack
 
 import torch
 from torch import Tensor
 
 from monai_segloss.core import check
+from monai_segloss.core.arguments import EXPONENT, shown
 from monai_segloss.core.batch import AREA, SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import ReadingArgs, SegLoss, class_weight
@@ -92,6 +93,7 @@ class ExponentialLogarithmicLoss(SegLoss):
     """
 
     scoring = ("batch", "smooth_nr", "smooth_dr")
+    bounds: ClassVar = {"gamma": EXPONENT}
     scalar = True
 
     def __init__(
@@ -141,7 +143,7 @@ def _frequencies(values: Sequence[float] | Tensor | None, regions: bool) -> Tens
         return None
     f = class_weight(values, "frequencies")
     if f.ndim != 1 or not bool(f.sum() > 0):
-        raise ValueError(f"frequencies must be one number per class, not all 0, got {values!r}.")
+        raise ValueError(f"frequencies must be one number per class, not all 0, got {shown(values)}.")
     if regions and not bool((f <= 1).all()):
-        raise ValueError(f"frequencies of regions are shares of the voxels and lie in [0, 1], got {values!r}.")
+        raise ValueError(f"frequencies of regions are shares of the voxels and lie in [0, 1], got {shown(values)}.")
     return f

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from monai_segloss.core.arguments import constant
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.errors import nearest
-from monai_segloss.core.module import constant
 from monai_segloss.core.reduce import Scores, Term
 from monai_segloss.schedules import Rest, Schedule, TermWeight, schedule
 from monai_segloss.schedules.base import whole

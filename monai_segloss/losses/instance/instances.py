@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from monai_segloss.core.arguments import numbers, shown
 from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.check import hard, non_negative
+from monai_segloss.core.check import hard
 from monai_segloss.core.errors import LossShapeError
 from monai_segloss.core.maps import MapSpec, once
 from monai_segloss.kernels.components import Segments, nearest_component
@@ -49,7 +50,7 @@ def components(batch: SegBatch, spec: MapSpec = COMPONENTS) -> Tensor:
     mask, name = inside(batch), spec.key if spec.key in batch.maps else COMPONENTS.key
     ids = _sent(name, batch)
     if ids is None:
-        return once(spec, batch, first_class(batch), lambda: spec.make(mask, batch.spacing, None).long())
+        return once(spec, batch, first_class(batch), lambda: spec.make(mask, None, None).long())
     ids = ids.expand(mask.shape).masked_fill(~mask, 0)
     if bool((mask & (ids == 0)).any()):
         missing = int((mask & (ids == 0)).sum())
@@ -106,9 +107,7 @@ def clipping(clip: Sequence[float] | None) -> tuple[float, float] | None:
     """``clip``, checked: (low, high) with 0 <= low <= high."""
     if clip is None:
         return None
-    if len(clip) != 2:
-        raise ValueError(f"clip must be None or (low, high), got {clip!r}.")
-    low, high = non_negative(clip_low=clip[0], clip_high=clip[1])
-    if low > high:
-        raise ValueError(f"clip must be None or (low, high) with low <= high, got {clip!r}.")
-    return low, high
+    found = numbers("clip", clip, "None or (low, high)").tolist()
+    if not isinstance(found, list) or len(found) != 2 or found[0] > found[1]:
+        raise ValueError(f"clip must be None or (low, high) with low <= high, got {shown(clip)}.")
+    return found[0], found[1]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from monai_segloss.core.arguments import shown
 from monai_segloss.core.batch import SegBatch
+from monai_segloss.core.check import countable
 
 VOID = -1e30
 """Logit of a class that is merged into the background: its probability is exactly 0."""
@@ -21,10 +22,10 @@ def labeled_indices(labeled: Sequence[int] | None) -> tuple[int, ...] | None:
     try:
         found = tuple(int(c) for c in labeled)
         fits = all(c >= 0 and c == given for c, given in zip(found, labeled, strict=True))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):
         fits = False
     if not fits:
-        raise ValueError(f"labeled must hold indices of classes, 0 or more, got {labeled!r}.")
+        raise ValueError(f"labeled must hold indices of classes, 0 or more, got {shown(labeled)}.")
     return found
 
 
@@ -45,7 +46,7 @@ def labeled_classes(batch: SegBatch, default: tuple[int, ...] | None) -> Tensor 
     """
     if batch.classes == 1:
         raise ValueError("input has a single channel; partial labels need a background and at least one class.")
-    sent: Any = batch.maps.get("labeled")
+    sent = batch.maps.get("labeled")
     shape = (batch.logits.shape[0], batch.classes)
     if sent is None:
         if default is None:
@@ -54,7 +55,9 @@ def labeled_classes(batch: SegBatch, default: tuple[int, ...] | None) -> Tensor 
             raise ValueError(f"labeled names the class {max(default)}; input has the classes 0 to {batch.classes - 1}.")
         row = [c == 0 or c in default for c in range(batch.classes)]
         return torch.tensor(row, device=batch.logits.device).expand(shape)
-    sent = torch.as_tensor(sent, device=batch.logits.device)
+    if sent.is_meta:
+        raise ValueError("labeled is on meta and has no values.")
+    sent = countable(sent).to(batch.logits.device)
     if sent.shape != shape:
         raise ValueError(f"labeled has shape {tuple(sent.shape)}; expected {shape}, one value per sample and class.")
     if sent.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(((sent == 0) | (sent == 1)).all()):
@@ -81,7 +84,7 @@ def merged(batch: SegBatch, labeled: Tensor | None) -> SegBatch:
         background = p.masked_fill(organ, 0).sum(1, keepdim=True)
         rest, activation = p[:, 1:].masked_fill(~kept[:, 1:], 0), "none"
     input = torch.cat((background, rest), 1)
-    return SegBatch(input, merged_target(batch, labeled), batch.mask, activation, batch.spacing, batch.maps)
+    return SegBatch(input, merged_target(batch, labeled), batch.mask, activation, maps=batch.maps)
 
 
 def merged_target(batch: SegBatch, labeled: Tensor | None) -> Tensor:
@@ -89,7 +92,7 @@ def merged_target(batch: SegBatch, labeled: Tensor | None) -> Tensor:
     if labeled is None:
         return batch.labels if batch.has_labels else batch.one_hot
     if batch.has_labels:
-        known = labeled.gather(1, batch.labels.flatten(1)).view_as(batch.labels)
+        known = labeled.gather(1, batch.labels.reshape(len(labeled), -1)).view_as(batch.labels)
         return batch.labels * known
     kept = labeled.view(*labeled.shape, *(1,) * (batch.ndim - 2))
     g = batch.one_hot

@@ -9,9 +9,10 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
+from monai_segloss.core.arguments import numbers
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ScoringArgs, SegLoss, constant
+from monai_segloss.core.module import ScoringArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import register
@@ -43,9 +44,9 @@ Matrix = Sequence[Sequence[float]] | Tensor
 def distance_matrix(value: Any) -> Tensor:
     """The distances between classes, checked, divided by the largest."""
     try:
-        m = constant(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"dist_matrix must be numbers, C x C, got {value!r}.") from None
+        m = numbers("dist_matrix", value, "numbers, C x C", axes=2)
+    except TypeError as error:
+        raise ValueError(str(error)) from None
     if m.ndim != 2 or m.shape[0] != m.shape[1] or m.shape[0] < 2:
         raise ValueError(f"dist_matrix must be C x C for at least 2 classes but has shape {tuple(m.shape)}.")
     if not bool(((m >= 0) & m.isfinite()).all()) or not bool((m > 0).any()):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from monai_segloss.core import check
+from monai_segloss.core.arguments import shown
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import ReadingArgs, Weight, class_weight
@@ -52,7 +53,7 @@ def focal_alpha(alpha: Alpha | None) -> Tensor | None:
         return None
     x = class_weight(alpha, "alpha")
     if x.ndim == 0 and x > 1:
-        raise ValueError(f"alpha must be one number in [0, 1], or one of at least 0 per class, got {alpha!r}.")
+        raise ValueError(f"alpha must be one number in [0, 1], or one of at least 0 per class, got {shown(alpha)}.")
     return x
 
 
