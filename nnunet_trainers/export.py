@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from nnunet_trainers.naming import PREFIX
+from nnunet_trainers.naming import PREFIX, TrainerNameError
 from nnunet_trainers.recording import KEY
 from nnunet_trainers.trainers import find
 
@@ -73,6 +73,6 @@ def _export_checkpoint(source: Path, target: Path) -> None:
 def _is_ours(trainer: str) -> bool:
     try:
         find(trainer)
-    except (AttributeError, SystemExit):
+    except (AttributeError, TrainerNameError):
         return False
     return True
