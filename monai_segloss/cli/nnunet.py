@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shlex
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -11,6 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from monai_segloss.cli.options import loss_option
+from monai_segloss.files import read_json
 
 app = typer.Typer(help="Use the losses in nnU-Net v2.", no_args_is_help=True)
 PREPROCESSED = "nnUNet_preprocessed"
@@ -32,6 +34,7 @@ def enable() -> None:
     """
     from nnunet_trainers import startup
 
+    refuse_old()
     try:
         file = startup.enable()
     except OSError as error:
@@ -46,7 +49,10 @@ def disable() -> None:
     """Undo `segloss nnunet enable`."""
     from nnunet_trainers import startup
 
-    removed = startup.disable()
+    try:
+        removed = startup.disable()
+    except OSError as error:
+        fail(f"The trainers stay enabled: {error}. Remove it with the rights of whoever wrote it.")
     typer.echo("\n".join(f"Removed {file}." for file in removed) or "The trainers were not enabled; nothing removed.")
 
 
@@ -112,6 +118,7 @@ def export(
     """
     if not installed("nnunetv2"):
         fail(MISSING)
+    refuse_old()
     from nnunet_trainers.export import ExportError
     from nnunet_trainers.export import export as export_model
 
@@ -136,20 +143,44 @@ def installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
+def refuse_old() -> None:
+    """End where nnU-Net is too old for the trainers."""
+    from nnunet_trainers.startup import LEAST, too_old
+
+    found = too_old()
+    if found is not None:
+        least = ".".join(map(str, LEAST))
+        fail(
+            f"nnU-Net is version {found} here, with which the trainers do not work: pip install -U 'nnunetv2>={least}'"
+        )
+
+
 def plans_file(dataset: str, plans: str) -> Path:
     """The plans of a data set, or exit code 1 with what is missing."""
     folder = os.environ.get(PREPROCESSED)
-    if folder is None:
+    if not folder:
         fail(f"The variable {PREPROCESSED} is not set: it names the folder with the preprocessed data sets.")
     if not Path(folder).is_dir():
         fail(f"The variable {PREPROCESSED} names {folder}, which is no folder.")
-    names = sorted(each.name for each in Path(folder).glob("Dataset[0-9][0-9][0-9]_*"))
+    names = sorted(each.name for each in Path(folder).iterdir() if re.match(r"Dataset\d{3,}_", each.name))
     number = dataset.isdecimal()
     wanted = f"Dataset{int(dataset):03d}_" if number else dataset
     chosen = [name for name in names if name == wanted or (number and name.startswith(wanted))]
     if len(chosen) != 1:
-        fail(f"{folder} has {len(chosen)} data sets {dataset!r}; expected one of {', '.join(names) or 'some'}.")
+        expected = ", ".join(chosen or names) or "some"
+        fail(f"{folder} has {len(chosen)} data sets {dataset!r}; expected one of {expected}.")
     file = Path(folder, chosen[0], f"{plans}.json")
     if not file.is_file():
-        fail(f"{file} does not exist: run nnUNetv2_plan_and_preprocess -d {dataset} first.")
+        known = sorted(each.stem for each in file.parent.glob("*.json") if holds_plans(each))
+        has = f"it has {', '.join(known)}; choose one with --plans, or " if known else ""
+        fail(f"{file} does not exist: {has}run nnUNetv2_plan_and_preprocess -d {dataset} first.")
     return file
+
+
+def holds_plans(file: Path) -> bool:
+    """Whether a JSON file holds plans of nnU-Net."""
+    try:
+        content = read_json(file)
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and isinstance(content.get("configurations"), dict)
