@@ -135,6 +135,7 @@ def test_what_is_enabled_on_a_read_only_installation_stays_so(
     assert startup.enable() == environment.site / startup.FILE
 
 
+@pytest.mark.usefixtures("nnunet")
 @pytest.mark.parametrize(
     ("version", "old"), [("2.8", 0), ("2.8.1", 0), ("2.10.0", 0), ("3.0", 0), ("2.7.9", 1), ("2.5.1", 1)]
 )
@@ -190,6 +191,33 @@ def test_export_says_the_whole_command(segloss: Run, tmp_path: Path) -> None:
     target = str(model / "exported" / "nnUNetTrainer__nnUNetPlans__tiny")
     assert said[:6] == ["nnUNetv2_predict_from_modelfolder", "-m", target, "-f", "0", "2"]
     assert said[6:] == ["-i", "IMAGES", "-o", "OUTPUT"]
+
+
+@pytest.mark.usefixtures("nnunet")
+@pytest.mark.parametrize(
+    ("folds", "options"),
+    [
+        ({"0": ["best"]}, ["-f", "0", "-chk", "checkpoint_best.pth"]),
+        ({"0": ["latest"]}, ["-f", "0", "-chk", "checkpoint_latest.pth"]),
+        ({"0": ["best", "latest"], "1": ["best"]}, ["-f", "0", "1", "-chk", "checkpoint_best.pth"]),
+        ({"all": ["best", "final"]}, ["-f", "all"]),
+        ({"0": ["best", "final"], "1": ["best", "latest"]}, ["-f", "0"]),
+    ],
+)
+def test_export_says_which_checkpoint_there_is(
+    segloss: Run, tmp_path: Path, folds: dict[str, list[str]], options: list[str]
+) -> None:
+    model = tmp_path / "nnUNetTrainerDice__nnUNetPlans__tiny"
+    for fold, names in folds.items():
+        (model / f"fold_{fold}").mkdir(parents=True)
+        for name in names:
+            content = {"trainer_name": "nnUNetTrainerDice", "segloss": {}}
+            torch.save(content, model / f"fold_{fold}" / f"checkpoint_{name}.pth")
+    (model / "plans.json").write_text("{}")
+    result = segloss("nnunet", "export", str(model))
+    said = shlex.split(result.output.partition("Predict with: ")[2].splitlines()[0])
+    assert said[3:] == [*options, "-i", "IMAGES", "-o", "OUTPUT"]
+    assert ("fold_1 without checkpoint_final.pth" in result.output) == (len(folds) == 2 and "-chk" not in options)
 
 
 # -- plans ----------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nnunet_data import SHORT, Workspace, assert_equal, run, tiny, weights
+from nnunet_data import SHORT, SPLITS, Workspace, assert_equal, run, tiny, weights
 from torch import Tensor, nn
 
 from nnunet_trainers import building, recording
@@ -178,19 +178,62 @@ def test_a_checkpoint_of_others_is_refused(space: Workspace, tmp_path: Path) -> 
 
 def test_the_second_stage_of_a_cascade_needs_the_first(space: Workspace) -> None:
     trainer = space.trainer("nnUNetTrainerDice", configuration="tiny_cascade")
-    with pytest.raises(
-        FileNotFoundError, match=r"run nnUNetv2_train \.\.\. tiny_low \.\.\. -tr nnUNetTrainerDice for every fold"
-    ):
+    command = r"nnUNetv2_train Dataset001_labels tiny_low FOLD -tr nnUNetTrainerDice of each FOLD \(0, 1\)"
+    with pytest.raises(FileNotFoundError, match=f"nnUNetTrainerDice has not been trained: run {command} first"):
         trainer.initialize()
 
 
-def test_the_second_stage_needs_the_first_of_every_fold(space: Workspace) -> None:
+ONE, TWO = (SPLITS[fold]["val"] for fold in (0, 1))
+NONE: list[str] = ["case_00", "case_02"]
+FIRST = "nnUNetv2_train Dataset001_labels tiny_low {} -tr nnUNetTrainerDice{}"
+
+
+@pytest.mark.parametrize(
+    ("trained", "predicted", "lack", "steps"),
+    [
+        (
+            ["0", "1"],
+            [],
+            "has not predicted a single case",
+            ["FIRST FOLD of each FOLD (0, 1) --val, which predicts again"],
+        ),
+        (["all"], [], "has not predicted a single case", ["FIRST all --val, which predicts again"]),
+        (
+            ["0"],
+            [],
+            "has not predicted a single case",
+            ["FIRST 0 --val, which predicts", "FIRST 1 first (or of fold all"],
+        ),
+        (
+            ["0", "1"],
+            [*ONE, *NONE],
+            "has not predicted 1 of 4 cases (case_01 first)",
+            ["FIRST 1 --val, which predicts"],
+        ),
+        (["0"], [*ONE, *NONE], "has not predicted 1 of 4 cases", ["FIRST 1 first (or of fold all alone"]),
+        (["0", "1"], [*ONE, *TWO], "has not predicted 2 of 4", ["FIRST all first (no fold validates case_00)"]),
+        (["0", "all"], ONE, "has not predicted 3 of 4 cases", ["FIRST all --val, which predicts again"]),
+    ],
+)
+def test_what_makes_the_predictions_of_the_first_stage_is_said(
+    space: Workspace, trained: list[str], predicted: list[str], lack: str, steps: list[str]
+) -> None:
     trainer = space.trainer("nnUNetTrainerDice", configuration="tiny_cascade")
-    predicted = Path(trainer.folder_with_segs_from_previous_stage)
-    predicted.mkdir(parents=True)
-    (predicted / "case_03.b2nd").touch()  # as fold 0 of the first stage alone leaves it
-    with pytest.raises(FileNotFoundError, match=r"has not predicted 3 of 4 cases \(case_00 first\): run .* every fold"):
+    folder = Path(trainer.folder_with_segs_from_previous_stage)
+    folder.mkdir(parents=True)
+    for case in predicted:
+        (folder / f"{case}.b2nd").touch()
+    for fold in trained:
+        (folder.parent.parent / f"fold_{fold}").mkdir()
+        (folder.parent.parent / f"fold_{fold}" / "checkpoint_final.pth").touch()
+    with pytest.raises(FileNotFoundError) as caught:
         trainer.run_training()
+    assert lack in str(caught.value)
+    said = str(caught.value).split(": ", 1)[1].split("; ")
+    assert len(said) == len(steps)
+    for found, wanted in zip(said, steps, strict=True):
+        first, rest = wanted.removeprefix("FIRST ").split(" ", 1)
+        assert found.startswith(f"run {FIRST.format(first, ' ' + rest)}")
 
 
 # -- more epochs, and another plan ----------------------------------------------------------------------------------

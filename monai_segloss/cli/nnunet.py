@@ -119,17 +119,21 @@ def export(
     if not installed("nnunetv2"):
         fail(MISSING)
     refuse_old()
-    from nnunet_trainers.export import ExportError
+    from nnunet_trainers.export import CHECKPOINTS, ExportError, to_predict
     from nnunet_trainers.export import export as export_model
 
     try:
         target = export_model(model, output)
     except (ExportError, OSError) as error:
         fail(str(error))
-    # nnU-Net takes five folds if it is not told which.
-    folds = " ".join(sorted(each.name.removeprefix("fold_") for each in target.glob("fold_*")))
-    model_and_folds = f"-m {shlex.quote(str(target))} -f {folds}"
-    typer.echo(f"Wrote {target}. Predict with: nnUNetv2_predict_from_modelfolder {model_and_folds} -i IMAGES -o OUTPUT")
+    # nnU-Net takes five folds and their final checkpoints if it is not told which.
+    checkpoint, folds = to_predict(target)
+    chosen = f"-m {shlex.quote(str(target))} -f {' '.join(folds)}"
+    chosen += "" if checkpoint == CHECKPOINTS[0] else f" -chk {checkpoint}"
+    typer.echo(f"Wrote {target}. Predict with: nnUNetv2_predict_from_modelfolder {chosen} -i IMAGES -o OUTPUT")
+    left = sorted(each.name for each in target.glob("fold_*") if not (each / checkpoint).is_file())
+    if left:
+        typer.echo(f"Note: {', '.join(left)} without {checkpoint} cannot take part.", err=True)
 
 
 def fail(message: str) -> NoReturn:
