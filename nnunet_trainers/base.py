@@ -131,7 +131,7 @@ class SegLossTrainer(nnUNetTrainer):
         super().initialize()
         precision.autocast(self.network, self.device)
         self._optimize_loss()
-        self.beside = Beside(self._layout(), self._labeled())
+        self.beside = self.loss.source = Beside(self._layout(), self._labeled())
         self.print_to_log_file(f"segloss configuration: {json.dumps(self.configuration_record())}")
 
     def _build_loss(self) -> nn.Module:
@@ -185,8 +185,8 @@ class SegLossTrainer(nnUNetTrainer):
         """The same for the online validation."""
         return self.beside.insert(super().get_validation_transforms(*arguments, **options))
 
-    def _hand_over(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Give the loss what belongs to this batch beside the target, and return the batch as nnU-Net knows it."""
+    def hand_over(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Give the loss what belongs to this batch beside the target, for its next call; the batch as nnU-Net knows it."""
         batch, self.loss.beside = self.beside.split(batch, self.device)
         return batch
 
@@ -233,13 +233,13 @@ class SegLossTrainer(nnUNetTrainer):
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """nnU-Net's step, with the maps of the batch for the loss and its terms for the log."""
-        result = super().train_step(self._hand_over(batch))
+        result = super().train_step(self.hand_over(batch))
         self.terms.add(self.loss.last)
         return result
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """nnU-Net's step, with the maps of the batch for the loss."""
-        return super().validation_step(self._hand_over(batch))
+        return super().validation_step(self.hand_over(batch))
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
         """Log mean (at full resolution) and weight of each term, to nnU-Net's log file and to its other loggers.
@@ -269,6 +269,9 @@ class SegLossTrainer(nnUNetTrainer):
 
     def _save_debug_information(self) -> None:
         super()._save_debug_information()
+        # Weights & Biases takes no other value for a key that a resumed run has.
+        since = f"_from_epoch_{self.current_epoch}" if self.current_epoch else ""
+        self.logger.update_config({recording.KEY + since: self.configuration_record()})
         if self.local_rank == 0:
             path = Path(self.output_folder) / "debug.json"
             content = json.loads(path.read_text(encoding="utf-8"))

@@ -112,17 +112,49 @@ def test_the_terms_of_a_loss_are_logged(space: Workspace) -> None:
     assert 0 < seen["train_loss_terms/dice"] < 1
 
 
+def test_other_loggers_get_the_configuration(space: Workspace) -> None:
+    name = "nnUNetTrainerTversky_alpha0p4_2epochs_2iterations"
+    sinks = []
+    for resume in (False, True):
+        trainer = space.trainer(name, resume=resume)
+        sinks.append(Sink({}))
+        trainer.logger.loggers.append(sinks[-1])
+        if resume:
+            trainer.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_latest.pth"))
+        record = train_for_an_epoch(trainer).configuration_record()
+    assert sinks[0].config["segloss"] == record
+    assert sinks[0].config["segloss"]["arguments"]["alpha"] == 0.4
+    assert "segloss" not in sinks[1].config, "a resumed run of Weights & Biases takes no other value for a key"
+    assert sinks[1].config["segloss_from_epoch_1"] == record
+
+
+def train_for_an_epoch(trainer: Any) -> Any:
+    """The trainer after an epoch at which it was killed."""
+    end = trainer.on_epoch_end
+
+    def dying() -> None:
+        end()
+        raise Killed
+
+    trainer.on_epoch_end = dying
+    with pytest.raises(Killed):
+        trainer.run_training()
+    return trainer
+
+
 class Sink:
     """A logger of nnU-Net's that keeps the terms of the loss."""
 
     def __init__(self, seen: dict[str, float]) -> None:
         self.seen = seen
+        self.config: dict[str, Any] = {}
 
     def log(self, key: str, value: float, step: int) -> None:
         if key.startswith("train_loss_terms"):
             self.seen[key] = value
 
-    def update_config(self, config: dict[str, Any]) -> None: ...
+    def update_config(self, config: dict[str, Any]) -> None:
+        self.config.update(config)
 
 
 # -- refusing -------------------------------------------------------------------------------------------------------
