@@ -30,8 +30,9 @@ def refuse(trainer: nnUNetTrainer, losses: Sequence[Any], terms: Mapping[str, fl
         terms: mean of each term of the loss.
     """
     steps, lost = len(losses), int((~np.isfinite(np.asarray(losses, dtype=float))).sum())
-    weights = [*trainer.network.state_dict().values(), *trainer.loss.parameters()]
-    broken = not all(torch.isfinite(each).all() for each in weights)
+    network = trainer.network
+    broken = not all(torch.isfinite(each).all() for each in [*network.parameters(), *trainer.loss.parameters()])
+    broken |= any(bool(torch.isnan(each).any()) for each in network.buffers())  # masks of attention hold -inf
     if trainer.is_ddp:
         every: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(every, (steps, lost, broken))

@@ -146,6 +146,9 @@ def test_an_older_nnunet_is_refused_with_its_version(
     monkeypatch.setattr(importlib.metadata, "version", lambda name: version if name == "nnunetv2" else of(name))
     monkeypatch.setattr(startup, "enable", lambda: tmp_path / startup.FILE)
     model = tmp_path / "model"
+    result = segloss("nnunet", "env")
+    assert (result.exit_code, result.stdout.strip()) == (0, startup.export_line())
+    assert (f"Note: nnU-Net is version {version} here" in result.stderr) == old
     for arguments in (("enable",), ("export", str(model))):
         result = segloss("nnunet", *arguments)
         assert (f"nnU-Net is version {version} here" in result.output) == old

@@ -402,8 +402,10 @@ def test_a_lost_training_ends_and_keeps_what_was_good(
 
 
 def test_single_steps_without_a_finite_loss_end_nothing(space: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Mixed precision leaves them out."""
+    """Mixed precision leaves them out; nor does a mask that the network holds."""
     trainer = lost(space, monkeypatch, range(4, 6), spoils=True)
+    trainer.initialize()
+    trainer.network.register_buffer("mask", torch.full((1,), float("-inf")))
     trainer.grad_scaler = torch.amp.GradScaler("cpu")  # nnU-Net has that of CUDA
     run(trainer)
     assert np.isnan(trainer.logger.get_value("train_losses", 1))

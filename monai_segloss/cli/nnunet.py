@@ -67,6 +67,8 @@ def env(
     from nnunet_trainers import discovery_dir, startup
 
     typer.echo(discovery_dir() if path else startup.export_line())
+    if old := too_old():
+        typer.echo(f"Note: {old}", err=True)
 
 
 @app.command()
@@ -149,14 +151,19 @@ def installed(package: str) -> bool:
 
 def refuse_old() -> None:
     """End where nnU-Net is too old for the trainers."""
-    from nnunet_trainers.startup import LEAST, too_old
-
     found = too_old()
-    if found is not None:
-        least = ".".join(map(str, LEAST))
-        fail(
-            f"nnU-Net is version {found} here, with which the trainers do not work: pip install -U 'nnunetv2>={least}'"
-        )
+    if found:
+        fail(found)
+
+
+def too_old() -> str:
+    """A sentence where the nnU-Net of this environment is too old for the trainers."""
+    from nnunet_trainers import startup
+
+    found, least = startup.too_old(), ".".join(map(str, startup.LEAST))
+    if found is None:
+        return ""
+    return f"nnU-Net is version {found} here, with which the trainers do not work: pip install -U 'nnunetv2>={least}'"
 
 
 def plans_file(dataset: str, plans: str) -> Path:
