@@ -20,7 +20,7 @@ from monai_segloss.config import LossConfig, sentence
 from monai_segloss.core import seeding
 from monai_segloss.core.registry import find
 from monai_segloss.files import write_json
-from nnunet_trainers import building, cascade, maps, partial_labels, precision, recording
+from nnunet_trainers import building, cascade, diverged, maps, partial_labels, precision, recording, resuming
 from nnunet_trainers.beside import Beside
 from nnunet_trainers.deep_supervision import NnUNetLoss
 from nnunet_trainers.naming import TrainerName, numeric_parameters
@@ -63,6 +63,7 @@ class SegLossTrainer(nnUNetTrainer):
             self.num_val_iterations_per_epoch = max(1, wanted.iterations // 5)
         self.save_every = min(50, max(1, self.num_epochs // 20))
         self.terms = recording.TermMeans()
+        self.continued: list[dict[str, Any]] = []
         self.beside = Beside()
 
     # -- what is trained ----------------------------------------------------------------------------------------
@@ -115,6 +116,7 @@ class SegLossTrainer(nnUNetTrainer):
             "epochs": self.num_epochs,
             "iterations": self.num_iterations_per_epoch,
             **(precision.record(self.device) | self._labeled_record),
+            **({recording.CONTINUED: self.continued} if self.continued else {}),
             "versions": building.versions(),
         }
 
@@ -122,14 +124,14 @@ class SegLossTrainer(nnUNetTrainer):
         """Build network, optimizer and loss as nnU-Net does, after everything that could be refused was."""
         building.refuse(self.loss_config(), self.facts, self.label_manager.num_segmentation_heads, self.device)
         self._refuse_other_loss_in_plans()
-        self._refuse_other_folds()
+        resuming.refuse_other_folds(self)
         cascade.refuse_missing_stage(self)
         if self.settings.seed is not None:
             seeding.seed_everything(self.settings.seed, INITIALIZATION)
         super().initialize()
         precision.autocast(self.network, self.device)
         self._optimize_loss()
-        self.beside = Beside(self._layout(), self._labeled())
+        self.beside = self.loss.source = Beside(self._layout(), self._labeled())
         self.print_to_log_file(f"segloss configuration: {json.dumps(self.configuration_record())}")
 
     def _build_loss(self) -> nn.Module:
@@ -183,8 +185,8 @@ class SegLossTrainer(nnUNetTrainer):
         """The same for the online validation."""
         return self.beside.insert(super().get_validation_transforms(*arguments, **options))
 
-    def _hand_over(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Give the loss what belongs to this batch beside the target, and return the batch as nnU-Net knows it."""
+    def hand_over(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Give the loss what belongs to this batch beside the target, for its next call; the batch as nnU-Net knows it."""
         batch, self.loss.beside = self.beside.split(batch, self.device)
         return batch
 
@@ -195,13 +197,6 @@ class SegLossTrainer(nnUNetTrainer):
         if planned is not None:
             there, here = (building.record(each, self.facts) for each in (planned, self.loss_config()))
             recording.refuse_other(there, here, f"the plan of {self.configuration_name!r}")
-
-    def _refuse_other_folds(self) -> None:
-        own = Path(self.output_folder)
-        for report in sorted(own.parent.glob("fold_*/debug.json")):
-            there = None if report.parent == own else recording.read_record(report)
-            if there is not None:
-                recording.refuse_other(there, self.configuration_record(), str(report.parent))
 
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
         """nnU-Net's data sets; in a cascade the first stage has predicted all their cases."""
@@ -238,16 +233,20 @@ class SegLossTrainer(nnUNetTrainer):
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """nnU-Net's step, with the maps of the batch for the loss and its terms for the log."""
-        result = super().train_step(self._hand_over(batch))
+        result = super().train_step(self.hand_over(batch))
         self.terms.add(self.loss.last)
         return result
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """nnU-Net's step, with the maps of the batch for the loss."""
-        return super().validation_step(self._hand_over(batch))
+        return super().validation_step(self.hand_over(batch))
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
-        """Log mean (at full resolution) and weight of each term, to nnU-Net's log file and to its other loggers."""
+        """Log mean (at full resolution) and weight of each term, to nnU-Net's log file and to its other loggers.
+
+        Raises:
+            DivergedError: loss or network are no longer finite, in all processes.
+        """
         super().on_train_epoch_end(train_outputs)
         means = self.terms.take()
         for key, values in {"train_loss_terms": means, "train_loss_weights": self.loss.term_weights}.items():
@@ -256,6 +255,7 @@ class SegLossTrainer(nnUNetTrainer):
             for logger in self.logger.loggers:
                 for name, value in values.items():
                     logger.log(f"{key}/{name}", value, self.current_epoch)
+        diverged.refuse(self, [each["loss"] for each in train_outputs], means)
         self.loss.end_epoch(means)
 
     # -- what is kept ---------------------------------------------------------------------------------------------
@@ -269,6 +269,9 @@ class SegLossTrainer(nnUNetTrainer):
 
     def _save_debug_information(self) -> None:
         super()._save_debug_information()
+        # Weights & Biases takes no other value for a key that a resumed run has.
+        since = f"_from_epoch_{self.current_epoch}" if self.current_epoch else ""
+        self.logger.update_config({recording.KEY + since: self.configuration_record()})
         if self.local_rank == 0:
             path = Path(self.output_folder) / "debug.json"
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -290,11 +293,7 @@ class SegLossTrainer(nnUNetTrainer):
         """Load a checkpoint of this very configuration, the state of the loss included."""
         if not self.was_initialized:
             self.initialize()
-        checkpoint = torch.load(filename_or_checkpoint, map_location="cpu", weights_only=False, mmap=True)
-        ours = checkpoint.pop(recording.KEY, None)
-        del checkpoint
-        if ours is None:
-            raise recording.OtherConfigurationError(f"{filename_or_checkpoint} was not written by a trainer of segloss")
-        recording.refuse_other(ours["configuration"], self.configuration_record(), filename_or_checkpoint)
+        ours = resuming.read_checkpoint(filename_or_checkpoint)
+        self.continued = resuming.history(self, ours, filename_or_checkpoint)
         super().load_checkpoint(filename_or_checkpoint)
         self.loss.load_state_dict(ours["loss_state"])

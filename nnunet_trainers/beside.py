@@ -9,7 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from monai_segloss.core.errors import LossShapeError
 from nnunet_trainers import maps, partial_labels
+
+HAND_OVER = (
+    "a train_step or loop of your own begins with `batch = trainer.hand_over(batch)`, see 'A training step of your own' in "
+    "docs/how-to/nnunet.md"
+)
 
 
 @dataclass(frozen=True)
@@ -38,3 +44,18 @@ class Beside:
             rows = self.labeled.rows(list(batch["keys"]))
             scales = [{**scale, "labeled": rows} for scale in scales]
         return batch, [{name: each.to(device, non_blocking=True) for name, each in scale.items()} for scale in scales]
+
+    def refuse_unsplit(self, target: Tensor) -> None:
+        """Raise LossShapeError where a batch comes to the loss without `split`, whose parts it then lacks.
+
+        Args:
+            target: of the highest resolution; one without packed maps is no fault, since the loss makes its own.
+        """
+        if self.layout is not None and target.shape[1] == sum(self.layout.packed_channels):
+            channels = self.layout.target_channels
+            raise LossShapeError(
+                f"target has {target.shape[1]} channels, expected {channels}: the augmentation workers packed "
+                f"{self.layout.names} behind it; {HAND_OVER}"
+            )
+        if self.labeled is not None:
+            raise LossShapeError(f"the labeled classes of this batch ({self.labeled.path}) are missing; {HAND_OVER}")

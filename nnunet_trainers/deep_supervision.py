@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from monai_segloss.core.errors import LossShapeError
 from monai_segloss.core.maps import MapSpec
+
+if TYPE_CHECKING:
+    from nnunet_trainers.beside import Beside
+
+NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class NnUNetLoss(nn.Module):
@@ -43,7 +50,8 @@ class NnUNetLoss(nn.Module):
         self.ignore_channel = ignore_channel
         self.last: dict[str, Tensor] = {}
         self.beside: Sequence[Mapping[str, Tensor]] = ()
-        """What the loss takes beside the target of the present batch, by scale."""
+        """What the next call takes beside its target, by scale; of no other call, so that no batch has that of another."""
+        self.source: Beside | None = None
 
     @property
     def accepts(self) -> tuple[str, ...]:
@@ -60,7 +68,7 @@ class NnUNetLoss(nn.Module):
         if self.weights is None:
             if not (isinstance(output, Tensor) and isinstance(target, Tensor)):
                 raise LossShapeError("deep supervision is off: output and target must each be one tensor, a list came")
-            return self._at(0, output, target)
+            return self._at(0, output, target, *self._beside(target))
         if isinstance(output, Tensor) or isinstance(target, Tensor):
             raise LossShapeError(
                 "deep supervision is on: output and target must each be a list of tensors, a tensor came"
@@ -69,14 +77,20 @@ class NnUNetLoss(nn.Module):
             raise LossShapeError(
                 f"deep supervision has {len(self.weights)} scales: {len(output)} outputs and {len(target)} targets came"
             )
-        terms = [w * self._at(i, output[i], target[i]) for i, w in enumerate(self.weights) if w != 0]
+        beside = self._beside(target[0]) or [{} for _ in target]
+        terms = [w * self._at(i, output[i], target[i], beside[i]) for i, w in enumerate(self.weights) if w != 0]
         return torch.stack(terms).sum()
 
-    def _at(self, scale: int, output: Tensor, target: Tensor) -> Tensor:
+    def _beside(self, target: Tensor) -> Sequence[Mapping[str, Tensor]]:
+        found, self.beside = self.beside, ()
+        if self.source is not None and not found:
+            self.source.refuse_unsplit(target)
+        return found
+
+    def _at(self, scale: int, output: Tensor, target: Tensor, beside: Mapping[str, Tensor] = NOTHING) -> Tensor:
         mask = None
         if self.ignore_channel:
             mask, target = target[:, -1:] == 0, target[:, :-1]
-        beside = self.beside[scale] if self.beside else {}
         value: Tensor = self.loss(output, target, mask=mask, spacing=self.spacings[scale], **beside)
         if scale == 0:
             terms: Mapping[str, Tensor] = getattr(self.loss, "last", {})

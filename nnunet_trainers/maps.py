@@ -44,6 +44,16 @@ class Layout:
         """Channels of a map: one for all labels where it can be, else one per class."""
         return 1 if spec.exclusive and not self.regions else self.classes
 
+    @property
+    def packed_channels(self) -> list[int]:
+        """Channels of the target and of each map, in this order."""
+        return [self.target_channels, *map(self.channels, self.specs)]
+
+    @property
+    def names(self) -> str:
+        """The maps by name, for messages."""
+        return f"the map{'s' if len(self.specs) > 1 else ''} {', '.join(repr(spec.key) for spec in self.specs)}"
+
     def masks(self, segmentation: Tensor) -> Tensor:
         """Voxels of each class (C', *S) bool, none where ignored."""
         if not self.regions:
@@ -72,10 +82,10 @@ class Layout:
 
     def split(self, packed: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Target, of the type that nnU-Net gives it, and maps of a batch (B, channels, *S)."""
-        channels = [self.target_channels, *map(self.channels, self.specs)]
+        channels = self.packed_channels
         if packed.shape[1] != sum(channels):
             raise LossShapeError(
-                f"the target has {packed.shape[1]} channels, expected {sum(channels)} with the maps of the loss: another "
+                f"the target has {packed.shape[1]} channels, expected {sum(channels)} with {self.names}: another "
                 "base class replaces get_training_transforms, so name the trainer with the loss first among the bases"
             )
         target, *maps = torch.split(packed, channels, 1)

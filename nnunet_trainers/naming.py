@@ -31,8 +31,8 @@ SET_BY_TRAINER = frozenset(
 Parameters = Mapping[str, "type[int] | type[float]"]
 
 
-class TrainerNameError(ValueError):
-    """A trainer name that does not follow the grammar, with the nearest names that do."""
+class TrainerNameError(RuntimeError):
+    """A trainer name that does not follow the grammar, with the nearest names that do (a RuntimeError, as nnU-Net's)."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +166,11 @@ def decode(name: str, parameters: Parameters) -> TrainerName:
     if right != name:
         raise TrainerNameError(f"trainer {name!r} must be written {right!r}")
     return result
+
+
+def is_setting(text: str, parameters: Parameters) -> bool:
+    """Whether a part of a trainer name was meant as a setting: a number stands in it, or it is the bare word of one."""
+    return any(map(str.isdigit, text)) or text in {*map(token, parameters), *RESERVED}
 
 
 def _read_token(text: str, parameters: Parameters) -> tuple[str, float] | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import re
 import shlex
 import site
 import subprocess
@@ -13,6 +15,8 @@ from pathlib import Path
 from monai_segloss.files import write_text
 from nnunet_trainers import VARIABLE, discovery_dir
 
+LEAST = (2, 8)
+"""The first nnU-Net whose trainers ours extend; it reads the variable."""
 FILE = "segloss_nnunet.pth"
 LINE = (
     "import importlib.util; importlib.util.find_spec('nnunet_trainers') "
@@ -26,6 +30,16 @@ def places() -> list[Path]:
     return [Path(sysconfig.get_path("purelib")), *user]
 
 
+def too_old() -> str | None:
+    """The version of an installed nnU-Net that is older than `LEAST`."""
+    try:
+        found = importlib.metadata.version("nnunetv2")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    numbers = tuple(int(each) for each in re.findall(r"\d+", found)[: len(LEAST)])
+    return found if numbers < LEAST else None
+
+
 def enable() -> Path:
     """Write the start-up line and return its file.
 
@@ -35,23 +49,43 @@ def enable() -> Path:
     reasons = []
     for place in places():
         target = place / FILE
+        before = _content(target)
         try:
-            write_text(target, LINE)
+            if before != LINE:
+                write_text(target, LINE)
         except OSError as error:
             reasons.append(f"{place} cannot be written ({error.strerror})")
             continue
         if discovery_dir() in seen_by_new_interpreter():
             return target
-        target.unlink()
+        if before != LINE:
+            target.unlink()
         reasons.append(f"a new interpreter does not act on a file in {place}")
     raise OSError(" and ".join(reasons))
 
 
+def _content(file: Path) -> str | None:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
+
+
 def disable() -> list[Path]:
-    """Remove the start-up line wherever `enable` may have written it and return the files removed."""
+    """Remove the start-up line wherever `enable` may have written it and return the files removed.
+
+    Raises:
+        OSError: one of the files cannot be removed; the others are.
+    """
     found = [place / FILE for place in places() if (place / FILE).is_file()]
+    kept = []
     for each in found:
-        each.unlink()
+        try:
+            each.unlink()
+        except OSError as error:
+            kept.append(f"{each} cannot be removed ({error.strerror})")
+    if kept:
+        raise OSError(" and ".join(kept))
     return found
 
 

@@ -8,7 +8,7 @@ from monai_segloss import LossInfo, list_losses
 from monai_segloss.config import sentence
 from monai_segloss.core.registry import camel
 from nnunet_trainers.base import SegLossTrainer
-from nnunet_trainers.naming import PREFIX, TrainerNameError, decode
+from nnunet_trainers.naming import PREFIX, TrainerNameError, decode, is_setting
 from nnunet_trainers.segloss_trainer import nnUNetTrainerSegLoss
 
 
@@ -34,20 +34,17 @@ def find(name: str) -> type[SegLossTrainer]:
     """The trainer of that name; the same class every time, in every process.
 
     Raises:
-        SystemExit: a name that was meant for us but is not right, with the nearest right ones. nnU-Net asks with
-            ``hasattr``, which would swallow any other error that can be told apart from "not here".
-        AttributeError: a name that has nothing to do with us.
+        TrainerNameError: the trainer of one of our losses, with settings that are not right. nnU-Net asks with
+            ``hasattr``, which lets it pass, and a program may catch it as nnU-Net's own RuntimeError.
+        AttributeError: any other name, so that nnU-Net goes on looking, and ends with a message of its own.
     """
     if name.startswith(PREFIX) and name in globals():
         return globals()[name]
     known = plain()
     if name in known:
         return known[name]
-    start = name.split("_")[0]
-    if start not in known:
-        near = _near(name, known)
-        if near:
-            raise SystemExit(f"There is no trainer {name!r}; did you mean {' or '.join(map(repr, near))}?")
+    start, *settings = name.split("_")
+    if start not in known or not all(is_setting(each, known[start].name_parameters()) for each in settings):
         raise AttributeError(f"module {__name__!r} has no trainer {name!r}")
     return _on_demand(name, known[start])
 
@@ -64,20 +61,21 @@ def _on_demand(name: str, base: type[SegLossTrainer]) -> type[SegLossTrainer]:
         trainer = _subclass(name, base, f"{base.__name__} as its name says.", settings=settings)
         trainer.named_loss()
     except TrainerNameError as error:
-        raise SystemExit(f"{str(error)[0].upper()}{str(error)[1:]}.".replace("?.", "?")) from None
+        raise TrainerNameError(f"{str(error)[0].upper()}{str(error)[1:]}.".replace("?.", "?")) from None
     except (TypeError, ValueError) as error:
-        raise SystemExit(f"Trainer {name!r}: {sentence(error)}") from None
+        raise TrainerNameError(f"Trainer {name!r}: {sentence(error)}") from None
     globals()[name] = trainer
     return trainer
 
 
-def _near(name: str, known: dict[str, type[SegLossTrainer]]) -> list[str]:
+def near(name: str) -> list[str]:
     """Names near one that is not known; none unless it starts like a trainer or is the bare name of a loss."""
+    known = plain()
     stems = {each.removeprefix(PREFIX).lower(): each for each in known}
     bare = name.lower().replace("_", "")
     if bare in stems:
         return [stems[bare]]
-    if not bare.startswith(PREFIX.lower()) or name.startswith("__"):
+    if not bare.startswith(PREFIX.lower()) or name.startswith("__") or name.split("_")[0] in known:
         return []
     start, *suffix = name[len(PREFIX) :].lstrip("_").split("_")
     hits = difflib.get_close_matches(start.lower().removesuffix("loss"), stems, n=3, cutoff=0.75)

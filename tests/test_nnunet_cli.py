@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import importlib.metadata
 import json
 import os
 import shlex
@@ -103,6 +105,57 @@ def test_a_line_that_no_interpreter_reads_is_taken_back(tmp_path: Path, monkeypa
     assert not list((tmp_path / "nowhere").iterdir())
 
 
+def refuse_to(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Let a method of paths end as on a read-only file system."""
+
+    def refused(path: Path, *arguments: object, **options: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(Path, name, refused)
+
+
+def test_a_file_that_cannot_be_removed_is_named(segloss: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(startup, "places", lambda: [tmp_path])
+    (tmp_path / startup.FILE).write_text(startup.LINE)
+    refuse_to(monkeypatch, "unlink")
+    result = segloss("nnunet", "disable")
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    assert f"{tmp_path / startup.FILE} cannot be removed (Read-only file system)" in result.output
+
+
+def test_what_is_enabled_on_a_read_only_installation_stays_so(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for a user of a container whose image enabled the trainers."""
+    environment.segloss("enable")
+    monkeypatch.setattr(startup, "places", lambda: [environment.site])
+    monkeypatch.setattr(startup.sys, "executable", str(environment.python))
+    monkeypatch.setattr(startup, "write_text", lambda *arguments: pytest.fail("the file is written again"))
+    assert startup.enable() == environment.site / startup.FILE
+
+
+@pytest.mark.usefixtures("nnunet")
+@pytest.mark.parametrize(
+    ("version", "old"), [("2.8", 0), ("2.8.1", 0), ("2.10.0", 0), ("3.0", 0), ("2.7.9", 1), ("2.5.1", 1)]
+)
+def test_an_older_nnunet_is_refused_with_its_version(
+    segloss: Run, version: str, old: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: version if name == "nnunetv2" else of(name))
+    monkeypatch.setattr(startup, "enable", lambda: tmp_path / startup.FILE)
+    model = tmp_path / "model"
+    result = segloss("nnunet", "env")
+    assert (result.exit_code, result.stdout.strip()) == (0, startup.export_line())
+    assert (f"Note: nnU-Net is version {version} here" in result.stderr) == old
+    for arguments in (("enable",), ("export", str(model))):
+        result = segloss("nnunet", *arguments)
+        assert (f"nnU-Net is version {version} here" in result.output) == old
+        assert result.exit_code == (1 if old or arguments[0] == "export" else 0)
+        assert ("pip install -U 'nnunetv2>=2.8'" in result.output) == old
+
+
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
 @pytest.mark.parametrize("before", ["", "/mine"])
 def test_the_line_for_the_shell(segloss: Run, before: str) -> None:
@@ -143,6 +196,33 @@ def test_export_says_the_whole_command(segloss: Run, tmp_path: Path) -> None:
     assert said[6:] == ["-i", "IMAGES", "-o", "OUTPUT"]
 
 
+@pytest.mark.usefixtures("nnunet")
+@pytest.mark.parametrize(
+    ("folds", "options"),
+    [
+        ({"0": ["best"]}, ["-f", "0", "-chk", "checkpoint_best.pth"]),
+        ({"0": ["latest"]}, ["-f", "0", "-chk", "checkpoint_latest.pth"]),
+        ({"0": ["best", "latest"], "1": ["best"]}, ["-f", "0", "1", "-chk", "checkpoint_best.pth"]),
+        ({"all": ["best", "final"]}, ["-f", "all"]),
+        ({"0": ["best", "final"], "1": ["best", "latest"]}, ["-f", "0"]),
+    ],
+)
+def test_export_says_which_checkpoint_there_is(
+    segloss: Run, tmp_path: Path, folds: dict[str, list[str]], options: list[str]
+) -> None:
+    model = tmp_path / "nnUNetTrainerDice__nnUNetPlans__tiny"
+    for fold, names in folds.items():
+        (model / f"fold_{fold}").mkdir(parents=True)
+        for name in names:
+            content = {"trainer_name": "nnUNetTrainerDice", "segloss": {}}
+            torch.save(content, model / f"fold_{fold}" / f"checkpoint_{name}.pth")
+    (model / "plans.json").write_text("{}")
+    result = segloss("nnunet", "export", str(model))
+    said = shlex.split(result.output.partition("Predict with: ")[2].splitlines()[0])
+    assert said[3:] == [*options, "-i", "IMAGES", "-o", "OUTPUT"]
+    assert ("fold_1 without checkpoint_final.pth" in result.output) == (len(folds) == 2 and "-chk" not in options)
+
+
 # -- plans ----------------------------------------------------------------------------------------------------------
 
 PLANS: dict[str, Any] = {
@@ -178,6 +258,34 @@ def test_plan_adds_a_configuration_and_touches_no_other(segloss: Run, plans: Pat
     assert f"nnUNetv2_train {dataset} 3d_fullres_weighted 0 -tr nnUNetTrainerSegLoss" in result.output
     loss = {"loss": "cross_entropy", "arguments": {"weight": [1, 2, 5], "label_smoothing": 0.1}}
     assert configurations(plans)["3d_fullres_weighted"] == {"inherits_from": "3d_fullres", "segloss": loss}
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("Dataset1234_More", "1234"),
+        ("Dataset1234_More", "Dataset1234_More"),
+        ("Dataset123_Fewer", "123"),
+        ("Dataset12345_Most", "12345"),
+        ("Dataset001_One", "001"),
+    ],
+)
+def test_a_data_set_is_found_by_any_number(segloss: Run, plans: Path, name: str, given: str) -> None:
+    for each in ("Dataset1234_More", "Dataset123_Fewer", "Dataset12345_Most", "Dataset001_One"):
+        shutil.copytree(plans.parent, plans.parent.with_name(each))
+    result = segloss("nnunet", "plan", given, "2d", "x", "--loss", "dice")
+    assert result.exit_code == 0, result.output
+    added = [file.parent.name for file in plans.parent.parent.glob("*/*.json") if "2d_x" in configurations(file)]
+    assert added == [name]
+
+
+def test_another_name_of_plans_is_refused_with_those_there_are(segloss: Run, plans: Path) -> None:
+    shutil.copy(plans, plans.with_name("nnUNetResEncUNetMPlans.json"))
+    for other in ("dataset", "splits_final"):
+        plans.with_name(f"{other}.json").write_text("[]")
+    result = segloss("nnunet", "plan", "7", "2d", "x", "--loss", "dice", "--plans", "nnUNetPlannerResEncM")
+    assert result.exit_code == 1
+    assert "it has nnUNetPlans, nnUNetResEncUNetMPlans; choose one with --plans" in " ".join(result.output.split())
 
 
 @pytest.mark.parametrize("parent", ["3d_lowres", "3d_cascade_fullres"])
@@ -251,9 +359,12 @@ def test_plan_without_the_folder_of_nnunet(segloss: Run, monkeypatch: pytest.Mon
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "gone"))
     result = segloss("nnunet", "plan", "7", "2d", "x", "--loss", "dice")
     assert (result.exit_code, "which is no folder" in " ".join(result.output.split())) == (1, True)
-    monkeypatch.delenv("nnUNet_preprocessed", raising=False)
-    result = segloss("nnunet", "plan", "7", "2d", "x", "--loss", "dice")
-    assert (result.exit_code, "nnUNet_preprocessed is not set" in result.output) == (1, True)
+    for value in (None, ""):
+        monkeypatch.delenv("nnUNet_preprocessed", raising=False)
+        if value is not None:
+            monkeypatch.setenv("nnUNet_preprocessed", value)
+        result = segloss("nnunet", "plan", "7", "2d", "x", "--loss", "dice")
+        assert (result.exit_code, "nnUNet_preprocessed is not set" in result.output) == (1, True)
 
 
 # -- the trainer that reads plans -------------------------------------------------------------------------------------

@@ -220,10 +220,13 @@ def test_a_cascade(space: Workspace) -> None:
     assert np.isfinite(second.logger.get_value("train_losses", 0))
 
 
-def test_a_misspelt_trainer_ends_with_one_sentence(site: Workspace) -> None:
-    said = site.run("nnUNetv2_train", "1", "tiny", "0", "-tr", "nnUNetTrainerFocalTversy", "-device", "cpu", fails=True)
-    assert "Traceback" not in said
-    assert "did you mean 'nnUNetTrainerFocalTversky'?" in said.splitlines()[-1]
+def test_wrong_settings_and_misspelt_names_of_trainers_are_said(site: Workspace) -> None:
+    arguments = ("nnUNetv2_train", "1", "tiny", "0", "-device", "cpu", "-tr")
+    said = site.run(*arguments, "nnUNetTrainerFocalTversky_alpha0.3", fails=True).splitlines()
+    assert said[-1].endswith("must be written 'nnUNetTrainerFocalTversky_alpha0p3'.")
+    said = site.run(*arguments, "nnUNetTrainerFocalTversy", fails=True).splitlines()
+    assert "did you mean 'nnUNetTrainerFocalTversky'?" in "".join(said)
+    assert "Could not find requested nnunet trainer nnUNetTrainerFocalTversy" in said[-1]
 
 
 def test_doctor_finds_everything(site: Workspace) -> None:

@@ -15,6 +15,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from nnunet_data import Workspace
 
+from nnunet_trainers.diverged import DivergedError
+
 pytest_plugins = "nnunet_fixtures"
 pytestmark = pytest.mark.real
 
@@ -88,6 +90,24 @@ def follow_a_ratio(rank: int, root: str, configuration: str) -> None:
         torch.save({"weights": trainer.loss.term_weights, "means": first}, f"{root}/ratio_{rank}.pt")
 
 
+def lose_it(rank: int, root: str, configuration: str) -> None:
+    """One process: its loss becomes infinite in the last process alone, in the last step of the first epoch."""
+    with joined(rank, root, configuration) as space:
+        trainer = cpu_trainer(space, configuration, RATIO)
+        step, steps = trainer.train_step, []
+
+        def watched(batch: dict[str, Any]) -> Any:
+            steps.append(1)
+            if rank == WORLD - 1 and len(steps) == 2:
+                batch["data"] = batch["data"] * float("inf")
+            return step(batch)
+
+        trainer.train_step = watched
+        with pytest.raises(DivergedError) as caught:
+            trainer.run_training()
+        torch.save({"message": str(caught.value), "steps": len(steps)}, f"{root}/lost_{rank}.pt")
+
+
 def cpu_trainer(space: Workspace, configuration: str, name: str = NAME) -> Any:
     trainer = space.trainer(name, configuration=configuration)
     assert trainer.is_ddp
@@ -122,3 +142,12 @@ def test_a_ratio_is_that_of_all_processes(space: Workspace) -> None:
     assert first["means"] != second["means"]
     means = {name: (first["means"][name] + second["means"][name]) / 2 for name in ("dice", "hausdorff_dt")}
     assert first["weights"]["hausdorff_dt"] == pytest.approx(means["dice"] / means["hausdorff_dt"], rel=1e-5)
+
+
+def test_a_loss_that_one_process_loses_ends_all(space: Workspace) -> None:
+    mp.spawn(lose_it, (str(space.root), "tiny"), nprocs=WORLD)
+    first, second = (torch.load(space.root / f"lost_{rank}.pt") for rank in range(WORLD))
+    assert first == second
+    assert first["steps"] == 2
+    assert "in 1 of 4 iterations, and so are weights of the network" in first["message"]
+    assert not list((space.model(RATIO) / "fold_0").glob("*.pth"))

@@ -142,6 +142,54 @@ def test_maps_of_the_workers_are_those_that_the_loss_makes(space: Workspace, nam
     torch.testing.assert_close(gradients[0], gradients[1])
 
 
+class Unsplit(Exception):
+    """What ends the training in a test, in place of a step."""
+
+
+def first_batch(trainer: Any) -> dict[str, Any]:
+    """The first batch of a training as the loader made it."""
+    found: list[dict[str, Any]] = []
+
+    def stop(batch: dict[str, Any]) -> None:
+        found.append(batch)
+        raise Unsplit
+
+    trainer.train_step = stop
+    with pytest.raises(Unsplit):
+        trainer.run_training()
+    del trainer.train_step
+    return found[0]
+
+
+@pytest.mark.parametrize("kind", ["labels", "regions_ignore"])
+def test_a_step_of_others_is_told_what_the_target_carries(space: Workspace, kind: str) -> None:
+    """A target with maps behind it has their names in the message; once handed over, the loss takes it."""
+    trainer = space.trainer(f"nnUNetTrainerBlob_{SHORT}", kind)
+    batch = first_batch(trainer)
+    output = trainer.network(batch["data"])
+    (key,) = (spec.key for spec in trainer.loss.needs)
+    message = (
+        rf"target has \d channels, expected \d: .* packed the map '{key}' behind it; .*hand_over.*docs/how-to/nnunet"
+    )
+    for _ in range(2):
+        with pytest.raises(LossShapeError, match=message):
+            trainer.loss(output, batch["target"])
+        value = trainer.loss(output, trainer.hand_over(batch)["target"])
+        assert torch.isfinite(value)
+    plain = [trainer.beside.layout.split(scale)[0] for scale in batch["target"]]
+    assert torch.isfinite(trainer.loss(output, plain)), "without packed maps the loss makes its own"
+
+
+def test_a_step_of_others_does_not_train_on_the_labeled_classes_of_another_batch(space: Workspace) -> None:
+    write_labeled(space, {"*": ["ball"], "case_01": ["ball", "core"]})
+    trainer = space.trainer(f"nnUNetTrainerMarginalDice_{SHORT}")
+    batch = first_batch(trainer)
+    output = trainer.network(batch["data"])
+    trainer.loss(output, trainer.hand_over(batch)["target"])
+    with pytest.raises(LossShapeError, match=r"labeled classes of this batch .* are missing; .*hand_over"):
+        trainer.loss(output, batch["target"])
+
+
 def test_the_online_metric_sees_the_target_alone(space: Workspace) -> None:
     trainer = run(space.trainer(f"nnUNetTrainerBlob_{SHORT}"))
     assert len(trainer.logger.get_value("dice_per_class_or_region", 0)) == 2
@@ -159,7 +207,7 @@ def test_labeled_classes_reach_the_loss_by_case(space: Workspace) -> None:
     trainer.initialize()
     assert f"labeled classes of each case: {file}" in Path(trainer.log_file).read_text()
     seen: list[tuple[str, list[bool]]] = []
-    hand_over = trainer._hand_over
+    hand_over = trainer.hand_over
 
     def spy(batch: dict[str, Any]) -> dict[str, Any]:
         result: dict[str, Any] = hand_over(batch)
@@ -167,7 +215,7 @@ def test_labeled_classes_reach_the_loss_by_case(space: Workspace) -> None:
             seen.extend(zip(batch["keys"], scale["labeled"].tolist(), strict=True))
         return result
 
-    trainer._hand_over = spy
+    trainer.hand_over = spy
     run(trainer)
     rows = {"case_00": [True, True, False], "case_01": [True, True, True]}
     assert {case for case, _ in seen} >= {"case_00", "case_01"}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nnunet_data import SHORT, Workspace, assert_equal, run, weights
+from nnunet_data import SHORT, SPLITS, Workspace, assert_equal, run, tiny, weights
 from torch import Tensor, nn
 
 from nnunet_trainers import building, recording
+from nnunet_trainers.diverged import DivergedError
 from nnunet_trainers.recording import OtherConfigurationError
 
 pytest_plugins = "nnunet_fixtures"
@@ -109,17 +112,49 @@ def test_the_terms_of_a_loss_are_logged(space: Workspace) -> None:
     assert 0 < seen["train_loss_terms/dice"] < 1
 
 
+def test_other_loggers_get_the_configuration(space: Workspace) -> None:
+    name = "nnUNetTrainerTversky_alpha0p4_2epochs_2iterations"
+    sinks = []
+    for resume in (False, True):
+        trainer = space.trainer(name, resume=resume)
+        sinks.append(Sink({}))
+        trainer.logger.loggers.append(sinks[-1])
+        if resume:
+            trainer.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_latest.pth"))
+        record = train_for_an_epoch(trainer).configuration_record()
+    assert sinks[0].config["segloss"] == record
+    assert sinks[0].config["segloss"]["arguments"]["alpha"] == 0.4
+    assert "segloss" not in sinks[1].config, "a resumed run of Weights & Biases takes no other value for a key"
+    assert sinks[1].config["segloss_from_epoch_1"] == record
+
+
+def train_for_an_epoch(trainer: Any) -> Any:
+    """The trainer after an epoch at which it was killed."""
+    end = trainer.on_epoch_end
+
+    def dying() -> None:
+        end()
+        raise Killed
+
+    trainer.on_epoch_end = dying
+    with pytest.raises(Killed):
+        trainer.run_training()
+    return trainer
+
+
 class Sink:
     """A logger of nnU-Net's that keeps the terms of the loss."""
 
     def __init__(self, seen: dict[str, float]) -> None:
         self.seen = seen
+        self.config: dict[str, Any] = {}
 
     def log(self, key: str, value: float, step: int) -> None:
         if key.startswith("train_loss_terms"):
             self.seen[key] = value
 
-    def update_config(self, config: dict[str, Any]) -> None: ...
+    def update_config(self, config: dict[str, Any]) -> None:
+        self.config.update(config)
 
 
 # -- refusing -------------------------------------------------------------------------------------------------------
@@ -175,19 +210,207 @@ def test_a_checkpoint_of_others_is_refused(space: Workspace, tmp_path: Path) -> 
 
 def test_the_second_stage_of_a_cascade_needs_the_first(space: Workspace) -> None:
     trainer = space.trainer("nnUNetTrainerDice", configuration="tiny_cascade")
-    with pytest.raises(
-        FileNotFoundError, match=r"run nnUNetv2_train \.\.\. tiny_low \.\.\. -tr nnUNetTrainerDice for every fold"
-    ):
+    command = r"nnUNetv2_train Dataset001_labels tiny_low FOLD -tr nnUNetTrainerDice of each FOLD \(0, 1\)"
+    with pytest.raises(FileNotFoundError, match=f"nnUNetTrainerDice has not been trained: run {command} first"):
         trainer.initialize()
 
 
-def test_the_second_stage_needs_the_first_of_every_fold(space: Workspace) -> None:
+ONE, TWO = (SPLITS[fold]["val"] for fold in (0, 1))
+NONE: list[str] = ["case_00", "case_02"]
+FIRST = "nnUNetv2_train Dataset001_labels tiny_low {} -tr nnUNetTrainerDice{}"
+
+
+@pytest.mark.parametrize(
+    ("trained", "predicted", "lack", "steps"),
+    [
+        (
+            ["0", "1"],
+            [],
+            "has not predicted a single case",
+            ["FIRST FOLD of each FOLD (0, 1) --val, which predicts again"],
+        ),
+        (["all"], [], "has not predicted a single case", ["FIRST all --val, which predicts again"]),
+        (
+            ["0"],
+            [],
+            "has not predicted a single case",
+            ["FIRST 0 --val, which predicts", "FIRST 1 first (or of fold all"],
+        ),
+        (
+            ["0", "1"],
+            [*ONE, *NONE],
+            "has not predicted 1 of 4 cases (case_01 first)",
+            ["FIRST 1 --val, which predicts"],
+        ),
+        (["0"], [*ONE, *NONE], "has not predicted 1 of 4 cases", ["FIRST 1 first (or of fold all alone"]),
+        (["0", "1"], [*ONE, *TWO], "has not predicted 2 of 4", ["FIRST all first (no fold validates case_00)"]),
+        (["0", "all"], ONE, "has not predicted 3 of 4 cases", ["FIRST all --val, which predicts again"]),
+    ],
+)
+def test_what_makes_the_predictions_of_the_first_stage_is_said(
+    space: Workspace, trained: list[str], predicted: list[str], lack: str, steps: list[str]
+) -> None:
     trainer = space.trainer("nnUNetTrainerDice", configuration="tiny_cascade")
-    predicted = Path(trainer.folder_with_segs_from_previous_stage)
-    predicted.mkdir(parents=True)
-    (predicted / "case_03.b2nd").touch()  # as fold 0 of the first stage alone leaves it
-    with pytest.raises(FileNotFoundError, match=r"has not predicted 3 of 4 cases \(case_00 first\): run .* every fold"):
+    folder = Path(trainer.folder_with_segs_from_previous_stage)
+    folder.mkdir(parents=True)
+    for case in predicted:
+        (folder / f"{case}.b2nd").touch()
+    for fold in trained:
+        (folder.parent.parent / f"fold_{fold}").mkdir()
+        (folder.parent.parent / f"fold_{fold}" / "checkpoint_final.pth").touch()
+    with pytest.raises(FileNotFoundError) as caught:
         trainer.run_training()
+    assert lack in str(caught.value)
+    said = str(caught.value).split(": ", 1)[1].split("; ")
+    assert len(said) == len(steps)
+    for found, wanted in zip(said, steps, strict=True):
+        first, rest = wanted.removeprefix("FIRST ").split(" ", 1)
+        assert found.startswith(f"run {FIRST.format(first, ' ' + rest)}")
+
+
+# -- more epochs, and another plan ----------------------------------------------------------------------------------
+
+
+def extended(space: Workspace, before: str, name: str, fold: int = 0) -> Any:
+    """The trainer of a longer name on a copy of the folder of a shorter one, as ``--c`` makes it."""
+    if not space.model(name).exists():
+        shutil.copytree(space.model(before), space.model(name))
+    return space.trainer(name, fold=fold, resume=True)
+
+
+def test_a_finished_run_goes_on_for_more_epochs(space: Workspace) -> None:
+    short, long = (f"nnUNetTrainerDiceCE_seed1_{epochs}epochs_2iterations" for epochs in (1, 3))
+    run(space.trainer(short, fold=1))
+    done = run(space.trainer(short))
+    trainer = extended(space, short, long)
+    trainer.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_final.pth"))
+    assert_equal(weights(done), weights(trainer))
+    run(trainer)
+    assert len(trainer.logger.get_value("train_losses", None)) == 3
+    assert trainer.logger.get_value("lrs", 1) == pytest.approx(0.01 * (1 - 1 / 3) ** 0.9)
+    record = json.loads((Path(trainer.output_folder) / "debug.json").read_text())["segloss"]
+    assert record["epochs"] == 3
+    assert record["continued"] == [{"trainer": short, "epochs": 1, "at_epoch": 1}]
+    final = Path(trainer.output_folder) / "checkpoint_final.pth"
+    assert torch.load(final, weights_only=False)["segloss"]["configuration"] == record
+
+    again = space.trainer(long, resume=True)
+    again.load_checkpoint(str(final))
+    assert again.configuration_record() == record
+    other_fold = extended(space, short, long, fold=1)
+    other_fold.load_checkpoint(str(Path(other_fold.output_folder) / "checkpoint_final.pth"))
+    assert other_fold.current_epoch == 1
+
+
+@pytest.mark.parametrize(
+    ("here", "resume", "differs"),
+    [
+        ("DiceCE_1epochs_2iterations", True, "epochs is 2 there and 1 here"),
+        ("DiceCE_3epochs_2iterations", False, "go on with --c; or begin with its weights (-pretrained_weights"),
+        ("DiceCE_lr1em3_3epochs_2iterations", True, "lr is 0.01 there and 0.001 here"),
+        ("Dice_3epochs_2iterations", True, 'loss is "dice_ce" there and "dice" here'),
+    ],
+)
+def test_a_copied_run_goes_on_for_more_epochs_only(space: Workspace, here: str, resume: bool, differs: str) -> None:
+    before, name = "nnUNetTrainerDiceCE_2epochs_2iterations", f"nnUNetTrainer{here}"
+    run(space.trainer(before))
+    shutil.copytree(space.model(before), space.model(name))
+    trainer = space.trainer(name, resume=resume)
+    with pytest.raises(OtherConfigurationError, match=re.escape(differs)):
+        trainer.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_final.pth"))
+
+
+def change_plan(space: Workspace, **more: object) -> None:
+    content = json.loads(space.plans().read_text())
+    content["configurations"]["tiny"].update(more)
+    space.plans().write_text(json.dumps(content))
+
+
+PLANS_OF_ANOTHER_DAY = [{"batch_dice": True}, tiny("3d_fullres", (16, 16, 16), strides=(1, 2)), {"spacing": [2, 1, 1]}]
+
+
+@pytest.mark.parametrize("change", PLANS_OF_ANOTHER_DAY, ids=["batch_dice", "architecture", "spacing"])
+def test_after_another_plan_the_folders_to_remove_are_named(space: Workspace, change: dict[str, object]) -> None:
+    name = f"nnUNetTrainerDice_{SHORT}"
+    run(space.trainer(name))
+    run(space.trainer(name, fold=1))
+    change_plan(space, **change)
+    with pytest.raises(OtherConfigurationError, match=r"planned again since .*: remove fold_0, fold_1 there to train"):
+        space.trainer(name, fold=2).initialize()
+    for fold in (0, 1):
+        shutil.move(space.model(name) / f"fold_{fold}", space.root / f"fold_{fold}")
+    resumed = space.trainer(name, resume=True)
+    with pytest.raises(OtherConfigurationError, match=r"planned again since.*: remove \S*fold_0 to train it anew"):
+        resumed.load_checkpoint(str(space.root / "fold_0" / "checkpoint_final.pth"))
+    run(space.trainer(name))
+
+
+# -- a loss that is lost --------------------------------------------------------------------------------------------
+
+
+class Lost(nn.Module):
+    """A loss that is NaN in some steps; its gradient is 0 unless it is not to be."""
+
+    def __init__(self, steps: range, spoils: bool) -> None:
+        super().__init__()
+        self.steps, self.spoils, self.calls = steps, spoils, 0
+
+    def forward(self, output: Tensor, target: Tensor, mask: Tensor | None, spacing: object) -> Tensor:
+        value = (output.float() ** 2).mean()
+        if output.requires_grad:
+            self.calls += 1
+            if self.calls in self.steps:
+                value = value * float("nan") if self.spoils else value.detach() * float("nan") + 0 * value
+        self.last = {"part": value.detach()}
+        return value
+
+
+LAST = "nnUNetTrainerDice_4epochs_2iterations"
+
+
+def lost(space: Workspace, monkeypatch: pytest.MonkeyPatch, steps: range, spoils: bool) -> Any:
+    loss = Lost(steps, spoils)
+    trainer = space.trainer(LAST)
+    trainer.enable_deep_supervision = False
+    monkeypatch.setattr(building, "create_loss", lambda config, data: loss)
+    monkeypatch.setattr(building, "refuse", lambda *arguments: None)
+    return trainer
+
+
+@pytest.mark.parametrize(("spoils", "steps", "sentence"), [
+    (False, range(5, 7), "in 2 of 2 iterations. checkpoint_latest.pth is from before"),
+    (True, range(5, 6), "in 2 of 2 iterations, and so are weights of the network. checkpoint_latest.pth"),
+    (True, range(6, 7), "in 1 of 2 iterations, and so are weights of the network. checkpoint_latest.pth"),
+    (True, range(1, 2), "and so are weights of the network. This run has written no checkpoint"),
+])  # fmt: skip
+def test_a_lost_training_ends_and_keeps_what_was_good(
+    space: Workspace, monkeypatch: pytest.MonkeyPatch, spoils: bool, steps: range, sentence: str
+) -> None:
+    trainer = lost(space, monkeypatch, steps, spoils)
+    epoch = (steps.start - 1) // 2
+    with pytest.raises(DivergedError, match=re.escape(sentence)) as caught:
+        trainer.run_training()
+    assert str(caught.value).startswith(f"Epoch {epoch} of {LAST} (part): the loss is NaN or infinite in")
+    (log,) = Path(trainer.output_folder).glob("training_log_*.txt")
+    assert str(caught.value) in log.read_text()
+    kept = sorted(Path(trainer.output_folder).glob("*.pth"))
+    assert [file.name for file in kept] == (["checkpoint_best.pth", "checkpoint_latest.pth"] if epoch else [])
+    for file in kept:
+        found = torch.load(file, weights_only=False)
+        assert all(torch.isfinite(each).all() for each in found["network_weights"].values())
+        assert found["current_epoch"] <= epoch
+
+
+def test_single_steps_without_a_finite_loss_end_nothing(space: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mixed precision leaves them out; nor does a mask that the network holds."""
+    trainer = lost(space, monkeypatch, range(4, 6), spoils=True)
+    trainer.initialize()
+    trainer.network.register_buffer("mask", torch.full((1,), float("-inf")))
+    trainer.grad_scaler = torch.amp.GradScaler("cpu")  # nnU-Net has that of CUDA
+    run(trainer)
+    assert np.isnan(trainer.logger.get_value("train_losses", 1))
+    assert np.isnan(trainer.logger.get_value("train_losses", 2))
+    assert np.isfinite(trainer.logger.get_value("train_losses", 3))
 
 
 # -- losses with a state of their own ---------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from monai_segloss.core.registry import camel
 from nnunet_trainers import building, plans
 from nnunet_trainers.building import Facts
 from nnunet_trainers.deep_supervision import NnUNetLoss
+from nnunet_trainers.naming import TrainerNameError
 
 pytest_plugins = "nnunet_fixtures"
 pytestmark = [
@@ -198,6 +199,6 @@ def test_constant_weights_stand_in_the_name(name: str, weights: dict[str, float]
 
 def test_a_weight_that_leaves_nothing_is_refused_with_one_sentence(space: Workspace) -> None:
     with pytest.raises(
-        SystemExit, match=r"lambda_boundary reaches 2\.0, which leaves nothing of 1; give lambda_dice too"
+        TrainerNameError, match=r"lambda_boundary reaches 2\.0, which leaves nothing of 1; give lambda_dice too"
     ):
         space.trainer("nnUNetTrainerDiceBoundary_lambdaboundary2")

@@ -23,6 +23,7 @@ from monai_segloss.core.registry import camel
 from nnunet_trainers import VARIABLE, building, discovery_dir
 from nnunet_trainers.building import Facts
 from nnunet_trainers.deep_supervision import NnUNetLoss
+from nnunet_trainers.naming import TrainerNameError
 
 pytest_plugins = "nnunet_fixtures"
 pytestmark = pytest.mark.usefixtures("nnunet")
@@ -116,33 +117,74 @@ def test_a_new_process_unpickles_trainers_and_does_without_monai() -> None:
 @pytest.mark.parametrize(
     ("name", "nearest"),
     [
-        ("nnUNetTrainerFocalTversy", "'nnUNetTrainerFocalTversky'"),
-        ("nnUNetTrainerFocalTverskyLoss", "'nnUNetTrainerFocalTversky'"),
-        ("nnUNetTrainer_FocalTversky", "'nnUNetTrainerFocalTversky'"),
-        ("nnunettrainerdicece", "'nnUNetTrainerDiceCE'"),
-        ("nnUNetTrainerFocalTversy_alpha0p3", "'nnUNetTrainerFocalTversky_alpha0p3'"),
-        ("focal_tversky", "'nnUNetTrainerFocalTversky'"),
         ("nnUNetTrainerFocalTversky_alpha0.3", "must be written 'nnUNetTrainerFocalTversky_alpha0p3'"),
         ("nnUNetTrainerFocalTversky_beta0p7_alpha0p3", "must be written 'nnUNetTrainerFocalTversky_alpha0p3_beta0p7'"),
         ("nnUNetTrainerFocalTversky_alhpa0p3", "'nnUNetTrainerFocalTversky_alpha0p3'"),
+        ("nnUNetTrainerFocalTversky_alpha", "the settings are, in this order: alpha<number>"),
         ("nnUNetTrainerDiceTopK_k200", "k is a percentage"),
         ("nnUNetTrainerSegLoss_alpha0p3", "the settings are, in this order: lr<number>, seed<N>"),
     ],
 )
-def test_a_wrong_name_ends_with_one_sentence_and_the_right_one(name: str, nearest: str) -> None:
-    with pytest.raises(SystemExit) as caught:
+def test_a_trainer_of_ours_with_wrong_settings_gets_one_sentence_with_the_right_ones(name: str, nearest: str) -> None:
+    with pytest.raises(TrainerNameError) as caught:
         lookup(name)
     message = str(caught.value)
+    assert isinstance(caught.value, RuntimeError), "as nnU-Net's own, which services catch"
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
     assert nearest in message
     assert "\n" not in message
 
 
 @pytest.mark.parametrize(
-    "name", ["nnUNetTrainerMine", "nnUNetTrainer_special", "Other", "SegLossTrainer", "find", "__path__"]
+    ("name", "hint"),
+    [
+        ("nnUNetTrainerFocalTversy", "did you mean 'nnUNetTrainerFocalTversky'?"),
+        ("nnUNetTrainerFocalTverskyLoss", "did you mean 'nnUNetTrainerFocalTversky'?"),
+        ("nnUNetTrainer_FocalTversky", "did you mean 'nnUNetTrainerFocalTversky'?"),
+        ("nnunettrainerdicece", "did you mean 'nnUNetTrainerDiceCE'"),
+        ("nnUNetTrainerFocalTversy_alpha0p3", "did you mean 'nnUNetTrainerFocalTversky_alpha0p3'?"),
+        ("focal_tversky", "did you mean 'nnUNetTrainerFocalTversky'?"),
+        ("nnUNetTrainerDiceFocalLoss", "did you mean 'nnUNetTrainerDiceFocal'?"),
+        ("nnUNetTrainerDiceCE_noSmooth_300epochs", ""),
+        ("nnUNetTrainerDiceCE_noDA", ""),
+        ("nnUNetTrainerDice__lr1em3", ""),
+        ("nnUNetTrainerMine", ""),
+        ("nnUNetTrainer_special", ""),
+        ("Other", ""),
+        ("SegLossTrainer", ""),
+        ("find", ""),
+        ("__path__", ""),
+    ],
 )
-def test_a_name_of_others_is_left_to_nnunet(name: str) -> None:
+def test_a_name_that_may_be_of_others_is_left_to_nnunet(
+    name: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(RuntimeError, match="Could not find requested nnunet trainer"):
         lookup(name)
+    said = capsys.readouterr().out
+    assert hint in said
+    assert ("did you mean" in said) == bool(hint)
+
+
+def test_every_trainer_of_nnunet_is_found_as_without_this_package() -> None:
+    """Its variants have names near ours (``nnUNetTrainerDiceCELoss_noSmooth``)."""
+    import importlib
+    import pkgutil
+
+    from nnunetv2.training.nnUNetTrainer import variants
+
+    from nnunet_trainers import trainers
+
+    names = {
+        name
+        for module in pkgutil.walk_packages(variants.__path__, f"{variants.__name__}.")
+        for name, each in vars(importlib.import_module(module.name)).items()
+        if isinstance(each, type) and name.startswith("nnUNetTrainer")
+    }
+    assert "nnUNetTrainerDiceCELoss_noSmooth" in names
+    for name in names:
+        with pytest.raises(AttributeError):
+            trainers.find(name)
 
 
 @pytest.mark.parametrize("name", ["nnUNetTrainerMine", "nnUNetTrainerclDice", "nnUNetTrainerDiceCE_noDA"])
@@ -164,6 +206,9 @@ def test_a_wrong_name_before_the_folder_of_a_user_gets_advice_and_the_message_of
     with pytest.raises(RuntimeError, match="Could not find requested nnunet trainer"):
         lookup("nnUNetTrainerFocalTversy")
     assert "did you mean 'nnUNetTrainerFocalTversky'?" in capsys.readouterr().out
+    with pytest.raises(RuntimeError, match="Could not find requested nnunet trainer"):
+        lookup("nnUNetTrainerFocalTversky_alpha0.3")
+    assert "must be written 'nnUNetTrainerFocalTversky_alpha0p3'" in capsys.readouterr().out
 
 
 # -- the loss of a trainer ------------------------------------------------------------------------------------------

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from nnunet_data import SHORT, Workspace, assert_equal, run, weights
+from nnunet_data import SHORT, Workspace, assert_equal, run, trainer_class, weights
 from torch import Tensor
 
 from nnunet_trainers import VARIABLE, building, precision, recording
+from nnunet_trainers.export import ExportError, export
 
 pytest_plugins = "nnunet_fixtures"
 pytestmark = [
@@ -205,3 +207,72 @@ def test_nnunet_s_own_trainers_see_the_same_weights_and_batches(
     losses = [np.array([t.logger.get_value("train_losses", epoch) for epoch in range(2)]) for t in (found, expected)]
     np.testing.assert_allclose(losses[0], losses[1] + constant, rtol=1e-3)
     assert not np.allclose(losses[0][0], losses[0][1], rtol=1e-3), "the epochs must differ to tell batches apart"
+
+
+CLASSES = """
+from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerNoMirroring import nnUNetTrainerNoMirroring
+from torch import nn
+
+from nnunet_trainers.trainers import nnUNetTrainerDiceCE_1epochs_2iterations as Ours
+
+
+class nnUNetTrainerMine(Ours, nnUNetTrainerNoMirroring):
+    pass
+
+
+class nnUNetTrainerFrozen(Ours):
+    def initialize(self):
+        super().initialize()
+        self.network.encoder.requires_grad_(False)
+
+
+class nnUNetTrainerOwnNetwork(Ours):
+    @staticmethod
+    def build_network_architecture(plans_manager, configuration_manager, inputs, outputs, enable_deep_supervision=True):
+        return Ours.build_network_architecture(
+            plans_manager, configuration_manager, inputs, outputs, enable_deep_supervision
+        )
+
+
+class nnUNetTrainerOwnHead(Ours):
+    def initialize(self):
+        super().initialize()
+        self.network.head = nn.Linear(1, 1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "refused"),
+    [
+        ("nnUNetTrainerMine", ""),
+        ("nnUNetTrainerFrozen", ""),
+        ("nnUNetTrainerOwnNetwork", "whose network is not nnU-Net's"),
+        ("nnUNetTrainerOwnHead", "whose network is not nnU-Net's"),
+    ],
+)
+def test_a_class_of_others_is_exported_where_its_network_is_nnunet_s(
+    space: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, refused: str
+) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "mine.py").write_text(CLASSES)
+    ours = os.environ[VARIABLE]
+    monkeypatch.setenv(VARIABLE, os.pathsep.join([str(tmp_path / "theirs"), ours]))
+    trainer = trainer_class(name)
+    model = Path(run(space.trainer(name)).output_folder).parent
+    assert trainer.__module__ == "mine"
+    if refused:
+        with pytest.raises(ExportError, match=refused):
+            export(model)
+        assert not (model / "exported" / f"nnUNetTrainer{model.name.removeprefix(name)}").exists()
+        return
+    target = export(model)
+    stock = space.trainer("nnUNetTrainer")
+    stock.initialize()
+    found = torch.load(target / "fold_0" / "checkpoint_final.pth", weights_only=False)
+    assert found["trainer_name"] == "nnUNetTrainer"
+    assert found["segloss"]["exported_from"] == name
+    stock.network.load_state_dict(found["network_weights"])
+    monkeypatch.setenv(VARIABLE, ours)
+    shutil.rmtree(model / "exported")
+    with pytest.raises(ExportError, match=f"{name}, which is no trainer of this package, nor found in the folders of"):
+        export(model)

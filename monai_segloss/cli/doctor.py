@@ -15,6 +15,7 @@ from typing import NamedTuple
 import typer
 
 from nnunet_trainers import VARIABLE
+from nnunet_trainers.startup import LEAST
 
 COMPILE = "nnUNet_compile"
 TRAINER = "nnUNetTrainerFocalTversky_alpha0p3"
@@ -69,7 +70,7 @@ def examine() -> Iterator[Check]:
     yield versions("monai-segloss", "")
     torch = imports("torch", "pip install -U torch")
     yield torch
-    nnunet = versions("nnunetv2", "2.8")
+    nnunet = versions("nnunetv2", ".".join(map(str, LEAST)))
     yield nnunet
     vision = imports(
         "torchvision", "install the torch and torchvision of one index, e.g. pip install -U torch torchvision"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shlex
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -11,6 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from monai_segloss.cli.options import loss_option
+from monai_segloss.files import read_json
 
 app = typer.Typer(help="Use the losses in nnU-Net v2.", no_args_is_help=True)
 PREPROCESSED = "nnUNet_preprocessed"
@@ -32,6 +34,7 @@ def enable() -> None:
     """
     from nnunet_trainers import startup
 
+    refuse_old()
     try:
         file = startup.enable()
     except OSError as error:
@@ -46,7 +49,10 @@ def disable() -> None:
     """Undo `segloss nnunet enable`."""
     from nnunet_trainers import startup
 
-    removed = startup.disable()
+    try:
+        removed = startup.disable()
+    except OSError as error:
+        fail(f"The trainers stay enabled: {error}. Remove it with the rights of whoever wrote it.")
     typer.echo("\n".join(f"Removed {file}." for file in removed) or "The trainers were not enabled; nothing removed.")
 
 
@@ -61,6 +67,8 @@ def env(
     from nnunet_trainers import discovery_dir, startup
 
     typer.echo(discovery_dir() if path else startup.export_line())
+    if old := too_old():
+        typer.echo(f"Note: {old}", err=True)
 
 
 @app.command()
@@ -112,17 +120,22 @@ def export(
     """
     if not installed("nnunetv2"):
         fail(MISSING)
-    from nnunet_trainers.export import ExportError
+    refuse_old()
+    from nnunet_trainers.export import CHECKPOINTS, ExportError, to_predict
     from nnunet_trainers.export import export as export_model
 
     try:
         target = export_model(model, output)
     except (ExportError, OSError) as error:
         fail(str(error))
-    # nnU-Net takes five folds if it is not told which.
-    folds = " ".join(sorted(each.name.removeprefix("fold_") for each in target.glob("fold_*")))
-    model_and_folds = f"-m {shlex.quote(str(target))} -f {folds}"
-    typer.echo(f"Wrote {target}. Predict with: nnUNetv2_predict_from_modelfolder {model_and_folds} -i IMAGES -o OUTPUT")
+    # nnU-Net takes five folds and their final checkpoints if it is not told which.
+    checkpoint, folds = to_predict(target)
+    chosen = f"-m {shlex.quote(str(target))} -f {' '.join(folds)}"
+    chosen += "" if checkpoint == CHECKPOINTS[0] else f" -chk {checkpoint}"
+    typer.echo(f"Wrote {target}. Predict with: nnUNetv2_predict_from_modelfolder {chosen} -i IMAGES -o OUTPUT")
+    left = sorted(each.name for each in target.glob("fold_*") if not (each / checkpoint).is_file())
+    if left:
+        typer.echo(f"Note: {', '.join(left)} without {checkpoint} cannot take part.", err=True)
 
 
 def fail(message: str) -> NoReturn:
@@ -136,20 +149,49 @@ def installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
+def refuse_old() -> None:
+    """End where nnU-Net is too old for the trainers."""
+    found = too_old()
+    if found:
+        fail(found)
+
+
+def too_old() -> str:
+    """A sentence where the nnU-Net of this environment is too old for the trainers."""
+    from nnunet_trainers import startup
+
+    found, least = startup.too_old(), ".".join(map(str, startup.LEAST))
+    if found is None:
+        return ""
+    return f"nnU-Net is version {found} here, with which the trainers do not work: pip install -U 'nnunetv2>={least}'"
+
+
 def plans_file(dataset: str, plans: str) -> Path:
     """The plans of a data set, or exit code 1 with what is missing."""
     folder = os.environ.get(PREPROCESSED)
-    if folder is None:
+    if not folder:
         fail(f"The variable {PREPROCESSED} is not set: it names the folder with the preprocessed data sets.")
     if not Path(folder).is_dir():
         fail(f"The variable {PREPROCESSED} names {folder}, which is no folder.")
-    names = sorted(each.name for each in Path(folder).glob("Dataset[0-9][0-9][0-9]_*"))
+    names = sorted(each.name for each in Path(folder).iterdir() if re.match(r"Dataset\d{3,}_", each.name))
     number = dataset.isdecimal()
     wanted = f"Dataset{int(dataset):03d}_" if number else dataset
     chosen = [name for name in names if name == wanted or (number and name.startswith(wanted))]
     if len(chosen) != 1:
-        fail(f"{folder} has {len(chosen)} data sets {dataset!r}; expected one of {', '.join(names) or 'some'}.")
+        expected = ", ".join(chosen or names) or "some"
+        fail(f"{folder} has {len(chosen)} data sets {dataset!r}; expected one of {expected}.")
     file = Path(folder, chosen[0], f"{plans}.json")
     if not file.is_file():
-        fail(f"{file} does not exist: run nnUNetv2_plan_and_preprocess -d {dataset} first.")
+        known = sorted(each.stem for each in file.parent.glob("*.json") if holds_plans(each))
+        has = f"it has {', '.join(known)}; choose one with --plans, or " if known else ""
+        fail(f"{file} does not exist: {has}run nnUNetv2_plan_and_preprocess -d {dataset} first.")
     return file
+
+
+def holds_plans(file: Path) -> bool:
+    """Whether a JSON file holds plans of nnU-Net."""
+    try:
+        content = read_json(file)
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and isinstance(content.get("configurations"), dict)

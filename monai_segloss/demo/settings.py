@@ -115,7 +115,7 @@ def trainer_name(settings: Settings, loss: str) -> str:
     name = naming.encode(wanted, trainers.find(start).name_parameters())
     try:
         trainers.find(name)
-    except SystemExit as error:
+    except naming.TrainerNameError as error:
         raise DemoError(str(error)) from None
     return name
 

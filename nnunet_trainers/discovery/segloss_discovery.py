@@ -5,14 +5,18 @@ in the package, where every process finds the same ones.
 """
 
 from nnunet_trainers import others_follow, trainers
+from nnunet_trainers.naming import TrainerNameError
 
 
 def __getattr__(name: str) -> type:
     try:
         return trainers.find(name)
-    except SystemExit as advice:
+    except TrainerNameError as advice:
         if not others_follow():
             raise
         # The name may be right for a folder behind ours; where it is not, nnU-Net ends with a message of its own.
         print(f"  {advice}")
-        raise AttributeError(name) from None
+    except AttributeError:
+        if near := trainers.near(name):
+            print(f"  No loss of segloss has the trainer {name!r}; did you mean {' or '.join(map(repr, near))}?")
+    raise AttributeError(name)
