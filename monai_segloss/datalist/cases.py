@@ -173,10 +173,11 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _is_series(folder: Path) -> bool:
     """Whether a folder holds a DICOM file: the mark at byte 128."""
-    return any(_has_mark(path) for path in sorted(folder.iterdir()) if path.is_file()) if folder.is_dir() else False
+    return any(is_dicom(path) for path in sorted(folder.iterdir()) if path.is_file()) if folder.is_dir() else False
 
 
-def _has_mark(path: Path) -> bool:
+def is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM: the mark at byte 128."""
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
 

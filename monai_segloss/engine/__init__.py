@@ -2,6 +2,7 @@
 
 from monai_segloss.engine.checkpoint import ResumableCheckpoint
 from monai_segloss.engine.deep_supervision import DeepSupervision
+from monai_segloss.engine.errors import DataError, NotFiniteError
 from monai_segloss.engine.matching import match_targets
 from monai_segloss.engine.metrics import DicePerCase, HausdorffDistanceInMm, MetricsReport, SurfaceDiceInMm
 from monai_segloss.engine.repeating import EarlyStop, EpochSeed
@@ -12,6 +13,7 @@ from monai_segloss.engine.volumes import LoadVolumed, VolumeReader
 
 __all__ = [
     "CheckedLabeld",
+    "DataError",
     "DeepSupervision",
     "DicePerCase",
     "EarlyStop",
@@ -20,6 +22,7 @@ __all__ = [
     "LoadVolumed",
     "LossMapsd",
     "MetricsReport",
+    "NotFiniteError",
     "RegionChannelsd",
     "ResumableCheckpoint",
     "SegLossTrainer",
