@@ -326,3 +326,127 @@ def test_a_data_set_of_nrrd_in_nnunets_layout(tmp_path: Path) -> None:
         source_image = load(source / "imagesTr" / file.name.replace(".nii.gz", "_0000.nrrd"))
         np.testing.assert_allclose(nibabel.load(file).affine, source_image.affine.numpy(), atol=1e-6)
     assert torch.load(tmp_path / "run" / "models" / "model.pt", weights_only=True).keys() == {"model"}
+
+
+ONE_IMAGE = np.random.default_rng(5).normal(size=(4, 5, 6, 7)).astype(np.float32)
+
+
+def write_channels(folder: Path, layout: str, channels: int) -> list[Path]:
+    """The first channels of an image in one of the ways to store them."""
+    voxels = ONE_IMAGE[..., :channels]
+    file = folder / f"a{layout[layout.index('.') :]}"
+    if layout == "files.nii.gz":
+        files = [folder / f"a_{channel:04d}.nii.gz" for channel in range(channels)]
+        for channel, each in enumerate(files):
+            nibabel.save(nibabel.Nifti1Image(voxels[..., channel], np.eye(4)), each)
+        return files
+    if layout == "mixed.nrrd":
+        nibabel.save(nibabel.Nifti1Image(voxels[..., :1], np.eye(4)), folder / "first.nii.gz")
+        _nrrd(file, np.moveaxis(voxels[..., 1:], -1, 0), "list domain domain domain")
+        return [folder / "first.nii.gz", file]
+    if layout == "5-D.nii.gz":
+        nibabel.save(nibabel.Nifti1Image(voxels[:, :, :, None], np.eye(4)), file)
+    elif layout == "4-D.nii":
+        nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), file)
+    elif layout == "4-D.mha":
+        itk.imwrite(itk.image_from_array(np.ascontiguousarray(voxels.T)), str(file))
+    else:
+        first = layout.startswith(("list", "vector"))
+        kinds = f"{layout.split('.')[0]} domain domain domain" if first else "domain domain domain list"
+        _nrrd(file, np.moveaxis(voxels, -1, 0) if first else voxels, kinds)
+    return [file]
+
+
+def _nrrd(file: Path, content: NDArray[np.float32], kinds: str) -> None:
+    axes = "(-1,0,0) (0,-1,0) (0,0,1)"  # RAS in LPS
+    lines = [
+        "NRRD0004",
+        "type: float",
+        f"dimension: {content.ndim}",
+        "space: left-posterior-superior",
+        f"sizes: {' '.join(map(str, content.shape))}",
+        f"space directions: {axes + ' none' if kinds.endswith('list') else 'none ' + axes}",
+        f"kinds: {kinds}",
+        "endian: little",
+        "encoding: raw",
+        "space origin: (0,0,0)",
+    ]
+    file.write_bytes("\n".join([*lines, "", ""]).encode() + content.astype("<f4").tobytes(order="F"))
+
+
+LAYOUTS = ["files.nii.gz", "5-D.nii.gz", "4-D.nii", "list.nrrd", "vector.nrrd", "last.nrrd", "4-D.mha"]
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 5, 7])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_channels_in_every_layout(layout: str, channels: int, tmp_path: Path) -> None:
+    files = [str(file) for file in write_channels(tmp_path, layout, channels)]
+    steps = [LoadVolumed("image", channels=channels), EnsureChannelFirstd("image")]
+    found = Compose(steps)({"image": files})["image"]
+    assert np.array_equal(found.numpy(), np.moveaxis(ONE_IMAGE[..., :channels], -1, 0))
+    expected = np.eye(4) if "mha" not in layout else np.diag([-1.0, -1, 1, 1])
+    np.testing.assert_allclose(found.affine.numpy(), expected)
+    wrong = LoadVolumed(["image", "label"], channels=[channels, channels + 1])
+    with pytest.raises(DataError) as error:
+        wrong({"image": files, "label": files})
+    assert str(error.value) == f"{files[0]}: the label has {channels} channels; the data set asks for {channels + 1}."
+
+
+def test_channels_of_several_formats(tmp_path: Path) -> None:
+    found = load(*write_channels(tmp_path, "mixed.nrrd", 6))
+    assert np.array_equal(found.numpy(), np.moveaxis(ONE_IMAGE[..., :6], -1, 0))
+
+
+def _save(file: Path, voxels: NDArray[Any], affine: Any = None) -> None:
+    nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4) if affine is None else affine), file)
+
+
+def test_files_that_are_no_volume_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "a.nii.gz"
+    for shape in ((4, 5, 6, 2, 3), (4, 5)):
+        _save(file, np.zeros(shape, np.float32))
+        assert f"a.nii.gz has the shape {shape}; expected (X, Y, Z), or (X, Y, Z, C)" in refused(file)
+    itk.imwrite(itk.image_from_array(np.zeros((4, 5), np.uint8)), str(tmp_path / "a.png"))
+    assert "a.png has the shape (5, 4); expected (X, Y, Z)" in refused(tmp_path / "a.png")
+    _save(file, np.zeros((4, 5, 6), np.complex64))
+    assert "a.nii.gz holds values of type complex64; expected one number per voxel and channel" in refused(file)
+    _save(file, np.zeros((4, 5, 6), [("R", "u1"), ("G", "u1"), ("B", "u1")]))
+    assert "a.nii.gz holds values of type" in refused(file)
+    flat = nibabel.Nifti1Image(np.zeros((4, 5, 6), np.float32), None)
+    flat.header.set_sform(np.diag([1.0, 0, 1, 1]), 2)
+    flat.to_filename(file)
+    assert "a.nii.gz has an affine without an inverse" in refused(file)
+    for name in ("empty.nii.gz", "empty.nrrd"):
+        (tmp_path / name).touch()
+        assert f"{name} cannot be read as an image: " in refused(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.nii\.gz does not exist"):
+        VolumeReader().read(tmp_path / "nowhere.nii.gz")
+    other = tmp_path / "b.nii.gz"
+    _save(file, np.zeros((4, 5, 6), np.float32))
+    _save(other, np.zeros((4, 5, 7), np.float32))
+    assert "b.nii.gz has shape (4, 5, 7)" in refused(file, other)
+    _save(other, np.zeros((4, 5, 6), np.float32), np.diag([1.0, 1, 2, 1]))
+    assert "b.nii.gz lies elsewhere than" in refused(file, other)
+
+
+@pytest.mark.parametrize("found", [1, 3])
+def test_another_number_of_channels_than_declared_is_said_before_training(found: int, tmp_path: Path) -> None:
+    source = nnunet_data.write_raw(tmp_path, "labels", cases=2)
+    about = json.loads((source / "dataset.json").read_text())
+    (source / "dataset.json").write_text(json.dumps({**about, "channel_names": {"0": "CT", "1": "PET"}}))
+    for number, file in enumerate(sorted((source / "imagesTr").iterdir())):
+        image = nibabel.load(file)
+        channels = 2 if number == 0 else found
+        nibabel.save(nibabel.Nifti1Image(np.stack([image.get_fdata()] * channels, -1), image.affine), file)
+    with pytest.raises(RuntimeError) as error, workflow(tmp_path / "run", source, epochs=1) as flow:
+        flow.run()
+    sentence = f"case_01_0000.nii.gz: the image has {found} channels; the data set asks for 2."
+    assert sentence in _causes(error.value)
+    flow = inference(tmp_path / "run", source, images_dir=str(source / "imagesTr"), ckpt_path=__file__)
+    with pytest.raises(RuntimeError) as error:
+        list(flow.parser.get_parsed_content("dataloader"))
+    assert sentence in _causes(error.value)
+
+
+def _causes(error: BaseException | None) -> str:
+    return "" if error is None else f"{error}\n{_causes(error.__cause__)}"

@@ -15,16 +15,20 @@ from torch import Tensor
 from monai_segloss.core.check import affine_spacing, countable, known_spacing, voxel_lengths
 from monai_segloss.core.maps import MapSpec
 from monai_segloss.datalist import Labels
+from monai_segloss.engine.errors import DataError, NotFiniteError, not_finite
 from monai_segloss.maps import class_masks
 
 WHICH = ("on_cpu", "all", "none")
+ROUNDING = 1e-3
+"""Largest distance of a stored label to its whole number, as a file's scale and 32 bits leave it."""
 
 
 class CheckedLabeld(MapTransform):
     """Label maps that hold what the data set says, with the ignored voxels in a mask of their own.
 
     Where the data set has an ignore label, these voxels become 0 in the label and the key ``mask`` is added: 1 where a voxel
-    counts.  Losses of this package take it beside the label, and metrics leave its zeros out.
+    counts.  Losses of this package take it beside the label, and metrics leave its zeros out.  Numbers that a file stores as
+    fractions by rounding, as 0.9999999, are the whole numbers that they stand for.
 
     Args:
         keys: of the label maps (1, *S).
@@ -34,7 +38,8 @@ class CheckedLabeld(MapTransform):
         allow_missing_keys: skip a key that is not there.
 
     Raises:
-        ValueError: a value that the data set does not know, or another shape or place in space than the image's.
+        DataError: a value that the data set does not know or that is further than 0.001 from a whole number, or another
+            shape or place in space than the image's.
     """
 
     def __init__(
@@ -59,23 +64,43 @@ class CheckedLabeld(MapTransform):
             if self.labels.ignore is not None:
                 ignored = numbers == self.labels.ignore
                 if bool(ignored.all()):
-                    raise ValueError(f"{_name(label)} has no annotated voxel: all of them have the ignore label.")
+                    raise DataError(f"{_name(label)} has no annotated voxel: all of them have the ignore label.")
                 d[self.mask_key] = _like((~ignored).to(torch.uint8), label)
                 numbers = numbers.masked_fill(ignored, 0)
             d[key] = _like(numbers, label)
         return d
 
     def _numbers(self, label: Any) -> Tensor:
-        plain = countable(torch.as_tensor(label).as_subclass(Tensor))
-        numbers, known = plain.to(torch.int32), set(self.labels.values)
-        strange = plain[(plain != numbers) | (plain < 0)]
+        plain, known = countable(torch.as_tensor(label).as_subclass(Tensor)), self.labels.values
+        numbers = plain.round() if plain.is_floating_point() else plain
+        strange = plain[~(((plain - numbers).abs() <= ROUNDING) & torch.isin(numbers, torch.tensor(known).to(numbers)))]
         if strange.numel():
-            bad = [float(strange[0])]
-        else:
-            bad = sorted({int(value) for value in torch.bincount(numbers.flatten()).nonzero().flatten()} - known)
-        if bad:
-            raise ValueError(f"{_name(label)} holds the value {bad[0]:g}; dataset.json has the labels {_short(known)}.")
+            value, *_ = strange.tolist()
+            shown = f"{value:.0f}" if float(value).is_integer() else repr(value)
+            raise DataError(
+                f"{_name(label)} holds the value {shown}; dataset.json has the labels {_short(set(known))}. "
+                f"{strange.numel()} voxels hold none of them."
+            )
         return numbers.to(torch.uint8 if max(known) < 256 else torch.int32)
+
+
+class CheckedOutputd(MapTransform):
+    """Outputs of the network as they are; what is NaN or infinite ends the run, where the largest output would hide it.
+
+    Args:
+        keys: of the outputs.
+        allow_missing_keys: skip a key that is not there.
+
+    Raises:
+        NotFiniteError: an output with NaN or infinite values, with the name of the case.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The dictionary as it came."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            _refuse_not_finite(d[key])
+        return d
 
 
 class RegionChannelsd(MapTransform):
@@ -113,6 +138,9 @@ class SegmentationFromLogitsd(MapTransform):
         keys: of the outputs, logits.
         labels: of the data set.
         allow_missing_keys: skip a key that is not there.
+
+    Raises:
+        NotFiniteError: an output with NaN or infinite values, with the name of the case.
     """
 
     def __init__(self, keys: KeysCollection, labels: Labels, allow_missing_keys: bool = False) -> None:
@@ -123,6 +151,7 @@ class SegmentationFromLogitsd(MapTransform):
         """The dictionary with the label map in place of the outputs."""
         d = dict(data)
         for key in self.key_iterator(d):
+            _refuse_not_finite(d[key])
             plain = torch.as_tensor(d[key]).as_subclass(Tensor)
             found = plain.argmax(0, keepdim=True).int()
             if self.labels.regions:
@@ -194,8 +223,18 @@ def _like(x: Tensor, other: Any) -> Tensor:
     return MetaTensor(x, meta=deepcopy(other.meta)) if isinstance(other, MetaTensor) else x
 
 
-def _name(label: Any) -> str:
-    return str(label.meta.get("filename_or_obj", "the label")) if isinstance(label, MetaTensor) else "the label"
+def _name(x: Any, otherwise: str = "the label") -> str:
+    return str(x.meta.get("filename_or_obj", otherwise)) if isinstance(x, MetaTensor) else otherwise
+
+
+def _refuse_not_finite(output: Any) -> None:
+    plain = torch.as_tensor(output).as_subclass(Tensor)
+    wrong = not_finite(plain)
+    if wrong:
+        raise NotFiniteError(
+            f"the network gives {wrong} of {plain.numel()} values that are NaN or infinite for "
+            f"{_name(output, 'an image')}: its weights are broken, or the image is not normalized as in training."
+        )
 
 
 def _short(values: set[int]) -> str:
@@ -206,12 +245,14 @@ def _short(values: set[int]) -> str:
 
 def _refuse_other_grid(image: Any, label: Any) -> None:
     if image.shape[1:] != label.shape[1:]:
-        raise ValueError(f"{_name(label)} has shape {tuple(label.shape[1:])}, its image {tuple(image.shape[1:])}.")
+        raise DataError(f"{_name(label)} has shape {tuple(label.shape[1:])}, its image {tuple(image.shape[1:])}.")
     if isinstance(image, MetaTensor) and isinstance(label, MetaTensor):
+        axes, rank = image.ndim - 1, image.affine.shape[-1] - 1  # two axes in space have an affine of three as well
         corners = torch.cartesian_prod(
-            *(torch.tensor([0.0, size - 1]).double() for size in image.shape[1:]), torch.ones(1).double()
+            *(torch.tensor([0.0, size - 1]).double() for size in image.shape[1:]),
+            *(torch.tensor([each]).double() for each in (*[0.0] * (rank - axes), 1.0)),
         )
         apart = float(((image.affine - label.affine).double() @ corners.T).norm(dim=0).max())
-        voxel = float(voxel_lengths(image.affine, image.ndim - 1).min())
+        voxel = float(voxel_lengths(image.affine, axes).min())
         if apart > voxel / 2:
-            raise ValueError(f"{_name(label)} lies {apart:.3g} mm away from its image: their headers differ.")
+            raise DataError(f"{_name(label)} lies {apart:.3g} mm away from its image: their headers differ.")

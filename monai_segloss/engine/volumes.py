@@ -12,7 +12,7 @@ import numpy as np
 from monai.config import KeysCollection, PathLike
 from monai.data import ImageReader, NibabelReader
 from monai.transforms import LoadImaged
-from monai.utils import MetaKeys, SpaceKeys, ensure_tuple, ensure_tuple_rep
+from monai.utils import ImageMetaKey, MetaKeys, SpaceKeys, ensure_tuple, ensure_tuple_rep
 from numpy.typing import NDArray
 
 from monai_segloss.datalist.cases import is_dicom
@@ -97,7 +97,7 @@ class LoadVolumed(LoadImaged):
         for key, wanted in self.key_iterator(d, self.channels):
             found = d[key].numel() // prod(int(n) for n in d[key].meta[MetaKeys.SPATIAL_SHAPE])
             if wanted is not None and found != wanted:
-                name = d[key].meta[MetaKeys.FILENAME_OR_OBJ]
+                name = d[key].meta[ImageMetaKey.FILENAME_OR_OBJ]
                 raise DataError(f"{name}: the {key} has {found} channels; the data set asks for {wanted}.")
         return d
 
@@ -118,8 +118,8 @@ def _volume(file: Path) -> Volume:
         raise DataError(
             f"{file} holds values of type {volume.voxels.dtype}; expected one number per voxel and channel."
         )
-    voxels = volume.voxels.astype(np.float32, copy=False) if volume.voxels.dtype.kind == "f" else volume.voxels
-    wrong = int(voxels.size - np.isfinite(voxels).sum())
+    voxels = volume.voxels  # read as float32, in which larger numbers are infinite
+    wrong = 0 if voxels.dtype.kind != "f" else int((~(np.abs(voxels) <= np.finfo(np.float32).max)).sum())
     if wrong:
         raise DataError(
             f"{file} holds {wrong} of {voxels.size} values that are NaN or infinite: give them a value, as that of air."
