@@ -216,6 +216,18 @@ def test_maps_made_ahead_are_those_that_the_loss_makes(info: Any, regions: bool)
         LossMapsd(loss, 3, "gpu")
 
 
+@pytest.mark.parametrize("which", ["all", "none"])
+def test_a_loss_that_measures_warns_of_a_sheared_grid(which: str) -> None:
+    affine = torch.diag(torch.tensor([1.0, 2.0, 3.0, 1.0]).double())
+    affine[1, 2] = 3.0 * math.tan(math.radians(2))
+    label = MetaTensor(label_map().as_tensor(), affine=affine)
+    data = CheckedLabeld("label", CLASSES)(sample(label))
+    reading = {"softmax": True, "to_onehot_y": True}
+    with pytest.warns(UserWarning, match=r"axes that are not at right angles .* set spacing"):
+        LossMapsd(monai_segloss.BoundaryLoss(**reading), 3, which)(data)
+    LossMapsd(monai_segloss.DiceLoss(**reading), 3, which)(data)  # warnings are errors here
+
+
 @pytest.fixture(scope="module", params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
     return request.param

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Mapping
 from copy import deepcopy
 from typing import Any
@@ -21,6 +22,8 @@ from monai_segloss.maps import class_masks
 WHICH = ("on_cpu", "all", "none")
 ROUNDING = 1e-3
 """Largest distance of a stored label to its whole number, as a file's scale and 32 bits leave it."""
+SHEAR = 1e-3
+"""Largest cosine between two axes of a grid that count as perpendicular."""
 
 
 class CheckedLabeld(MapTransform):
@@ -167,7 +170,8 @@ class LossMapsd(MapTransform):
 
     Put it behind every transform that moves the label; `SegLossTrainer` hands the maps on.  It goes with `CheckedLabeld`,
     whose mask it reads; `monai_segloss.transforms.map_transforms` has a transform per map, with options and metadata.  The
-    spacing is that of the label's affine; without one distances count voxels, which a warning says.
+    spacing is that of the label's affine; without one distances count voxels, which a warning says.  Another warning says
+    that the axes of the label are not at right angles, as under a gantry tilt: maps and losses measure along the axes.
 
     Args:
         loss: whatever the trainer trains with; a loss without ``needs`` adds nothing.
@@ -191,13 +195,20 @@ class LossMapsd(MapTransform):
             spec for spec in getattr(loss, "needs", ()) if which == "all" or (which == "on_cpu" and spec.on_cpu)
         )
         self.num_classes, self.mask_key = num_classes, mask_key
+        self.measures = any(spec.in_mm for spec in getattr(loss, "needs", ()))
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The dictionary with a float32 map per need under its key."""
         d = dict(data)
+        label = d[self.keys[0]]
+        if self.measures and isinstance(label, MetaTensor) and sheared(label.affine):
+            warnings.warn(
+                f"{_name(label)} has axes that are not at right angles (a gantry tilt?): the loss takes distances for those "
+                "of right angles. Resample: set spacing.",
+                stacklevel=2,
+            )
         if not self.specs:
             return d
-        label = d[self.keys[0]]
         plain = countable(torch.as_tensor(label).as_subclass(Tensor))[None]
         valid = None
         if self.mask_key in d:
@@ -217,6 +228,12 @@ class LossMapsd(MapTransform):
         if not spec.exclusive or self.num_classes is None:
             return spec.make(masks, spacing, valid)[0].float()
         return spec.make(masks[:, 1:], spacing, valid)[0].sum(0, keepdim=True).float()
+
+
+def sheared(affine: Tensor) -> bool:
+    """Whether two axes of a grid are not perpendicular, as the slices under a gantry tilt."""
+    axes = torch.nn.functional.normalize(affine.detach().cpu().double()[:-1, :-1], dim=0)
+    return float((axes.T @ axes).triu(1).abs().max()) > SHEAR
 
 
 def _like(x: Tensor, other: Any) -> Tensor:
