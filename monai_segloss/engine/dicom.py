@@ -156,11 +156,12 @@ def _step(slices: Sequence[Slice], positions: Array, normal: Array, name: str) -
     even = positions[0] + np.arange(len(slices))[:, None] * step
     off = np.linalg.norm(positions - even, axis=1)
     if off.max() > UNEVEN * usual:
-        gap = int(np.argmax(np.linalg.norm(steps - np.median(steps, axis=0), axis=1)))
+        like = np.median(steps, axis=0)
+        gap = int(np.argmax(np.linalg.norm(steps - like, axis=1)))
         raise DataError(
             f"the DICOM series {name} has slices that are missing or not evenly spaced (off by {off.max():.3g} mm), so that "
             f"no affine is right: by {_called(POSITION)}, {_short(slices[gap + 1])} lies "
-            f"{np.linalg.norm(steps[gap]):.4g} mm from {_short(slices[gap])}, where {usual:.4g} mm is usual."
+            f"{np.linalg.norm(steps[gap]):.4g} mm from {_short(slices[gap])}, where {np.linalg.norm(like):.4g} mm is usual."
         )
     return step
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from multiprocessing.dummy import DummyProcess
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -169,6 +171,9 @@ def explain_errors() -> None:
 
 
 def _explain(cls: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    for thread in threading.enumerate():  # of MONAI's caches: the process aborts if Python ends under one at work
+        if isinstance(thread, DummyProcess):
+            thread.join(timeout=60)
     key, said = _key(trace), error
     while isinstance(said, RuntimeError) and said.__cause__ is not None:  # MONAI's frames around what was said
         said = said.__cause__
