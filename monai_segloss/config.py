@@ -7,12 +7,19 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from monai_segloss.core.arguments import plain
 from monai_segloss.core.errors import nearest
 from monai_segloss.core.module import READING, SegLoss
 from monai_segloss.core.registry import LossInfo, create, find, list_losses
 from monai_segloss.losses import WeightedSum
 from monai_segloss.losses.compound.weighted_sum import term_arguments
 from monai_segloss.schedules import Schedule, schedule
+
+KEYS: dict[Any, tuple[type, str]] = {
+    "loss": (str, "the name of a loss"),
+    "arguments": (Mapping, "a mapping of arguments of the loss"),
+    "terms": (Mapping, "a mapping of terms"),
+}
 
 
 class LossConfig(BaseModel):
@@ -23,6 +30,9 @@ class LossConfig(BaseModel):
         arguments: constructor arguments of ``loss``, the reading aside.
         terms: instead of the two, name -> weight or {"weight": ..., argument: ...}, see `WeightedSum`; there
             ``class_weight`` is what a loss by itself calls ``weight``.
+
+    Lists and mappings of other programs (OmegaConf) count as plain ones, and a number that YAML takes for a word, such as
+    1e-2, as the number.
 
     Raises:
         pydantic.ValidationError: an unknown key, argument or schedule, with the nearest names.
@@ -41,18 +51,37 @@ class LossConfig(BaseModel):
     arguments: dict[str, Any] = Field(default_factory=dict, description="constructor arguments of the loss")
     terms: dict[str, dict[str, Any]] = Field(default_factory=dict, description="terms of a weighted sum, by name")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _keys(cls, content: Any) -> Any:
+        if isinstance(content, LossConfig):
+            return content
+        if not isinstance(content, Mapping):
+            raise ValueError(f"a loss configuration has the keys {', '.join(cls.model_fields)}, got {content!r}.")
+        content = plain(content)
+        for key, value in content.items():
+            wanted = KEYS.get(key)
+            if wanted is None:
+                raise ValueError(_misplaced(key, content))
+            if not isinstance(value, wanted[0]) and not (key == "loss" and value is None):
+                raise ValueError(f"{key} must be {wanted[1]}, got {value!r}.")
+        unnamed = [
+            name for name in (*content.get("arguments", {}), *content.get("terms", {})) if not isinstance(name, str)
+        ]
+        if unnamed:
+            raise ValueError(f"the names of arguments and terms must be text, got {unnamed[0]!r}.")
+        return content
+
     @field_validator("terms", mode="before")
     @classmethod
     def _weights(cls, terms: Any) -> Any:
-        if not isinstance(terms, Mapping):
-            return terms
-        plain = {n: v if isinstance(v, Mapping) and "schedule" not in v else {"weight": v} for n, v in terms.items()}
-        return {n: {**_plain(v), "weight": _weight(v.get("weight", 1.0))} for n, v in plain.items()}
+        alone = {n: v if isinstance(v, Mapping) and "schedule" not in v else {"weight": v} for n, v in terms.items()}
+        return {n: {**_data(v), "weight": _weight(v.get("weight", 1.0))} for n, v in alone.items()}
 
     @field_validator("arguments", mode="before")
     @classmethod
     def _schedules(cls, arguments: Any) -> Any:
-        return _plain(arguments) if isinstance(arguments, Mapping) else arguments
+        return _data(arguments)
 
     @model_validator(mode="after")
     def _known(self) -> LossConfig:
@@ -79,14 +108,32 @@ class LossConfig(BaseModel):
         return WeightedSum(self.terms, **common)
 
 
+def _misplaced(key: Any, content: Mapping[str, Any]) -> str:
+    """What to say of a key that a configuration does not have, and where it may belong."""
+    said = f"a loss configuration has no key {key!r}"
+    loss = content.get("loss")
+    names = {name: info for info in list_losses() for name in (info.key, *info.aliases)}
+    if isinstance(loss, str) and loss in names and key in names[loss].parameters and key not in READING:
+        return f"{said}: it is an argument of {loss}, and belongs under 'arguments'."
+    if key in names:
+        return f"{said}: it is a loss; give it as the value of 'loss', or under 'terms'."
+    return f"{said}{nearest(str(key), KEYS) or '.'} It has {', '.join(KEYS)}."
+
+
 def sentence(error: Exception) -> str:
     """What an error of a configuration says, without the frame that pydantic puts around it."""
     if isinstance(error, ValidationError):
-        return "; ".join(each["msg"].removeprefix("Value error, ") for each in error.errors())
+        return "; ".join(_said(each["msg"], each["loc"]) for each in error.errors())
     return str(error)
 
 
-def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _said(message: str, place: tuple[int | str, ...]) -> str:
+    """Our own sentences name what is wrong, those of pydantic get its place in front."""
+    own = message.removeprefix("Value error, ")
+    return own if own != message or not place else f"{'.'.join(map(str, place))}: {message}"
+
+
+def _data(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value.mapping if isinstance(value, Schedule) else value for name, value in settings.items()}
 
 

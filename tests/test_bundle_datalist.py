@@ -110,6 +110,14 @@ def test_a_decathlon_datalist(tmp_path: Path) -> None:
         ({"labels": {}}, "labels must be 0"),
         ({"file_ending": ".nrrd"}, "the data set has no labeled case"),
         ({"training": [{"image": "imagesTr/case_000_0000.nii.gz"}]}, "case_000_0000.nii.gz has no label"),
+        ({"training": [{"images": ["a.nii.gz"]}]}, "a case must name its image .* got .'images'"),
+        ({"training": [3]}, "a case must name its image .one file or a list. and label, got 3"),
+        ({"training": [{"image": [3], "label": "a"}]}, "a case must name its image"),
+        ({"training": [], "test": "imagesTs"}, "test must be a list of cases, got 'imagesTs'"),
+        ({"dataset": {"a": {"image": "a.nii.gz", "label": "b.nii.gz"}}}, "a case must name its image"),
+        ({"dataset": ["a"]}, "dataset must be a mapping of cases to images and label"),
+        ({"file_ending": 3}, "file_ending must be text, as '.nii.gz', got 3"),
+        ({"channel_names": "CT"}, "channel_names must be a mapping of numbers to names, got 'CT'"),
     ],
 )
 def test_what_the_bundle_cannot_train_on_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

@@ -58,6 +58,49 @@ def test_distances_in_mm_by_brute_force(seed: int) -> None:
         assert float(overlap[0, index - 1]) == pytest.approx(2 * (a & b).sum() / (a.sum() + b.sum()), rel=1e-6)
 
 
+def shear(x: Tensor, degrees: float) -> Tensor:
+    """The same voxels under a gantry tilt: slices shifted along the second axis."""
+    tilted = MetaTensor(x.as_tensor(), affine=x.affine.clone())
+    step = torch.as_tensor(TURN[:, 1] * math.tan(math.radians(degrees)) * SPACING[2])
+    tilted.affine[:3, 2] += step.to(tilted.affine)
+    return tilted
+
+
+@pytest.mark.parametrize("degrees", [2.0, 20.0])
+def test_distances_on_a_sheared_grid_by_brute_force(degrees: float) -> None:
+    pred, label, straight = shear(masks(1), degrees), shear(masks(11), degrees), masks(11)
+    metrics = HausdorffDistanceInMm(), SurfaceDiceInMm(tolerance=1.5)
+    far, near = (metric([pred, masks(1)], [label, straight]) for metric in metrics)
+    axes = label.affine[:3, :3].numpy()
+    for index in (1, 2):
+        points = []
+        for mask in (pred[index].numpy() > 0, label[index].numpy() > 0):
+            inside = ndimage.binary_erosion(mask, ndimage.generate_binary_structure(3, 1), border_value=0)
+            points.append(np.argwhere(mask & ~inside) @ axes.T)
+        table = np.linalg.norm(points[0][:, None] - points[1][None], axis=-1)
+        there, back = table.min(1), table.min(0)
+        hd95 = max(np.percentile(there, 95), np.percentile(back, 95))
+        assert float(far[0, index - 1]) == pytest.approx(hd95, rel=1e-5)
+        share = (np.concatenate([there, back]) <= 1.5 + 1e-6).mean()
+        assert float(near[0, index - 1]) == pytest.approx(share, rel=1e-6)
+    for found, metric in zip((far, near), metrics, strict=True):
+        assert torch.equal(found[1], metric([masks(1)], [straight])[0])
+    assert not torch.allclose(far[0], far[1], rtol=1e-3)
+    none = shear(masks(11), degrees)
+    none[1:] = 0
+    assert HausdorffDistanceInMm()([pred], [none]).isfinite().all()
+    assert SurfaceDiceInMm()([pred], [none]).tolist() == [[0.0, 0.0]]
+    assert SurfaceDiceInMm()([none], [none]).isnan().all()
+
+
+def test_the_way_of_sheared_grids_agrees_on_straight_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = HausdorffDistanceInMm(), SurfaceDiceInMm(tolerance=1.0), HausdorffDistanceInMm(include_background=True)
+    expected = [metric([masks(1)], [masks(11)]) for metric in metrics]
+    monkeypatch.setattr("monai_segloss.engine.targets.SHEAR", -1.0)
+    for metric, value in zip(metrics, expected, strict=True):
+        torch.testing.assert_close(metric([masks(1)], [masks(11)]), value, rtol=1e-5, atol=0)
+
+
 def test_each_case_of_a_batch_has_its_own_spacing() -> None:
     """Batches that were not taken apart give what their cases give."""
     preds, labels = ([masks(seed + k) for seed in (1, 2, 3)] for k in (0, 10))

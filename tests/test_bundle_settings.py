@@ -6,6 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +19,8 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.networks.nets import UNet
 
 from monai_segloss.bundle.keys import STATEMENTS, unused
-from monai_segloss.engine import SettingError, check_keys, check_network, check_settings
-from monai_segloss.engine.settings import SETTINGS
+from monai_segloss.engine import DataError, SettingError, check_keys, check_network, check_settings
+from monai_segloss.engine.settings import SETTINGS, _explain
 
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file")
 
@@ -157,6 +160,26 @@ def test_a_network_is_asked_without_work() -> None:
     assert network.training
     with pytest.raises(SettingError, match=r"patch_size \[8, 8, 8\] with 1 channels does not go through network_def"):
         check_network(network, 1, 3, (8, 8, 8))
+
+
+def test_an_error_waits_for_the_threads_that_still_load(capsys: pytest.CaptureFixture[str]) -> None:
+    """Python that ends under a thread inside of torch or ITK aborts the process, and its exit status with it."""
+    begun, done = threading.Event(), []
+
+    def read(case: int) -> None:
+        if case == 0:
+            begun.wait()
+            raise DataError("case 0 holds nothing.")
+        begun.set()
+        time.sleep(0.5)
+        done.append(case)
+
+    with pytest.raises(DataError) as error, ThreadPool(2) as pool:
+        list(pool.imap(read, range(2)))
+    assert not done
+    _explain(DataError, error.value, None)
+    assert done == [1]
+    assert capsys.readouterr().err == "\nThe data are wrong: case 0 holds nothing.\n"
 
 
 @pytest.mark.real

@@ -66,6 +66,10 @@ def test_ignored_voxels_become_a_mask() -> None:
         (torch.full((1, 2, 2, 2), 4.0), CLASSES, "the label holds the value 4; dataset.json has the labels 0, 1, 2, 3"),
         (torch.full((1, 2, 2, 2), -1.0), CLASSES, "holds the value -1"),
         (torch.full((1, 2, 2, 2), 0.5), CLASSES, "holds the value 0.5"),
+        (torch.full((1, 2, 2, 2), 0.99), CLASSES, r"holds the value 0\.9900000095367432; dataset"),
+        (torch.full((1, 2, 2, 2), 1.0015), CLASSES, r"holds the value 1\.0015000104904175; dataset"),
+        (torch.full((1, 2, 2, 2), 1e30), CLASSES, "holds the value 1000000015047466219876688855040; dataset"),
+        (torch.full((1, 2, 2, 2), -0.01), CLASSES, r"holds the value -0\.00999"),
         (torch.full((1, 2, 2, 2), float("nan")), CLASSES, "holds the value nan"),
         (torch.full((1, 2, 2, 2), 3.0), CLASSES, "has no annotated voxel"),
         (torch.full((1, 2, 2, 2), 5.0), Labels(("a",), ((1, 4),), (1,)), "has the labels 0, 1, 4"),
@@ -75,6 +79,26 @@ def test_ignored_voxels_become_a_mask() -> None:
 def test_a_label_map_that_is_none_is_refused(label: Tensor, labels: Labels, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CheckedLabeld("label", labels)(sample(label))
+
+
+@pytest.mark.parametrize("off", [1e-7, -1e-7, 9e-4, -9e-4])
+@pytest.mark.parametrize("labels", [CLASSES, Labels(tuple(map(str, range(299))), ignore=300)])
+def test_labels_stored_as_fractions_by_rounding(off: float, labels: Labels) -> None:
+    whole = torch.tensor(labels.values)[None, :, None, None].double()
+    exact, found = (CheckedLabeld("label", labels)(sample(x)) for x in (whole, whole + off))
+    assert torch.equal(found["label"], exact["label"])
+    assert torch.equal(found["mask"], exact["mask"])
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+def test_a_label_of_two_axes_is_compared_with_its_image(axes: int) -> None:
+    affine = torch.diag(torch.tensor([2.0, 3.0, 1.0, 1.0]).double())
+    label = MetaTensor(torch.zeros(1, *SIZE[:axes]), affine=affine)
+    image = MetaTensor(torch.zeros(1, *SIZE[:axes]), affine=affine.clone())
+    assert CheckedLabeld("label", CLASSES)({"image": image, "label": label})["label"].shape == label.shape
+    image.affine[1, 3] += 5
+    with pytest.raises(ValueError, match="lies 5 mm away from its image"):
+        CheckedLabeld("label", CLASSES)({"image": image, "label": label})
 
 
 def test_a_label_elsewhere_than_its_image_is_refused() -> None:
@@ -185,6 +209,18 @@ def test_maps_made_ahead_are_those_that_the_loss_makes(info: Any, regions: bool)
     assert loss(logits, batch, spacing=(1.0, 2.0, 3.0)).item() == pytest.approx(alone.item(), rel=1e-6)
     with pytest.raises(ValueError, match="maps must be 'on_cpu', 'all' or 'none', got 'gpu'"):
         LossMapsd(loss, 3, "gpu")
+
+
+@pytest.mark.parametrize("which", ["all", "none"])
+def test_a_loss_that_measures_warns_of_a_sheared_grid(which: str) -> None:
+    affine = torch.diag(torch.tensor([1.0, 2.0, 3.0, 1.0]).double())
+    affine[1, 2] = 3.0 * math.tan(math.radians(2))
+    label = MetaTensor(label_map().as_tensor(), affine=affine)
+    data = CheckedLabeld("label", CLASSES)(sample(label))
+    reading = {"softmax": True, "to_onehot_y": True}
+    with pytest.warns(UserWarning, match=r"axes that are not at right angles .* set spacing"):
+        LossMapsd(monai_segloss.BoundaryLoss(**reading), 3, which)(data)
+    LossMapsd(monai_segloss.DiceLoss(**reading), 3, which)(data)  # warnings are errors here
 
 
 @pytest.fixture(scope="module", params=KINDS)

@@ -289,7 +289,7 @@ def test_what_a_transform_makes_a_loss_takes() -> None:
         (lambda: SignedDistanceMap("3"), ValueError, "num_classes must be .* at least 1, got '3'"),  # type: ignore[arg-type]
         (lambda: SignedDistanceMap(1, include_background=False), ValueError, "num_classes .* at least 2"),
         (lambda: SignedDistanceMap(2)(label()), ValueError, "value 2 came.*num_classes=2 expected labels 0 to 1"),
-        (lambda: SignedDistanceMap(3)(0.7 * label()), ValueError, r"value \d\.\d came.*mode='nearest'"),
+        (lambda: SignedDistanceMap(3)(0.7 * label()), ValueError, r"value \d\.\d+ came.*mode='nearest'"),
         (lambda: SignedDistanceMap(3)(torch.nan * label()), ValueError, "value nan came"),
         (lambda: SignedDistanceMap()(label()), ValueError, "value 2 came.*For labels give num_classes"),
         (lambda: SignedDistanceMap(3)(torch.zeros(2, 4, 4)), ValueError, r"\(2, 4, 4\).*num_classes=3"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -99,3 +100,25 @@ def _plain(value: Any, annotation: str) -> Any:
     """A scalar of NumPy as a number, an array as a list, and so a tensor where a sequence is wanted."""
     sequence = annotation.startswith(("Clip", "Sequence")) and isinstance(value, Tensor) and not value.is_meta
     return value.tolist() if sequence or (type(value).__module__ == "numpy" and hasattr(value, "tolist")) else value
+
+
+SCIENTIFIC = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+")
+"""A number that YAML 1.1 takes for a word: 1e-2, where it knows 1.0e-2."""
+
+
+def plain(value: Any) -> Any:
+    """What a configuration gives as plain data: its own lists and mappings as list and dict, 1e-2 of YAML as a number.
+
+    Example:
+        >>> plain({"clip": range(2), "weight": "1e-2", "mode": "surface"})
+        {'clip': [0, 1], 'weight': 0.01, 'mode': 'surface'}
+    """
+    if isinstance(value, str):
+        return float(value) if SCIENTIFIC.fullmatch(value) else value
+    if isinstance(value, Mapping):
+        return {name: plain(each) for name, each in value.items()}
+    if type(value) is tuple:
+        return tuple(map(plain, value))
+    if isinstance(value, Sequence) and not isinstance(value, bytes | tuple):
+        return [plain(each) for each in value]
+    return value

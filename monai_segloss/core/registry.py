@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from monai_segloss.core.arguments import checked
+from monai_segloss.core.arguments import checked, plain
 from monai_segloss.core.errors import UnknownLoss, nearest
 from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import DEFAULTS, KINDS, READING, SegLoss
@@ -194,6 +194,7 @@ def _set_signature(cls: type[SegLoss], positional: tuple[str, ...]) -> None:
             if name in kwargs:
                 raise TypeError(f"{cls.__name__}() got multiple values for argument {name!r}.")
             kwargs[name] = value
+        kwargs = {name: plain(value) for name, value in kwargs.items()}
         for name, value in kwargs.items():
             kwargs[name] = checked(name, value, annotations.get(name, ""), cls.bounds)
         init(self, **kwargs)

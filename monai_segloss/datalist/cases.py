@@ -102,6 +102,7 @@ def read(dataset_dir: str | Path, labeled: bool = True) -> Datalist:
             f"dataset_dir must be a folder with a dataset.json (nnU-Net raw or Decathlon), got {str(dataset_dir)!r}."
         )
     content = _json(description)
+    _check_entries(description, content)
     if isinstance(content.get("training"), list):
         training, validation, test = (_listed(folder, content.get(key, [])) for key in _DECATHLON)
     elif "file_ending" in content:
@@ -173,10 +174,11 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _is_series(folder: Path) -> bool:
     """Whether a folder holds a DICOM file: the mark at byte 128."""
-    return any(_has_mark(path) for path in sorted(folder.iterdir()) if path.is_file()) if folder.is_dir() else False
+    return any(is_dicom(path) for path in sorted(folder.iterdir()) if path.is_file()) if folder.is_dir() else False
 
 
-def _has_mark(path: Path) -> bool:
+def is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM: the mark at byte 128."""
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
 
@@ -213,6 +215,37 @@ def _raw(folder: Path, content: Mapping[str, Any]) -> list[Item]:
     for item in items:
         item["label"] = str(folder / "labelsTr" / f"{_case(Path(item['image'][0]).name, ending)}{ending}")
     return items
+
+
+def _check_entries(description: Path, content: Mapping[str, Any]) -> None:
+    """Refuse a description whose parts have another form than the two layouts know."""
+    for key, kinds, wanted in _FORMS:
+        if key in content and not isinstance(content[key], kinds):
+            raise ValueError(f"{description}: {key} must be {wanted}, got {content[key]!r}.")
+    listed = [*content.get("validation", ()), *content.get("test", ())]
+    listed += content["training"] if isinstance(content.get("training"), list) else []
+    entries = [{"image": each} if isinstance(each, str) else each for each in listed]
+    named = content.get("dataset", {})
+    entries += [
+        {"image": case.get("images"), "label": case.get("label", "")} if isinstance(case, Mapping) else case
+        for case in named.values()
+    ]
+    for each in entries:
+        images = each.get("image") if isinstance(each, Mapping) else None
+        files = [images] if isinstance(images, str) else images
+        label = each.get("label", "") if isinstance(each, Mapping) else None
+        if not files or not isinstance(files, list) or not all(isinstance(file, str) for file in (*files, label)):
+            raise ValueError(f"{description}: a case must name its image (one file or a list) and label, got {each!r}.")
+
+
+_FORMS: tuple[tuple[str, type | tuple[type, ...], str], ...] = (
+    ("file_ending", str, "text, as '.nii.gz'"),
+    ("channel_names", (dict, list), "a mapping of numbers to names"),
+    ("modality", (dict, list), "a mapping of numbers to names"),
+    ("dataset", dict, "a mapping of cases to images and label"),
+    ("validation", list, "a list of cases"),
+    ("test", list, "a list of cases"),
+)
 
 
 def _listed(folder: Path, entries: list[Any]) -> list[Item]:

@@ -11,6 +11,8 @@ import torch
 from ignite.engine import Events
 from torch import nn
 
+from monai_segloss.engine.errors import NotFiniteError, not_finite_entry
+
 
 class ResumableCheckpoint:
     """Handler: the whole state after every epoch, the best weights after every better validation.
@@ -30,6 +32,7 @@ class ResumableCheckpoint:
     Raises:
         ValueError: ``objects`` has no ``"model"``, or ``resume`` is no bool; when the run starts: the checkpoint has
             another loss or more epochs than the trainer.
+        NotFiniteError: the network to save or to resume from holds NaN or infinite values.
     """
 
     def __init__(
@@ -53,6 +56,12 @@ class ResumableCheckpoint:
     def _save(self, engine: Any) -> None:
         if engine.state.rank > 0:
             return
+        entry = not_finite_entry(self.objects["model"].state_dict())
+        if entry is not None:
+            raise NotFiniteError(
+                f"epoch {engine.state.epoch} is not saved to {self.save_dir}: the network holds NaN or infinite values, the "
+                f"first in {entry!r}. The checkpoints before it stay."
+            )
         best = self._best()
         if best["best_metric_epoch"] in (-1, engine.state.epoch):
             _write({"model": self.objects["model"].state_dict()}, self.save_dir / "model.pt")
@@ -77,6 +86,9 @@ class ResumableCheckpoint:
             engine.logger.info(f"No {path} to resume from: training starts at the first epoch.")
             return
         saved = torch.load(path, map_location=engine.state.device, weights_only=True)
+        entry = not_finite_entry(saved["model"])
+        if entry is not None:
+            raise NotFiniteError(f"{path} holds a network with NaN or infinite values, the first in {entry!r}.")
         about = saved["about"]
         self._check(engine, about, path)
         for name, value in self._everything(engine).items():

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
+import numpy as np
 import torch
 from ignite.engine import Events
 from monai.data import MetaTensor
 from monai.metrics import DiceMetric, HausdorffDistanceMetric, SurfaceDiceMetric
+from monai.metrics.utils import get_mask_edges
 from monai.utils import string_list_all_gather
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from monai_segloss.core.spacing import plausible, voxel_lengths
+from monai_segloss.engine.targets import sheared
 from monai_segloss.files import write_json
 
 
@@ -42,8 +46,9 @@ class HausdorffDistanceInMm(HausdorffDistanceMetric):
     """MONAI's Hausdorff distance, by default its 95th percentile, in mm.
 
     The larger of the two 95th percentiles of distances from one surface to the other; the spacing is that of each label's
-    affine. Nothing there and nothing predicted is NaN and leaves the mean, as in MONAI; where only one of the two is there
-    MONAI has infinity, here it is the diagonal of the image, the largest distance that it has room for.
+    affine, and axes that are not at right angles, as under a gantry tilt, are measured as they lie. Nothing there and
+    nothing predicted is NaN and leaves the mean, as in MONAI; where only one of the two is there MONAI has infinity, here it
+    is the diagonal of the image, the largest distance that it has room for.
 
     Args:
         include_background: score channel 0.
@@ -56,6 +61,9 @@ class HausdorffDistanceInMm(HausdorffDistanceMetric):
     def _compute_tensor(self, y_pred: Tensor, y: Tensor, **options: Any) -> Tensor:
         spacing = _spacing(y)
         found = _quietly(super()._compute_tensor, _plain(y_pred), _plain(y), spacing)
+        for row, there, back in _in_sheared(y_pred, y, self.include_background):
+            ends = [np.percentile(each, self.percentile) for each in (there, back)]
+            found[row] = float(max(ends))
         lost = found.isinf() | (found.isnan() & _one_is_empty(y_pred, y, self.include_background))
         diagonal = [math.hypot(*(s * n for s, n in zip(steps, y.shape[2:], strict=True))) for steps in spacing]
         return torch.where(lost, torch.tensor(diagonal).to(found)[:, None], found)
@@ -64,8 +72,8 @@ class HausdorffDistanceInMm(HausdorffDistanceMetric):
 class SurfaceDiceInMm(SurfaceDiceMetric):
     """MONAI's normalized surface Dice with one tolerance in mm for every class.
 
-    The spacing is that of each label's affine. Nothing there and nothing predicted is NaN and leaves the mean; 0 where only
-    one of the two is there.
+    The spacing is that of each label's affine, and axes that are not at right angles are measured as they lie. Nothing there
+    and nothing predicted is NaN and leaves the mean; 0 where only one of the two is there.
 
     Args:
         tolerance: in mm.
@@ -84,7 +92,10 @@ class SurfaceDiceInMm(SurfaceDiceMetric):
     def _compute_tensor(self, y_pred: Tensor, y: Tensor, **options: Any) -> Tensor:
         # spacings come as float32 from many files: a distance of one voxel must not miss a tolerance of one voxel
         self.class_thresholds = [self.tolerance * (1 + 1e-6)] * (y.shape[1] - (not self.include_background))
-        return _quietly(super()._compute_tensor, _plain(y_pred), _plain(y), _spacing(y))
+        found = _quietly(super()._compute_tensor, _plain(y_pred), _plain(y), _spacing(y))
+        for row, there, back in _in_sheared(y_pred, y, self.include_background):
+            found[row] = float((np.concatenate([there, back]) <= self.class_thresholds[0]).mean())
+        return found
 
 
 class MetricsReport:
@@ -154,6 +165,22 @@ def _spacing(y: Tensor) -> list[list[float]]:
     lengths = voxel_lengths(affine, axes)
     plausible("the label", lengths)
     return lengths.expand(len(y), axes).tolist()
+
+
+def _in_sheared(y_pred: Tensor, y: Tensor, include_background: bool) -> Iterator[tuple[tuple[int, int], Any, Any]]:
+    """Of each case on a sheared grid and each class that both have: place in the table, distances there and back in mm."""
+    affines = y.affine.expand(len(y), -1, -1) if isinstance(y, MetaTensor) else ()
+    first = 0 if include_background else 1
+    for case, affine in enumerate(affines):
+        if not sheared(affine):
+            continue
+        for column, (pred, label) in enumerate(zip(_plain(y_pred)[case, first:], _plain(y)[case, first:], strict=True)):
+            edges = get_mask_edges(pred, label)
+            axes = affine[: pred.ndim, : pred.ndim].detach().cpu().double().numpy()
+            points = [torch.as_tensor(edge).nonzero().cpu().numpy() @ axes.T for edge in edges]
+            if all(map(len, points)):
+                there, back = (KDTree(points[1 - k]).query(points[k])[0] for k in (0, 1))
+                yield (case, column), there, back
 
 
 def _one_is_empty(y_pred: Tensor, y: Tensor, include_background: bool) -> Tensor:

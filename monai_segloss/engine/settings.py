@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from multiprocessing.dummy import DummyProcess
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -16,7 +18,9 @@ from monai.bundle import ConfigWorkflow
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 from torch import nn
 
+from monai_segloss.core.arguments import SCIENTIFIC
 from monai_segloss.core.errors import nearest
+from monai_segloss.engine.errors import DataError, NotFiniteError
 from monai_segloss.engine.targets import WHICH
 
 HINT = " (often patch_size must be a multiple of the product of the strides)"
@@ -85,7 +89,9 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     for key, value in settings.items():
         fine, expected = SETTINGS.get(key, (lambda _: True, ""))
         if not fine(value):
-            raise SettingError(f"{key} must be {expected}, got {value!r}.")
+            word = isinstance(value, str) and SCIENTIFIC.fullmatch(value)
+            hint = f"; a YAML file needs the dot of {float(value)}" if word else ""
+            raise SettingError(f"{key} must be {expected}, got {value!r}{hint}.")
 
 
 def check_keys() -> None:
@@ -158,10 +164,10 @@ def check_network(network: nn.Module, in_channels: int, num_classes: int, patch_
 
 
 def explain_errors() -> None:
-    """Let ``python -m monai.bundle`` end with one sentence where a configuration is wrong; elsewhere do nothing.
+    """Let ``python -m monai.bundle`` end with one sentence where configuration or data are wrong; elsewhere do nothing.
 
     MONAI wraps what goes wrong while a key is made into its own errors.  Only these are shortened, to the key and to what
-    was said first; every other error keeps its traceback.
+    was said first, and files and networks that cannot be used; every other error keeps its traceback.
     """
     if getattr(sys.modules["__main__"], "__spec__", None) is None:
         return
@@ -169,13 +175,20 @@ def explain_errors() -> None:
         sys.excepthook = _explain
 
 
-def _explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def _explain(cls: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    for thread in threading.enumerate():  # of MONAI's caches: the process aborts if Python ends under one at work
+        if isinstance(thread, DummyProcess):
+            thread.join(timeout=60)
     key, said = _key(trace), error
     while isinstance(said, RuntimeError) and said.__cause__ is not None:  # MONAI's frames around what was said
         said = said.__cause__
+    for kind, start in ((DataError, "The data are wrong"), (NotFiniteError, "The run has ended")):
+        if isinstance(said, kind):
+            print(f"\n{start}: {said}", file=sys.stderr)
+            return
     known = isinstance(said, ValueError | TypeError | LookupError | OSError | ImportError)
     if key is None or key.startswith("run") or not known:  # what goes wrong in training needs its traceback
-        sys.__excepthook__(kind, error, trace)
+        sys.__excepthook__(cls, error, trace)
         return
     text = str(said.args[0]) if isinstance(said, KeyError) and said.args else str(said)
     place = "" if isinstance(said, SettingError) else f" while making the key {key!r}"

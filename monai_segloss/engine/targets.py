@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Mapping
 from copy import deepcopy
 from typing import Any
@@ -16,16 +17,22 @@ from monai_segloss.core.check import countable
 from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.spacing import affine_spacing, known_spacing, voxel_lengths
 from monai_segloss.datalist import Labels
+from monai_segloss.engine.errors import DataError, NotFiniteError, not_finite
 from monai_segloss.maps import class_masks
 
 WHICH = ("on_cpu", "all", "none")
+ROUNDING = 1e-3
+"""Largest distance of a stored label to its whole number, as a file's scale and 32 bits leave it."""
+SHEAR = 1e-3
+"""Largest cosine between two axes of a grid that count as perpendicular."""
 
 
 class CheckedLabeld(MapTransform):
     """Label maps that hold what the data set says, with the ignored voxels in a mask of their own.
 
     Where the data set has an ignore label, these voxels become 0 in the label and the key ``mask`` is added: 1 where a voxel
-    counts.  Losses of this package take it beside the label, and metrics leave its zeros out.
+    counts.  Losses of this package take it beside the label, and metrics leave its zeros out.  Numbers that a file stores as
+    fractions by rounding, as 0.9999999, are the whole numbers that they stand for.
 
     Args:
         keys: of the label maps (1, *S).
@@ -35,7 +42,8 @@ class CheckedLabeld(MapTransform):
         allow_missing_keys: skip a key that is not there.
 
     Raises:
-        ValueError: a value that the data set does not know, or another shape or place in space than the image's.
+        DataError: a value that the data set does not know or that is further than 0.001 from a whole number, or another
+            shape or place in space than the image's.
     """
 
     def __init__(
@@ -60,23 +68,43 @@ class CheckedLabeld(MapTransform):
             if self.labels.ignore is not None:
                 ignored = numbers == self.labels.ignore
                 if bool(ignored.all()):
-                    raise ValueError(f"{_name(label)} has no annotated voxel: all of them have the ignore label.")
+                    raise DataError(f"{_name(label)} has no annotated voxel: all of them have the ignore label.")
                 d[self.mask_key] = _like((~ignored).to(torch.uint8), label)
                 numbers = numbers.masked_fill(ignored, 0)
             d[key] = _like(numbers, label)
         return d
 
     def _numbers(self, label: Any) -> Tensor:
-        plain = countable(torch.as_tensor(label).as_subclass(Tensor))
-        numbers, known = plain.to(torch.int32), set(self.labels.values)
-        strange = plain[(plain != numbers) | (plain < 0)]
+        plain, known = countable(torch.as_tensor(label).as_subclass(Tensor)), self.labels.values
+        numbers = plain.round() if plain.is_floating_point() else plain
+        strange = plain[~(((plain - numbers).abs() <= ROUNDING) & torch.isin(numbers, torch.tensor(known).to(numbers)))]
         if strange.numel():
-            bad = [float(strange[0])]
-        else:
-            bad = sorted({int(value) for value in torch.bincount(numbers.flatten()).nonzero().flatten()} - known)
-        if bad:
-            raise ValueError(f"{_name(label)} holds the value {bad[0]:g}; dataset.json has the labels {_short(known)}.")
+            value, *_ = strange.tolist()
+            shown = f"{value:.0f}" if float(value).is_integer() else repr(value)
+            raise DataError(
+                f"{_name(label)} holds the value {shown}; dataset.json has the labels {_short(set(known))}. "
+                f"{strange.numel()} voxels hold none of them."
+            )
         return numbers.to(torch.uint8 if max(known) < 256 else torch.int32)
+
+
+class CheckedOutputd(MapTransform):
+    """Outputs of the network as they are; what is NaN or infinite ends the run, where the largest output would hide it.
+
+    Args:
+        keys: of the outputs.
+        allow_missing_keys: skip a key that is not there.
+
+    Raises:
+        NotFiniteError: an output with NaN or infinite values, with the name of the case.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The dictionary as it came."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            _refuse_not_finite(d[key])
+        return d
 
 
 class RegionChannelsd(MapTransform):
@@ -114,6 +142,9 @@ class SegmentationFromLogitsd(MapTransform):
         keys: of the outputs, logits.
         labels: of the data set.
         allow_missing_keys: skip a key that is not there.
+
+    Raises:
+        NotFiniteError: an output with NaN or infinite values, with the name of the case.
     """
 
     def __init__(self, keys: KeysCollection, labels: Labels, allow_missing_keys: bool = False) -> None:
@@ -124,6 +155,7 @@ class SegmentationFromLogitsd(MapTransform):
         """The dictionary with the label map in place of the outputs."""
         d = dict(data)
         for key in self.key_iterator(d):
+            _refuse_not_finite(d[key])
             plain = torch.as_tensor(d[key]).as_subclass(Tensor)
             found = plain.argmax(0, keepdim=True).int()
             if self.labels.regions:
@@ -139,7 +171,8 @@ class LossMapsd(MapTransform):
 
     Put it behind every transform that moves the label; `SegLossTrainer` hands the maps on.  It goes with `CheckedLabeld`,
     whose mask it reads; `monai_segloss.transforms.map_transforms` has a transform per map, with options and metadata.  The
-    spacing is that of the label's affine; without one distances count voxels, which a warning says.
+    spacing is that of the label's affine; without one distances count voxels, which a warning says.  Another warning says
+    that the axes of the label are not at right angles, as under a gantry tilt: maps and losses measure along the axes.
 
     Args:
         loss: whatever the trainer trains with; a loss without ``needs`` adds nothing.
@@ -163,13 +196,20 @@ class LossMapsd(MapTransform):
             spec for spec in getattr(loss, "needs", ()) if which == "all" or (which == "on_cpu" and spec.on_cpu)
         )
         self.num_classes, self.mask_key = num_classes, mask_key
+        self.measures = any(spec.in_mm for spec in getattr(loss, "needs", ()))
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The dictionary with a float32 map per need under its key."""
         d = dict(data)
+        label = d[self.keys[0]]
+        if self.measures and isinstance(label, MetaTensor) and sheared(label.affine):
+            warnings.warn(
+                f"{_name(label)} has axes that are not at right angles (a gantry tilt?): the loss takes distances for those "
+                "of right angles. Resample: set spacing.",
+                stacklevel=2,
+            )
         if not self.specs:
             return d
-        label = d[self.keys[0]]
         plain = countable(torch.as_tensor(label).as_subclass(Tensor))[None]
         valid = None
         if self.mask_key in d:
@@ -191,12 +231,28 @@ class LossMapsd(MapTransform):
         return spec.make(masks[:, 1:], spacing, valid)[0].sum(0, keepdim=True).float()
 
 
+def sheared(affine: Tensor) -> bool:
+    """Whether two axes of a grid are not perpendicular, as the slices under a gantry tilt."""
+    axes = torch.nn.functional.normalize(affine.detach().cpu().double()[:-1, :-1], dim=0)
+    return float((axes.T @ axes).triu(1).abs().max()) > SHEAR
+
+
 def _like(x: Tensor, other: Any) -> Tensor:
     return MetaTensor(x, meta=deepcopy(other.meta)) if isinstance(other, MetaTensor) else x
 
 
-def _name(label: Any) -> str:
-    return str(label.meta.get("filename_or_obj", "the label")) if isinstance(label, MetaTensor) else "the label"
+def _name(x: Any, otherwise: str = "the label") -> str:
+    return str(x.meta.get("filename_or_obj", otherwise)) if isinstance(x, MetaTensor) else otherwise
+
+
+def _refuse_not_finite(output: Any) -> None:
+    plain = torch.as_tensor(output).as_subclass(Tensor)
+    wrong = not_finite(plain)
+    if wrong:
+        raise NotFiniteError(
+            f"the network gives {wrong} of {plain.numel()} values that are NaN or infinite for "
+            f"{_name(output, 'an image')}: its weights are broken, or the image is not normalized as in training."
+        )
 
 
 def _short(values: set[int]) -> str:
@@ -207,12 +263,14 @@ def _short(values: set[int]) -> str:
 
 def _refuse_other_grid(image: Any, label: Any) -> None:
     if image.shape[1:] != label.shape[1:]:
-        raise ValueError(f"{_name(label)} has shape {tuple(label.shape[1:])}, its image {tuple(image.shape[1:])}.")
+        raise DataError(f"{_name(label)} has shape {tuple(label.shape[1:])}, its image {tuple(image.shape[1:])}.")
     if isinstance(image, MetaTensor) and isinstance(label, MetaTensor):
+        axes, rank = image.ndim - 1, image.affine.shape[-1] - 1  # two axes in space have an affine of three as well
         corners = torch.cartesian_prod(
-            *(torch.tensor([0.0, size - 1]).double() for size in image.shape[1:]), torch.ones(1).double()
+            *(torch.tensor([0.0, size - 1]).double() for size in image.shape[1:]),
+            *(torch.tensor([each]).double() for each in (*[0.0] * (rank - axes), 1.0)),
         )
         apart = float(((image.affine - label.affine).double() @ corners.T).norm(dim=0).max())
-        voxel = float(voxel_lengths(image.affine, image.ndim - 1).min())
+        voxel = float(voxel_lengths(image.affine, axes).min())
         if apart > voxel / 2:
-            raise ValueError(f"{_name(label)} lies {apart:.3g} mm away from its image: their headers differ.")
+            raise DataError(f"{_name(label)} lies {apart:.3g} mm away from its image: their headers differ.")

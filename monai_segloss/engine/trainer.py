@@ -8,10 +8,16 @@ from typing import Any
 import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
+from monai.data import MetaTensor
 from monai.engines import SupervisedTrainer, default_prepare_batch
 from monai.engines.utils import IterationEvents
-from monai.utils import CommonKeys
+from monai.utils import CommonKeys, ImageMetaKey, ensure_tuple
 from torch import Tensor, nn
+
+from monai_segloss.datalist import case_name
+from monai_segloss.engine.errors import NotFiniteError, not_finite, not_finite_entry
+
+KEPT = "Nothing of this epoch is saved; checkpoints of epochs before it are whole. A lower learning rate may help."
 
 
 class SegLossTrainer(SupervisedTrainer):
@@ -31,8 +37,12 @@ class SegLossTrainer(SupervisedTrainer):
         train_handlers: as there.
         target_keys: further batch keys for the loss, e.g. ``("mask", "weight_map")``.
 
+    A loss that is NaN or infinite ends the training before it reaches the weights, and so do weights that are, before
+    anything is validated or saved.
+
     Raises:
         KeyError: a key of ``target_keys`` is not in the batch.
+        NotFiniteError: the loss of an iteration, or a weight at the end of an epoch, is NaN or infinite.
     """
 
     def __init__(
@@ -74,7 +84,7 @@ class SegLossTrainer(SupervisedTrainer):
 
 
 class _LossEvents:
-    """Plain label after the loss, epoch before it, means of the terms after each epoch."""
+    """Plain label after the loss, epoch before it, means of the terms after each epoch; what is not finite ends it."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
@@ -94,6 +104,7 @@ class _LossEvents:
             set_epoch(engine.state.epoch - 1)
 
     def collect(self, engine: Any) -> None:
+        _refuse_not_finite(engine)
         target = engine.state.output[CommonKeys.LABEL]
         if isinstance(target, Mapping):
             engine.state.output[CommonKeys.LABEL] = target[CommonKeys.LABEL]
@@ -102,6 +113,12 @@ class _LossEvents:
             self.sums[term] = self.sums.get(term, 0) + torch.as_tensor(value).detach()
 
     def report(self, engine: Any) -> None:
+        entry = not_finite_entry(engine.network.state_dict())
+        if entry is not None:
+            raise NotFiniteError(
+                f"after epoch {engine.state.epoch} the network holds NaN or infinite values, the first in {entry!r}, though "
+                f"every loss was finite: a gradient was not. {KEPT}"
+            )
         processes = idist.get_world_size()
         means = {}
         for term, value in self.sums.items():
@@ -112,6 +129,30 @@ class _LossEvents:
         end_epoch = getattr(engine.loss_function, "end_epoch", None)
         if end_epoch is not None:
             end_epoch(means)
+
+
+def _refuse_not_finite(engine: Any) -> None:
+    loss = engine.state.output[CommonKeys.LOSS]
+    if not not_finite(loss.detach()):
+        return
+    state, terms = engine.state, getattr(engine.loss_function, "last", {})
+    parts = ", ".join(f"{term} {float(value):g}" for term, value in terms.items())
+    pred = state.output[CommonKeys.PRED]
+    outputs = pred if isinstance(pred, list | tuple) else [pred]
+    wrong = sum(not_finite(each.detach()) for each in outputs if isinstance(each, Tensor))
+    raise NotFiniteError(
+        f"the loss is {float(loss.detach().mean()):g}{f' ({parts})' if parts else ''} in epoch {state.epoch}, iteration "
+        f"{(state.iteration - 1) % state.epoch_length + 1} of {state.epoch_length}, on {_cases(state.batch)}; of "
+        f"the network's outputs {wrong} are NaN or infinite. {KEPT}"
+    )
+
+
+def _cases(batch: Any) -> str:
+    """Names of the cases in a batch, as far as its metadata have them."""
+    image = batch.get(CommonKeys.IMAGE) if isinstance(batch, Mapping) else None
+    names = image.meta.get(ImageMetaKey.FILENAME_OR_OBJ) if isinstance(image, MetaTensor) else None
+    found = dict.fromkeys(case_name({ImageMetaKey.FILENAME_OR_OBJ: name}) for name in ensure_tuple(names) if name)
+    return ", ".join(found) or "a batch without names"
 
 
 def _term_weights(loss: Any) -> dict[str, float]:

@@ -9,7 +9,7 @@ from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any, ClassVar, TypeVar
 
-from monai_segloss.core.arguments import LARGEST, shown
+from monai_segloss.core.arguments import LARGEST, plain, shown
 from monai_segloss.core.errors import nearest
 
 Means = Mapping[str, float]
@@ -81,11 +81,12 @@ def schedule(value: TermWeight) -> Schedule:
     """
     if isinstance(value, Schedule):
         return value
+    value = plain(value)
     if isinstance(value, str):
         value = {"schedule": value}
     settings = dict(value) if isinstance(value, Mapping) else {"schedule": "constant", "value": value}
     name = settings.pop("schedule", None)
-    if name not in SCHEDULES:
+    if not isinstance(name, str) or name not in SCHEDULES:
         raise ValueError(f"no schedule is called {name!r}{nearest(str(name), SCHEDULES) or '.'}")
     known = {f.name: f.default for f in fields(SCHEDULES[name])}  # type: ignore[arg-type]
     for each in settings:

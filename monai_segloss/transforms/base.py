@@ -17,6 +17,7 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import TransformBackends, ensure_tuple
 from torch import Tensor
 
+from monai_segloss.core.arguments import plain
 from monai_segloss.core.check import countable, is_label
 from monai_segloss.core.errors import nearest
 from monai_segloss.core.maps import map_key
@@ -71,10 +72,11 @@ class LabelMap(Transform):
             if name not in known:
                 hint = nearest(name, known) or "."
                 raise TypeError(f"{type(self).__name__}() got an unexpected argument {name!r}{hint}")
+        options = plain(options)
         self.num_classes, self.ignore_index, self.options = num_classes, ignore_index, options
         self.name = map_key(self.key, self.make, options) if self.keyed else self.key
         self.include_background = self.background if include_background is None else include_background
-        self.spacing = _lengths(spacing)
+        self.spacing = _lengths(plain(spacing))
         least = 1 if self.include_background else 2
         if num_classes is not None and (not isinstance(num_classes, Integral) or num_classes < least):
             raise ValueError(f"num_classes must be None or a whole number of at least {least}, got {num_classes!r}.")
@@ -110,7 +112,7 @@ class LabelMap(Transform):
             strange &= valid[0]
         if not bool(strange.any()):
             return
-        what = f"{type(self).__name__}: the value {float(plain[strange][0]):g} came, at {int(strange.sum())} voxels; "
+        what = f"{type(self).__name__}: the value {_full(plain[strange][0])} came, at {int(strange.sum())} voxels; "
         if self.num_classes is None:
             raise ValueError(f"{what}expected masks of 0 and 1. For labels give num_classes.")
         raise ValueError(
@@ -159,6 +161,12 @@ def _lengths(spacing: Any) -> tuple[float, ...] | str | None:
     if not found or not all(0 < x < math.inf for x in found):
         raise ValueError(f"spacing must be positive numbers, 'auto' or None, got {spacing!r}.")
     return found
+
+
+def _full(value: Tensor) -> str:
+    """A value with all its digits: 0.9999999 is not 1."""
+    number = float(value)
+    return f"{number:.0f}" if number.is_integer() else repr(number)
 
 
 class LabelMapd(MapTransform):

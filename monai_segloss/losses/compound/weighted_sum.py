@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from monai_segloss.core.arguments import plain
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.errors import nearest
@@ -67,6 +68,7 @@ class WeightedSum(Scheduled, SegLoss):
     scalar = True
 
     def __init__(self, terms: Mapping[str, TermWeight], **common: Any) -> None:
+        terms, common = plain(terms), plain(common)
         if not terms:
             raise ValueError("terms is empty; give at least one loss, for example {'dice': 1}.")
         super().__init__(**{name: value for name, value in common.items() if name in READING})
