@@ -155,8 +155,8 @@ def test_a_loss_that_does_not_say_how_it_reads_is_noted(tmp_path: Path) -> None:
     found = overlay_of(tmp_path, loss={"_target_": "scripts.losses.MyLoss"})
     assert found.content["loss"]["softmax"] is True
     assert found.notes == [
-        "the loss at 'loss' is none of MONAI's or PyTorch's; softmax over one label per voxel is assumed: say --labels or "
-        "--regions."
+        "the loss at 'loss' is none of MONAI's or PyTorch's and does not say how it reads; softmax over one label per "
+        "voxel is assumed: say --labels or --regions."
     ]
     said = generic_overlay(LossConfig(loss="dice"), tmp_path / "zoo", "regions")
     assert said.notes == []

@@ -114,6 +114,7 @@ def test_every_shape_reads_and_scores_as_before(name: str, key: str, tmp_path: P
         {"_target_": "GeneralizedDiceLoss", **LABELS, "w_type": "simple"},
         {"_target_": "HausdorffDTLoss", **LABELS, "alpha": 1.5},
         {"_target_": "torch.nn.CrossEntropyLoss", "label_smoothing": 0.1},
+        {"_target_": "torch.nn.CrossEntropyLoss", "weight": "$torch.tensor([0.2, 0.3, 0.5])"},
         "$monai.losses.DiceLoss(softmax=True, to_onehot_y=True, batch=True, smooth_nr=0)",
     ],
     ids=str,
@@ -218,6 +219,45 @@ def test_how_a_loss_reads(loss: dict[str, Any], applied: str | None, reading: di
     }
     assert read == reading
     assert bool(found.notes) is not loss["_target_"].startswith("torch.nn.")
+
+
+def test_what_a_loss_of_somebody_else_states_counts(tmp_path: Path) -> None:
+    own = {"_target_": "scripts.losses.MyDice", "sigmoid": True, "include_background": False, "temperature": 3}
+    found = overlay_for(tmp_path, "dice", loss=own)
+    assert found.content["loss"] == {
+        "_target_": "monai_segloss.DiceLoss",
+        "sigmoid": True,
+        "include_background": False,
+    }
+    assert found.notes == ["temperature=3 of MyDice is not carried over: dice has no such argument."]
+
+
+def test_weights_of_elements_are_no_class_weights(tmp_path: Path) -> None:
+    stock = {"_target_": "torch.nn.BCEWithLogitsLoss", "weight": [[2.0]], "pos_weight": 3.0}
+    found = overlay_for(tmp_path, "binary_cross_entropy", loss=stock)
+    assert found.content["loss"]["pos_weight"] == 3.0
+    assert "weight" not in found.content["loss"]
+    again = overlay_for(tmp_path / "again", "cross_entropy", loss=stock)
+    assert (
+        "weight=[[2.0]] of BCEWithLogitsLoss is not carried over: it weighs elements of the batch, not classes."
+        in again.notes
+    )
+
+
+def test_an_overlay_over_an_overlay(tmp_path: Path) -> None:
+    """Our wrappers are seen through, and that for deep supervision stays."""
+    deep = {
+        "_target_": "monai_segloss.engine.DeepSupervision",
+        "loss": {"_target_": "monai_segloss.DiceLoss", **LABELS, "include_background": False},
+        "weights": [1, 0.5],
+    }
+    node = {"_target_": "monai_segloss.engine.KnownSpacing", "loss": deep, "spacing": [1, 1, 2]}
+    found = overlay_for(tmp_path, "dice_ce", loss=node).content["loss"]
+    assert (found["_target_"], found["weights"]) == ("monai_segloss.engine.DeepSupervision", [1, 0.5])
+    assert found["loss"]["include_background"] is False
+    wrong = {**node, "loss": {**deep, "loss": {"_target_": "monai_segloss.DiceLoss", "alpah": 1}}}
+    bundle = zoo_bundle.write(tmp_path / "wrong", loss=wrong)
+    assert [f for f in check_bundle(bundle, []) if f.level == "error" and "loss#loss#loss: DiceLoss() got" in f.text]
 
 
 def losses_of(module: Any, also: str = "Loss") -> list[str]:

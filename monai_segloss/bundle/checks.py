@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from monai_segloss.bundle.keys import MISSING, STATEMENTS, dangling, is_statement, is_used, references, value_at
 from monai_segloss.bundle.metadata import BundleMetadata
 from monai_segloss.bundle.pipeline import Pipeline, run_id
-from monai_segloss.bundle.place import SUFFIXES, Place, find_loss, training_file
+from monai_segloss.bundle.place import SUFFIXES, Place, find_loss, is_wrapper, training_file
 from monai_segloss.bundle.stock import Stock
 from monai_segloss.bundle.task import ignored, refusal
 from monai_segloss.checking import Finding, check_component, read_file
@@ -166,8 +166,8 @@ def _overlay(content: Any, name: str, train: Any, train_name: str, loss: str) ->
 
 
 def _loss(node: Any, name: str) -> Iterator[Finding]:
-    if isinstance(node, Mapping) and str(node.get("_target_")).endswith("DeepSupervision"):
-        name, node = f"{name}#loss", node.get("loss")
+    while is_wrapper(node):
+        name, node = f"{name}#loss", node["loss"]
     if isinstance(node, Mapping):
         yield from check_component(name, node)
     else:

@@ -121,11 +121,12 @@ def _reading(config: Any, place: Place, stock: Stock | None, notes: list[str]) -
     if reading is not None:
         return reading
     applied = activation(config, place.trainer)
-    if stock is None:
+    if stock is None or not stock.known:
         reading = dict(READINGS["regions" if applied == "sigmoid" else "labels"])
         means = "sigmoid per channel" if applied == "sigmoid" else "softmax over one label per voxel"
         notes.append(
-            f"the loss at {place.loss!r} is none of MONAI's or PyTorch's; {means} is assumed: say --labels or --regions."
+            f"the loss at {place.loss!r} is none of MONAI's or PyTorch's and does not say how it reads; {means} is assumed: "
+            "say --labels or --regions."
         )
         return reading
     reading = stock.without_activation()

@@ -68,7 +68,7 @@ def find_loss(config: Any, name: str) -> Place:
     id = "train#trainer" if "train#trainer" in trainers else next(iter(trainers))
     place, node = _follow(config, f"{id}#loss_function", name)
     inner_id, inner, deep = place, node, None
-    while _is_wrapper(inner):
+    while is_wrapper(inner):
         deep = inner if str(inner["_target_"]).endswith(DEEP) else deep
         inner_id, inner = _follow(config, f"{inner_id}#loss", name)
     return Place(id, str(trainers[id]["_target_"]), place, node, inner, deep)
@@ -99,5 +99,6 @@ def _reference(config: Any, value: str) -> str | None:
     return losses[0] if len(losses) == 1 else None
 
 
-def _is_wrapper(node: Any) -> bool:
+def is_wrapper(node: Any) -> bool:
+    """Whether a component holds the loss: for deep supervision, or for a known spacing."""
     return isinstance(node, Mapping) and str(node.get("_target_")).endswith(WRAPPERS) and "loss" in node

@@ -38,6 +38,7 @@ NEUTRAL: Mapping[str, Any] = {
     "soft_label": False,
     "w_type": "square",
     "label_smoothing": 0.0,
+    "pos_weight": None,
     "lambda_dice": 1.0,
     "lambda_ce": 1.0,
     "lambda_focal": 1.0,
@@ -53,18 +54,20 @@ ALL_CLASSES = ("CrossEntropyLoss", "NLLLoss", "DiceCELoss")
 
 @dataclass(frozen=True)
 class Stock:
-    """A loss of PyTorch, of MONAI, or one of ours, as a bundle makes it."""
+    """A loss as a bundle makes it."""
 
     name: str
     given: Mapping[str, Any]
     """The arguments that the bundle states."""
     arguments: Mapping[str, Any]
     """The same, and the defaults of the others."""
-    segments: bool
+    known: bool = True
+    """Whether its class is of PyTorch, of MONAI or ours; of another one there is only what the bundle states."""
+    segments: bool = True
 
     @classmethod
     def of(cls, config: Any, node: Any) -> Stock | None:
-        """The loss of a component or of an expression that calls its class; None for a class of somebody else.
+        """The loss of a component or of an expression that calls its class; None for another expression.
 
         Args:
             config: the training configuration, whose references are followed.
@@ -73,13 +76,15 @@ class Stock:
         node = _called(node) if is_expression(node) else node
         target = str(node.get("_target_", "")) if isinstance(node, Mapping) else ""
         found = locate(target) if target.startswith(LIBRARIES) else getattr(monai.losses, target, None)
-        if not inspect.isclass(found):
+        if not target:
             return None
         given = {name: _plain(resolved(config, value)) for name, value in node.items() if not name.startswith("_")}
+        if not inspect.isclass(found):
+            return cls(target.rpartition(".")[2], given, given, known=False)
         known = inspect.signature(found).parameters
         defaults = {n: _plain(p.default) for n, p in known.items() if p.default is not p.empty}
         segments = issubclass(found, SegLoss) or "to_onehot_y" in known or found.__name__ in READS
-        return cls(found.__name__, given, {**defaults, **given}, segments)
+        return cls(found.__name__, given, {**defaults, **given}, segments=segments)
 
     @property
     def reading(self) -> dict[str, Any] | None:
@@ -101,7 +106,7 @@ class Stock:
     @property
     def classifies(self) -> bool:
         """Whether it is also what classifiers train with."""
-        return self.name in READS or self.name == "FocalLoss"
+        return not self.known or self.name in READS or self.name == "FocalLoss"
 
     def carried(
         self, info: LossInfo, chosen: Mapping[str, Any], term: bool = False
@@ -135,6 +140,8 @@ class Stock:
         return None if same or name in NEUTRAL else f"{name} means something else in {info.key}"
 
     def _why_not_weight(self, value: Any, info: LossInfo) -> str | None:
+        if self.name in ("BCELoss", "BCEWithLogitsLoss"):
+            return "it weighs elements of the batch, not classes"
         fits = self.name == info.cls.__name__ or self.arguments.get("include_background", True) is True
         if fits or not isinstance(value, list):
             return None
