@@ -370,6 +370,8 @@ def test_a_data_set_that_forgets_the_affine_is_named(tmp_path: Path) -> None:
     told = generic_overlay(LossConfig(loss="boundary"), tmp_path / "zoo", spacing=(0.5, 0.5, 3))
     assert told.content["loss"]["spacing"] == [0.5, 0.5, 3]
     assert not [note for note in told.notes if "affine" in note]
+    with pytest.raises(ValueError, match="spacing has 2 numbers, the network 3 spatial axes; expected one number each"):
+        generic_overlay(LossConfig(loss="boundary"), tmp_path / "zoo", spacing=(1, 1))
     trusted = generic_overlay(LossConfig(loss="boundary"), tmp_path / "zoo", spacing="affine")
     assert trusted.content["loss"]["_target_"] == "monai_segloss.BoundaryLoss"
     unused = generic_overlay(LossConfig(loss="dice"), tmp_path / "zoo", spacing=(1, 1, 1))

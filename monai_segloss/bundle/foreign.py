@@ -55,8 +55,8 @@ def generic_overlay(
             label.  None: ``pixdim`` of the bundle's ``Spacingd``, else the affine.
 
     Raises:
-        ValueError: the bundle's trainer or loss is not found, the bundle does no segmentation, or the loss cannot do what
-            the bundle asks for.
+        ValueError: the bundle's trainer or loss is not found, the bundle does no segmentation, the loss cannot do what the
+            bundle asks for, or ``spacing`` has not one number per axis.
     """
     if bundle is None:
         reading = None if target is None else READINGS[target]
@@ -163,11 +163,18 @@ def _lengths(
         if given is not None:
             notes.append(f"{' + '.join(infos(config))} measures no distances: the spacing is not used.")
         return None
-    if given is not None or place is None:
+    if isinstance(given, str) or place is None:
         return None if isinstance(given, str) else given
-    axes = resolved(content, network_of(content, place).get("spatial_dims"))
-    found, said = Pipeline.of(content, place.trainer).spacing(content, axes if isinstance(axes, int) else None)
-    notes += said
+    said = resolved(content, network_of(content, place).get("spatial_dims"))
+    axes = said if isinstance(said, int) else None
+    if given is not None:
+        if axes not in (None, len(given)):
+            raise ValueError(
+                f"spacing has {len(given)} numbers, the network {axes} spatial axes; expected one number each."
+            )
+        return given
+    found, why = Pipeline.of(content, place.trainer).spacing(content, axes)
+    notes += why
     return found
 
 
