@@ -302,9 +302,27 @@ def test_bundles_of_other_tasks_are_refused(name: str, why: str, tmp_path: Path)
     assert [finding for finding in check_bundle(bundle, [bundle / "mine.json"]) if why in finding.text]
 
 
+@pytest.mark.parametrize(
+    ("network", "does"),
+    [
+        ("monai.networks.nets.DenseNet121", "classifies whole images"),
+        ("torchvision.models.resnet50", "classifies whole images"),
+        ("VoxelMorphUNet", "registers images"),
+        ("AutoencoderKL", "makes images"),
+        ("ViTAutoEnc", "makes images"),
+    ],
+)
+def test_networks_of_other_tasks_are_known(network: str, does: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=f"the network of train.json is {network.rpartition('.')[2]}, which {does}: say --"
+    ):
+        overlay_for(tmp_path, "dice", network_def={"_target_": network})
+
+
 def test_a_classifier_is_known_by_its_labels_too(tmp_path: Path) -> None:
     bundle = zoo_shapes.write(tmp_path, "endoscopic_inbody_classification")
     config = zoo_shapes.config("endoscopic_inbody_classification")
+    assert generic_overlay(LossConfig(loss="dice"), bundle, "labels").content["loss"]["softmax"] is True
     config["network_def"] = {"_target_": "scripts.networks.Mine"}
     (bundle / "configs" / "train.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r"train\.json loads images, but no image 'label' beside them"):

@@ -12,18 +12,14 @@ from monai_segloss.bundle.pipeline import LABEL, Pipeline
 from monai_segloss.bundle.place import Place
 from monai_segloss.bundle.stock import Stock
 
-CLASSIFIERS = (
-    "DenseNet",
-    "EfficientNet",
-    "ResNet",
-    "SENet",
-    "SEResNe",
-    "ViT",
-    "TorchVisionFCModel",
-    "Classifier",
-    "MILModel",
-)
-"""How the names of MONAI's networks begin that give one answer per image."""
+OTHER_TASKS = {
+    "classifies whole images": "densenet efficientnet resnet resnext senet seresne vit vgg convnext mobilenet classifier "
+    "torchvisionfcmodel milmodel critic discriminator regressor",
+    "registers images": "localnet globalnet regunet voxelmorph",
+    "makes images": "autoencoderkl vqvae varautoencoder diffusionmodel controlnet spade generator vitautoenc "
+    "maskedautoencoder",
+}
+"""How the names of MONAI's and torchvision's networks for other tasks begin."""
 
 
 def refusal(config: Any, place: Place, stock: Stock | None, file: Path) -> str | None:
@@ -42,8 +38,9 @@ def refusal(config: Any, place: Place, stock: Stock | None, file: Path) -> str |
             f"DiceCELoss: {escape}"
         )
     kind = str(network_of(config, place).get("_target_")).rpartition(".")[2]
-    if kind.startswith(CLASSIFIERS):
-        return f"the network of {file.name} is {kind}, which classifies whole images: {escape}"
+    does = [task for task, names in OTHER_TASKS.items() if kind.lower().startswith(tuple(names.split()))]
+    if does:
+        return f"the network of {file.name} is {kind}, which {does[-1]}: {escape}"
     if (stock is None or stock.classifies) and Pipeline.of(config, place.trainer).label_is_no_image:
         return f"{file.name} loads images, but no image {LABEL!r} beside them, as for a classification: {escape}"
     return None
