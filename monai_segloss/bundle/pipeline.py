@@ -8,8 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import monai.transforms
-
 from monai_segloss.bundle.keys import REFERENCE, follow, is_expression, resolved
 
 LABEL = "label"
@@ -164,6 +162,8 @@ def _steps(config: Any, id: str, seen: frozenset[str] = frozenset()) -> Iterator
 
 def _modes(step: Step) -> Iterator[tuple[str, Any]]:
     """The arguments of a transform that say how it interpolates, with their defaults."""
+    import monai.transforms
+
     cls = getattr(monai.transforms, step.kind, None)
     known = inspect.signature(cls).parameters if inspect.isclass(cls) else {}
     for name in MODES:

@@ -10,8 +10,6 @@ from enum import Enum
 from pydoc import locate
 from typing import Any
 
-import monai.losses
-
 from monai_segloss import LossInfo
 from monai_segloss.bundle.keys import is_expression, resolved
 from monai_segloss.core.module import DEFAULTS, SegLoss
@@ -73,6 +71,8 @@ class Stock:
             config: the training configuration, whose references are followed.
             node: what stands at the key of the loss.
         """
+        import monai.losses
+
         node = _called(node) if is_expression(node) else node
         target = str(node.get("_target_", "")) if isinstance(node, Mapping) else ""
         found = locate(target) if target.startswith(LIBRARIES) else getattr(monai.losses, target, None)
