@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from monai_segloss import LossConfig, LossInfo, SegLoss, find
 
-WRAPPERS = ("DeepSupervision", "DeepSupervisionLoss")
+WRAPPERS = ("DeepSupervision", "DeepSupervisionLoss", "KnownSpacing")
 
 
 class CannotCheck(Exception):

@@ -164,6 +164,7 @@ def test_an_overlay_file(tmp_path: Path) -> None:
     assert code == 0
     assert json.loads(text)["loss"]["terms"]["boundary"]["weight"]["end"] == 0.01
     assert json.loads(run("overlay", "dice", "--regions")[1])["loss"]["sigmoid"] is True
+    assert json.loads(run("overlay", "boundary", "--spacing", "1.5,1.5,2")[1])["loss"]["spacing"] == [1.5, 1.5, 2.0]
 
 
 @pytest.mark.parametrize(
@@ -185,6 +186,11 @@ def test_an_overlay_file(tmp_path: Path) -> None:
         (("overlay", "dice", "--config", "gone.json"), "give either KEY (with --set), --term or --config"),
         (("overlay", "--config", "gone.json"), "Invalid value for --config"),
         (("overlay", "dice", "--bundle", "gone"), "Invalid value for --bundle: gone has no configs/train.json"),
+        (
+            ("overlay", "boundary", "--spacing", "1,x"),
+            "Invalid value for --spacing: '1,x' is no spacing; expected positive numbers such as 1.5,1.5,2, or 'affine'",
+        ),
+        (("overlay", "boundary", "--spacing", "1,0,1"), "Invalid value for --spacing: '1,0,1' is no spacing"),
         (("make", "new"), "give either --loss (with --set), --term or --config"),
         (("make", "new", "--loss", "dcie"), "Invalid value for --loss: no loss is called 'dcie'"),
         (("make", "new", "--loss", "dice", "--name", "gone"), "Invalid value for --name: no bundle 'gone'"),

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from monai_segloss import LossConfig
-from monai_segloss.bundle.overlays import component, written_out
+import torch
+
+from monai_segloss import LossConfig, LossInfo
+from monai_segloss.bundle.keys import resolved
+from monai_segloss.bundle.overlays import component, infos
+from monai_segloss.bundle.pipeline import Pipeline, activation, run_id
+from monai_segloss.bundle.place import Place, find_loss, training_file
+from monai_segloss.bundle.stock import Stock
+from monai_segloss.bundle.task import ignored, network_of, refusal
 from monai_segloss.checking import read_file
-from monai_segloss.schedules import Constant
+from monai_segloss.losses.compound.weighted_sum import term_arguments
+from monai_segloss.schedules import Constant, Rest, Schedule
 
 TRAINER = "monai_segloss.engine.SegLossTrainer"
-SUFFIXES = (".json", ".yaml", ".yml")
 READINGS = {"labels": {"softmax": True, "to_onehot_y": True}, "regions": {"sigmoid": True}}
-FLAGS = ("softmax", "use_softmax", "sigmoid", "to_onehot_y", "include_background")
-REFERENCE = re.compile(r"@\w+(?:(?:#|::)\w+)*")
-MISSING = object()
 
 
 @dataclass
@@ -27,44 +31,51 @@ class Overlay:
 
     content: dict[str, Any]
     notes: list[str] = field(default_factory=list)
+    run_id: str | None = "run"
+    """The key that ``python -m monai.bundle run`` is told, where it is not ``run``."""
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a training configuration keeps its trainer and its loss."""
-
-    trainer: str
-    trainer_target: str
-    loss: str
-    node: Any
-    """What stands there: a component, or an expression of which the value is known at run time only."""
-    inner: Any
-    """The same, or the loss inside where ``node`` is MONAI's wrapper for deep supervision."""
-
-
-def generic_overlay(config: LossConfig, bundle: Path | None = None, target: str | None = None) -> Overlay:
+def generic_overlay(
+    config: LossConfig,
+    bundle: Path | None = None,
+    target: str | None = None,
+    spacing: Sequence[float] | str | None = None,
+) -> Overlay:
     """The overlay that makes a bundle train with a loss: its loss, and its trainer in our subclass.
 
-    The loss reads network and labels as the bundle's own loss does.  Handlers of the bundle stay; what maps, schedules
-    and terms need is in the trainer, so that a shortened list of handlers on other ranks takes nothing away.
+    The loss reads and scores as the bundle's own loss does, the defaults of that loss included.  Handlers of the bundle
+    stay; what maps, schedules and terms need is in the trainer, so that a shortened list of handlers on other ranks takes
+    nothing away.
 
     Args:
         config: one loss, or a weighted sum.
         bundle: its folder or its training configuration; None: the ids ``loss`` and ``train#trainer`` of the model zoo.
         target: ``"labels"`` (softmax) or ``"regions"`` (sigmoid per channel) instead of what the bundle's loss says.
+        spacing: of the voxels, in mm, in array axis order, for a loss that measures distances; ``"affine"``: that of each
+            label.  None: ``pixdim`` of the bundle's ``Spacingd``, else the affine.
 
     Raises:
-        ValueError: the bundle's trainer or loss is not found, or the loss cannot do what the bundle asks for.
+        ValueError: the bundle's trainer or loss is not found, the bundle does no segmentation, the loss cannot do what the
+            bundle asks for, or ``spacing`` has not one number per axis.
     """
     if bundle is None:
         reading = None if target is None else READINGS[target]
-        return Overlay({"loss": component(config, reading), "train#trainer#_target_": TRAINER})
+        found = Overlay({})
+        known = _lengths(config, spacing, None, None, found.notes)
+        found.content = {"loss": _measured(component(config, reading), known), "train#trainer#_target_": TRAINER}
+        return found
     file = training_file(bundle)
     content = read_file(file)
     place = find_loss(content, file.name)
-    found = Overlay({})
-    reading = reading_of(place, found.notes) if target is None else dict(READINGS[target])
-    found.content[place.loss] = _wrapped(component(config, reading), place)
+    stock = Stock.of(content, place.inner)
+    for reason in (ignored(place, file), refusal(content, place, stock, file) if target is None else None):
+        if reason is not None:
+            raise ValueError(reason)
+    found = Overlay({}, run_id=run_id(content, place.trainer))
+    reading = dict(READINGS[target]) if target is not None else _reading(content, place, stock, found.notes)
+    scoring = _scoring(config, stock, found.notes)
+    known = _lengths(config, spacing, content, place, found.notes)
+    found.content[place.loss] = _measured(_wrapped(component(config, reading, scoring), place), known)
     if place.loss != "loss":
         found.notes.append(
             f"the loss of {file.name} is the key {place.loss!r}, not 'loss'; the overlay replaces it there."
@@ -74,126 +85,104 @@ def generic_overlay(config: LossConfig, bundle: Path | None = None, target: str 
         found.content[f"{place.trainer}#_target_"] = TRAINER
     elif kind != "SegLossTrainer":
         _keep_trainer(config, place, found.notes)
+    found.notes += Pipeline.of(content, place.trainer).interpolated(content)
     return found
 
 
-def training_file(bundle: Path) -> Path:
-    """The training configuration of a bundle folder, or the file itself.
-
-    Raises:
-        ValueError: there is none.
-    """
-    if bundle.is_file():
-        return bundle
-    for suffix in SUFFIXES:
-        file = bundle / "configs" / f"train{suffix}"
-        if file.is_file():
-            return file
-    raise ValueError(f"{bundle} has no configs/train.json, .yaml or .yml; name the training configuration itself.")
+def measures_distances(config: LossConfig) -> bool:
+    """Whether the value of one of the losses changes with the voxel spacing."""
+    return any(_in_mm(info) for info in infos(config).values())
 
 
-def find_loss(config: Any, name: str) -> Place:
-    """Trainer and loss of a training configuration, whatever their ids are.
-
-    Args:
-        config: content of the file.
-        name: of the file, for messages.
-
-    Raises:
-        ValueError: no trainer, several without ``train#trainer``, or a loss that is not there.
-    """
-    trainers = {id: node for id, node in components(config) if "loss_function" in node}
-    if not trainers:
-        raise ValueError(
-            f"{name} has no trainer: no component has the key 'loss_function'; expected it at 'train#trainer'."
-        )
-    if len(trainers) > 1 and "train#trainer" not in trainers:
-        raise ValueError(
-            f"{name} has several trainers, {', '.join(trainers)}; expected one, or one at 'train#trainer'."
-        )
-    id = "train#trainer" if "train#trainer" in trainers else next(iter(trainers))
-    place, node = _follow(config, f"{id}#loss_function", name)
-    node = inner = written_out(node, config)
-    if _is_wrapper(node):
-        _, inner = _follow(config, f"{place}#loss", name)
-    return Place(id, str(trainers[id]["_target_"]), place, node, inner)
+def _in_mm(info: LossInfo) -> bool:
+    loss = info.cls(**{**info.reading, **info.example})
+    if any(spec.in_mm for spec in loss.needs):
+        return True
+    edge = max(8, info.size)
+    label = torch.zeros(1, 1, edge, edge, edge)
+    label[..., 1:3, 1:6, 2:5] = label[..., 5:7, 2:4, 1:5] = 1
+    logits = torch.randn(1, 2, edge, edge, edge, generator=torch.Generator().manual_seed(0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        values = [loss(logits, label, spacing=steps) for steps in ((1.0, 1.0, 1.0), (0.2, 1.0, 3.0))]
+    return bool(values[0] != values[1])
 
 
-def reading_of(place: Place, notes: list[str]) -> dict[str, Any]:
-    """How the loss of a bundle reads network and labels, in MONAI's words; an assumption is noted."""
-    loss = place.inner if isinstance(place.inner, Mapping) else {}
-    said = {name: loss[name] for name in FLAGS if isinstance(loss.get(name), bool)}
-    reading = {name: True for name in ("softmax", "sigmoid", "to_onehot_y") if said.get(name)}
-    if said.get("use_softmax"):  # as MONAI's FocalLoss calls it
-        reading["softmax"] = True
-    if not {"softmax", "sigmoid"} & set(reading):
-        assumed = "regions" if said.get("to_onehot_y") is False else "labels"
-        means = "sigmoid per channel" if assumed == "regions" else "softmax over one label per voxel"
+def _measured(loss: dict[str, Any], spacing: Sequence[float] | None) -> dict[str, Any]:
+    """The loss with a spacing that is known."""
+    if spacing is None:
+        return loss
+    return {"_target_": "monai_segloss.engine.KnownSpacing", "loss": loss, "spacing": list(spacing)}
+
+
+def _reading(config: Any, place: Place, stock: Stock | None, notes: list[str]) -> dict[str, Any]:
+    """How the loss of a bundle reads network and labels; what is assumed, or found elsewhere, is noted."""
+    reading = None if stock is None else stock.reading
+    if reading is not None:
+        return reading
+    applied = activation(config, place.trainer)
+    if stock is None or not stock.known:
+        reading = dict(READINGS["regions" if applied == "sigmoid" else "labels"])
+        means = "sigmoid per channel" if applied == "sigmoid" else "softmax over one label per voxel"
         notes.append(
-            f"the loss at {place.loss!r} does not say softmax or sigmoid; {means} is assumed: say --labels or --regions."
+            f"the loss at {place.loss!r} is none of MONAI's or PyTorch's and does not say how it reads; {means} is assumed: "
+            "say --labels or --regions."
         )
-        reading = dict(READINGS[assumed])
-    return reading | {n: said[n] for n in ("include_background",) if n in said}
+        return reading
+    reading = stock.without_activation()
+    if applied is None:
+        notes.append(
+            f"{stock.name} at {place.loss!r} says neither softmax nor sigmoid: the network's output is read as "
+            "probabilities, as it was; say --labels or --regions if these are logits."
+        )
+        return reading
+    notes.append(
+        f"{stock.name} at {place.loss!r} says neither softmax nor sigmoid; {applied} is taken from "
+        f"'{place.trainer}#postprocessing'."
+    )
+    return {applied: True, **reading}
 
 
-def components(config: Any, id: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """All components of a configuration, by id."""
-    if isinstance(config, Mapping):
-        if "_target_" in config:
-            yield id, config
-        for key, value in config.items():
-            yield from components(value, f"{id}#{key}" if id else str(key))
-    elif isinstance(config, list):
-        for index, value in enumerate(config):
-            yield from components(value, f"{id}#{index}")
+def _scoring(config: LossConfig, stock: Stock | None, notes: list[str]) -> dict[str, dict[str, Any]]:
+    """What each of our losses takes over from the bundle's; what cannot be is noted."""
+    if stock is None:
+        return {}
+    found = {}
+    for name, info in infos(config).items():
+        chosen = config.arguments if config.loss is not None else term_arguments(info, config.terms[name])
+        found[name], lost = stock.carried(info, chosen, term=config.loss is None)
+        notes += lost
+    return found
 
 
-def value_at(config: Any, id: str) -> Any:
-    """What stands at an id such as ``train#handlers#0``; `MISSING` where nothing does."""
-    for part in re.split("#|::", id):
-        if isinstance(config, Mapping):
-            config = config.get(part, MISSING)
-        elif isinstance(config, list) and part.isdigit() and int(part) < len(config):
-            config = config[int(part)]
-        else:
-            return MISSING
-    return config
-
-
-def _follow(config: Any, id: str, name: str) -> tuple[str, Any]:
-    """Id and value at the end of a chain of references; an expression ends it, unless it is made of one loss."""
-    seen = {id}
-    value = value_at(config, id)
-    while isinstance(value, str) and (next_id := _reference(config, value)) is not None:
-        before, id = id, next_id
-        value = value_at(config, id)
-        if value is MISSING or id in seen:
-            what = "which is missing" if value is MISSING else "in a circle"
-            raise ValueError(f"{name}: {before!r} refers to the key {id!r}, {what}; expected a loss there.")
-        seen.add(id)
-    return id, value
-
-
-def _reference(config: Any, value: str) -> str | None:
-    """The id that a value refers to: ``@loss``, or the one loss in an expression such as ``$@loss.to(@device)``."""
-    if REFERENCE.fullmatch(value):
-        return value[1:].replace("::", "#")
-    if not value.startswith("$"):
+def _lengths(
+    config: LossConfig, given: Sequence[float] | str | None, content: Any, place: Place | None, notes: list[str]
+) -> Sequence[float] | None:
+    """The spacing of a loss that measures distances: as given, or what the bundle resamples to."""
+    if not measures_distances(config):
+        if given is not None:
+            notes.append(f"{' + '.join(infos(config))} measures no distances: the spacing is not used.")
         return None
-    ids = {found[1:].replace("::", "#") for found in REFERENCE.findall(value)}
-    losses = [id for id in ids if "loss" in id.rpartition("#")[2].lower() and isinstance(value_at(config, id), Mapping)]
-    return losses[0] if len(losses) == 1 else None
-
-
-def _is_wrapper(node: Any) -> bool:
-    return isinstance(node, Mapping) and str(node.get("_target_")).endswith("DeepSupervisionLoss") and "loss" in node
+    if isinstance(given, str) or place is None:
+        return None if isinstance(given, str) else given
+    said = resolved(content, network_of(content, place).get("spatial_dims"))
+    axes = said if isinstance(said, int) else None
+    if given is not None:
+        if axes not in (None, len(given)):
+            raise ValueError(
+                f"spacing has {len(given)} numbers, the network {axes} spatial axes; expected one number each."
+            )
+        return given
+    found, why = Pipeline.of(content, place.trainer).spacing(content, axes)
+    notes += why
+    return found
 
 
 def _wrapped(loss: dict[str, Any], place: Place) -> dict[str, Any]:
-    """The loss inside our wrapper for deep supervision, where the bundle's is in MONAI's."""
-    if not _is_wrapper(place.node):
+    """The loss inside our wrapper for deep supervision, where the bundle's is in one."""
+    if place.deep is None:
         return loss
-    mode, weights = place.node.get("weight_mode", "exp"), place.node.get("weights")
+    mode, weights = place.deep.get("weight_mode", "exp"), place.deep.get("weights")
     if weights is None and mode != "exp":
         raise ValueError(
             f"{place.loss}#weight_mode is {mode!r}; expected 'exp', or one number per output as 'weights'."
@@ -206,12 +195,27 @@ def _keep_trainer(config: LossConfig, place: Place, notes: list[str]) -> None:
     """A trainer of another class stays; refuse what only ours can do."""
     id = f"{place.trainer}#_target_"
     schedules = getattr(config.build(), "schedules", {})
-    if not all(isinstance(schedule, Constant) for schedule in schedules.values()):
+    scheduled = [name for name, schedule in schedules.items() if not _is_constant(schedule)]
+    if scheduled:
         raise ValueError(
             f"{id} is {place.trainer_target!r}; expected SupervisedTrainer: scheduled weights need a trainer that tells "
-            "the loss the epoch."
+            f"the loss the epoch; with this one give numbers, as {_numbers(config, scheduled)}."
         )
     notes.append(
         f"{id} is {place.trainer_target!r}, not SupervisedTrainer, and stays: the loss makes its maps itself, and its "
         "terms are not logged."
     )
+
+
+def _is_constant(schedule: Schedule) -> bool:
+    return isinstance(schedule, Constant) or (isinstance(schedule, Rest) and _is_constant(schedule.of))
+
+
+def _numbers(config: LossConfig, scheduled: Sequence[str]) -> str:
+    """The options that give a weight which follows the epochs as a number."""
+    if config.loss is None:
+        return " ".join(f"--term {name}=0.01" for name in scheduled)
+    ((_, info),) = infos(config).items()
+    known = {f"lambda_{name}": info.parameters.get(f"lambda_{name}") for name in scheduled}
+    names = [name for name, p in known.items() if name in config.arguments or (p is not None and p.default is not None)]
+    return " ".join(f"--set {name}=0.01" for name in names)

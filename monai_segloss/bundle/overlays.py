@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_segloss import LossConfig, LossInfo, SegLoss, WeightedSum, find, list_losses
-from monai_segloss.bundle.keys import is_used, references
+from monai_segloss.bundle.keys import is_expression, is_used, references
 from monai_segloss.files import write_json
 from monai_segloss.losses.compound.weighted_sum import RESERVED
 
@@ -86,32 +86,38 @@ def infos(config: LossConfig) -> dict[str, LossInfo]:
     return {name: find(term.get("loss", name)) for name, term in config.terms.items()}
 
 
-def component(config: LossConfig, reading: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def component(
+    config: LossConfig,
+    reading: Mapping[str, Any] | None = None,
+    scoring: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
     """The loss with its ``_target_`` and arguments: the reading, what the card recommends, what ``config`` says.
 
     Args:
         config: one loss, or the terms of a weighted sum.
-        reading: how the bundle's network and labels are read: ``softmax`` or ``sigmoid``, ``to_onehot_y``,
-            ``include_background`` ...; None: one label per voxel.  Without ``to_onehot_y`` the channels are regions, and
-            all of them are scored.
+        reading: how the bundle's network and labels are read: ``softmax`` or ``sigmoid``, ``to_onehot_y`` ...; None: one
+            label per voxel.  Without ``to_onehot_y`` the channels are regions, and all of them are scored.
+        scoring: other arguments that take the place of what the card recommends, by the name of the loss or term.
 
     Raises:
         ValueError, TypeError: a loss cannot read that, or does not take an argument.
     """
     named = infos(config)
     shared = dict(_labels(named) if reading is None else reading)
-    chosen = {"include_background": shared.pop("include_background")} if "include_background" in shared else {}
     _refuse_unsupported(named, shared)
     regions = not shared.get("to_onehot_y", False)
-    added = {name: info.recommended.resolve(regions=regions) | _taken(info, chosen) for name, info in named.items()}
+    added = {
+        name: {**info.recommended.resolve(regions=regions), **(scoring or {}).get(name, {})}
+        for name, info in named.items()
+    }
     if config.loss is not None:
         ((name, info),) = named.items()
         target, arguments = info.cls.__name__, {**shared, **added[name], **config.arguments}
-        info.cls(**arguments)
+        info.cls(**_known(arguments))
     else:
         terms = {name: _term(term, added[name]) for name, term in config.terms.items()}
         target, arguments = "WeightedSum", {"terms": terms, **shared}
-        WeightedSum(**arguments)
+        WeightedSum({name: _known(term) for name, term in terms.items()}, **_known(shared))
     return {"_target_": f"monai_segloss.{target}", **arguments}
 
 
@@ -152,8 +158,9 @@ def _refuse_unsupported(named: Mapping[str, LossInfo], reading: Mapping[str, Any
                 raise ValueError(f"{info.key} does not support {what}, and the bundle reads its network by {words}.")
 
 
-def _taken(info: LossInfo, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in arguments.items() if name in info.parameters}
+def _known(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the expressions, whose values are known at run time only."""
+    return {name: value for name, value in arguments.items() if not is_expression(value)}
 
 
 def _term(term: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:

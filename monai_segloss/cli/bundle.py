@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -109,6 +110,13 @@ def overlay(
         bool | None,
         typer.Option("--regions/--labels", help="Sigmoid per channel, or softmax over one label per voxel."),
     ] = None,
+    spacing: Annotated[
+        str | None,
+        typer.Option(
+            help="Voxel spacing for distances, in mm, in array axis order, as 1.5,1.5,2; 'affine': that of each label. "
+            "Otherwise pixdim of the bundle's Spacingd, where it has one."
+        ),
+    ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the file.")] = False,
 ) -> None:
@@ -127,7 +135,7 @@ def overlay(
         raise typer.BadParameter(f"{output.parent} is no folder.", param_hint="--output")
     try:
         target = None if regions is None else "regions" if regions else "labels"
-        found = generic_overlay(chosen, bundle, target)
+        found = generic_overlay(chosen, bundle, target, _lengths(spacing))
     except (CannotCheck, OSError, TypeError, ValueError) as error:
         raise typer.BadParameter(str(error), param_hint="--bundle" if bundle else "KEY") from None
     for note in found.notes:
@@ -144,7 +152,8 @@ def overlay(
         from monai_segloss.bundle.foreign import training_file
 
         train = training_file(bundle)
-    typer.echo(f"Wrote {output}. Train with, and your settings of the bundle behind it:\n{_run(train, output)}")
+    command = _run(train, output, run_id=found.run_id)
+    typer.echo(f"Wrote {output}. Train with, and your settings of the bundle behind it:\n{command}")
 
 
 @app.command()
@@ -184,6 +193,22 @@ def _copy(folder: Path, name: str, config: LossConfig | None) -> None:
         raise typer.BadParameter(str(error), param_hint="--term") from None
 
 
-def _run(*files: Path | str) -> str:
+def _lengths(text: str | None) -> tuple[float, ...] | str | None:
+    """``--spacing`` as numbers, or the word."""
+    if text is None or text == "affine":
+        return text
+    try:
+        found = tuple(float(part) for part in text.strip("[]()").split(","))
+    except ValueError:
+        found = ()
+    if not found or not all(0 < length < math.inf for length in found):
+        raise typer.BadParameter(
+            f"{text!r} is no spacing; expected positive numbers such as 1.5,1.5,2, or 'affine'.", param_hint="--spacing"
+        )
+    return found
+
+
+def _run(*files: Path | str, run_id: str | None = "run") -> str:
     names = ",".join(f"'{file}'" for file in files)
-    return f'python -m monai.bundle run --config_file "[{names}]"'
+    other = "" if run_id in (None, "run") else f" {run_id}"
+    return f'python -m monai.bundle run{other} --config_file "[{names}]"'

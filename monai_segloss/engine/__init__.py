@@ -7,6 +7,7 @@ from monai_segloss.engine.matching import match_targets
 from monai_segloss.engine.metrics import DicePerCase, HausdorffDistanceInMm, MetricsReport, SurfaceDiceInMm
 from monai_segloss.engine.repeating import EarlyStop, EpochSeed
 from monai_segloss.engine.settings import SettingError, check_keys, check_network, check_settings, explain_errors
+from monai_segloss.engine.spacing import KnownSpacing
 from monai_segloss.engine.targets import (
     CheckedLabeld,
     CheckedOutputd,
@@ -26,6 +27,7 @@ __all__ = [
     "EarlyStop",
     "EpochSeed",
     "HausdorffDistanceInMm",
+    "KnownSpacing",
     "LoadVolumed",
     "LossMapsd",
     "MetricsReport",
