@@ -5,12 +5,11 @@ from __future__ import annotations
 import importlib.util
 import io
 import signal
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
-from itertools import product, repeat
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -88,10 +87,15 @@ def open_all(cases: Sequence[Case], expected: Expected, reader: Any, jobs: int) 
     if jobs == 1:
         yield from (examine(case, expected, reader) for case in cases)
         return
-    with ProcessPoolExecutor(jobs, get_context("spawn"), _ignore_interrupts) as pool:
-        with _ignored_by_new_processes():
-            found = pool.map(examine, cases, repeat(expected), repeat(reader))
-        yield from found
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _end_when_interrupted) as pool:
+        with _interrupts_wait():
+            futures = [pool.submit(examine, case, expected, reader) for case in cases]
+        try:
+            for future in futures:
+                yield future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def examine(case: Case, expected: Expected, reader: Any) -> Opened:
@@ -101,8 +105,6 @@ def examine(case: Case, expected: Expected, reader: Any) -> Opened:
         image = [_opened(found, file, reader, "read_images") for file in case.images]
         label = None if case.label is None else _opened(found, case.label, reader, "read_seg")
     parts = [part for part in image if part is not None]
-    for part in (*parts, *([label] if label is not None else [])):
-        _look_for_strange_values(found, part)
     if parts and len(parts) == len(image):
         _look_at_image(found, expected, parts)
     if label is not None:
@@ -130,6 +132,7 @@ def _opened(found: Opened, file: Path, reader: Any, method: str) -> _File | None
         return None
     try:
         array, about = getattr(reader(), method)([str(file)] if method == "read_images" else str(file))
+        _look_for_strange_values(found, file, array, about)
         return _File(file.name, array, tuple(float(x) for x in about["spacing"]), _affine(about))
     except Exception as error:
         # the last line: ITK begins with a place in its sources
@@ -153,11 +156,19 @@ def _affine(about: Mapping[str, Any]) -> NDArray[np.floating] | None:
     return facts.get("reoriented_affine", facts.get("original_affine"))
 
 
-def _look_for_strange_values(found: Opened, file: _File) -> None:
-    strange = file.array.size - int(np.isfinite(file.array).sum())
+def _look_for_strange_values(found: Opened, file: Path, array: NDArray[Any], about: Mapping[str, Any]) -> None:
+    hidden = ""
+    if "sitk_stuff" in about and file.name.endswith(NIFTI) and importlib.util.find_spec("nibabel"):
+        import nibabel
+
+        stored = nibabel.load(file).dataobj
+        if np.issubdtype(stored.dtype, np.floating):
+            array, hidden = np.asanyarray(stored), ", which ITK reads as 0"
+    strange = array.size - int(np.isfinite(array).sum())
     if strange:
-        kinds = {"NaN": np.isnan(file.array).any(), "infinite": np.isinf(file.array).any()}
-        found.errors.append(f"{file.name} holds {strange} voxels that are {' or '.join(k for k in kinds if kinds[k])}")
+        kinds = {"NaN": np.isnan(array).any(), "infinite": np.isinf(array).any()}
+        what = " or ".join(kind for kind in kinds if kinds[kind])
+        found.errors.append(f"{file.name} holds {strange} voxels that are {what}{hidden}")
 
 
 def _look_at_image(found: Opened, expected: Expected, parts: Sequence[_File]) -> None:
@@ -216,22 +227,24 @@ def _compare(found: Opened, image: _File, other: _File) -> None:
     (found.errors if apart > voxel / 2 else found.warnings).append(text)
 
 
-def _ignore_interrupts() -> None:
-    """Ctrl-C reaches every process of a terminal; this one ends with its parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 @contextmanager
-def _ignored_by_new_processes() -> Iterator[None]:
-    """Let processes that start in it ignore Ctrl-C from their first line on."""
-    if threading.current_thread() is not threading.main_thread():
+def _interrupts_wait() -> Iterator[None]:
+    """Hold Ctrl-C back, in processes that start in it too."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_when_interrupted() -> None:
+    """Ctrl-C reaches every process of a terminal: let this one end at once, and the first one speak."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 class PlainReader:
