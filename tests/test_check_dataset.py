@@ -117,7 +117,7 @@ TABLE: dict[str, tuple[object, bool, str]] = {
     "floats": (without(labels={"background": 0.0, "organ": 1.0, "lesion": 2}), True, "'organ': in 2 of 2 cases"),
     "other order": (without(labels={"lesion": 2, "organ": 1, "background": 0}), True, "'lesion': in 2 of 2 cases"),
     "ignore": (without(labels={**LABELS, "ignore": 3}), True, "'organ': in 2 of 2 cases"),
-    "no ignore": (without(labels={**LABELS, "ignore": None}), True, "bundles of this package refuse the data set"),
+    "no ignore": (without(labels={**LABELS, "ignore": None}), True, "'organ': in 2 of 2 cases"),
     "a class too many": (without(labels={**LABELS, "vessel": 3}), True, "class 'vessel' is empty in all 2 cases"),
     "no number": (without(labels={**LABELS, "vessel": []}), True, "'vessel' must be a number from 0 to 65535"),
     "regions": (without(labels=REGIONS, regions_class_order=[1, 2]), True, "'whole': in 2 of 2 cases"),

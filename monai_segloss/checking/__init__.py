@@ -43,14 +43,12 @@ def check(path: Path, info: LossInfo | None = None, jobs: int | None = None) -> 
         from monai_segloss.checking.dataset import check_dataset
 
         return check_dataset(path, info, jobs)
+    if path.is_dir() and not (path / "configs").is_dir():
+        raise CannotCheck(f"{path} holds neither a dataset.json (nnU-Net raw data set) nor a folder configs (bundle).")
     for given, option, why in ((info, "--loss", "names its loss itself"), (jobs, "--jobs", "has no images to open")):
         if given is not None:
             raise CannotCheck(f"{path} is no data set and {why}: leave {option} out.")
-    if path.is_file():
-        return list(_configuration(path))
-    if (path / "configs").is_dir():
-        return _bundle(path)
-    raise CannotCheck(f"{path} holds neither a dataset.json (nnU-Net raw data set) nor a folder configs (bundle).")
+    return list(_configuration(path)) if path.is_file() else _bundle(path)
 
 
 def _bundle(path: Path) -> list[Finding]:

@@ -89,7 +89,8 @@ def numbers_by_name(labels: Mapping[str, Any], source: str | Path = "dataset.jso
         {'background': (0,), 'organ': (1,), 'lesion': (2,), 'both': (1, 2)}
     """
     named = labels if "background" in labels else {name: value for value, name in labels.items()}
-    return {name: _numbers(name, value, source) for name, value in named.items()}
+    # nnU-Net takes "ignore": null for no ignore label
+    return {name: _numbers(name, value, source) for name, value in named.items() if (name, value) != ("ignore", None)}
 
 
 def _numbers(name: str, value: Any, source: str | Path) -> tuple[int, ...]:
