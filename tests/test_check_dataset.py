@@ -202,6 +202,20 @@ def test_the_verdict_is_nnunets(
         assert ("nnU-Net is not installed: its labels" in text) == (not with_nnunet)
 
 
+@pytest.mark.parametrize("with_nnunet", [True, False])
+def test_labels_that_only_nnunet_takes_have_known_values_too(
+    with_nnunet: bool, raw: Path, nnunet_takes: Callable[[Path], bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (raw / "dataset.json").write_text(json.dumps(TABLE["no number"][0]))
+    write(raw / "labelsTr" / "b.nii.gz", with_value(volume(1), 7))
+    assert not nnunet_takes(raw)
+    if not with_nnunet:
+        hide(monkeypatch, "nnunetv2")
+    code, text = check(raw)
+    assert code == 1
+    assert "b: b.nii.gz holds the label 7 (4 voxels)" in text
+
+
 def test_a_table_of_version_1_gets_one_sentence(raw: Path) -> None:
     (raw / "dataset.json").write_text(json.dumps(TABLE["version 1"][0]))
     assert len(check_dataset(raw)) == 1

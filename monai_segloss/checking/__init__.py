@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from monai_segloss import LossInfo
 
-WRAPPERS = ("DeepSupervision", "DeepSupervisionLoss")
+WRAPPERS = ("DeepSupervision", "DeepSupervisionLoss", "KnownSpacing")
 
 
 class CannotCheck(Exception):

@@ -55,7 +55,7 @@ def _findings(folder: Path, content: Mapping[str, Any], info: LossInfo | None, j
     if not nnunet:
         text = "nnU-Net is not installed: its labels, its list of cases and its readers were not asked"
         yield Finding("warning", f"{text}, only what is known of them was checked ({INSTALL}).")
-    refused = _refused_labels(content, nnunet)
+    refused, known = _read_labels(content, nnunet)
     yield from (Finding("error", f"dataset.json {fault}.") for fault in refused)
     numbers = {} if refused else _numbers(content)
     try:
@@ -76,7 +76,6 @@ def _findings(folder: Path, content: Mapping[str, Any], info: LossInfo | None, j
     if reader is None:
         text = f"no installed package opens files that end in {content['file_ending']}: none was opened"
         yield Finding("error" if nnunet else "warning", f"{text} ({INSTALL}).")
-    known = frozenset(number for each in numbers.values() for number in each) or None
     expected = Expected(len(content["channel_names"]), known, numbers.get("ignore", (None,))[0])
     opened = _open(cases, expected, reader, jobs)
     for each in opened:
@@ -92,18 +91,20 @@ def _findings(folder: Path, content: Mapping[str, Any], info: LossInfo | None, j
         yield Finding("ok", f"{len(cases)} cases: {files} files were opened with {reader.__name__}")
 
 
-def _refused_labels(content: Mapping[str, Any], nnunet: bool) -> list[str]:
-    """What is wrong with the labels: nnU-Net decides, where it is installed, and the rules explain."""
+def _read_labels(content: Mapping[str, Any], nnunet: bool) -> tuple[list[str], frozenset[int] | None]:
+    """What is wrong with the labels, and else the values of a label map.
+
+    nnU-Net decides, where it is installed, and the rules explain.
+    """
     explained = rules.faults(content, rules.LABELS)
     if not nnunet:
-        return explained
+        return explained, None if explained else frozenset(rules.known_labels(content))
     from nnunet_trainers import raw_data
 
     try:
-        raw_data.known_labels(content)
+        return [], frozenset(raw_data.known_labels(content))
     except raw_data.Refused as error:
-        return explained or [f"has labels that nnU-Net refuses: {error}"]
-    return []
+        return explained or [f"has labels that nnU-Net refuses: {error}"], None
 
 
 def _numbers(content: Mapping[str, Any]) -> Numbers:
@@ -181,7 +182,8 @@ def _open(cases: Sequence[Case], expected: Expected, reader: Any, jobs: int | No
     files = [file for case in cases for file in (*case.images, case.label) if file is not None and file.is_file()]
     if jobs is None:
         megabytes = sum(file.stat().st_size for file in files) / 1e6
-        jobs = min(MOST_JOBS, os.cpu_count() or 1, 1 + int(megabytes / MEGABYTES_PER_JOB))
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        jobs = min(MOST_JOBS, cores, 1 + int(megabytes / MEGABYTES_PER_JOB))
     console = Console(stderr=True)
     opening = open_all(cases, expected, reader, min(jobs, len(cases) or 1))
     shown = track(

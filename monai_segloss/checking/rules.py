@@ -16,6 +16,12 @@ def faults(content: Content, rules: tuple[Rule, ...]) -> list[str]:
     return next((found for found in ([*rule(content)] for rule in rules) if found), [])
 
 
+def known_labels(content: Content) -> list[int]:
+    """Every value of a label map, of a content that breaks no rule."""
+    ignore = content["labels"].get("ignore")
+    return _annotated(content) + ([] if ignore is None else [int(ignore)])
+
+
 def _names_to_numbers(content: Content) -> Iterator[str]:
     labels = content.get("labels")
     if labels and all(number.isdecimal() and isinstance(name, str) for number, name in labels.items()):
