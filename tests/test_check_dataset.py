@@ -258,7 +258,7 @@ NNUNET, OURS = "nnU-Net", "our bundle"
     ("change", "who", "words"),
     [
         (overwrite("imagesTr/a_0000.nii.gz", b""), NNUNET, "a: a_0000.nii.gz cannot be read"),
-        (overwrite("imagesTr/b_0000.nii.gz", b""), NNUNET, "b: b_0000.nii.gz cannot be read"),
+        (overwrite("imagesTr/b_0000.nii.gz", b""), NNUNET, "b: b_0000.nii.gz cannot be read: it has 0 bytes."),
         (overwrite("labelsTr/b.nii.gz", b""), NNUNET, "b: b.nii.gz cannot be read"),
         (overwrite("labelsTr/b.nii.gz", b"no image"), NNUNET, "b: b.nii.gz cannot be read"),
         (
@@ -344,6 +344,15 @@ def test_what_nothing_opens_is_said(raw: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "no installed package opens files that end in .nii.gz: none was opened" in text
     (raw / "labelsTr" / "b.nii.gz").unlink()
     assert "b: b.nii.gz is missing from" in check(raw)[1]
+
+
+def test_a_label_without_an_image_is_left_out(raw: Path, nnunet_takes: Callable[[Path], bool]) -> None:
+    write(raw / "labelsTr" / "z.nii.gz", volume())
+    assert nnunet_takes(raw)
+    code, text = check(raw)
+    assert code == 0
+    assert "warning z: z_0000.nii.gz is missing from imagesTr, so nnU-Net leaves its label out" in text
+    assert "'organ': in 2 of 2 cases" in text
 
 
 def test_a_shift_below_half_a_voxel_is_a_warning(raw: Path) -> None:

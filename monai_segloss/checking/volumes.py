@@ -136,8 +136,8 @@ def _opened(found: Opened, file: Path, reader: Any, method: str) -> _File | None
         return _File(file.name, array, tuple(float(x) for x in about["spacing"]), _affine(about))
     except Exception as error:
         # the last line: ITK begins with a place in its sources
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = lines[-1].removeprefix("ITK ERROR: ") if lines else type(error).__name__
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        reason = lines[-1].rpartition("ERROR: ")[2].rstrip(".") if file.stat().st_size else "it has 0 bytes"
         found.errors.append(f"{file.name} cannot be read: {reason}")
         return None
 
