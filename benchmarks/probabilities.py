@@ -14,7 +14,7 @@ from statistics import mean
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_segloss.checking import read_image
+from monai_segloss.checking.volumes import read_image
 from monai_segloss.demo.dataset import RawDataset, read_dataset
 from monai_segloss.demo.pipeline import Demo
 from monai_segloss.demo.problem import DemoError

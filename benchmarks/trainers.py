@@ -27,6 +27,7 @@ from rich.console import Console
 import monai_segloss
 from benchmarks.measure import environment
 from benchmarks.probabilities import predicted_probabilities
+from monai_segloss.datalist import numbers_by_name
 from monai_segloss.demo.dataset import read_dataset
 from monai_segloss.demo.pipeline import Demo
 from monai_segloss.demo.problem import DemoError
@@ -60,8 +61,9 @@ def arm_of(key: str, settings: Settings, stock: bool) -> Arm:
 def as_regions(data: Path, folder: Path) -> Path:
     """The same volumes with regions in place of classes: all of them together, then each but the first by itself."""
     content = read_json(data / "dataset.json")
-    names = [name for name in content["labels"] if name not in ("background", "ignore")]
-    labels = [int(content["labels"][name]) for name in names]
+    numbers = numbers_by_name(content["labels"])
+    names = [name for name in numbers if name not in ("background", "ignore")]
+    labels = [numbers[name][0] for name in names]
     regions = {"background": 0, "_".join(names): labels, **dict(zip(names[1:], ([x] for x in labels[1:]), strict=True))}
     kept = {name: content["labels"][name] for name in ("ignore",) if name in content["labels"]}
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,16 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from nnunetv2.paths import nnUNet_raw
 from torch import Tensor
 
 from monai_segloss.core.errors import nearest
+from monai_segloss.datalist import numbers_by_name
 
 if TYPE_CHECKING:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -57,6 +57,8 @@ class LabeledClasses:
 
 def places(trainer: nnUNetTrainer) -> list[str | None]:
     """Where the file of a trainer's data set may be: beside the preprocessed volumes, then beside the raw ones."""
+    from nnunetv2.paths import nnUNet_raw
+
     raw = [os.path.join(nnUNet_raw, trainer.plans_manager.dataset_name)] if nnUNet_raw else []
     return [trainer.preprocessed_dataset_folder_base, *raw]
 
@@ -95,7 +97,7 @@ def read(path: Path, labels: Mapping[str, Any], cases: Collection[str]) -> Label
 
     Args:
         path: of the file.
-        labels: name -> label of the data set.
+        labels: of dataset.json.
         cases: cases that are trained or validated.
 
     Raises:
@@ -107,24 +109,61 @@ def read(path: Path, labels: Mapping[str, Any], cases: Collection[str]) -> Label
         raise LabeledClassesError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(content, dict):
         raise LabeledClassesError(f"{path} must map cases to lists of class names")
-    known = {name: label for name, label in labels.items() if isinstance(label, int) and name != "ignore"}
-    found: dict[str, list[int]] = {}
-    for case, names in content.items():
+    numbers = {name: each for name, each in numbers_by_name(labels).items() if name != "ignore"}
+    entries = _Entries(content, {name: each[0] for name, each in numbers.items() if len(each) == 1}, cases)
+    fault = next((fault for rule in RULES for fault in rule(entries)), None)
+    if fault is not None:
+        raise LabeledClassesError(f"{path}{fault}")
+    found = {case: [entries.known[name] for name in names] for case, names in content.items()}
+    return LabeledClasses(max(entries.known.values()) + 1, found, path)
+
+
+class _Entries(NamedTuple):
+    """What a rule looks at."""
+
+    content: Mapping[str, Any]
+    known: Mapping[str, int]
+    cases: Collection[str]
+
+
+def _lists_of_names(entries: _Entries) -> Iterator[str]:
+    for case, names in entries.content.items():
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise LabeledClassesError(f"{path}: {case!r} must be a list of class names, got {names!r}")
-        if case != OTHERS and case not in cases:
-            raise LabeledClassesError(f"{path}: there is no case {case!r}{nearest(case, cases)}")
+            yield f": {case!r} must be a list of class names, got {names!r}"
+
+
+def _known_cases(entries: _Entries) -> Iterator[str]:
+    for case in entries.content:
+        if case != OTHERS and case not in entries.cases:
+            yield f": there is no case {case!r}{nearest(case, entries.cases)}"
+
+
+def _known_classes(entries: _Entries) -> Iterator[str]:
+    for case, names in entries.content.items():
         for name in names:
-            if name not in known:
-                raise LabeledClassesError(f"{path}: {case!r} names the class {name!r}, which is not in dataset.json")
-        found[case] = [known[name] for name in names]
-    missing = sorted(set(cases) - set(found))
-    if missing and OTHERS not in found:
-        raise LabeledClassesError(
-            f"{path} says nothing of {len(missing)} cases ({missing[0]} first); name them, or give {OTHERS!r} for the rest"
-        )
-    seen = {label for row in found.values() for label in row}
-    never = sorted(name for name, label in known.items() if label and label not in seen)
+            if name not in entries.known:
+                hint = nearest(name, entries.known)
+                yield f": {case!r} names the class {name!r}, which is no single label in dataset.json{hint}"
+
+
+def _every_case(entries: _Entries) -> Iterator[str]:
+    missing = sorted(set(entries.cases) - set(entries.content))
+    if missing and OTHERS not in entries.content:
+        yield f" says nothing of {len(missing)} cases ({missing[0]} first); name them, or give {OTHERS!r} for the rest"
+
+
+def _every_class(entries: _Entries) -> Iterator[str]:
+    seen = {entries.known[name] for names in entries.content.values() for name in names}
+    never = sorted(name for name, label in entries.known.items() if label and label not in seen)
     if never:
-        raise LabeledClassesError(f"{path}: the class {never[0]!r} is labeled in no case, so it cannot be learned")
-    return LabeledClasses(max(known.values()) + 1, found, path)
+        yield f": the class {never[0]!r} is labeled in no case, so it cannot be learned"
+
+
+RULES: tuple[Callable[[_Entries], Iterator[str]], ...] = (
+    _lists_of_names,
+    _known_cases,
+    _known_classes,
+    _every_case,
+    _every_class,
+)
+"""What the file must hold; a rule takes for granted what the rules before it ask."""

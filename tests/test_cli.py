@@ -131,6 +131,9 @@ def test_check_ignores_no_option(tmp_path: Path) -> None:
     result = segloss("check", str(file), "--loss", "tversky")
     assert result.exit_code == 2
     assert "leave --loss out" in " ".join(result.output.split())
+    result = segloss("check", str(file), "--jobs", "2")
+    assert result.exit_code == 2
+    assert "leave --jobs out" in " ".join(result.output.split())
 
 
 def test_check_of_a_bundle_without_a_loss_is_not_silent(tmp_path: Path) -> None:
@@ -139,6 +142,25 @@ def test_check_of_a_bundle_without_a_loss_is_not_silent(tmp_path: Path) -> None:
     result = segloss("check", str(tmp_path))
     assert result.exit_code == 1
     assert "no configs/train.json" in result.output
+
+
+@pytest.mark.parametrize("key", [None, "task", "monai_version"])
+def test_a_bundle_has_one_checker(key: str | None, tmp_path: Path) -> None:
+    """Both commands find the same, in a bundle of ours and where a key of its metadata is gone."""
+    pytest.importorskip("monai")
+    bundle = tmp_path / "bundle"
+    assert segloss("bundle", "copy", str(bundle)).exit_code == 0
+    metadata = bundle / "configs" / "metadata.json"
+    content = json.loads(metadata.read_text())
+    metadata.write_text(json.dumps({name: value for name, value in content.items() if name != key}))
+    one, other = segloss("check", str(bundle)), segloss("bundle", "check", str(bundle))
+    assert (one.exit_code, one.output) == (other.exit_code, other.output)
+    assert one.exit_code == (0 if key is None else 1)
+    assert key is None or f"metadata.json: {key}" in one.output
+    metadata.unlink()
+    one, other = segloss("check", str(bundle)), segloss("bundle", "check", str(bundle))
+    assert (one.exit_code, one.output) == (other.exit_code, other.output)
+    assert one.exit_code == 1
 
 
 def write_dataset(folder: Path, label: np.ndarray, ignore: bool = False) -> Path:

@@ -64,6 +64,12 @@ def demo(*arguments: object) -> Result:
         (set_json(file_ending=".png"), r"the demo reads volumes \(.*\), not '\.png'"),
         (set_json(labels={"organ": 1}), "needs the label 'background': 0"),
         (set_json(labels={"background": 0}), "names no class besides the background"),
+        (set_json(labels={"background": 0, "organ": 2}), "must have consecutive labels from 0, got 0, 2"),
+        (
+            set_json(labels={"background": 0, "all": [1, 2]}),
+            "needs 'regions_class_order', .* 1 regions .all., got None",
+        ),
+        (set_json(labels={"0": "background", "1": "organ"}), "maps numbers to names of labels as the Decathlon"),
         (set_json(dataset={}), "lists files itself"),
         (set_json(channel_names={"0": "CT", "1": "PET"}), r"case_000_0001\.nii\.gz is missing: it is the image of"),
         (lambda raw: (raw / "imagesTr" / "case_003_0000.nii.gz").unlink(), r"case_003_0000\.nii\.gz is missing"),
@@ -99,7 +105,7 @@ def test_a_folder_that_is_none(tmp_path: Path) -> None:
 
 
 def test_regions_and_ignored_voxels(raw: Path) -> None:
-    set_json(labels={"background": 0, "whole": [1, 2, 3], "lesion": [3], "ignore": 4})(raw)
+    set_json(labels={"background": 0, "whole": [1, 2, 3], "lesion": [3], "ignore": 4}, regions_class_order=[1, 3])(raw)
     dataset = read_dataset(raw)
     assert dataset.classes == {"whole": (1, 2, 3), "lesion": (3,)}
     assert (dataset.regions, dataset.ignore_label) == (True, 4)
@@ -119,6 +125,13 @@ def test_regions_and_ignored_voxels(raw: Path) -> None:
 def test_a_missing_prediction_is_named(raw: Path, tmp_path: Path) -> None:
     with pytest.raises(DemoError, match="nnU-Net did not predict case test_001"):
         measure(read_dataset(raw), ["test_001"], tmp_path, 1.0)
+
+
+def test_labels_that_nnunet_reads_as_plain_ones(raw: Path) -> None:
+    set_json(labels={"background": 0, "organ": [1], "lesion": "2", "vessel": 3})(raw)
+    dataset = read_dataset(raw)
+    assert dataset.classes == {"organ": (1,), "lesion": (2,), "vessel": (3,)}
+    assert (dataset.regions, dataset.ignore_label) == (False, None)
 
 
 @pytest.mark.parametrize(

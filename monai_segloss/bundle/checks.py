@@ -30,14 +30,20 @@ def check_bundle(bundle: Path, overlays: list[Path]) -> list[Finding]:
     Nothing of the bundle is run.
 
     Raises:
-        CannotCheck, ValueError: the bundle has no training configuration, or a file cannot be read.
+        CannotCheck, ValueError: there is no such folder, or a file cannot be read.
     """
     return list(_findings(bundle, overlays))
 
 
 def _findings(bundle: Path, overlays: list[Path]) -> Iterator[Finding]:
     yield from _metadata(bundle / "configs" / "metadata.json")
-    file = training_file(bundle)
+    try:
+        file = training_file(bundle)
+    except ValueError as error:
+        if not bundle.is_dir():
+            raise
+        yield Finding("error", str(error))
+        return
     train = read_file(file)
     yield from _properties(train, file, TrainProperties)
     for suffix in SUFFIXES:

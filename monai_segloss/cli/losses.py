@@ -137,8 +137,13 @@ def check(
         Path, typer.Argument(help="An nnU-Net raw data set, a bundle folder, or a loss configuration file.")
     ],
     loss: Annotated[str | None, typer.Option(help="Check a data set against the needs of this loss.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes that open the files of a data set; default: by their size.")
+    ] = None,
 ) -> None:
     """Check a data set, a bundle or a loss configuration before hours of training.
+
+    A data set gets nnU-Net's verdict where nnU-Net is installed, and every image and label is opened.
 
     Example: segloss check nnUNet_raw/Dataset004_Hippocampus --loss focal_tversky
     """
@@ -146,7 +151,7 @@ def check(
 
     info = None if loss is None else find_or_exit(loss, hint="--loss")
     try:
-        findings = checking.check(path, info)
+        findings = checking.check(path, info, jobs)
     except checking.CannotCheck as error:
         raise typer.BadParameter(str(error), param_hint="PATH") from None
     print_findings(findings)

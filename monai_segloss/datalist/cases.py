@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -101,12 +102,12 @@ def read(dataset_dir: str | Path, labeled: bool = True) -> Datalist:
         raise FileNotFoundError(
             f"dataset_dir must be a folder with a dataset.json (nnU-Net raw or Decathlon), got {str(dataset_dir)!r}."
         )
-    content = _json(description)
+    content = read_description(folder)
     _check_entries(description, content)
     if isinstance(content.get("training"), list):
         training, validation, test = (_listed(folder, content.get(key, [])) for key in _DECATHLON)
     elif "file_ending" in content:
-        training, validation, test = _raw(folder, content), [], _images(folder / "imagesTs", (content["file_ending"],))
+        training, validation, test = training_items(folder, content), [], unlabeled_items(folder, content)
     else:
         raise ValueError(f"{description} has neither 'file_ending' (nnU-Net raw) nor a list 'training' (Decathlon).")
     labels = Labels.read(content, description)
@@ -118,6 +119,47 @@ def read(dataset_dir: str | Path, labeled: bool = True) -> Datalist:
 
 
 _DECATHLON = ("training", "validation", "test")
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """The content of a folder's ``dataset.json``.
+
+    Raises:
+        ValueError: it is no JSON object, or its ``labels`` are none.
+    """
+    path = folder / "dataset.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}.") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object, not {type(content).__name__}.")
+    if not isinstance(content.get("labels", {}), dict):
+        raise ValueError(f"{path} must hold a JSON object, with 'labels' as another one.")
+    return content
+
+
+def training_items(folder: Path, content: Mapping[str, Any]) -> list[Item]:
+    """The labeled cases of an nnU-Net raw data set, sorted by name, whether their labels exist or not."""
+    if "dataset" in content:  # nnU-Net's explicit list of files
+        entries = sorted(content["dataset"].items())
+        return [_absolute(folder, {"image": case["images"], "label": case["label"]}) for _, case in entries]
+    ending = content["file_ending"]
+    items = _images(folder / "imagesTr", (ending,))
+    for item in items:
+        item["label"] = str(folder / "labelsTr" / f"{_case(Path(item['image'][0]).name, ending)}{ending}")
+    return items
+
+
+def unlabeled_items(folder: Path, content: Mapping[str, Any]) -> list[Item]:
+    """The cases in ``imagesTs`` of an nnU-Net raw data set."""
+    return _images(folder / "imagesTs", (content["file_ending"],))
+
+
+def file_names(folder: Path, ending: str) -> tuple[str, ...]:
+    """Names of the files of a folder that end so, without the ending, sorted; hidden files are left out."""
+    files = (path.name for path in folder.iterdir()) if folder.is_dir() else ()
+    return tuple(sorted(name.removesuffix(ending) for name in files if name.endswith(ending) and name[0] != "."))
 
 
 def list_images(images_dir: str | Path, file_ending: str | None = None, channels: int | None = None) -> list[Item]:
@@ -162,16 +204,6 @@ def output_name(meta: Mapping[str, Any] | None, saver: Any) -> dict[str, Any]:
     return {"subject": f"{case_name(meta)}.nii.gz", "idx": None}
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}.") from None
-    if not isinstance(content, dict) or not isinstance(content.get("labels", {}), dict):
-        raise ValueError(f"{path} must hold a JSON object, with 'labels' as another one.")
-    return content
-
-
 def _is_series(folder: Path) -> bool:
     """Whether a folder holds a DICOM file: the mark at byte 128."""
     return any(is_dicom(path) for path in sorted(folder.iterdir()) if path.is_file()) if folder.is_dir() else False
@@ -204,17 +236,6 @@ def _volumes(folder: Path, endings: tuple[str, ...]) -> Iterator[tuple[Path, str
 
 def _case(file: str, file_ending: str) -> str:
     return re.sub(r"_\d{4}$", "", file.removesuffix(file_ending))
-
-
-def _raw(folder: Path, content: Mapping[str, Any]) -> list[Item]:
-    if "dataset" in content:  # nnU-Net's explicit list of files
-        entries = sorted(content["dataset"].items())
-        return [_absolute(folder, {"image": case["images"], "label": case["label"]}) for _, case in entries]
-    ending = content["file_ending"]
-    items = _images(folder / "imagesTr", (ending,))
-    for item in items:
-        item["label"] = str(folder / "labelsTr" / f"{_case(Path(item['image'][0]).name, ending)}{ending}")
-    return items
 
 
 def _check_entries(description: Path, content: Mapping[str, Any]) -> None:
@@ -255,9 +276,9 @@ def _listed(folder: Path, entries: list[Any]) -> list[Item]:
 
 def _absolute(folder: Path, entry: Mapping[str, Any]) -> Item:
     images = [entry["image"]] if isinstance(entry["image"], str) else entry["image"]
-    item: Item = {"image": [str(folder / image) for image in images]}
+    item: Item = {"image": [str(folder / os.path.expandvars(image)) for image in images]}
     if "label" in entry:
-        item["label"] = str(folder / entry["label"])
+        item["label"] = str(folder / os.path.expandvars(entry["label"]))
     return item
 
 

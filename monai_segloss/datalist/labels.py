@@ -51,12 +51,11 @@ class Labels:
             >>> Labels.read({"labels": {"background": 0, "organ": 1, "ignore": 2}})
             Labels(names=('organ',), regions=(), order=(), ignore=2)
         """
-        given = content.get("labels", {})
-        named = given if "background" in given else {name: value for value, name in given.items()}
-        numbers = {name: _numbers(name, value, source) for name, value in named.items()}
+        numbers = numbers_by_name(content.get("labels", {}), source)
         ignore = numbers.pop("ignore", None)
         if ignore is not None and (len(ignore) != 1 or any(ignore[0] in each for each in numbers.values())):
-            raise ValueError(f"{source}: labels: 'ignore' must be one number of its own, got {named['ignore']!r}.")
+            got = ignore[0] if len(ignore) == 1 else list(ignore)
+            raise ValueError(f"{source}: labels: 'ignore' must be one number of its own, got {got}.")
         single = None if ignore is None else ignore[0]
         if any(len(value) > 1 for value in numbers.values()):
             numbers.pop("background", None)
@@ -72,6 +71,26 @@ class Labels:
             found = sorted(value[0] for value in numbers.values())
             raise ValueError(f"{source}: labels must be 0 (background), 1, 2 ... without a gap, got {found}.")
         return Labels(tuple(by_value[value] for value in range(1, len(numbers))), ignore=single)
+
+
+def numbers_by_name(labels: Mapping[str, Any], source: str | Path = "dataset.json") -> dict[str, tuple[int, ...]]:
+    """The number or numbers of each name, background and ignore label among them, as nnU-Net or the Decathlon write them.
+
+    Args:
+        labels: of the content of a ``dataset.json``: name to number(s), also as text, or number to name.
+        source: the file, for messages.
+
+    Raises:
+        ValueError: a value that is no number from 0 to 65535 and no list of them.
+
+    Example:
+        >>> from monai_segloss.datalist import numbers_by_name
+        >>> numbers_by_name({"background": 0, "organ": [1], "lesion": "2", "both": [1, 2]})
+        {'background': (0,), 'organ': (1,), 'lesion': (2,), 'both': (1, 2)}
+    """
+    named = labels if "background" in labels else {name: value for value, name in labels.items()}
+    # nnU-Net takes "ignore": null for no ignore label
+    return {name: _numbers(name, value, source) for name, value in named.items() if (name, value) != ("ignore", None)}
 
 
 def _numbers(name: str, value: Any, source: str | Path) -> tuple[int, ...]:

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from monai_segloss.checking import rules
+from monai_segloss.datalist import file_names, numbers_by_name, read_description
 from monai_segloss.demo.problem import DemoError
-from monai_segloss.files import read_json, write_json
+from monai_segloss.files import write_json
 
 NIFTI = (".nii.gz", ".nii")
 FOLDS = 5
@@ -52,17 +54,13 @@ class RawDataset:
     @property
     def ignore_label(self) -> int | None:
         """Label of the voxels that must not count."""
-        value = self.content["labels"].get("ignore")
-        return None if value is None else int(value)
+        return numbers_by_name(self.content["labels"]).get("ignore", (None,))[0]
 
     @property
     def classes(self) -> dict[str, tuple[int, ...]]:
         """Labels of each foreground class; a region has more than one."""
-        found = {}
-        for name, value in self.content["labels"].items():
-            if name not in ("background", "ignore"):
-                found[name] = tuple(int(each) for each in (value if isinstance(value, list) else [value]))
-        return found
+        numbers = numbers_by_name(self.content["labels"])
+        return {name: each for name, each in numbers.items() if name not in ("background", "ignore")}
 
     @property
     def regions(self) -> bool:
@@ -95,38 +93,36 @@ def read_dataset(folder: Path) -> RawDataset:
     for name in ("dataset.json", "imagesTr", "labelsTr"):
         _require((folder / name).exists(), f"--data {folder} is no nnU-Net raw data set: {name} is missing in it")
     try:
-        content = read_json(folder / "dataset.json")
+        content = read_description(folder)
     except ValueError as error:
-        raise DemoError(str(error)) from None
+        raise DemoError(str(error).rstrip(".")) from None
     _check_content(folder / "dataset.json", content)
     ending = content["file_ending"]
-    cases = _names(folder / "labelsTr", ending)
+    cases = file_names(folder / "labelsTr", ending)
     few = (
         f"{folder / 'labelsTr'} has {len(cases)} files that end in {ending}, nnU-Net's five folds need at least {FOLDS}"
     )
     _require(len(cases) >= FOLDS, few)
-    tests = _names(folder / "labelsTs", ending) if (folder / "imagesTs").is_dir() else ()
+    tests = file_names(folder / "labelsTs", ending) if (folder / "imagesTs").is_dir() else ()
     if set(cases) & set(tests):
         raise DemoError(f"case {min(set(cases) & set(tests))!r} is in labelsTr and in labelsTs of {folder}; rename one")
     dataset = RawDataset(folder, content, cases, tests)
     for case in (*cases, *tests):
         for image in dataset.images(case):
             _require(image.is_file(), f"{image} is missing: it is the image of {dataset.label(case)}")
-    for name in _names(folder / "imagesTr", ending):
+    for name in file_names(folder / "imagesTr", ending):
         label = dataset.label(re.sub(r"_\d{4}$", "", name))
         _require(label.is_file(), f"{label} is missing: it is the label of {folder / 'imagesTr' / (name + ending)}")
     return dataset
 
 
-def _check_content(path: Path, content: Any) -> None:
-    _require(isinstance(content, dict), f"{path} must hold a JSON object, not {type(content).__name__}")
-    for key in ("channel_names", "labels"):
-        _require(isinstance(content.get(key), dict), f"{path} needs {key!r} as a JSON object")
-    _require(isinstance(content.get("file_ending"), str), f"{path} needs 'file_ending' as text, like '.nii.gz'")
+def _check_content(path: Path, content: Mapping[str, Any]) -> None:
+    counted = {**content, "numTraining": 0}  # linking writes the right number
+    faults = rules.faults(counted, (*rules.STRUCTURE, *rules.LABELS))
+    _require(not faults, f"{path} {' and '.join(faults)}")
     _require("dataset" not in content, f"{path} lists files itself ('dataset'): the demo reads imagesTr and labelsTr")
-    labels = content["labels"]
-    _require(labels.get("background") == 0, f"{path} needs the label 'background': 0")
-    _require(set(labels) - {"background", "ignore"} != set(), f"{path} names no class besides the background")
+    numbers = numbers_by_name(content["labels"], path)
+    _require(set(numbers) - {"background", "ignore"} != set(), f"{path} names no class besides the background")
     ending = content["file_ending"]
     _require(ending in VOLUME_FORMATS, f"{path}: the demo reads volumes ({', '.join(VOLUME_FORMATS)}), not {ending!r}")
 
@@ -134,13 +130,6 @@ def _check_content(path: Path, content: Any) -> None:
 def _require(fine: bool, sentence: str) -> None:
     if not fine:
         raise DemoError(sentence)
-
-
-def _names(folder: Path, ending: str) -> tuple[str, ...]:
-    if not folder.is_dir():
-        return ()
-    files = (path.name for path in folder.iterdir())
-    return tuple(sorted(name[: -len(ending)] for name in files if name.endswith(ending) and name[0] != "."))
 
 
 def nnunet_name(folder: Path) -> str:
