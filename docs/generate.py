@@ -13,7 +13,6 @@ import inspect
 import json
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Collection
 from pathlib import Path
@@ -101,21 +100,30 @@ def build(out: Path, figures: Collection[str] | None = None) -> None:
     for name, text in pages.items():
         (out / "docs" / name).parent.mkdir(parents=True, exist_ok=True)
         (out / "docs" / name).write_text(NOTE + text, encoding="utf-8")
-    sys.path.insert(0, str(DOCS))
-    from figures import figure
-
     folder = out / "docs" / "images" / "losses"
     folder.mkdir(parents=True, exist_ok=True)
     for info in losses:
         if figures is None or info.key in figures:
-            (folder / f"{info.key}.svg").write_text(figure(info), encoding="utf-8")
+            (folder / f"{info.key}.svg").write_text(draw(info), encoding="utf-8")
+
+
+def draw(info: LossInfo) -> str:
+    """The figure of a loss, SVG."""
+    sys.path.insert(0, str(DOCS))
+    from figures import figure
+
+    return figure(info)
 
 
 def sources() -> list[Path]:
     """Markdown of the repository, and the images of the documentation."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", "*.md", "docs/images"]
-    listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
-    return [Path(name) for name in listed if (ROOT / name).is_file()]
+    found = [
+        *ROOT.glob("*.md"),
+        *DOCS.rglob("*.md"),
+        *(ROOT / "bundles").rglob("*.md"),
+        *(DOCS / "images").rglob("*.*"),
+    ]
+    return sorted(path.relative_to(ROOT) for path in found)
 
 
 def tracked(without: Collection[str] = ()) -> dict[str, str]:
