@@ -111,6 +111,9 @@ def index_page(losses: list[LossInfo]) -> str:
     lines += [
         "A trainer refuses what its loss does not support before any work. Tests train every cell of this table.",
         "",
+        "All of them run on a device without float64, such as MPS: what needs it is computed on the CPU there, the rest in "
+        "float32. Tests run each in an emulation on the CPU that refuses float64; no Mac was at hand.",
+        "",
     ]
     lines += [f"| key | {' | '.join(EVERYTHING)} | nnU-Net |", f"| --- |{' --- |' * (len(EVERYTHING) + 1)}"]
     for info in losses:

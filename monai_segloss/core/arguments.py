@@ -66,9 +66,8 @@ def numbers(name: str, value: object, wanted: str, axes: int = 1, largest: float
     """
     try:
         real = not (isinstance(value, Tensor) and (value.is_meta or value.is_complex() or value.is_quantized))
-        x = torch.as_tensor(
-            value if not isinstance(value, Tensor) else value.detach(), dtype=torch.float64, device="cpu"
-        )
+        plain = value.detach().cpu() if isinstance(value, Tensor) else value
+        x = torch.as_tensor(plain, dtype=torch.float64, device="cpu")
     except (TypeError, ValueError, OverflowError, RuntimeError, NotImplementedError):
         real = False
     if not real or isinstance(value, bool | set | Mapping):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from monai_segloss.core import exact
 from monai_segloss.core.counts import Activation, Stat, activate, counted, is_labels, soft_statistics
 from monai_segloss.kernels.chunk_cpu import softmax_gradient
 from monai_segloss.kernels.statistics_cpu import chunked_gradient
@@ -107,7 +108,7 @@ class _Binarized(torch.autograd.Function):
         ctx.form = form
         wide = z.dtype in (torch.float32, torch.float64)
         ctx.p = torch.empty_like(z) if wide and ctx.needs_input_grad[0] and form.activation != "none" else None
-        sums = z.new_zeros((*z.shape[:2], len(form.which)), dtype=torch.float64)
+        sums = z.new_zeros((*z.shape[:2], len(form.which)), dtype=exact.wide(z.device))
         for b, part in some_voxels(z):
             level, own = _cut(threshold, b, part), _cut(mask, b, part)
             p = activate(counted(z[b, :, part], own), form.activation)

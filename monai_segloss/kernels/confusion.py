@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from monai_segloss.core.counts import Activation, activate, counted, is_labels
+from monai_segloss.core.exact import wide
 from monai_segloss.kernels.voxels import some_voxels
 
 FEW_CLASSES = 16
@@ -60,7 +61,7 @@ class _Confusion(torch.autograd.Function):
         full = z.dtype in (torch.float32, torch.float64)
         ctx.p = torch.empty_like(z) if softmax and full and ctx.needs_input_grad[0] else None
         kind = "softmax" if softmax else "none"
-        total = torch.zeros((len(z), z.shape[1], z.shape[1]), dtype=torch.float64, device=z.device)
+        total = torch.zeros((len(z), z.shape[1], z.shape[1]), dtype=wide(z.device), device=z.device)
         for b, part in some_voxels(z):
             own = None if mask is None else mask[b, part]
             p = activate(counted(z[b, :, part], own), kind)
