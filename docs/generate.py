@@ -213,6 +213,9 @@ def index_page(losses: list[LossInfo]) -> str:
         "into several graphs. Where a second derivative is not known it is refused. `torch.vmap` is refused by all: a loss "
         'looks at the values of its target; `reduction="none"` keeps samples apart.',
         "",
+        "All of them run on a device without float64, such as MPS: what needs it is computed on the CPU there, the rest in "
+        "float32. Tests run each in an emulation on the CPU that refuses float64; no Mac was at hand.",
+        "",
     ]
     columns = [*EVERYTHING, "one graph", "second derivative"]
     lines += [f"| key | {' | '.join(columns)} | nnU-Net |", f"| --- |{' --- |' * (len(columns) + 1)}"]

@@ -83,7 +83,7 @@ def numbers(name: str, value: object, wanted: str, axes: int = 1, largest: float
 def constant(value: Any) -> Tensor:
     """Numbers as a float64 tensor of its own on the CPU, without a gradient, also in inference mode."""
     with torch.inference_mode(False):
-        x = value.detach() if isinstance(value, Tensor) else value
+        x = value.detach().cpu() if isinstance(value, Tensor) else value
         return torch.as_tensor(x, dtype=torch.float64, device="cpu").clone()
 
 

@@ -15,6 +15,7 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.derivatives import refuse_vmap
 from monai_segloss.core.errors import nearest
+from monai_segloss.core.exact import wide
 from monai_segloss.core.maps import MapSpec, refusal
 from monai_segloss.core.reading import Reader
 from monai_segloss.core.reduce import REDUCTIONS, Scores, Term, reduce
@@ -200,7 +201,7 @@ class SegLoss(nn.Module, ABC):
                 moved = fn(x)
             except TypeError:
                 moved = fn(x.float())
-            return moved if x.dtype != torch.float64 or moved.device.type == "mps" else moved.to(torch.float64)
+            return moved if x.dtype != torch.float64 else moved.to(wide(moved.device))
 
         return super()._apply(gently, recurse)  # type: ignore[no-untyped-call]
 

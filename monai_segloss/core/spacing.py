@@ -12,6 +12,7 @@ from torch import Tensor
 
 from monai_segloss.core.arguments import LARGEST, shown
 from monai_segloss.core.errors import LossShapeError
+from monai_segloss.core.exact import exact
 
 PLAUSIBLE = (1e-4, 1e3)
 """Lengths of a voxel in mm that a scanner may write: a light microscope resolves 2e-4 mm, and no slice is a meter thick."""
@@ -27,11 +28,13 @@ def spacing(value: Any, input: Tensor) -> Tensor | None:
         return None
     ndim = input.ndim - 2
     try:
-        x = torch.as_tensor(value, dtype=torch.float64).detach()
-        assert not x.is_meta
-    except (TypeError, ValueError, RuntimeError, OverflowError, AssertionError):  # words, None, a list of tensors
+        x = exact(value).detach() if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
+        real = not (isinstance(value, Tensor) and (value.is_meta or value.is_complex()))
+    except (TypeError, ValueError, RuntimeError, OverflowError):  # words, None, a list of tensors
+        real = False
+    if not real:
         wanted = f"({ndim},) or ({input.shape[0]}, {ndim})"
-        raise TypeError(f"spacing must be numbers or a tensor of shape {wanted}, got {shown(value)}.") from None
+        raise TypeError(f"spacing must be numbers or a tensor of shape {wanted}, got {shown(value)}.")
     if x.shape not in ((ndim,), (input.shape[0], ndim)):
         raise LossShapeError(f"spacing has shape {tuple(x.shape)}; expected ({ndim},) or ({input.shape[0]}, {ndim}).")
     if not torch.compiler.is_compiling() and not bool(((x >= 1 / LARGEST) & (x <= LARGEST)).all()):

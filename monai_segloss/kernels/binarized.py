@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from monai_segloss.core import exact
 from monai_segloss.core.counts import Activation, Stat, activate, counted, is_labels, learned, soft_statistics
 from monai_segloss.core.derivatives import pulled
 from monai_segloss.kernels.chunk_cpu import softmax_gradient
@@ -106,7 +107,7 @@ class _Binarized(torch.autograd.Function):
     ) -> Tensor:
         wide = z.dtype in (torch.float32, torch.float64)
         left.x = kept = torch.empty_like(z) if wide and left.wanted and form.activation != "none" else None
-        sums = z.new_zeros((*z.shape[:2], len(form.which)), dtype=torch.float64)
+        sums = z.new_zeros((*z.shape[:2], len(form.which)), dtype=exact.wide(z.device))
         for b, part in some_voxels(z):
             level, own = _cut(threshold, b, part), _cut(mask, b, part)
             p = activate(counted(z[b, :, part], own), form.activation)

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from monai_segloss.core.exact import sum_by
 from monai_segloss.kernels.arrays import volumes
 
 Ids = NDArray[np.int64]
@@ -75,7 +76,7 @@ def nearest_component(ids: Tensor, spacing: Tensor | None = None) -> Tensor:
 @torch.library.custom_op("segloss::nearest_component", mutates_args=(), schema="(Tensor ids, Tensor rows) -> Tensor")
 def _nearest_component(ids: Tensor, rows: Tensor) -> Tensor:
     out = np.empty(ids.shape, dtype=np.int64)
-    rows = rows.double().cpu()
+    rows = rows.cpu().double()
     arrays = volumes(ids).reshape(ids.shape).astype(np.int64, copy=False)
     for b, row in enumerate(rows.tolist()):
         out[b] = _nearest(arrays[b], tuple(row))
@@ -131,20 +132,15 @@ class Segments:
         return Segments(self.voxel[kept], number[self.segment[kept]], self.owner[keep], self.shape)
 
     def sums(self, *maps: Tensor) -> list[Tensor]:
-        """Sums of maps (B, C, *S) over each component, (T,) in float64, in one pass each over the grouped voxels."""
-        return [self._add(x.expand(self.shape).flatten()[self.voxel], self.segment, len(self.owner)) for x in maps]
+        """Sums of maps (B, C, *S) over each component, (T,), exact, in one pass each over the grouped voxels."""
+        return [sum_by(x.expand(self.shape).flatten()[self.voxel], self.segment, len(self.owner)) for x in maps]
 
     def mean_by_row(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Mean of a value per component (T,) over the components of each row, and whether there are any, both (B, C)."""
         rows = self.shape[0] * self.shape[1]
         count = torch.bincount(self.owner, minlength=rows)
-        mean = self._add(values, self.owner, rows) / count.clamp_min(1)
+        mean = sum_by(values, self.owner, rows) / count.clamp_min(1)
         return mean.view(self.shape[:2]), (count > 0).view(self.shape[:2])
-
-    @staticmethod
-    def _add(values: Tensor, index: Tensor, size: int) -> Tensor:
-        values = values.double()
-        return values.new_zeros(size).index_add(0, index, values)
 
 
 def _label(mask: NDArray[np.bool_], faces: bool) -> Ids:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from monai_segloss.core.check import non_negative
+from monai_segloss.core.exact import exact
 from monai_segloss.kernels.components import connected_components
 from monai_segloss.kernels.two_nearest import two_nearest
 from monai_segloss.maps.masks import as_mask
@@ -62,7 +63,7 @@ def border_weight_map(
         torch.stack(two_nearest(sample, None if spacing is None else spacing if spacing.ndim == 1 else spacing[b]))
         for b, sample in enumerate(ids)
     ]
-    total, device = torch.stack(rows).double().sum(1)[:, None], mask.device
+    total, device = exact(torch.stack(rows)).sum(1)[:, None], mask.device
     ids, mask, counted = ids.cpu(), mask.cpu(), counted.cpu()
     border = w0 * torch.exp(-(total**2) / (2 * sigma**2))
     if background_only:
@@ -80,7 +81,7 @@ def _class_weights(mask: Tensor, counted: Tensor, how: str | Sequence[float] | N
     if isinstance(how, str):
         if how != "balanced":
             raise ValueError(f"class_weight must be None, 'balanced' or one number per class, got {how!r}.")
-        volume = masks.flatten(2).sum(2).double()
+        volume = exact(masks.flatten(2).sum(2))
         present = (volume > 0).sum(1, keepdim=True)
         weight = volume.sum(1, keepdim=True) / (present * volume).clamp_min(1)
         weight = weight.view(*weight.shape, *shape[2:])

@@ -12,6 +12,7 @@ from monai_segloss.core import check
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.errors import LossShapeError
+from monai_segloss.core.exact import products
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores, Term
@@ -28,7 +29,7 @@ def homogeneity(u: Tensor, image: Tensor, counted: Tensor, eps: float) -> Tensor
     u, image, counted = u.flatten(2), image.flatten(2), counted.flatten(2)
     shift = image.sum(2, keepdim=True) / counted.sum(2, keepdim=True).clamp_min(1)
     image = (image - shift) * counted
-    mass, product = u.sum(2)[..., None], u @ image.transpose(1, 2)
+    mass, product = u.sum(2)[..., None], products(u, image)
     mean = (product - eps * shift[..., 0][:, None]) / (mass + eps)
     square = (u * (image**2).sum(1, keepdim=True)).sum(2)
     values = square + (mean * (mean * mass - 2 * product)).sum(2)

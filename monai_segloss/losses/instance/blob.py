@@ -34,10 +34,10 @@ def blob_values(batch: SegBatch, segments: Segments, smooth_nr: float, smooth_dr
     first, v = first_class(batch), batch.scored().voxels
     p, q, lp = v.p[:, first:], v.q[:, first:], v.lp[:, first:]
     tp, fn, ce, size = segments.sums(p, q, -lp, p.new_ones(()))
-    fp, ce_neg = (batch.sum(stat)[:, first:].flatten()[segments.owner].double() for stat in OUTSIDE)
+    fp, ce_neg = (batch.sum(stat)[:, first:].flatten()[segments.owner].to(size.dtype) for stat in OUTSIDE)
     classes = batch.classes - first
     of_class = size.new_zeros(batch.logits.shape[0] * classes).index_add(0, segments.owner, size)
-    outside = batch.voxels.double().expand(-1, classes).flatten() - of_class
+    outside = batch.voxels.to(size.dtype).expand(-1, classes).flatten() - of_class
     return dice(tp, fp + fn, smooth_nr, smooth_dr), (ce + ce_neg) / (size + outside[segments.owner])
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from monai_segloss.core.batch import SegBatch
+from monai_segloss.core.exact import wide
 from monai_segloss.kernels.components import Segments
 
 
@@ -22,7 +23,7 @@ def inverse_weights(batch: SegBatch, ids: Tensor, clip: tuple[float, float] | No
     """
     segments = Segments.of(ids)
     samples, classes, *space = ids.shape
-    size = torch.bincount(segments.segment, minlength=len(segments.owner)).double()
+    size = torch.bincount(segments.segment, minlength=len(segments.owner)).to(wide(ids.device))
     row, voxel = segments.owner, segments.voxel
     if joint:
         edge = ids.shape[2:].numel()
@@ -30,7 +31,7 @@ def inverse_weights(batch: SegBatch, ids: Tensor, clip: tuple[float, float] | No
         voxel = voxel.div(edge * classes, rounding_mode="floor") * edge + voxel % edge
         classes = 1
     rows = samples * classes
-    n = batch.voxels.double().expand(samples, classes).flatten()
+    n = batch.voxels.to(size.dtype).expand(samples, classes).flatten()
     background = n - n.new_zeros(rows).index_add(0, row, size)
     groups = torch.bincount(row, minlength=rows) + (background > 0)
     outside = n / (groups * background).clamp_min(1)

@@ -14,6 +14,7 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.errors import LossShapeError
+from monai_segloss.core.exact import exact, rounded
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores, Term
@@ -32,7 +33,7 @@ def region_mutual_information(g: Tensor, p: Tensor, ridge: float) -> Tensor:
         (...): 0.5 logdet(S_g - S_gp (S_p + e I)^-1 S_gp' + e I) / R, S sums of products and not their means.
     """
     g, p = (x - x.mean(-2, keepdim=True) for x in (g, p))
-    eye = torch.eye(g.shape[-1], dtype=g.dtype, device=g.device)
+    eye = torch.eye(g.shape[-1]).to(g)
     across = p.mT @ g
     explained = across.mT @ torch.cholesky_solve(across, torch.linalg.cholesky_ex(p.mT @ p + ridge * eye).L)
     left = torch.linalg.cholesky_ex(g.mT @ g - explained + ridge * eye).L
@@ -140,8 +141,8 @@ class RegionMutualInformationLoss(SegLoss):
         p, g = batch.prob, batch.one_hot.to(batch.clean.dtype)
         if batch.mask is not None:
             p = p * batch.mask[:, None]
-        g, p = (neighborhoods(x, self.radius, self.pool).double() for x in (g, p))
-        table = region_mutual_information(g, p, self.ridge).to(ce.dtype)
+        g, p = (neighborhoods(x, self.radius, self.pool) for x in (g, p))
+        table = rounded(region_mutual_information(exact(g), exact(p), self.ridge), ce.device).to(ce.dtype)
         counted = Scores.table(table, batch.voxels)
         return {
             "cross_entropy": Term(self.lambda_ce, Scores(ce, batch.voxels.sum() + 1)),

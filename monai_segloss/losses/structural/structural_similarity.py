@@ -13,6 +13,7 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.counts import FORMULAS, Voxels
 from monai_segloss.core.derivatives import no_second_derivative
+from monai_segloss.core.exact import exact
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores, Term
@@ -184,7 +185,7 @@ class StructuralSimilarityLoss(SegLoss):
 
     def difference(self, g: Tensor, p: Tensor, mask: Tensor | None) -> Tensor:
         """e of maps (B, C, *S), 0 where ignored.  In float64: a variance is a difference of squares."""
-        counted = None if mask is None else mask[:, None].double()
-        at = [structure(x.double(), counted, self.kernel, self.stability) for x in (g, p)]
+        counted = None if mask is None else exact(mask[:, None])
+        at = [structure(exact(x), counted, self.kernel, self.stability) for x in (g, p)]
         e = at[0].sub_(at[1]).abs_()
-        return (e if counted is None else e.mul_(counted)).to(p.dtype)
+        return (e if counted is None else e.mul_(counted)).to(p.dtype).to(p.device)

@@ -24,7 +24,7 @@ def bootstrapped_cross_entropy(batch: SegBatch, threshold: float, k: float) -> S
     uncertain = ~(values <= -math.log(threshold)) if threshold < 1 else torch.ones_like(values, dtype=torch.bool)
     if batch.mask is not None:
         uncertain = uncertain & batch.mask[:, None]
-    count = uncertain.sum(dtype=torch.float64).to(values.dtype)
+    count = uncertain.sum().to(values.dtype)
     total = torch.where(uncertain, values, values.new_zeros(())).sum()
     return Scores(torch.where(count > least.count, total, least.total), torch.maximum(count, least.count))
 
