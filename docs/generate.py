@@ -209,9 +209,10 @@ def index_page(losses: list[LossInfo]) -> str:
     lines += [
         "A trainer refuses what its loss does not support before any work. Tests train every cell of this table.",
         "",
-        "Every loss takes `torch.func.grad`, tensors made in inference mode and `torch.compile`, which some of them break "
-        "into several graphs. Where a second derivative is not known it is refused. `torch.vmap` is refused by all: a loss "
-        'looks at the values of its target; `reduction="none"` keeps samples apart.',
+        "Every loss takes `torch.func.grad` and `jacrev` (not forward mode, `jvp`), tensors made in inference mode, and "
+        "`torch.compile`, which some of them break into several graphs. Where a second derivative is not known it is "
+        'refused. `torch.vmap` is refused by all: a loss looks at the values of its target; `reduction="none"` keeps '
+        "samples apart.",
         "",
         "All of them run on a device without float64, such as MPS: what needs it is computed on the CPU there, the rest in "
         "float32. Tests run each in an emulation on the CPU that refuses float64; no Mac was at hand.",
