@@ -39,10 +39,11 @@ def others_follow(environ: MutableMapping[str, str] = os.environ) -> bool:
 def __getattr__(name: str) -> Any:
     if name.startswith("nnUNetTrainer"):
         from nnunet_trainers import trainers
+        from nnunet_trainers.naming import TrainerNameError
 
         try:
             return trainers.find(name)
-        except SystemExit as advice:  # for nnU-Net; here a name is asked for in Python
+        except TrainerNameError as advice:  # for nnU-Net; here a name is asked for in Python
             raise AttributeError(str(advice)) from None
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -239,17 +239,16 @@ def _case(file: str, file_ending: str) -> str:
 
 
 def _check_entries(description: Path, content: Mapping[str, Any]) -> None:
-    """Refuse a description whose parts have another form than the two layouts know."""
+    """Refuse a description whose parts have other forms than the two layouts know."""
     for key, kinds, wanted in _FORMS:
         if key in content and not isinstance(content[key], kinds):
             raise ValueError(f"{description}: {key} must be {wanted}, got {content[key]!r}.")
     listed = [*content.get("validation", ()), *content.get("test", ())]
     listed += content["training"] if isinstance(content.get("training"), list) else []
     entries = [{"image": each} if isinstance(each, str) else each for each in listed]
-    named = content.get("dataset", {})
     entries += [
         {"image": case.get("images"), "label": case.get("label", "")} if isinstance(case, Mapping) else case
-        for case in named.values()
+        for case in content.get("dataset", {}).values()
     ]
     for each in entries:
         images = each.get("image") if isinstance(each, Mapping) else None
