@@ -31,7 +31,7 @@ def cut(
 class _ManyClasses(Chunk):
     """Gathers and scatters: a cost per voxel that does not grow with the classes."""
 
-    _lse: Tensor | None = None
+    _lse: tuple[Tensor, Tensor] | None = None
     _index: Tensor | None = None
 
     @property
@@ -48,20 +48,23 @@ class _ManyClasses(Chunk):
         return self.index + classes * torch.arange(slabs)[:, None, None] if self.several else self.index
 
     @property
-    def lse(self) -> Tensor:
-        """log sum exp of the logits (T, 1, m)."""
+    def lse(self) -> tuple[Tensor, Tensor]:
+        """log sum exp of the logits (T, 1, m) in two parts, whose sum loses digits: the largest, and what is left."""
         if self._lse is None:
-            self._lse = self.z.logsumexp(1, keepdim=True)
+            top = self.z.amax(1, keepdim=True)
+            self._lse = top, torch.sub(self.z, top, out=self.empty()).exp_().sum(1, keepdim=True).log_()
         return self._lse
 
     @property
     def lp(self) -> Tensor:
-        return torch.sub(self.z, self.lse, out=self.empty())
+        top, rest = self.lse
+        return torch.sub(self.z, top, out=self.empty()).sub_(rest)
 
     @property
     def log_p_y(self) -> Tensor:
         if self._log_p_y is None and self._lse is not None:
-            self._log_p_y = self.of_label(self.z) - self._lse[:, 0]
+            top, rest = self._lse
+            self._log_p_y = (self.of_label(self.z) - top[:, 0]).sub_(rest[:, 0])
         return super().log_p_y
 
     @property
@@ -105,7 +108,7 @@ class _ManyClasses(Chunk):
         p = torch.sub(self.z, top, out=self.empty()).exp_()
         norm = p.sum(1, keepdim=True)
         p = torch.div(p, norm, out=p if keep is None else keep)
-        self._lse = norm.log_().add_(top)
+        self._lse = top, norm.log_()
         return p
 
     def _count(self) -> tuple[Tensor, Tensor, Tensor]:

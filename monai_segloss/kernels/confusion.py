@@ -9,7 +9,7 @@ from torch import Tensor
 
 from monai_segloss.core.counts import Activation, activate, counted, is_labels, learned
 from monai_segloss.core.derivatives import pulled
-from monai_segloss.core.exact import wide
+from monai_segloss.core.exact import products, wide
 from monai_segloss.kernels.voxels import Left, some_voxels
 
 FEW_CLASSES = 16
@@ -49,7 +49,7 @@ def soft_confusion(logits: Tensor, target: Tensor, activation: Activation, mask:
 def _plain(z: Tensor, target: Tensor, activation: Activation, mask: Tensor | None) -> Tensor:
     """The definition."""
     p = activate(counted(z, mask), activation)
-    return _one_hot(target, mask, p) @ p.mT
+    return products(_one_hot(target, mask, p), p)
 
 
 class _Confusion(torch.autograd.Function):
@@ -96,7 +96,7 @@ class _Confusion(torch.autograd.Function):
 def _sums(p: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
     """The matrix (1, C, C) of some voxels."""
     if not _by_label(p, target):
-        return _one_hot(target, mask, p) @ p.mT
+        return products(_one_hot(target, mask, p), p)
     classes = p.shape[1]
     return p.new_zeros(classes, classes + 1).index_add_(1, _known(target, mask, classes), p[0])[:, :classes].mT[None]
 
