@@ -145,8 +145,10 @@ def nothing_hides(info: LossInfo) -> None:
 
 
 def _settings(info: LossInfo, case: Case) -> Iterator[dict[str, Any]]:
-    """The example, and each argument with another value."""
+    """The example, each argument with another value, and no class labeled."""
     yield {}
+    if {"labeled", "include_background"} <= set(info.parameters):
+        yield {"labeled": [], "include_background": False}
     for name, parameter in info.parameters.items():
         if name not in READING and name != "use_softmax":
             yield {name: another(name, parameter.default, case)}
