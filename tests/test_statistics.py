@@ -102,7 +102,6 @@ def test_every_statistic_equals_numpy(function, stat, activation):  # type: igno
 @pytest.mark.parametrize(("classes", "shape"), SIZES)
 def test_fast_path_equals_plain_formula(classes, activation, shape, monkeypatch):  # type: ignore[no-untyped-def]
     """From one voxel to a full chunk and to three chunks, of which the last is partly filled."""
-    monkeypatch.setattr(statistics_cpu, "CHUNK_ELEMENTS", 1)
     logits, labels = batch(classes, shape)
     # Softmax over one class is the constant 1, whose complement has no logarithm.
     assert_same(logits, labels, ALL if classes in (2, 3) else (*OVERLAP, Stat("ce")), activation)

@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 
 from monai_segloss.core.counts import Activation, Stat, activate, counted, is_labels, soft_statistics
-from monai_segloss.kernels.chunk_cpu import softmax_gradient
-from monai_segloss.kernels.statistics_cpu import chunked_gradient
 from monai_segloss.kernels.voxels import some_voxels
 
 FEW_CLASSES = 8
@@ -89,8 +87,6 @@ def _logits(p: Tensor, level: Tensor | float, sharpness: float) -> Tensor:
 
 def _pull(grad: Tensor, logits: Tensor, target: Tensor, mask: Tensor | None, form: _Form) -> Tensor:
     """The gradient in the logits of b."""
-    if logits.device.type == "cpu":
-        return chunked_gradient(grad, logits, target, form.which, "sigmoid", mask)
     with torch.enable_grad():
         sums = soft_statistics(logits.requires_grad_(), target, form.which, "sigmoid", mask)
     return torch.autograd.grad(sums, logits, grad)[0]
@@ -139,7 +135,8 @@ class _Binarized(torch.autograd.Function):
             if moved is not None and isinstance(level, Tensor):
                 moved[b, part] = (slope.sum(1, keepdim=True) * level).mul_(level - 1)[:, 0]
             if form.activation == "softmax":
-                softmax_gradient(out[b, :, part], p, slope.mul_(p), None)
+                slope = slope.mul_(p)
+                out[b, :, part] = slope.addcmul_(p, slope.sum(1, keepdim=True), value=-1)
             else:
                 out[b, :, part] = slope if form.activation == "none" else slope.mul_(p).mul_(1 - p)
         return out, moved, None, None, None

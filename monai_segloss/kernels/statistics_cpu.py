@@ -1,234 +1,178 @@
-"""`soft_statistics` on the CPU: chunks of voxels that stay in cache.
+"""`soft_statistics` on the CPU: a C++ kernel made from the formulas, else the plain formula in chunks.
 
-Labels with softmax, the common case, take a hand-written path: per voxel only the true class needs more than the row sums.
-So do one channel per class, and sigmoid.  After a softmax the forward pass leaves the probabilities in the memory that the
-backward pass turns into the gradient, so that nothing is computed twice and the peak does not grow.  Probabilities and
-other activations run the plain formula chunk by chunk, in both passes.
+Both compute everything again in the backward pass and keep nothing but their inputs.
 """
 
 from __future__ import annotations
 
+import ctypes
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from monai_segloss.core.counts import Activation, Stat, is_labels, plain_statistics
-from monai_segloss.kernels.channels_cpu import POSITIVE, Channels, TrueClass, channel_gradient, channel_sums, pulls_of
-from monai_segloss.kernels.chunk_cpu import Part
-from monai_segloss.kernels.classes_cpu import cut
-from monai_segloss.kernels.labels_cpu import SPARSE, label_gradient, label_sums, slopes_of
+from monai_segloss.core.counts import FORMULAS, Activation, Stat, is_labels, plain_statistics
+from monai_segloss.core.expression import VOXEL
+from monai_segloss.kernels import emit, native
 
-CHUNK_ELEMENTS = 1 << 20
-"""Logits per chunk: large enough that the cost of calling an operation vanishes, small enough for the shared cache."""
-CHUNK_VOXELS = (1 << 12, 3 << 15)
-"""Fewest and most voxels per chunk."""
-SLAB_ELEMENTS = 1 << 15
-"""Fewest logits for which torch starts one more thread."""
-SMALL = 1 << 19
-"""Most logits of a sample that shares its chunk with others."""
-
-
-@dataclass(frozen=True)
-class _Voxels:
-    """Logits (B, C, n), labels (B, n) or channels (B, C, n), and weights (B, n) or None."""
-
-    logits: Tensor
-    target: Tensor
-    weight: Tensor | None
-
-    @classmethod
-    def of(cls, logits: Tensor, target: Tensor, weight: Tensor | None) -> _Voxels:
-        """Those of (B, C, *S)."""
-        flat = logits.reshape(*logits.shape[:2], -1)
-        target = target.reshape(len(flat), -1) if is_labels(logits, target) else target.reshape(flat.shape)
-        return cls(flat, target, None if weight is None else weight.reshape(len(flat), -1))
-
-
-Writer = Callable[[Part, Tensor, "Tensor | None"], None]
-"""Writes the gradient of a part into an array like the logits, from the probabilities if they are kept."""
+CHUNK = 1 << 20
+"""Logits of a chunk of the plain formula."""
+TYPES = [
+    torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64
+]  # fmt: skip
+"""What the kernels read, in the order of their codes."""
+CODE = {dtype: i for i, dtype in enumerate(TYPES)} | {torch.bool: 0}
 
 
 @dataclass(frozen=True)
 class _Way(ABC):
-    """How the statistics of a part are computed, and their gradient."""
+    """How statistics of logits (B, C, n), labels (B, n) or channels (B, C, n) and weights (B, n) are computed."""
 
     which: tuple[Stat, ...]
     activation: Activation
 
     @abstractmethod
-    def sums(self, v: _Voxels, part: Part, keep: Tensor | None) -> list[Tensor]:
-        """Of the samples of a part, (R, C) each; ``keep`` receives the probabilities of a softmax."""
+    def sums(self, z: Tensor, y: Tensor, w: Tensor | None) -> Tensor:
+        """(B, C, K)."""
 
     @abstractmethod
-    def gradient(self, v: _Voxels, grad: Tensor) -> Writer:
-        """For the parts of samples whose sums have the gradient ``grad`` (R, C, K)."""
-
-
-class _Labels(_Way):
-    """Labels and softmax: one class per voxel and the sums over all."""
-
-    def sums(self, v: _Voxels, part: Part, keep: Tensor | None) -> list[Tensor]:
-        return label_sums(cut(v.logits, v.target, v.weight, part, keep=keep), self.which)
-
-    def gradient(self, v: _Voxels, grad: Tensor) -> Writer:
-        slopes = slopes_of(self.which, grad)
-
-        def write(part: Part, out: Tensor, p: Tensor | None) -> None:
-            label_gradient(part.of(out), cut(v.logits, v.target, v.weight, part, p), slopes)
-
-        return write
-
-
-class _ByChannel(_Way):
-    """Softmax or sigmoid with any target: every class of a voxel."""
-
-    def sums(self, v: _Voxels, part: Part, keep: Tensor | None) -> list[Tensor]:
-        channels = self._channels(v, part, None)
-        found = channel_sums(channels, self.which)
-        if keep is not None:
-            part.of(keep).copy_(channels.p)
-        return found
-
-    def gradient(self, v: _Voxels, grad: Tensor) -> Writer:
-        pulls = pulls_of(self.which, grad)
-
-        def write(part: Part, out: Tensor, p: Tensor | None) -> None:
-            channel_gradient(part.of(out), self._channels(v, part, p), pulls)
-
-        return write
-
-    def _channels(self, v: _Voxels, part: Part, p: Tensor | None) -> Channels:
-        w, p = (None if x is None else part.of(x) for x in (v.weight, p))
-        return Channels(part.of(v.logits), part.of(v.target), w, str(self.activation), p, part.several)
-
-
-class _TrueClass(_ByChannel):
-    """Sigmoid and labels, where no other class has a part."""
-
-    def _channels(self, v: _Voxels, part: Part, p: Tensor | None) -> Channels:
-        w = None if v.weight is None else part.of(v.weight)
-        return TrueClass(part.of(v.logits), part.of(v.target), w, str(self.activation), part.several)
+    def gradient(self, grad: Tensor, z: Tensor, y: Tensor, w: Tensor | None) -> Tensor:
+        """That of the logits, from that of the sums."""
 
 
 class _Plain(_Way):
-    """The definition, whatever the activation."""
+    """The definition, chunk by chunk."""
 
-    def sums(self, v: _Voxels, part: Part, keep: Tensor | None) -> list[Tensor]:
-        return list(plain_statistics(*self._cut(v, part)).unbind(2))
+    def sums(self, z: Tensor, y: Tensor, w: Tensor | None) -> Tensor:
+        found = [plain_statistics(z, y, self.which, self.activation, w) for _, z, y, w in _chunks(z, y, w)]
+        return found[0] if len(found) == 1 else torch.stack(found).sum(0, dtype=torch.float64).to(found[0].dtype)
 
-    def gradient(self, v: _Voxels, grad: Tensor) -> Writer:
-        def write(part: Part, out: Tensor, p: Tensor | None) -> None:
-            z, *rest = self._cut(v, part)
+    def gradient(self, grad: Tensor, z: Tensor, y: Tensor, w: Tensor | None) -> Tensor:
+        out = torch.empty_like(z)
+        for part, z, y, w in _chunks(z, y, w):
+            leaf = z.detach().requires_grad_()
             with torch.enable_grad():
-                z = z.detach().requires_grad_()
-                sums = plain_statistics(z, *rest)
-            found = torch.autograd.grad(sums, z, grad)[0] if sums.requires_grad else torch.zeros_like(z)
-            out[part.b : part.b + part.samples, :, part.start : part.stop] = found
-
-        return write
-
-    def _cut(self, v: _Voxels, part: Part) -> tuple[Any, ...]:
-        samples, voxels = slice(part.b, part.b + part.samples), slice(part.start, part.stop)
-        weight = None if v.weight is None else v.weight[samples, voxels]
-        return v.logits[samples, :, voxels], v.target[samples, ..., voxels], self.which, self.activation, weight
+                sums = plain_statistics(leaf, y, self.which, self.activation, w)
+            out[..., part] = torch.autograd.grad(sums, leaf, grad)[0] if sums.requires_grad else 0
+        return out
 
 
-def chunked_statistics(
+def _chunks(z: Tensor, y: Tensor, w: Tensor | None) -> Iterator[tuple[slice, Tensor, Tensor, Tensor | None]]:
+    size = max(1, CHUNK // max(1, len(z) * z.shape[1]))
+    for start in range(0, max(1, z.shape[2]), size):
+        part = slice(start, start + size)
+        yield part, z[..., part], y[..., part], None if w is None else w[..., part]
+
+
+class _Rows(ctypes.Structure):
+    """A tensor as the kernels see it: address, type, strides of sample, class and voxel."""
+
+    _fields_ = [(name, ctypes.c_int64) for name in ("at", "type", "b", "c", "n")]
+
+    @classmethod
+    def of(cls, x: Tensor) -> _Rows:
+        b, *c, n = x.stride()
+        return cls(x.data_ptr(), CODE[x.dtype], b, *(c or [0]), n)
+
+
+class _Call(ctypes.Structure):
+    _fields_ = [
+        *((name, _Rows) for name in ("z", "y", "w", "out")),
+        *((name, ctypes.c_int64) for name in ("batch", "classes", "voxels", "sums", "threads")),
+    ]
+
+
+@dataclass(frozen=True)
+class _Native(_Way):
+    """The C++ kernels."""
+
+    library: ctypes.CDLL
+    dtype: torch.dtype
+
+    def sums(self, z: Tensor, y: Tensor, w: Tensor | None) -> Tensor:
+        found = torch.empty((*z.shape[:2], len(self.which)), dtype=self.dtype)
+        self._run(self.library.sums, z, y, w, z, found)
+        return found
+
+    def gradient(self, grad: Tensor, z: Tensor, y: Tensor, w: Tensor | None) -> Tensor:
+        out = torch.empty_like(z)
+        self._run(self.library.gradient, z, y, w, out, grad.to(self.dtype).contiguous())
+        return out
+
+    def _run(self, function: Any, z: Tensor, y: Tensor, w: Tensor | None, out: Tensor, sums: Tensor) -> None:
+        rows = _Rows.of(z), _Rows.of(y), _Rows() if w is None else _Rows.of(w), _Rows.of(out)
+        function(ctypes.byref(_Call(*rows, *z.shape, sums.data_ptr(), torch.get_num_threads())))
+
+
+def native_statistics(
     logits: Tensor, target: Tensor, which: tuple[Stat, ...], activation: Activation, weight: Tensor | None = None
 ) -> Tensor:
-    """`soft_statistics` in chunks (same arguments, same result)."""
-    v = _Voxels.of(logits, target, weight)
-    return _Chunked.apply(v.logits, v.target, v.weight, _way(v, which, activation))
+    """`soft_statistics` on the CPU (same arguments, same result)."""
+    z = logits.reshape(*logits.shape[:2], -1)
+    labels = is_labels(logits, target)
+    y = target.reshape(len(z), -1) if labels else target.reshape(z.shape)
+    w = None if weight is None else weight.reshape(len(z), -1)
+    way = _native(which, tuple(FORMULAS[name] for name, _ in which), activation, labels, z.dtype, z.shape[1] == 1)
+    if not isinstance(way, _Native):
+        return _Statistics.apply(z, y, w, way)
+    return _Statistics.apply(z, _readable(y, labels), None if w is None else _readable(w, False), way)
 
 
-def chunked_gradient(
-    grad: Tensor,
-    logits: Tensor,
-    target: Tensor,
-    which: tuple[Stat, ...],
-    activation: Activation,
-    weight: Tensor | None = None,
-) -> Tensor:
-    """What `chunked_statistics`, whose result has the gradient ``grad`` (B, C, K), makes of it in the logits."""
-    v = _Voxels.of(logits, target, weight)
-    out = torch.empty_like(v.logits)
-    _write_gradient(out, v, grad, _way(v, which, activation), None)
-    return out.view_as(logits)
+def _readable(x: Tensor, labels: bool) -> Tensor:
+    """In a type that the kernels read."""
+    return x if x.dtype in CODE else x.to(torch.int64 if labels and not x.is_floating_point() else torch.float32)
 
 
-def _way(v: _Voxels, which: tuple[Stat, ...], activation: Activation) -> _Way:
-    names, labels = {stat.name for stat in which}, v.target.ndim < v.logits.ndim
-    if not isinstance(activation, str) or activation not in ("softmax", "sigmoid"):
-        way: type[_Way] = _Plain
-    elif labels and activation == "softmax" and names <= SPARSE.keys():
-        way = _Labels
-    elif labels and activation == "sigmoid" and names <= {*POSITIVE}:
-        way = _TrueClass
-    else:
-        way = _ByChannel
-    return way(which, activation)
+@cache
+def _native(
+    which: tuple[Stat, ...], formulas: tuple[Any, ...], activation: Activation, labels: bool, dtype: torch.dtype, one: bool
+) -> _Way:
+    """The kernels of statistics with ``formulas``, if there are any."""
+    if dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64) or activation not in ("softmax", "sigmoid"):
+        return _Plain(which, activation)
+    found = emit.expressions(which)
+    if activation == "softmax" and one and any(x.has(VOXEL.lq) for x in found):
+        return _Plain(which, activation)  # the complement of the constant 1
+    double = dtype == torch.float64
+    library = native.load(emit.cpp(found, activation == "softmax", labels, double))
+    if library is None:
+        return _Plain(which, activation)
+    return _Native(which, activation, library, torch.float64 if double else torch.float32)
 
 
-def _write_gradient(out: Tensor, v: _Voxels, grad: Tensor, way: _Way, p: Tensor | None) -> None:
-    """The gradient of all logits into ``out``, which may be the probabilities ``p``."""
-    for samples, parts in _parts(*v.logits.shape):
-        write = way.gradient(v, grad[samples])
-        for part in parts:
-            write(part, out, p)
+class _Statistics(torch.autograd.Function):
+    """The sums (B, C, K) of one way, with its gradient; a second derivative is that of the definition."""
 
-
-def _parts(batch: int, classes: int, voxels: int) -> Iterator[tuple[slice, list[Part]]]:
-    """Samples and their chunks: small samples together, others one by one."""
-    together = max(1, CHUNK_ELEMENTS // max(1, classes * voxels)) if classes * voxels <= SMALL else 1
-    for b in range(0, batch, together):
-        samples = slice(b, min(batch, b + together))
-        count = samples.stop - b
-        yield samples, [Part(b, 0, voxels, count, count)] if count > 1 else list(_chunks(b, classes, voxels))
-
-
-def _chunks(b: int, classes: int, voxels: int) -> Iterator[Part]:
-    """The chunks of sample ``b``; the few voxels that make no whole slab come last."""
-    fewest, most = CHUNK_VOXELS
-    size = min(most, max(fewest, CHUNK_ELEMENTS // classes))
-    for start in range(0, voxels, size):
-        n = min(size, voxels - start)
-        slabs = max(1, min(torch.get_num_threads(), n * classes // SLAB_ELEMENTS))
-        rest = n % slabs
-        if n > rest:
-            yield Part(b, start, start + n - rest, slabs)
-        if rest:
-            yield Part(b, start + n - rest, start + n, 1)
-
-
-class _Chunked(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor, weight: Tensor | None, way: _Way) -> Tensor:
-        ctx.save_for_backward(logits, target, weight)
-        ctx.way = way
-        full = logits.dtype in (torch.float32, torch.float64)
-        kept = way.activation == "softmax" and full and ctx.needs_input_grad[0]
-        ctx.p = p = torch.empty_like(logits) if kept else None
-        v = _Voxels(logits, target, weight)
-        sums = []
-        for _, parts in _parts(*logits.shape):
-            found = [torch.stack(way.sums(v, part, p), 2) for part in parts]
-            sums.append(found[0] if len(found) == 1 else torch.stack(found).double().sum(0))
-        return torch.cat(sums).to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
+    def forward(z: Tensor, y: Tensor, w: Tensor | None, way: _Way) -> Tensor:
+        return way.sums(z, y, w)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None, _Way], output: Tensor) -> None:
+        *tensors, ctx.way = inputs
+        ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        logits, target, weight = ctx.saved_tensors
+        z, y, w = ctx.saved_tensors
         way: _Way = ctx.way
-        if torch.is_grad_enabled():  # a second derivative is wanted: differentiate the definition
-            sums = plain_statistics(logits, target, way.which, way.activation, weight)
-            if not sums.requires_grad:
-                return torch.zeros_like(logits), None, None, None
-            return (*torch.autograd.grad(sums, logits, grad, create_graph=True), None, None, None)
-        p, ctx.p = ctx.p, None  # becomes the gradient; a second pass through the same graph computes it again
-        out = torch.empty_like(logits) if p is None else p
-        _write_gradient(out, _Voxels(logits, target, weight), grad, way, p)
-        return out, None, None, None
+        if not torch.is_grad_enabled():
+            return way.gradient(grad, z, y, w), None, None, None
+        _, pull = torch.func.vjp(lambda z: plain_statistics(z, y, way.which, way.activation, w), z)
+        return pull(grad)[0], None, None, None
+
+    @staticmethod
+    def vmap(info: Any, dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
+        """More samples."""
+        *tensors, way = args
+        flat = []
+        for x, dim in zip(tensors, dims, strict=False):
+            if x is not None:
+                x = x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
+            flat.append(None if x is None else x.reshape(-1, *x.shape[2:]))
+        found = _Statistics.apply(*flat, way)
+        return found.reshape(info.batch_size, -1, *found.shape[1:]), 0

@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from monai_segloss.kernels.components import Segments, connected_components
-from monai_segloss.kernels.powers import raised
 
 EPS = 1e-6
 """Keeps ratios and powers finite; of distances in units of the largest one."""
@@ -67,7 +66,7 @@ class _MeanReach(torch.autograd.Function):
             d = _table(part, axes).div_(longest)
             cost = torch.addcmul(rest, flat, d)
             least = cost.amin(1, keepdim=True)
-            powers = raised(least / cost, -exponent)
+            powers = (least / cost).log2_().mul_(-exponent).exp2_()  # a third of the time of `pow`
             mass = powers.sum(1)
             mean = least[:, 0] * (mass / voxels) ** (1 / exponent)
             total += mean.sum()
