@@ -8,9 +8,9 @@ import torch
 from references.reading import read
 from torch import Tensor
 
+import monai_segloss.kernels  # noqa: F401  (registers the fast backends)
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import FORMULAS, Stat, plain_statistics, soft_statistics
-from monai_segloss.kernels import statistics_cpu
 
 POWERS = {"focal": 2.0, "focal_neg": 2.0, "ae": 1.5, "ce_power": 0.5, "ce_neg_power": 1.5}
 ALL = tuple(Stat(name, POWERS.get(name, 0.0)) for name in FORMULAS)

@@ -121,11 +121,6 @@ VOXEL = Voxel(*(Expression("symbol", value=name) for name in Voxel._fields))
 ZERO, ONE = Expression("number", value=0.0), Expression("number", value=1.0)
 
 
-def where(condition: Expression, x: Expression, y: Expression) -> Expression:
-    """``x`` where the condition is 1, else ``y``."""
-    return x if x == y else Expression("where", (condition, x, y))
-
-
 def split(x: Expression) -> tuple[float, Expression]:
     """A number and the expression that it multiplies."""
     if x.kind == "number":

@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files
 
 from monai_segloss.core.counts import FORMULAS, Stat
-from monai_segloss.core.expression import VOXEL, Expression, slopes, split
+from monai_segloss.core.expression import VOXEL, ZERO, Expression, slopes, split
 
 FUNCTIONS = {
     "abs": "absolute",
@@ -63,9 +63,14 @@ def expressions(which: Sequence[Stat]) -> list[Expression]:
     return [expression(FORMULAS[name], power) for name, power in which]  # type: ignore[arg-type]
 
 
+def complement(which: Sequence[Stat]) -> bool:
+    """Whether log(1 - p) is in one of them."""
+    return any(x.has(VOXEL.lq) for x in expressions(which))
+
+
 def magnifies(found: Sequence[Expression]) -> bool:
     """Whether a power below 1 magnifies an error of log p near p = 1."""
-    return any((x.kind == "pow" and 0 < float(x.value) < 1 or magnifies(x.args)) for x in found)
+    return any(((x.kind == "pow" and 0 < float(x.value) < 1) or magnifies(x.args)) for x in found)
 
 
 Table = list[list[float]]
@@ -105,14 +110,43 @@ def _combine(rows: list[list[tuple[float, Expression]]]) -> tuple[list[Expressio
     return cores, [[sum(factor for factor, x in row if x == core) for core in cores] for row in rows]
 
 
-def cpp(found: Sequence[Expression], softmax: bool, labels: bool, double: bool) -> str:
-    """The source of the kernels of a set of statistics."""
+def triton(found: Sequence[Expression], hard: bool) -> tuple[str, bool]:
+    """Two functions in Triton's Python, values and slopes of a set of statistics, and whether there are pulls.
+
+    A ``hard`` target is a mask: where it holds the formulas are those at g = 1, elsewhere those at g = 0.
+    """
+    rows = [(formula, *slopes(formula)) for formula in found]
+    if hard:
+        rows = [tuple(_chosen(x.at(g=1), x.at(g=0)) for x in row) for row in rows]  # type: ignore[misc]
+    lines = Lines(repr, "    {} = {}")
+    values = [lines.name(value) if value.kind != "number" else f"p * 0 + {value.value}" for value, _, _ in rows]
+    text = ["def values(p, q, lp, lq, g):", *lines.lines, f"    return ({''.join(f'{x}, ' for x in values)})"]
+    lines = Lines(repr, "    {} = {}")
+    sums = [
+        " + ".join([f"factors[{i}][:, None] * {lines.name(x)}" for i, x in enumerate(column) if x != ZERO] or ["p * 0"])
+        for column in ([slope for _, slope, _ in rows], [pull for _, _, pull in rows])
+    ]
+    text += ["", "", "def slopes(p, q, lp, lq, g, factors):", *lines.lines, f"    return {sums[0]}, {sums[1]}", ""]
+    return "\n".join(text), any(pull != ZERO for _, _, pull in rows)
+
+
+def _chosen(x: Expression, y: Expression) -> Expression:
+    return x if x == y else Expression("where", (VOXEL.g, x, y))
+
+
+BEFORE = {"softmax": 1, "sigmoid": 2, "none": 3}
+"""What makes the probabilities p of a steep sigmoid(k (p - T))."""
+
+
+def cpp(found: Sequence[Expression], activation: str, labels: bool, double: bool, steep: bool = False) -> str:
+    """The source of the kernels of a set of statistics; ``steep`` ones are of sigmoid(k (p - T)) in place of p."""
     none: Table = [[] for _ in found]
     each, true = (part(found, g=0), part(found, g=1)) if labels else (part(found), Part([], none, [], [], none))
     constants = {
+        "BEFORE": BEFORE[activation] if steep else 0,
         "K": len(found),
         "LABELS": labels,
-        "SOFTMAX": softmax,
+        "SOFTMAX": activation == "softmax" and not steep,
         "SHARP": magnifies(found),
         "LOG_Q": any(x.has(VOXEL.lq) for x in found),
         "PULLS": len(each.pulls) + len(true.pulls),
@@ -122,7 +156,9 @@ def cpp(found: Sequence[Expression], softmax: bool, labels: bool, double: bool) 
         "TRUE_SLOPES": len(true.slopes) + len(true.pulls),
     }
     head = f"typedef {'double' if double else 'float'} T;\ntypedef {'int64_t' if double else 'int32_t'} I;\n"
-    head += f"#define SINGLE {int(not double)}\nenum {{ {', '.join(f'{k} = {int(v)}' for k, v in constants.items())} }};\n"
+    head += (
+        f"#define SINGLE {int(not double)}\nenum {{ {', '.join(f'{k} = {int(v)}' for k, v in constants.items())} }};\n"
+    )
     functions = [text for name, one in (("each", each), ("true", true)) for text in _cpp_part(name, one)]
     functions += [
         _cpp_table("VALUES", [a + b for a, b in zip(each.value_table, true.value_table, strict=True)]),

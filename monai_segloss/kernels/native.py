@@ -51,7 +51,11 @@ def folder() -> Path:
     try:
         found.mkdir(mode=0o700, parents=True, exist_ok=True)
         facts = found.stat()
-        if facts.st_uid == os.getuid() and not facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and os.access(found, os.W_OK):
+        if (
+            facts.st_uid == os.getuid()
+            and not facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+            and os.access(found, os.W_OK)
+        ):
             return found
     except OSError:
         pass
@@ -82,8 +86,7 @@ def load(source: str) -> ctypes.CDLL | None:
     try:
         return ctypes.CDLL(str(build(source)))
     except ERRORS as error:
-        text = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
-        _broken.append(next((line for line in text if "error" in line), (text or [type(error).__name__])[0]))
+        _broken.append(reason(error))
         warnings.warn(
             f"no C++ kernels on this machine: {_broken[0]}  The plain formula takes their place, with the same values but "
             f"more time. {COMPILER}=none silences this.",
@@ -94,6 +97,12 @@ def load(source: str) -> ctypes.CDLL | None:
 
 
 _broken: list[str] = []
+
+
+def reason(error: Exception) -> str:
+    """The first line that says what failed."""
+    text = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+    return next((line for line in text if "error" in line), (text or [type(error).__name__])[0])
 
 
 def build(source: str) -> Path:

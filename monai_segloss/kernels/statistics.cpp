@@ -11,7 +11,7 @@
 #include <string.h>
 
 //EMITTED CONSTANTS
-// typedef float T; typedef int32_t I; enum { K, LABELS, SOFTMAX, SHARP, LOG_Q, PULLS, EACH, TRUE, EACH_SLOPES, TRUE_SLOPES };
+// typedef float T; typedef int32_t I; enum { BEFORE, K, LABELS, SOFTMAX, SHARP, LOG_Q, PULLS, EACH, TRUE, EACH_SLOPES, TRUE_SLOPES };
 
 #if defined(__AVX512F__)
 enum { BYTES = 64 };
@@ -20,6 +20,8 @@ enum { BYTES = 32 };
 #else
 enum { BYTES = 16 };
 #endif
+#define INLINE static inline __attribute__((always_inline))
+enum { SOFTMAX_BEFORE = 1, SIGMOID_BEFORE, NOTHING_BEFORE };
 enum { W = BYTES / sizeof(T), MOST_VOXELS = 512, BLOCK = 32768, FEW_CLASSES = 16 };
 enum { TASK_VOXELS = 2048, TASK = 1 << 17 };  // the least of a task and the numbers of one; tasks depend on the shape alone
 typedef T V __attribute__((vector_size(BYTES)));
@@ -199,33 +201,37 @@ enum Type { UINT8, INT8, INT16, INT32, INT64, FLOAT16, BFLOAT16, FLOAT32, FLOAT6
   }
 
 // n numbers, the groups of W of which are ``apart`` in memory.
-template <class S> static void read_numbers(const S* from, int64_t stride, int n, T* to, int64_t apart) {
+template <class S> static void read_numbers(const S* __restrict from, int64_t stride, int n, T* __restrict to, int64_t apart) {
   int i = 0;
-  if (stride == 1)
-    for (; i + W <= n; i += W, to += apart)
-      for (int j = 0; j < W; j++) to[j] = (T)number(from[i + j]);
+  for (; stride == 1 && i + W <= n; i += W, to += apart)
+    for (int j = 0; j < W; j++) to[j] = (T)number(from[i + j]);
   for (; i < n; i += W, to += apart)
     for (int j = 0; j < W && i + j < n; j++) to[j] = (T)number(from[(i + j) * stride]);
 }
-template <class S> static void read_labels(const S* from, int64_t stride, int n, I* to, I classes) {
-  for (int i = 0; i < n; i++) {
-    auto x = number(from[i * stride]);
-    bool inside = x >= 0 && x < classes;
-    I y = inside ? (I)x : -1;
-    to[i] = y == x ? y : -1;
-  }
+template <class S> static inline I label(S x, I classes) {
+  I y = (x >= 0) & (x < classes) ? (I)x : -1;
+  return y == x ? y : -1;
 }
-template <class S> static void write_numbers(S* to, int64_t stride, int n, const T* from, int64_t apart) {
-  for (int i = 0; i < n; i += W, from += apart) {
-    if (stride == 1 && i + W <= n)
-      for (int j = 0; j < W; j++) set(to + i + j, from[j]);
-    else
-      for (int j = 0; j < W && i + j < n; j++) set(to + (i + j) * stride, from[j]);
-  }
+template <class S> static void read_labels(const S* __restrict from, int64_t stride, int n, I* __restrict to, I classes) {
+  int i = 0;
+  for (; stride == 1 && i + W <= n; i += W)
+    for (int j = 0; j < W; j++) to[i + j] = label(number(from[i + j]), classes);
+  for (; i < n; i++) to[i] = label(number(from[i * stride]), classes);
+}
+template <class S> static void write_numbers(S* __restrict to, int64_t stride, int n, const T* __restrict from, int64_t apart) {
+  int i = 0;
+  for (; stride == 1 && i + W <= n; i += W, from += apart)
+    for (int j = 0; j < W; j++) set(to + i + j, from[j]);
+  for (; i < n; i += W, from += apart)
+    for (int j = 0; j < W && i + j < n; j++) set(to + (i + j) * stride, from[j]);
 }
 
 struct Rows { int64_t at, type, b, c, n; };  // address and strides in elements
-struct Call { Rows z, y, w, out; int64_t batch, classes, voxels, sums, threads; };
+struct Call {
+  Rows z, y, w, out, t, t_out;
+  double sharpness;
+  int64_t batch, classes, voxels, sums, threads;
+};
 
 static char* place(const Rows& rows, int64_t b, int64_t c, int64_t n) {
   static const int64_t SIZE[] = {1, 1, 2, 4, 8, 2, 2, 4, 8};
@@ -247,14 +253,30 @@ struct Group {
   int classes;
   V *z, *p, *g, *slope, *pull;  // (classes), ``g`` only for channels
   V v;                          // weight, 0 where nothing counts
+  V level;                      // T, a threshold
+  T sharpness;
   M y;                          // label, -1 where there is none
   V top, log_total, q_top, log_q_top, log_others;
   M lost;  // where one class is so sure that the others underflow
 };
 struct Value { V p, q, lp, lq; };
 
-static inline void activate(Group& x) {
-  if (!SOFTMAX) return;
+static inline V logistic(V z) {
+  V e = exp_(-absolute(z));
+  return (z < 0 ? e : all(1)) / (1 + e);
+}
+
+// The probabilities of a softmax; with BEFORE, those of b = sigmoid(k (p - T)) follow, whose logits take the place of z.
+INLINE void softmax(Group& x);
+INLINE void activate(Group& x) {
+  if (SOFTMAX || BEFORE == SOFTMAX_BEFORE) softmax(x);
+  for (int c = 0; BEFORE && c < x.classes; c++) {
+    if (BEFORE == SIGMOID_BEFORE) x.p[c] = logistic(x.z[c]);
+    if (BEFORE == NOTHING_BEFORE) x.p[c] = x.z[c];
+    x.z[c] = x.sharpness * (x.p[c] - x.level);
+  }
+}
+INLINE void softmax(Group& x) {
   int C = x.classes;
   x.top = x.z[0];
   for (int c = 1; c < C; c++) x.top = x.z[c] > x.top ? x.z[c] : x.top;
@@ -268,7 +290,7 @@ static inline void activate(Group& x) {
     x.p[c] = p;
     x.q_top += p > T(0.5) ? V{} : p;
   }
-  if (!LOG_Q) return;
+  if (!LOG_Q || !SOFTMAX) return;
   x.log_q_top = log_(x.q_top);
   x.lost = x.q_top < TINY;
   if (!any(x.lost)) return;
@@ -281,7 +303,7 @@ static inline void activate(Group& x) {
 }
 
 // p, 1 - p and their logarithms of the class with the logit z; with softmax p is known.
-static inline Value value(const Group& x, V z, V p) {
+INLINE Value value(const Group& x, V z, V p) {
   Value found;
   if (SOFTMAX) {
     M top = p > T(0.5);  // only one class can be; its 1 - p is the sum of the others
@@ -301,7 +323,7 @@ static inline Value value(const Group& x, V z, V p) {
 }
 
 // That of the true class, and what ``table`` (classes, n) has for it.
-static inline Value true_value(const Group& x, const T* table, int n, V* picked) {
+INLINE Value true_value(const Group& x, const T* table, int n, V* picked) {
   V z = V{}, p = V{};
   if (x.classes <= FEW_CLASSES) {
     for (int c = 0; c < x.classes; c++) {
@@ -322,7 +344,7 @@ static inline Value true_value(const Group& x, const T* table, int n, V* picked)
 }
 
 // Adds to ``each`` (classes, EACH), lane by lane, and for the true class to ``few`` (classes, TRUE) or ``many``.
-static inline void add_group(Group& x, V* each, V* few, double* many) {
+INLINE void add_group(Group& x, V* each, V* few, double* many) {
   activate(x);
   if (LABELS && TRUE) {
     V found[TRUE + 1];
@@ -348,8 +370,24 @@ static inline void add_group(Group& x, V* each, V* few, double* many) {
   }
 }
 
+// From the gradient of the logits of b to that of the logits; the gradient of the logits of T.
+INLINE V pull_before(Group& x) {
+  V by_level = V{}, total = V{};
+  for (int c = 0; c < x.classes; c++) {
+    V slope = x.sharpness * x.z[c];
+    by_level -= slope;
+    x.slope[c] = BEFORE == NOTHING_BEFORE ? slope : slope * x.p[c];
+    total += x.slope[c];
+  }
+  for (int c = 0; c < x.classes; c++) {
+    V p = x.p[c], slope = x.slope[c];
+    x.z[c] = BEFORE == SOFTMAX_BEFORE ? slope - p * total : BEFORE == SIGMOID_BEFORE ? slope * (1 - p) : slope;
+  }
+  return by_level * x.level * (1 - x.level);
+}
+
 // The gradient of the logits in place of the logits, from factors (classes, EACH_SLOPES) and (classes, TRUE_SLOPES).
-static inline void pull_back(Group& x, const T* each, const T* hits) {
+INLINE void pull_back(Group& x, const T* each, const T* hits) {
   activate(x);
   V true_slope = V{}, true_pull = V{}, by_hit = V{}, picked[TRUE_SLOPES + 1] = {};
   if (LABELS && TRUE_SLOPES) {
@@ -403,7 +441,7 @@ static inline void pull_back(Group& x, const T* each, const T* hits) {
 // -- blocks and tasks
 
 struct Memory {
-  V *z, *g, *v, *each, *few, *scratch;
+  V *z, *g, *v, *t, *each, *few, *scratch;
   M* y;
   double* many;
 };
@@ -413,14 +451,14 @@ static int block_voxels(const Call& call) {
 }
 static void* lay_out(const Call& call, Memory* m) {
   int64_t C = call.classes, groups = block_voxels(call) / W, hits = C <= FEW_CLASSES ? C * TRUE : 0;
-  int64_t sizes[] = {groups * C, LABELS ? 0 : groups * C, groups, groups, C * EACH, hits, 3 * C};
+  int64_t sizes[] = {groups * C, LABELS ? 0 : groups * C, groups, groups, groups, C * EACH, hits, 3 * C};
   int64_t total = 0;
-  for (int i = 0; i < 7; i++) total += sizes[i];
+  for (int i = 0; i < 8; i++) total += sizes[i];
   int64_t tail = (C * TRUE * 8 + BYTES - 1) / BYTES * BYTES;
   char* memory = (char*)aligned_alloc(64, (total * BYTES + tail + 63) / 64 * 64);
-  V** parts[] = {&m->z, &m->g, &m->v, (V**)&m->y, &m->each, &m->few, &m->scratch};
+  V** parts[] = {&m->z, &m->g, &m->v, &m->t, (V**)&m->y, &m->each, &m->few, &m->scratch};
   char* next = memory;
-  for (int i = 0; i < 7; next += sizes[i++] * BYTES) *parts[i] = (V*)next;
+  for (int i = 0; i < 8; next += sizes[i++] * BYTES) *parts[i] = (V*)next;
   m->many = (double*)next;
   return memory;
 }
@@ -439,10 +477,12 @@ static int read_block(const Call& call, Memory& k, int64_t b, int64_t n, int m) 
     read_row(call.w, b, 0, n, m, v, W);
   else
     for (int i = 0; i < m; i++) v[i] = 1;
+  if (BEFORE && call.t.at) read_row(call.t, b, 0, n, m, (T*)k.t, W);
   if (LABELS) read_classes(call.y, b, n, m, y, (I)C);
   for (int i = m; i < groups * W; i++) v[i] = 0, y[i] = -1;
   for (int i = 0; masked && i < groups; i++) {
     M nothing = k.v[i] <= 0;
+    k.t[i] = nothing ? V{} : k.t[i];
     for (int c = 0; c < C; c++) {
       k.z[i * C + c] = nothing ? V{} : k.z[i * C + c];
       if (!LABELS) k.g[i * C + c] = nothing ? V{} : k.g[i * C + c];
@@ -458,6 +498,8 @@ static Group group_of(const Call& call, Memory& k, int i) {
   x.g = k.g + i * C;
   x.p = k.scratch, x.slope = k.scratch + C, x.pull = k.scratch + 2 * C;
   x.v = k.v[i], x.y = k.y[i];
+  x.level = BEFORE && call.t.at ? logistic(k.t[i]) : all(T(0.5));
+  x.sharpness = (T)call.sharpness;
   return x;
 }
 
@@ -507,8 +549,10 @@ static void slope_task(const Call& call, Memory& k, int64_t task, const T* facto
     for (int i = 0; i < groups; i++) {
       Group x = group_of(call, k, i);
       pull_back(x, each, hits);
+      if (BEFORE) k.t[i] = pull_before(x);
     }
     for (int64_t c = 0; c < C; c++) write_row(call.out, b, c, n, m, (T*)(k.z + c), C * W);
+    if (BEFORE && call.t_out.at) write_row(call.t_out, b, 0, n, m, (T*)k.t, W);
   }
 }
 

@@ -6,8 +6,7 @@ Both compute everything again in the backward pass and keep nothing but their in
 from __future__ import annotations
 
 import ctypes
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -15,57 +14,87 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from monai_segloss.core.counts import FORMULAS, Activation, Stat, is_labels, plain_statistics
-from monai_segloss.core.expression import VOXEL
+from monai_segloss.core.counts import (
+    FORMULAS,
+    Activation,
+    Stat,
+    activate,
+    counted,
+    is_labels,
+    plain_statistics,
+    soft_statistics,
+)
 from monai_segloss.kernels import emit, native
 
-CHUNK = 1 << 20
-"""Logits of a chunk of the plain formula."""
+CHUNK = {"cpu": 1 << 20}
+"""Logits of a chunk of the plain formula, by device."""
 TYPES = [
-    torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64
+    torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.bfloat16,
+    torch.float32, torch.float64,
 ]  # fmt: skip
 """What the kernels read, in the order of their codes."""
 CODE = {dtype: i for i, dtype in enumerate(TYPES)} | {torch.bool: 0}
 
 
 @dataclass(frozen=True)
-class _Way(ABC):
-    """How statistics of logits (B, C, n), labels (B, n) or channels (B, C, n) and weights (B, n) are computed."""
+class Form:
+    """Which statistics, of what: the probabilities p, or with a ``sharpness`` k those of sigmoid(k (p - T))."""
 
     which: tuple[Stat, ...]
     activation: Activation
+    sharpness: float = 0.0
 
-    @abstractmethod
-    def sums(self, z: Tensor, y: Tensor, w: Tensor | None) -> Tensor:
+
+class Inputs(tuple[Any, ...]):
+    """Logits (B, C, n), logits of T (B, n) or None, labels (B, n) or channels (B, C, n), weights (B, n) or None."""
+
+    def part(self, voxels: slice) -> Inputs:
+        """Some of the voxels."""
+        return Inputs(None if x is None else x[..., voxels] for x in self)
+
+
+def definition(x: Inputs, form: Form, statistics: Callable[..., Tensor] = plain_statistics) -> Tensor:
+    """The sums in ordinary tensor operations."""
+    z, t, y, w = x
+    if not form.sharpness:
+        return statistics(z, y, form.which, form.activation, w)
+    p, level = activate(counted(z, w), form.activation), 0.5
+    if t is not None:
+        level = counted(t[:, None].to(p.dtype), w).sigmoid()
+    return statistics(form.sharpness * (p - level), y, form.which, "sigmoid", w)
+
+
+class Chunks:
+    """The definition, chunk by chunk, in both passes."""
+
+    def __init__(self, form: Form) -> None:
+        self.form, self.statistics = form, soft_statistics if form.sharpness else plain_statistics
+
+    def sums(self, x: Inputs) -> Tensor:
         """(B, C, K)."""
-
-    @abstractmethod
-    def gradient(self, grad: Tensor, z: Tensor, y: Tensor, w: Tensor | None) -> Tensor:
-        """That of the logits, from that of the sums."""
-
-
-class _Plain(_Way):
-    """The definition, chunk by chunk."""
-
-    def sums(self, z: Tensor, y: Tensor, w: Tensor | None) -> Tensor:
-        found = [plain_statistics(z, y, self.which, self.activation, w) for _, z, y, w in _chunks(z, y, w)]
+        found = [definition(part, self.form, self.statistics) for _, part in self._chunks(x)]
         return found[0] if len(found) == 1 else torch.stack(found).sum(0, dtype=torch.float64).to(found[0].dtype)
 
-    def gradient(self, grad: Tensor, z: Tensor, y: Tensor, w: Tensor | None) -> Tensor:
-        out = torch.empty_like(z)
-        for part, z, y, w in _chunks(z, y, w):
-            leaf = z.detach().requires_grad_()
+    def gradient(self, grad: Tensor, x: Inputs) -> tuple[Tensor, Tensor | None]:
+        """Of the logits and of the threshold, from that of the sums."""
+        found = tuple(None if one is None else torch.zeros_like(one) for one in x[:2])
+        for voxels, (*learned, y, w) in self._chunks(x):
+            leaves = [None if one is None else one.detach().requires_grad_() for one in learned]
+            given = [one for one in leaves if one is not None]
             with torch.enable_grad():
-                sums = plain_statistics(leaf, y, self.which, self.activation, w)
-            out[..., part] = torch.autograd.grad(sums, leaf, grad)[0] if sums.requires_grad else 0
-        return out
+                sums = definition(Inputs((*leaves, y, w)), self.form, self.statistics)
+            if sums.requires_grad:
+                slopes = torch.autograd.grad(sums, given, grad)
+                for out, slope in zip(found, slopes, strict=False):
+                    out[..., voxels] = slope  # type: ignore[index]
+        return found  # type: ignore[return-value]
 
-
-def _chunks(z: Tensor, y: Tensor, w: Tensor | None) -> Iterator[tuple[slice, Tensor, Tensor, Tensor | None]]:
-    size = max(1, CHUNK // max(1, len(z) * z.shape[1]))
-    for start in range(0, max(1, z.shape[2]), size):
-        part = slice(start, start + size)
-        yield part, z[..., part], y[..., part], None if w is None else w[..., part]
+    def _chunks(self, x: Inputs) -> Iterator[tuple[slice, Inputs]]:
+        batch, classes, voxels = x[0].shape
+        size = max(1, CHUNK.get(x[0].device.type, 1 << 26) // max(1, batch * classes))
+        for start in range(0, max(1, voxels), size):
+            part = slice(start, start + size)
+            yield part, x.part(part)
 
 
 class _Rows(ctypes.Structure):
@@ -74,105 +103,122 @@ class _Rows(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int64) for name in ("at", "type", "b", "c", "n")]
 
     @classmethod
-    def of(cls, x: Tensor) -> _Rows:
+    def of(cls, x: Tensor | None) -> _Rows:
+        if x is None:
+            return cls()
         b, *c, n = x.stride()
         return cls(x.data_ptr(), CODE[x.dtype], b, *(c or [0]), n)
 
 
 class _Call(ctypes.Structure):
     _fields_ = [
-        *((name, _Rows) for name in ("z", "y", "w", "out")),
+        *((name, _Rows) for name in ("z", "y", "w", "out", "t", "t_out")),
+        ("sharpness", ctypes.c_double),
         *((name, ctypes.c_int64) for name in ("batch", "classes", "voxels", "sums", "threads")),
     ]
 
 
-@dataclass(frozen=True)
-class _Native(_Way):
+class Native(Chunks):
     """The C++ kernels."""
 
-    library: ctypes.CDLL
-    dtype: torch.dtype
+    def __init__(self, form: Form, library: ctypes.CDLL, dtype: torch.dtype) -> None:
+        super().__init__(form)
+        self.library, self.dtype = library, dtype
 
-    def sums(self, z: Tensor, y: Tensor, w: Tensor | None) -> Tensor:
-        found = torch.empty((*z.shape[:2], len(self.which)), dtype=self.dtype)
-        self._run(self.library.sums, z, y, w, z, found)
+    def sums(self, x: Inputs) -> Tensor:
+        found = torch.empty((*x[0].shape[:2], len(self.form.which)), dtype=self.dtype)
+        self._run(self.library.sums, x, (None, None), found)
         return found
 
-    def gradient(self, grad: Tensor, z: Tensor, y: Tensor, w: Tensor | None) -> Tensor:
-        out = torch.empty_like(z)
-        self._run(self.library.gradient, z, y, w, out, grad.to(self.dtype).contiguous())
-        return out
+    def gradient(self, grad: Tensor, x: Inputs) -> tuple[Tensor, Tensor | None]:
+        found = torch.empty_like(x[0]), None if x[1] is None else torch.empty_like(x[1])
+        self._run(self.library.gradient, x, found, grad.to(self.dtype).contiguous())
+        return found
 
-    def _run(self, function: Any, z: Tensor, y: Tensor, w: Tensor | None, out: Tensor, sums: Tensor) -> None:
-        rows = _Rows.of(z), _Rows.of(y), _Rows() if w is None else _Rows.of(w), _Rows.of(out)
-        function(ctypes.byref(_Call(*rows, *z.shape, sums.data_ptr(), torch.get_num_threads())))
+    def _run(self, function: Any, x: Inputs, out: tuple[Tensor | None, Tensor | None], sums: Tensor) -> None:
+        z, t, y, w = x
+        rows = map(_Rows.of, (z, y, w, out[0], t, out[1]))
+        function(ctypes.byref(_Call(*rows, self.form.sharpness, *z.shape, sums.data_ptr(), torch.get_num_threads())))
 
 
 def native_statistics(
     logits: Tensor, target: Tensor, which: tuple[Stat, ...], activation: Activation, weight: Tensor | None = None
 ) -> Tensor:
     """`soft_statistics` on the CPU (same arguments, same result)."""
+    return statistics(logits, None, target, weight, Form(which, activation))
+
+
+def statistics(logits: Tensor, threshold: Tensor | None, target: Tensor, weight: Tensor | None, form: Form) -> Tensor:
+    """The sums of a form, by kernels where there are any."""
     z = logits.reshape(*logits.shape[:2], -1)
     labels = is_labels(logits, target)
-    y = target.reshape(len(z), -1) if labels else target.reshape(z.shape)
-    w = None if weight is None else weight.reshape(len(z), -1)
-    way = _native(which, tuple(FORMULAS[name] for name, _ in which), activation, labels, z.dtype, z.shape[1] == 1)
-    if not isinstance(way, _Native):
-        return _Statistics.apply(z, y, w, way)
-    return _Statistics.apply(z, _readable(y, labels), None if w is None else _readable(w, False), way)
+    t, y, w = (None if x is None else x.reshape(len(z), -1) for x in (threshold, target, weight))
+    y = y if labels else target.reshape(z.shape)
+    way = _way(form, tuple(FORMULAS[name] for name, _ in form.which), labels, z.dtype, z.shape[1] == 1, z.device.type)
+    if isinstance(way, Native):
+        y, w, t = _readable(y, labels), _readable(w), _readable(t)
+    # what is made in inference mode cannot be kept for the backward pass
+    kept = (
+        x.clone() if x is not None and x.is_inference() and not torch.is_inference_mode_enabled() else x for x in (y, w)
+    )
+    found: Tensor = _Statistics.apply(z, t, *kept, way)
+    return found
 
 
-def _readable(x: Tensor, labels: bool) -> Tensor:
+def _readable(x: Any, labels: bool = False) -> Any:
     """In a type that the kernels read."""
-    return x if x.dtype in CODE else x.to(torch.int64 if labels and not x.is_floating_point() else torch.float32)
+    if x is None or x.dtype in CODE:
+        return x
+    return x.to(torch.int64 if labels and not x.is_floating_point() else torch.float32)
 
 
 @cache
-def _native(
-    which: tuple[Stat, ...], formulas: tuple[Any, ...], activation: Activation, labels: bool, dtype: torch.dtype, one: bool
-) -> _Way:
+def _way(
+    form: Form, formulas: tuple[Any, ...], labels: bool, dtype: torch.dtype, one_class: bool, device: str
+) -> Chunks:
     """The kernels of statistics with ``formulas``, if there are any."""
-    if dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64) or activation not in ("softmax", "sigmoid"):
-        return _Plain(which, activation)
-    found = emit.expressions(which)
-    if activation == "softmax" and one and any(x.has(VOXEL.lq) for x in found):
-        return _Plain(which, activation)  # the complement of the constant 1
-    double = dtype == torch.float64
-    library = native.load(emit.cpp(found, activation == "softmax", labels, double))
-    if library is None:
-        return _Plain(which, activation)
-    return _Native(which, activation, library, torch.float64 if double else torch.float32)
+    read = ("softmax", "sigmoid", "none") if form.sharpness else ("softmax", "sigmoid")
+    if device != "cpu" or not dtype.is_floating_point or dtype not in CODE or form.activation not in read:
+        return Chunks(form)
+    if form.activation == "softmax" and one_class and emit.complement(form.which):
+        return Chunks(form)  # the complement of the constant 1
+    double, steep = dtype == torch.float64, form.sharpness != 0
+    source = emit.cpp(emit.expressions(form.which), str(form.activation), labels, double, steep)
+    library = native.load(source)
+    return Chunks(form) if library is None else Native(form, library, torch.float64 if double else torch.float32)
 
 
 class _Statistics(torch.autograd.Function):
-    """The sums (B, C, K) of one way, with its gradient; a second derivative is that of the definition."""
+    """The sums (B, C, K) in one way, with its gradient; a second derivative is that of the definition."""
 
     @staticmethod
-    def forward(z: Tensor, y: Tensor, w: Tensor | None, way: _Way) -> Tensor:
-        return way.sums(z, y, w)
+    def forward(z: Tensor, t: Tensor | None, y: Tensor, w: Tensor | None, way: Chunks) -> Tensor:
+        return way.sums(Inputs((z, t, y, w)))
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None, _Way], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         *tensors, ctx.way = inputs
         ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        z, y, w = ctx.saved_tensors
-        way: _Way = ctx.way
+        z, t, y, w = ctx.saved_tensors
+        way: Chunks = ctx.way
         if not torch.is_grad_enabled():
-            return way.gradient(grad, z, y, w), None, None, None
-        _, pull = torch.func.vjp(lambda z: plain_statistics(z, y, way.which, way.activation, w), z)
-        return pull(grad)[0], None, None, None
+            slopes = way.gradient(grad, Inputs((z, t, y, w)))
+        elif t is None:
+            slopes = *torch.func.vjp(lambda z: definition(Inputs((z, t, y, w)), way.form), z)[1](grad), None
+        else:
+            slopes = torch.func.vjp(lambda z, t: definition(Inputs((z, t, y, w)), way.form), z, t)[1](grad)
+        return *slopes, None, None, None
 
     @staticmethod
     def vmap(info: Any, dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
-        """More samples."""
-        *tensors, way = args
+        """What is mapped over are more samples."""
         flat = []
-        for x, dim in zip(tensors, dims, strict=False):
+        for x, dim in zip(args[:4], dims, strict=False):
             if x is not None:
                 x = x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
             flat.append(None if x is None else x.reshape(-1, *x.shape[2:]))
-        found = _Statistics.apply(*flat, way)
+        found = _Statistics.apply(*flat, args[4])
         return found.reshape(info.batch_size, -1, *found.shape[1:]), 0

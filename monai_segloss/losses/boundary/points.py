@@ -66,7 +66,7 @@ class _MeanReach(torch.autograd.Function):
             d = _table(part, axes).div_(longest)
             cost = torch.addcmul(rest, flat, d)
             least = cost.amin(1, keepdim=True)
-            powers = (least / cost).log2_().mul_(-exponent).exp2_()  # a third of the time of `pow`
+            powers = _raised(least / cost, -exponent)
             mass = powers.sum(1)
             mean = least[:, 0] * (mass / voxels) ** (1 / exponent)
             total += mean.sum()
@@ -90,3 +90,16 @@ def _table(index: Tensor, axes: list[Tensor]) -> Tensor:
         gap = (place - place[index[:, axis], None]) ** 2
         square = square + gap.reshape(len(index), *(-1 if a == axis else 1 for a in range(len(axes))))
     return square.sqrt().flatten(1)
+
+
+def _raised(x: Tensor, exponent: float) -> Tensor:
+    """``x ** exponent`` for x >= 0, a new tensor; by squares or base 2, which take a third of the time of `pow`."""
+    if not 1 <= exponent <= 32 or exponent != int(exponent):
+        return x.log2().mul_(exponent).exp2_()
+    found, times = None, int(exponent)
+    while times:
+        if times & 1:
+            found = x.clone() if found is None else found.mul_(x)
+        x, times = x * x, times >> 1
+    assert found is not None
+    return found
