@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from monai_segloss.core.counts import Stat
-from monai_segloss.kernels import binarized, voxels
+from monai_segloss.kernels import statistics_cpu
 from monai_segloss.kernels.binarized import binarized_statistics
 
 WHICH = (Stat("tp"), Stat("fp"), Stat("focal", 2.0), Stat("g"))
@@ -19,7 +19,7 @@ def formula(p: torch.Tensor, g: torch.Tensor, level: torch.Tensor | float, count
     return (each * counted).reshape(*each.shape[:3], -1).sum(3).permute(1, 2, 0)
 
 
-@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("mapped", [False, True])
 @pytest.mark.parametrize("kind", ["int64", "uint8", "bool", "soft"])
@@ -32,11 +32,12 @@ def test_sums_and_gradients(
     kind: str,
     mapped: bool,
     masked: bool,
-    whole: bool,
+    compiled: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(voxels, "CHUNK", {"cpu": 10 * classes})
-    monkeypatch.setattr(binarized, "FEW_CLASSES", classes if whole else 0)
+    monkeypatch.setattr(statistics_cpu, "CHUNK", {"cpu": 20 * classes})
+    if not compiled:
+        monkeypatch.setattr(statistics_cpu, "_way", lambda form, *_: statistics_cpu.Chunks(form))
     torch.manual_seed(0)
     labels = torch.randint(0, classes, (2, *shape))
     hot = torch.nn.functional.one_hot(labels, classes).movedim(-1, 1)

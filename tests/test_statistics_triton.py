@@ -21,7 +21,7 @@ from monai_segloss import create
 from monai_segloss.core import counts
 from monai_segloss.core.counts import FORMULAS, Stat, plain_statistics, soft_statistics
 from monai_segloss.kernels import statistics_cuda, trial
-from monai_segloss.kernels.statistics_cuda import COMPLEMENT, UNCOVERED, fits, fused_statistics
+from monai_segloss.kernels.statistics_cuda import fits, fused_statistics
 
 ROOT = Path(__file__).resolve().parent.parent
 DEVICE = os.environ.get("SEGLOSS_TEST_STATISTICS_ON", "cpu")
@@ -33,7 +33,7 @@ needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, re
 
 def every(power: float = 1.5) -> tuple[Stat, ...]:
     """All statistics that the kernels have."""
-    return tuple(Stat(name, power if name in POWERED else 0.0) for name in FORMULAS if name not in UNCOVERED)
+    return tuple(Stat(name, power if name in POWERED else 0.0) for name in FORMULAS)
 
 
 def case(classes: int, *shape: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
@@ -72,12 +72,6 @@ def small_launches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # -- in the interpreter --------------------------------------------------------------------------------------------
-
-
-def interpreted_all_statistics_have_a_kernel() -> None:
-    from monai_segloss.kernels import formulas_triton
-
-    assert set(formulas_triton.FORMULAS) == set(FORMULAS) - UNCOVERED
 
 
 @pytest.mark.usefixtures("small_launches")
@@ -492,7 +486,7 @@ def test_importing_the_package_does_not_import_triton() -> None:
 
 @pytest.mark.parametrize(
     "what",
-    ["float64", "probabilities", "callable", "no kernel", "classes", "elements", "constant", "target", "weight"],
+    ["float64", "probabilities", "callable", "classes", "elements", "constant", "target", "weight"],
 )
 def test_all_else_takes_the_plain_formula(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     logits, labels = torch.rand(2, 3, 4, 5), torch.randint(0, 3, (2, 4, 5))
@@ -502,14 +496,12 @@ def test_all_else_takes_the_plain_formula(what: str, monkeypatch: pytest.MonkeyP
         logits = logits.double()
     elif what in ("probabilities", "callable"):
         activation = "none" if what == "probabilities" else torch.square
-    elif what == "no kernel":
-        monkeypatch.setattr(statistics_cuda, "UNCOVERED", frozenset({"ce"}))
     elif what == "classes":
         monkeypatch.setattr(statistics_cuda, "MOST_CLASSES", 2)
     elif what == "elements":
         monkeypatch.setattr(statistics_cuda, "MOST_ELEMENTS", 60)
     elif what == "constant":
-        logits, target, which = logits[:, :1], torch.zeros_like(labels), (Stat(COMPLEMENT[0]),)
+        logits, target, which = logits[:, :1], torch.zeros_like(labels), (Stat("ce_neg"),)
     elif what == "target":
         target = torch.rand(logits.shape).requires_grad_()
     else:

@@ -81,6 +81,7 @@ def examine() -> Iterator[Check]:
         yield from discovery()
     if torch.ok:
         yield distances()
+        yield statistics()
         yield gpu()
         yield compiler()
 
@@ -149,6 +150,21 @@ def distances() -> Check:
     return Check(
         "distances on the CPU", None, found, "pip install 'monai-segloss[fast]' for maps several times as fast"
     )
+
+
+def statistics() -> Check:
+    """What computes the sums of most losses on the CPU."""
+    from monai_segloss.kernels import native
+
+    found = native.compiler()
+    if found is None:
+        fix = f"install a C++ compiler (g++ or clang++; {native.COMPILER} names one) for losses several times as fast"
+        return Check("statistics on the CPU", None, "the plain formula, there is no C++ compiler", fix)
+    try:
+        native.build("int x;")
+    except native.ERRORS as error:
+        return Check("statistics on the CPU", None, "the plain formula", f"{found} failed: {native.reason(error)}")
+    return Check("statistics on the CPU", True, f"C++ by {found}, kept in {native.folder()}")
 
 
 def gpu() -> Check:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -120,23 +120,23 @@ def _log(p: Tensor) -> Tensor:
     return p.clamp_min(torch.finfo(p.dtype).tiny).log()
 
 
-def _power(base: Tensor, exponent: float) -> Tensor:
+def _power(base: Any, exponent: float) -> Any:
     """``base ** exponent`` whose gradient stays finite at 0 for exponents below 1."""
     return base.clamp_min(1e-7) ** exponent if 0 < exponent < 1 else base**exponent
 
 
-def _log_power(log: Tensor, exponent: float) -> Tensor:
+def _log_power(log: Any, exponent: float) -> Any:
     """``(-log) ** exponent``, for exponents below 1 constant below 1e-6, where the derivative is infinite."""
     return (-log).clamp_min(1e-6 if exponent < 1 else 0) ** exponent
 
 
-FORMULAS: dict[str, Callable[[Voxels, float], Tensor]] = {
+FORMULAS: dict[str, Callable[[Any, float], Any]] = {
     "g": lambda v, a: v.g,
     "tp": lambda v, a: v.p * v.g,
     "fp": lambda v, a: v.p * (1 - v.g),
     "fn": lambda v, a: v.q * v.g,
     "se": lambda v, a: (v.p - v.g) ** 2,
-    "tp_l1": lambda v, a: torch.minimum(v.p, v.g),
+    "tp_l1": lambda v, a: v.p.minimum(v.g),
     "fp_l1": lambda v, a: (v.p - v.g).clamp_min(0),
     "fn_l1": lambda v, a: (v.g - v.p).clamp_min(0),
     "tn": lambda v, a: v.q * (1 - v.g),
@@ -151,12 +151,14 @@ FORMULAS: dict[str, Callable[[Voxels, float], Tensor]] = {
     "ce": lambda v, a: -v.g * v.lp,
     "ce_neg": lambda v, a: -(1 - v.g) * v.lq,
     "nlp": lambda v, a: -v.lp,
-    "log1p": lambda v, a: v.g * torch.log1p(v.p),
+    "log1p": lambda v, a: v.g * v.p.log1p(),
     "focal": lambda v, a: -v.g * _power(v.q, a) * v.lp,
     "focal_neg": lambda v, a: -(1 - v.g) * _power(v.p, a) * v.lq,
     "ce_power": lambda v, a: v.g * _log_power(v.lp, a),
     "ce_neg_power": lambda v, a: (1 - v.g) * _log_power(v.lq, a),
 }
+"""Name of a statistic -> its only formula, of `Voxels` and the exponent.  With tensors it is the definition; the kernels for
+CPU and CUDA, their slopes and the short forms for labels are made from it (`monai_segloss.core.expression`)."""
 
 
 def plain_statistics(

@@ -1,31 +1,12 @@
-"""Statistics of b = sigmoid(k (p - T)), from logits to the gradient of the logits, in chunks where classes are many."""
+"""Statistics of b = sigmoid(k (p - T)), in the same pass from logits to sums and back."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from monai_segloss.core import exact
 from monai_segloss.core.counts import Activation, Stat, activate, counted, is_labels, learned, soft_statistics
-from monai_segloss.core.derivatives import pulled
-from monai_segloss.kernels.chunk_cpu import softmax_gradient
-from monai_segloss.kernels.statistics_cpu import chunked_gradient
-from monai_segloss.kernels.voxels import Left, some_voxels
-
-FEW_CLASSES = 8
-"""Up to this many classes whole maps take less time, and little memory."""
-
-
-@dataclass(frozen=True)
-class _Form:
-    """Which statistics, of b made how."""
-
-    which: tuple[Stat, ...]
-    activation: Activation
-    sharpness: float
+from monai_segloss.kernels.statistics_cpu import Form, Inputs, definition, statistics
 
 
 def binarized_statistics(
@@ -57,97 +38,12 @@ def binarized_statistics(
         >>> sums[0].round().tolist()
         [[1.0, 1.0], [1.0, 0.0]]
     """
-    labels = is_labels(logits, target)
-    z = logits.flatten(2) if logits.ndim > 2 else logits[..., None]
-    target = target.reshape(len(z), -1) if labels else target.reshape(z.shape)
-    threshold, mask = (None if x is None else x.reshape(len(z), -1) for x in (threshold, mask))
     if activation not in ("softmax", "sigmoid", "none"):
-        z, activation = activate(counted(z, mask), activation), "none"
-    form = _Form(which, activation, sharpness)
-    if torch.compiler.is_compiling() or z.shape[1] <= FEW_CLASSES or learned(target):
-        return _plain(z, threshold, target, mask, form)
-    found: Tensor = _Binarized.apply(z, threshold, target, mask, form, Left(z))
-    return found
-
-
-def _plain(z: Tensor, threshold: Tensor | None, target: Tensor, mask: Tensor | None, form: _Form) -> Tensor:
-    """The definition."""
-    logits = _logits(activate(counted(z, mask), form.activation), _level(threshold, mask, z), form.sharpness)
-    return soft_statistics(logits, target, form.which, "sigmoid", mask)
-
-
-def _level(threshold: Tensor | None, mask: Tensor | None, z: Tensor) -> Tensor | float:
-    """T (B, 1, n), in the precision in which ``z`` is computed."""
-    if threshold is None:
-        return 0.5
-    wide = torch.float64 if z.dtype == torch.float64 else torch.float32
-    return counted(threshold[:, None].to(wide), mask).sigmoid()
-
-
-def _logits(p: Tensor, level: Tensor | float, sharpness: float) -> Tensor:
-    """Those of b."""
-    return (p - level).mul_(sharpness)
-
-
-def _pull(grad: Tensor, logits: Tensor, target: Tensor, mask: Tensor | None, form: _Form) -> Tensor:
-    """The gradient in the logits of b."""
-    if logits.device.type == "cpu":
-        return chunked_gradient(grad, logits, target, form.which, "sigmoid", mask)
-    with torch.enable_grad():
-        sums = soft_statistics(logits.requires_grad_(), target, form.which, "sigmoid", mask)
-    return torch.autograd.grad(sums, logits, grad)[0]
-
-
-class _Binarized(torch.autograd.Function):
-    """The forward pass leaves the probabilities in the memory that the backward pass turns into the gradient."""
-
-    @staticmethod
-    def forward(
-        z: Tensor, threshold: Tensor | None, target: Tensor, mask: Tensor | None, form: _Form, left: Left
-    ) -> Tensor:
-        wide = z.dtype in (torch.float32, torch.float64)
-        left.x = kept = torch.empty_like(z) if wide and left.wanted and form.activation != "none" else None
-        sums = z.new_zeros((*z.shape[:2], len(form.which)), dtype=exact.wide(z.device))
-        for b, part in some_voxels(z):
-            level, own = _cut(threshold, b, part), _cut(mask, b, part)
-            p = activate(counted(z[b, :, part], own), form.activation)
-            logits = _logits(p, _level(level, own, z), form.sharpness)
-            sums[b] += soft_statistics(logits, target[b, ..., part], form.which, "sigmoid", own)
-            if kept is not None:
-                kept[b, :, part] = p
-        return sums.to(torch.float64 if z.dtype == torch.float64 else torch.float32)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        z, threshold, target, mask, ctx.form, ctx.left = inputs
-        ctx.save_for_backward(z, threshold, target, mask)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        z, threshold, target, mask = ctx.saved_tensors
-        form: _Form = ctx.form
-        learned = threshold is not None and ctx.needs_input_grad[1]
-        if torch.is_grad_enabled():  # a second derivative is wanted: differentiate the definition
-            both = (z,) if threshold is None else (z, threshold)
-            found = pulled(lambda z, level=None: _plain(z, level, target, mask, form), grad, *both)
-            return *found, *(None,) * (6 - len(both))
-        kept = ctx.left.take()  # becomes the gradient; a second pass through the same graph computes it again
-        out = torch.empty_like(z) if kept is None else kept
-        moved = torch.empty_like(threshold) if learned else None
-        for b, part in some_voxels(z):
-            own = _cut(mask, b, part)
-            level = _level(_cut(threshold, b, part), own, z)
-            p = activate(counted(z[b, :, part], own), form.activation) if kept is None else kept[b, :, part]
-            logits = _logits(p, level, form.sharpness)
-            slope = _pull(form.sharpness * grad[b], logits, target[b, ..., part], own, form)
-            if moved is not None and isinstance(level, Tensor):
-                moved[b, part] = (slope.sum(1, keepdim=True) * level).mul_(level - 1)[:, 0]
-            if form.activation == "softmax":
-                softmax_gradient(out[b, :, part], p, slope.mul_(p), None)
-            else:
-                out[b, :, part] = slope if form.activation == "none" else slope.mul_(p).mul_(1 - p)
-        return out, moved, None, None, None, None
-
-
-def _cut(x: Tensor | None, b: slice, part: slice) -> Tensor | None:
-    return None if x is None else x[b, part]
+        logits, activation = activate(counted(logits, mask), activation), "none"
+    form = Form(which, activation, sharpness)
+    if torch.compiler.is_compiling() or learned(target):
+        z, t, w = (None if x is None else x.reshape(len(x), -1) for x in (logits, threshold, mask))
+        z = logits.reshape(*logits.shape[:2], -1)
+        y = target.reshape(len(z), -1) if is_labels(logits, target) else target.reshape(z.shape)
+        return definition(Inputs((z, t, y, w)), form, soft_statistics)
+    return statistics(logits, threshold, target, mask, form)

@@ -1,236 +1,228 @@
-"""`soft_statistics` on the CPU: chunks of voxels that stay in cache.
+"""`soft_statistics` on the CPU: a C++ kernel made from the formulas, else the plain formula in chunks.
 
-Labels with softmax, the common case, take a hand-written path: per voxel only the true class needs more than the row sums.
-So do one channel per class, and sigmoid.  After a softmax the forward pass leaves the probabilities in the memory that the
-backward pass turns into the gradient, so that nothing is computed twice and the peak does not grow.  Probabilities and
-other activations run the plain formula chunk by chunk, in both passes.
+Both compute everything again in the backward pass and keep nothing but their inputs.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import ctypes
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from monai_segloss.core.counts import Activation, Stat, is_labels, plain_statistics
+from monai_segloss.core.counts import (
+    FORMULAS,
+    Activation,
+    Stat,
+    activate,
+    counted,
+    is_labels,
+    plain_statistics,
+    soft_statistics,
+)
 from monai_segloss.core.derivatives import pulled
-from monai_segloss.kernels.channels_cpu import POSITIVE, Channels, TrueClass, channel_gradient, channel_sums, pulls_of
-from monai_segloss.kernels.chunk_cpu import Part
-from monai_segloss.kernels.classes_cpu import cut
-from monai_segloss.kernels.labels_cpu import SPARSE, label_gradient, label_sums, slopes_of
-from monai_segloss.kernels.voxels import Left
+from monai_segloss.core.exact import wide
+from monai_segloss.kernels import emit, native
 
-CHUNK_ELEMENTS = 1 << 20
-"""Logits per chunk: large enough that the cost of calling an operation vanishes, small enough for the shared cache."""
-CHUNK_VOXELS = (1 << 12, 3 << 15)
-"""Fewest and most voxels per chunk."""
-SLAB_ELEMENTS = 1 << 15
-"""Fewest logits for which torch starts one more thread."""
-SMALL = 1 << 19
-"""Most logits of a sample that shares its chunk with others."""
+CHUNK = {"cpu": 1 << 20}
+"""Logits of a chunk of the plain formula, by device."""
+TYPES = [
+    torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.bfloat16,
+    torch.float32, torch.float64,
+]  # fmt: skip
+"""What the kernels read, in the order of their codes."""
+CODE = {dtype: i for i, dtype in enumerate(TYPES)} | {torch.bool: 0}
 
 
 @dataclass(frozen=True)
-class _Voxels:
-    """Logits (B, C, n), labels (B, n) or channels (B, C, n), and weights (B, n) or None."""
-
-    logits: Tensor
-    target: Tensor
-    weight: Tensor | None
-
-    @classmethod
-    def of(cls, logits: Tensor, target: Tensor, weight: Tensor | None) -> _Voxels:
-        """Those of (B, C, *S)."""
-        flat = logits.reshape(*logits.shape[:2], -1)
-        target = target.reshape(len(flat), -1) if is_labels(logits, target) else target.reshape(flat.shape)
-        return cls(flat, target, None if weight is None else weight.reshape(len(flat), -1))
-
-
-Writer = Callable[[Part, Tensor, "Tensor | None"], None]
-"""Writes the gradient of a part into an array like the logits, from the probabilities if they are kept."""
-
-
-@dataclass(frozen=True)
-class _Way(ABC):
-    """How the statistics of a part are computed, and their gradient."""
+class Form:
+    """Which statistics, of what: the probabilities p, or with a ``sharpness`` k those of sigmoid(k (p - T))."""
 
     which: tuple[Stat, ...]
     activation: Activation
-
-    @abstractmethod
-    def sums(self, v: _Voxels, part: Part, keep: Tensor | None) -> list[Tensor]:
-        """Of the samples of a part, (R, C) each; ``keep`` receives the probabilities of a softmax."""
-
-    @abstractmethod
-    def gradient(self, v: _Voxels, grad: Tensor) -> Writer:
-        """For the parts of samples whose sums have the gradient ``grad`` (R, C, K)."""
+    sharpness: float = 0.0
 
 
-class _Labels(_Way):
-    """Labels and softmax: one class per voxel and the sums over all."""
+class Inputs(tuple[Any, ...]):
+    """Logits (B, C, n), logits of T (B, n) or None, labels (B, n) or channels (B, C, n), weights (B, n) or None."""
 
-    def sums(self, v: _Voxels, part: Part, keep: Tensor | None) -> list[Tensor]:
-        return label_sums(cut(v.logits, v.target, v.weight, part, keep=keep), self.which)
-
-    def gradient(self, v: _Voxels, grad: Tensor) -> Writer:
-        slopes = slopes_of(self.which, grad)
-
-        def write(part: Part, out: Tensor, p: Tensor | None) -> None:
-            label_gradient(part.of(out), cut(v.logits, v.target, v.weight, part, p), slopes)
-
-        return write
+    def part(self, voxels: slice) -> Inputs:
+        """Some of the voxels."""
+        return Inputs(None if x is None else x[..., voxels] for x in self)
 
 
-class _ByChannel(_Way):
-    """Softmax or sigmoid with any target: every class of a voxel."""
+def definition(x: Inputs, form: Form, statistics: Callable[..., Tensor] = plain_statistics) -> Tensor:
+    """The sums in ordinary tensor operations."""
+    z, t, y, w = x
+    if not form.sharpness:
+        return statistics(z, y, form.which, form.activation, w)
+    p = activate(counted(z, w), form.activation)
+    level = 0.5 if t is None else counted(t[:, None].to(p.dtype), w).sigmoid()
+    return statistics(form.sharpness * (p - level), y, form.which, "sigmoid", w)
 
-    def sums(self, v: _Voxels, part: Part, keep: Tensor | None) -> list[Tensor]:
-        channels = self._channels(v, part, None)
-        found = channel_sums(channels, self.which)
-        if keep is not None:
-            part.of(keep).copy_(channels.p)
+
+class Chunks:
+    """The definition, chunk by chunk, in both passes."""
+
+    def __init__(self, form: Form) -> None:
+        self.form, self.statistics = form, soft_statistics if form.sharpness else plain_statistics
+
+    def sums(self, x: Inputs) -> Tensor:
+        """(B, C, K)."""
+        found = [definition(part, self.form, self.statistics) for _, part in self._chunks(x)]
+        return (
+            found[0] if len(found) == 1 else torch.stack(found).sum(0, dtype=wide(found[0].device)).to(found[0].dtype)
+        )
+
+    def gradient(self, grad: Tensor, x: Inputs) -> tuple[Tensor, Tensor | None]:
+        """Of the logits and of the threshold, from that of the sums."""
+        found = tuple(None if one is None else torch.zeros_like(one) for one in x[:2])
+        for voxels, (*learned, y, w) in self._chunks(x):
+            leaves = [None if one is None else one.detach().requires_grad_() for one in learned]
+            given = [one for one in leaves if one is not None]
+            with torch.enable_grad():
+                sums = definition(Inputs((*leaves, y, w)), self.form, self.statistics)
+            if sums.requires_grad:
+                slopes = torch.autograd.grad(sums, given, grad)
+                for out, slope in zip(found, slopes, strict=False):
+                    out[..., voxels] = slope  # type: ignore[index]
+        return found  # type: ignore[return-value]
+
+    def _chunks(self, x: Inputs) -> Iterator[tuple[slice, Inputs]]:
+        batch, classes, voxels = x[0].shape
+        size = max(1, CHUNK.get(x[0].device.type, 1 << 26) // max(1, batch * classes))
+        for start in range(0, max(1, voxels), size):
+            part = slice(start, start + size)
+            yield part, x.part(part)
+
+
+class _Rows(ctypes.Structure):
+    """A tensor as the kernels see it: address, type, strides of sample, class and voxel."""
+
+    _fields_ = [(name, ctypes.c_int64) for name in ("at", "type", "b", "c", "n")]
+
+    @classmethod
+    def of(cls, x: Tensor | None) -> _Rows:
+        if x is None:
+            return cls()
+        b, *c, n = x.stride()
+        return cls(x.data_ptr(), CODE[x.dtype], b, *(c or [0]), n)
+
+
+class _Call(ctypes.Structure):
+    _fields_ = [
+        *((name, _Rows) for name in ("z", "y", "w", "out", "t", "t_out")),
+        ("sharpness", ctypes.c_double),
+        *((name, ctypes.c_int64) for name in ("batch", "classes", "voxels", "sums", "threads")),
+    ]
+
+
+class Native(Chunks):
+    """The C++ kernels."""
+
+    def __init__(self, form: Form, library: ctypes.CDLL, dtype: torch.dtype) -> None:
+        super().__init__(form)
+        self.library, self.dtype = library, dtype
+
+    def sums(self, x: Inputs) -> Tensor:
+        found = torch.empty((*x[0].shape[:2], len(self.form.which)), dtype=self.dtype)
+        self._run(self.library.sums, x, (None, None), found)
         return found
 
-    def gradient(self, v: _Voxels, grad: Tensor) -> Writer:
-        pulls = pulls_of(self.which, grad)
+    def gradient(self, grad: Tensor, x: Inputs) -> tuple[Tensor, Tensor | None]:
+        found = torch.empty_like(x[0]), None if x[1] is None else torch.empty_like(x[1])
+        self._run(self.library.gradient, x, found, grad.to(self.dtype).contiguous())
+        return found
 
-        def write(part: Part, out: Tensor, p: Tensor | None) -> None:
-            channel_gradient(part.of(out), self._channels(v, part, p), pulls)
-
-        return write
-
-    def _channels(self, v: _Voxels, part: Part, p: Tensor | None) -> Channels:
-        w, p = (None if x is None else part.of(x) for x in (v.weight, p))
-        return Channels(part.of(v.logits), part.of(v.target), w, str(self.activation), p, part.several)
+    def _run(self, function: Any, x: Inputs, out: tuple[Tensor | None, Tensor | None], sums: Tensor) -> None:
+        z, t, y, w = x
+        rows = map(_Rows.of, (z, y, w, out[0], t, out[1]))
+        function(ctypes.byref(_Call(*rows, self.form.sharpness, *z.shape, sums.data_ptr(), torch.get_num_threads())))
 
 
-class _TrueClass(_ByChannel):
-    """Sigmoid and labels, where no other class has a part."""
-
-    def _channels(self, v: _Voxels, part: Part, p: Tensor | None) -> Channels:
-        w = None if v.weight is None else part.of(v.weight)
-        return TrueClass(part.of(v.logits), part.of(v.target), w, str(self.activation), part.several)
-
-
-class _Plain(_Way):
-    """The definition, whatever the activation."""
-
-    def sums(self, v: _Voxels, part: Part, keep: Tensor | None) -> list[Tensor]:
-        return list(plain_statistics(*self._cut(v, part)).unbind(2))
-
-    def gradient(self, v: _Voxels, grad: Tensor) -> Writer:
-        def write(part: Part, out: Tensor, p: Tensor | None) -> None:
-            z, *rest = self._cut(v, part)
-            with torch.enable_grad():
-                z = z.detach().requires_grad_()
-                sums = plain_statistics(z, *rest)
-            found = torch.autograd.grad(sums, z, grad)[0] if sums.requires_grad else torch.zeros_like(z)
-            out[part.b : part.b + part.samples, :, part.start : part.stop] = found
-
-        return write
-
-    def _cut(self, v: _Voxels, part: Part) -> tuple[Any, ...]:
-        samples, voxels = slice(part.b, part.b + part.samples), slice(part.start, part.stop)
-        weight = None if v.weight is None else v.weight[samples, voxels]
-        return v.logits[samples, :, voxels], v.target[samples, ..., voxels], self.which, self.activation, weight
-
-
-def chunked_statistics(
+def native_statistics(
     logits: Tensor, target: Tensor, which: tuple[Stat, ...], activation: Activation, weight: Tensor | None = None
 ) -> Tensor:
-    """`soft_statistics` in chunks (same arguments, same result)."""
-    v = _Voxels.of(logits, target, weight)
-    return _Chunked.apply(v.logits, v.target, v.weight, _way(v, which, activation), Left(v.logits))
+    """`soft_statistics` on the CPU (same arguments, same result)."""
+    return statistics(logits, None, target, weight, Form(which, activation))
 
 
-def chunked_gradient(
-    grad: Tensor,
-    logits: Tensor,
-    target: Tensor,
-    which: tuple[Stat, ...],
-    activation: Activation,
-    weight: Tensor | None = None,
-) -> Tensor:
-    """What `chunked_statistics`, whose result has the gradient ``grad`` (B, C, K), makes of it in the logits."""
-    v = _Voxels.of(logits, target, weight)
-    out = torch.empty_like(v.logits)
-    _write_gradient(out, v, grad, _way(v, which, activation), None)
-    return out.view_as(logits)
+def statistics(logits: Tensor, threshold: Tensor | None, target: Tensor, weight: Tensor | None, form: Form) -> Tensor:
+    """The sums of a form, by kernels where there are any."""
+    z = logits.reshape(*logits.shape[:2], -1)
+    labels = is_labels(logits, target)
+    t, y, w = (None if x is None else x.reshape(len(z), -1) for x in (threshold, target, weight))
+    y = y if labels else target.reshape(z.shape)
+    way = _way(form, tuple(FORMULAS[name] for name, _ in form.which), labels, z.dtype, z.shape[1] == 1, z.device.type)
+    if isinstance(way, Native):
+        y, w, t = _readable(y, labels), _readable(w), _readable(t)
+    # what is made in inference mode cannot be kept for the backward pass
+    kept = (
+        x.clone() if x is not None and x.is_inference() and not torch.is_inference_mode_enabled() else x for x in (y, w)
+    )
+    found: Tensor = _Statistics.apply(z, t, *kept, way)
+    return found
 
 
-def _way(v: _Voxels, which: tuple[Stat, ...], activation: Activation) -> _Way:
-    names, labels = {stat.name for stat in which}, v.target.ndim < v.logits.ndim
-    if not isinstance(activation, str) or activation not in ("softmax", "sigmoid"):
-        way: type[_Way] = _Plain
-    elif labels and activation == "softmax" and names <= SPARSE.keys():
-        way = _Labels
-    elif labels and activation == "sigmoid" and names <= {*POSITIVE}:
-        way = _TrueClass
-    else:
-        way = _ByChannel
-    return way(which, activation)
+def _readable(x: Any, labels: bool = False) -> Any:
+    """In a type that the kernels read."""
+    if x is None or x.dtype in CODE:
+        return x
+    return x.to(torch.int64 if labels and not x.is_floating_point() else torch.float32)
 
 
-def _write_gradient(out: Tensor, v: _Voxels, grad: Tensor, way: _Way, p: Tensor | None) -> None:
-    """The gradient of all logits into ``out``, which may be the probabilities ``p``."""
-    for samples, parts in _parts(*v.logits.shape):
-        write = way.gradient(v, grad[samples])
-        for part in parts:
-            write(part, out, p)
+@cache
+def _way(
+    form: Form, formulas: tuple[Any, ...], labels: bool, dtype: torch.dtype, one_class: bool, device: str
+) -> Chunks:
+    """The kernels of statistics with ``formulas``, if there are any."""
+    read = ("softmax", "sigmoid", "none") if form.sharpness else ("softmax", "sigmoid")
+    if device != "cpu" or not dtype.is_floating_point or dtype not in CODE or form.activation not in read:
+        return Chunks(form)
+    if form.activation == "softmax" and one_class and emit.complement(form.which):
+        return Chunks(form)  # the complement of the constant 1
+    double, steep = dtype == torch.float64, form.sharpness != 0
+    source = emit.cpp(emit.expressions(form.which), str(form.activation), labels, double, steep)
+    library = native.load(source)
+    return Chunks(form) if library is None else Native(form, library, torch.float64 if double else torch.float32)
 
 
-def _parts(batch: int, classes: int, voxels: int) -> Iterator[tuple[slice, list[Part]]]:
-    """Samples and their chunks: small samples together, others one by one."""
-    together = max(1, CHUNK_ELEMENTS // max(1, classes * voxels)) if classes * voxels <= SMALL else 1
-    for b in range(0, batch, together):
-        samples = slice(b, min(batch, b + together))
-        count = samples.stop - b
-        yield samples, [Part(b, 0, voxels, count, count)] if count > 1 else list(_chunks(b, classes, voxels))
+class _Statistics(torch.autograd.Function):
+    """The sums (B, C, K) in one way, with its gradient; a second derivative is that of the definition."""
 
-
-def _chunks(b: int, classes: int, voxels: int) -> Iterator[Part]:
-    """The chunks of sample ``b``; the few voxels that make no whole slab come last."""
-    fewest, most = CHUNK_VOXELS
-    size = min(most, max(fewest, CHUNK_ELEMENTS // classes))
-    for start in range(0, voxels, size):
-        n = min(size, voxels - start)
-        slabs = max(1, min(torch.get_num_threads(), n * classes // SLAB_ELEMENTS))
-        rest = n % slabs
-        if n > rest:
-            yield Part(b, start, start + n - rest, slabs)
-        if rest:
-            yield Part(b, start + n - rest, start + n, 1)
-
-
-class _Chunked(torch.autograd.Function):
     @staticmethod
-    def forward(logits: Tensor, target: Tensor, weight: Tensor | None, way: _Way, left: Left) -> Tensor:
-        full = logits.dtype in (torch.float32, torch.float64)
-        left.x = p = torch.empty_like(logits) if way.activation == "softmax" and full and left.wanted else None
-        v = _Voxels(logits, target, weight)
-        sums = []
-        for _, parts in _parts(*logits.shape):
-            found = [torch.stack(way.sums(v, part, p), 2) for part in parts]
-            sums.append(found[0] if len(found) == 1 else torch.stack(found).double().sum(0))
-        return torch.cat(sums).to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
+    def forward(z: Tensor, t: Tensor | None, y: Tensor, w: Tensor | None, way: Chunks) -> Tensor:
+        return way.sums(Inputs((z, t, y, w)))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        logits, target, weight, ctx.way, ctx.left = inputs
-        ctx.save_for_backward(logits, target, weight)
+        *tensors, ctx.way = inputs
+        ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        logits, target, weight = ctx.saved_tensors
-        way: _Way = ctx.way
-        if torch.is_grad_enabled():  # a second derivative is wanted: differentiate the definition
-            found = pulled(lambda z: plain_statistics(z, target, way.which, way.activation, weight), grad, logits)
-            return *found, None, None, None, None
-        p = ctx.left.take()  # becomes the gradient; a second pass through the same graph computes it again
-        out = torch.empty_like(logits) if p is None else p
-        _write_gradient(out, _Voxels(logits, target, weight), grad, way, p)
-        return out, None, None, None, None
+        z, t, y, w = ctx.saved_tensors
+        way: Chunks = ctx.way
+        slopes: tuple[Tensor | None, ...]
+        if not torch.is_grad_enabled():
+            slopes = way.gradient(grad, Inputs((z, t, y, w)))
+        elif t is None:
+            slopes = *pulled(lambda z: definition(Inputs((z, t, y, w)), way.form), grad, z), None
+        else:
+            slopes = pulled(lambda z, t: definition(Inputs((z, t, y, w)), way.form), grad, z, t)
+        return *slopes, None, None, None
+
+    @staticmethod
+    def vmap(info: Any, dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
+        """What is mapped over are more samples."""
+        flat = []
+        for x, dim in zip(args[:4], dims, strict=False):
+            if x is not None:
+                x = x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
+            flat.append(None if x is None else x.reshape(-1, *x.shape[2:]))
+        found = _Statistics.apply(*flat, args[4])
+        return found.reshape(info.batch_size, -1, *found.shape[1:]), 0

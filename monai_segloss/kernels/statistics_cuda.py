@@ -15,12 +15,9 @@ from torch import Tensor
 
 from monai_segloss.core.counts import Activation, Stat, is_labels, plain_statistics
 from monai_segloss.core.derivatives import pulled
+from monai_segloss.kernels import emit
 from monai_segloss.kernels.trial import VOXELS, believed
 
-UNCOVERED: frozenset[str] = frozenset()
-"""Statistics without a kernel; where one is asked for, all that are asked for with it take the plain formula."""
-COMPLEMENT = ("ce_neg", "focal_neg", "ce_neg_power")
-"""Statistics of log(1 - p)."""
 MOST_CLASSES = 1024
 """A tile holds all classes of a voxel."""
 MOST_ELEMENTS = 2**30
@@ -50,12 +47,11 @@ def fits(
     """Whether the kernels take these arguments."""
     if logits.dtype not in (torch.float16, torch.bfloat16, torch.float32) or activation not in ("softmax", "sigmoid"):
         return False
-    names = {stat.name for stat in which}
-    if names & UNCOVERED or not 0 < logits.shape[1] <= MOST_CLASSES:
+    if not 0 < logits.shape[1] <= MOST_CLASSES:
         return False
     if not 0 < logits[0].numel() < MOST_ELEMENTS or target.is_complex():
         return False
-    if activation == "softmax" and logits.shape[1] == 1 and names & set(COMPLEMENT):
+    if activation == "softmax" and logits.shape[1] == 1 and emit.complement(which):
         return False  # the complement of the constant 1
     if target.requires_grad or (weight is not None and weight.requires_grad):
         return False

@@ -10,7 +10,8 @@ the same input gives the same bits.  The backward kernel reads the same and writ
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
+import linecache
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -18,28 +19,23 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from monai_segloss.core.counts import Stat, is_labels
-from monai_segloss.kernels import formulas_triton
-from monai_segloss.kernels.formulas_triton import FORMULAS, exp, log1p_accurate
-from monai_segloss.kernels.statistics_cuda import COMPLEMENT
+from monai_segloss.core.counts import FORMULAS, Stat, is_labels
+from monai_segloss.kernels import emit, functions_triton
+from monai_segloss.kernels.functions_triton import exp, log1p_
 
-SHARP = ("focal", "ce_power")
-"""Statistics that with an exponent below 1 magnify an error of log p near p = 1."""
 PROGRAMS = 4096
 """Most programs of a launch, whatever the device, so that sums do not depend on it."""
 SHARE = 64
 """The partial sums hold at most one in so many bytes of the logits."""
-SOURCE = hashlib.sha256(Path(formulas_triton.__file__).read_bytes()).hexdigest()
-"""Triton's cache on disk knows a function that is an argument by its name only."""
 
 
 class Plan(NamedTuple):
     """Constants of a compiled kernel.  A tile holds all classes, padded to ``rows``, of some ``voxels``."""
 
-    formulas: tuple[Any, ...]
-    powers: tuple[float, ...]
-    complement: tuple[bool, ...]  # which slopes come times 1 - p
-    complements: bool
+    value: Any  # functions made from the formulas
+    slope: Any
+    statistics: int
+    pulls: bool  # whether there are slopes in log(1 - p)
     sharp: bool
     labels: bool
     hard: bool
@@ -50,7 +46,23 @@ class Plan(NamedTuple):
     rows: int
     voxels: int
     fold: int  # voxels that add up in a thread before they reach the sums
-    source: str = SOURCE
+
+
+@cache
+def _functions(which: tuple[Stat, ...], formulas: tuple[Any, ...], hard: bool) -> tuple[Any, Any, bool, bool]:
+    """Values and slopes of statistics as functions of Triton; whether there are pulls, whether powers are sharp.
+
+    Triton reads the source of a function and, in its cache on disk, knows one that is an argument by its name only.
+    """
+    found = emit.expressions(which)
+    text, pulls = emit.triton(found, hard)
+    key = hashlib.sha256(text.encode()).hexdigest()[:16]
+    text = text.replace("def values(", f"def values_{key}(").replace("def slopes(", f"def slopes_{key}(")
+    file, scope = f"<statistics {key}>", {**vars(functions_triton), "__name__": functions_triton.__name__}
+    linecache.cache[file] = len(text), None, text.splitlines(keepends=True), file
+    exec(compile(text, file, "exec"), scope)
+    values, slopes = (triton.jit(scope[f"{name}_{key}"]) for name in ("values", "slopes"))
+    return values, slopes, pulls, emit.magnifies(found)
 
 
 @triton.jit
@@ -71,17 +83,17 @@ def _probabilities(z, P: tl.constexpr):
         top = tl.where(top == float("-inf"), 0.0, top)
         among = exp(rest - top[None, :])
         others = tl.sum(among, 0)
-        lq = tl.where(big, (tl.log(others) + top - tl.log(total))[None, :], log1p_accurate(tl.where(big, 0.0, -p)))
+        lq = tl.where(big, (tl.log(others) + top - tl.log(total))[None, :], log1p_(tl.where(big, 0.0, -p)))
         among = among * tl.where(others == 0, 0.0, 1 / others)[None, :]
     else:
         e = exp(-tl.abs(z))
         near, far = 1 / (1 + e), e / (1 + e)
         p, q = tl.where(z < 0, far, near), tl.where(z < 0, near, far)
-        tail = log1p_accurate(e)
+        tail = log1p_(e)
         lp, lq = tl.where(z < 0, z, 0.0) - tail, tl.where(z < 0, 0.0, -z) - tail
         big, among = p > 0.5, p
     if P.sharp:
-        lp = tl.where(q < 0.5, log1p_accurate(tl.where(q < 0.5, -q, 0.0)), lp)
+        lp = tl.where(q < 0.5, log1p_(tl.where(q < 0.5, -q, 0.0)), lp)
     return p, q, lp, lq, big, among
 
 
@@ -126,8 +138,9 @@ def _add(
     FOLD: tl.constexpr = P.fold
     LANES: tl.constexpr = P.voxels // P.fold
     found = ()
-    for i in tl.static_range(len(P.formulas)):
-        value, slope = P.formulas[i](p, q, lp, lq, g, P.powers[i])
+    values = P.value(p, q, lp, lq, g)
+    for i in tl.static_range(P.statistics):
+        value = values[i]
         if P.weighted or not FULL:
             value = value * v[None, :]
         # First what lies in one thread: neighbors, or with the channels last every so many-th voxel.
@@ -150,7 +163,7 @@ def _sums(
     ROWS: tl.constexpr = P.rows
     LANES: tl.constexpr = P.voxels // P.fold
     acc = ()
-    for i in tl.static_range(len(P.formulas)):
+    for i in tl.static_range(P.statistics):
         acc = acc + (tl.zeros((ROWS, LANES), tl.float32),)
     tiles = voxels // P.voxels
     for tile in range(part, tiles, parts):
@@ -162,8 +175,8 @@ def _sums(
             acc, logits, z_strides, target, t_strides, weight, w_strides, tiles * P.voxels, voxels, False, P
         )  # fmt: skip
     c = tl.arange(0, P.rows)
-    for i in tl.static_range(len(P.formulas)):
-        where = (program * P.classes + c) * len(P.formulas) + i
+    for i in tl.static_range(P.statistics):
+        where = (program * P.classes + c) * P.statistics + i
         tl.store(partial + where, tl.sum(acc[i], 1), mask=c < P.classes)
 
 
@@ -176,24 +189,18 @@ def _pull_back(
     c, n = tl.arange(0, P.rows), start + tl.arange(0, P.voxels)
     z, g, v, keep = _read(logits, z_strides, target, t_strides, weight, w_strides, n, voxels, FULL, P)
     p, q, lp, lq, big, among = _probabilities(z, P)
-    slope, pulled = tl.zeros_like(z), tl.zeros_like(z)
-    for i in tl.static_range(len(P.formulas)):
-        value, term = P.formulas[i](p, q, lp, lq, g, P.powers[i])
-        if P.complement[i]:
-            pulled += factors[i][:, None] * term
-        else:
-            slope += factors[i][:, None] * term
+    slope, pull = P.slope(p, q, lp, lq, g, factors)
     if P.softmax:
         total = tl.sum(slope, 0)[None, :]
         # A sharp slope is large where 1 - p is small and must keep its digits.
         found = slope * q - p * (total - slope) if P.sharp else slope - p * total
-        if P.complements:
+        if P.pulls:
             # A class above 1/2 pulls on the others in proportion to p among them, the rest as p / (1 - p).
-            ratio = tl.where(big, 0.0, pulled / q)
-            by_big = tl.sum(tl.where(big, pulled, 0.0), 0)
-            found += pulled - p * (tl.sum(ratio, 0)[None, :] - ratio) - tl.where(big, 0.0, among) * by_big[None, :]
+            own = tl.where(big, 0.0, pull * p / q)
+            by_big = tl.sum(tl.where(big, pull * p, 0.0), 0)
+            found += p * (tl.sum(own, 0)[None, :] - own - pull) + tl.where(big, 0.0, among) * by_big[None, :]
     else:
-        found = slope * q + pulled
+        found = slope * q - pull * p
     if P.weighted:
         found = tl.where(keep[None, :], found * v[None, :], 0.0)
     here = (c < P.classes)[:, None] & (n >= 0)[None, :]
@@ -213,8 +220,8 @@ def _gradient(
     out += b * o_strides[0]
     c = tl.arange(0, P.rows)
     factors = ()
-    for i in tl.static_range(len(P.formulas)):
-        where = (b * P.classes + c) * len(P.formulas) + i
+    for i in tl.static_range(P.statistics):
+        where = (b * P.classes + c) * P.statistics + i
         factors = factors + (tl.load(grad + where, mask=c < P.classes, other=0),)
     tiles = voxels // P.voxels
     for tile in range(part, tiles, parts):
@@ -249,17 +256,18 @@ def plan_launch(
     t_strides = (target.stride(0), 0, target.stride(1)) if labels else target.stride()
     w_strides = (0, 0) if weight is None else sent.stride()
     rows = triton.next_power_of_2(classes)
-    complement = tuple(stat.name in COMPLEMENT for stat in which)
-    held = 1024 if any(complement) or len(which) > 6 else 2048
+    hard = hard or labels
+    values, slopes, pulls, sharp = _functions(which, tuple(FORMULAS[name] for name, _ in which), hard)
+    held = 1024 if pulls or len(which) > 6 else 2048
     width = max(held // 128, min(256, held // rows))
     plan = Plan(
-        formulas=tuple(FORMULAS[stat.name] for stat in which),
-        powers=tuple(stat.power for stat in which),
-        complement=complement,
-        complements=any(complement),
-        sharp=any(stat.name in SHARP and 0 < stat.power < 1 for stat in which),
+        value=values,
+        slope=slopes,
+        statistics=len(which),
+        pulls=pulls,
+        sharp=sharp,
         labels=labels,
-        hard=hard or labels,
+        hard=hard,
         weighted=weight is not None,
         softmax=activation == "softmax",
         channels_last=voxels > 1 and logits.stride(2) != 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import warnings
 from collections.abc import Callable, Hashable
 
@@ -43,7 +44,7 @@ def believed(kind: Hashable, device: torch.device, kernel: Results, definition: 
 def _try(kernel: Results, definition: Results) -> bool:
     try:
         reason = _difference(kernel(), definition())
-    except Exception as error:  # whatever a compiler, a driver or a missing C compiler raises
+    except _errors() as error:
         reason = f"it failed with {type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"
     if reason is None:
         return True
@@ -54,6 +55,16 @@ def _try(kernel: Results, definition: Results) -> bool:
         stacklevel=2,
     )
     return False
+
+
+def _errors() -> tuple[type[BaseException], ...]:
+    """What a compiler, a driver or a missing C compiler raises; a mistake in a table is none of these."""
+    found = (RuntimeError, OSError, ImportError, subprocess.SubprocessError)
+    try:
+        from triton.errors import TritonError
+    except ImportError:
+        return found
+    return (*found, TritonError)
 
 
 def _difference(found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> str | None:

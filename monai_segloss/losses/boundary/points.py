@@ -9,7 +9,6 @@ from torch import Tensor
 
 from monai_segloss.core.derivatives import no_second_derivative
 from monai_segloss.kernels.components import Segments, connected_components
-from monai_segloss.kernels.powers import raised
 
 EPS = 1e-6
 """Keeps ratios and powers finite; of distances in units of the largest one."""
@@ -73,7 +72,7 @@ class _MeanReach(torch.autograd.Function):
             d = _table(part, axes).div_(longest)
             cost = torch.addcmul(rest, flat, d)
             least = cost.amin(1, keepdim=True)
-            powers = raised(least / cost, -exponent)
+            powers = _raised(least / cost, -exponent)
             mass = powers.sum(1)
             mean = least[:, 0] * (mass / voxels) ** (1 / exponent)
             total += mean.sum()
@@ -100,3 +99,16 @@ def _table(index: Tensor, axes: list[Tensor]) -> Tensor:
         gap = (place - place[index[:, axis], None]) ** 2
         square = square + gap.reshape(len(index), *(-1 if a == axis else 1 for a in range(len(axes))))
     return square.sqrt().flatten(1)
+
+
+def _raised(x: Tensor, exponent: float) -> Tensor:
+    """``x ** exponent`` for x >= 0, a new tensor; by squares or base 2, which take a third of the time of `pow`."""
+    if not 1 <= exponent <= 32 or exponent != int(exponent):
+        return x.log2().mul_(exponent).exp2_()
+    found, times = None, int(exponent)
+    while times:
+        if times & 1:
+            found = x.clone() if found is None else found.mul_(x)
+        x, times = x * x, times >> 1
+    assert found is not None
+    return found

@@ -1,0 +1,119 @@
+"""C++ kernels, compiled where they run and loaded with ctypes.
+
+A source is compiled once per machine, by the first process that needs it, into a folder that only the user can write.
+Without a compiler nothing is loaded and the caller computes in another way.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import stat
+import subprocess
+import tempfile
+import warnings
+from functools import cache
+from pathlib import Path
+
+COMPILER = "SEGLOSS_COMPILER"
+"""Environment: a compiler of C++, or none."""
+FLAGS = "SEGLOSS_CXXFLAGS"
+"""Environment: more flags, e.g. -fsanitize=address,undefined."""
+CACHE = "SEGLOSS_CACHE"
+"""Environment: the folder of the compiled kernels."""
+ERRORS = (OSError, subprocess.SubprocessError)
+"""What compiling and loading raise; a mistake in a table is none of these."""
+
+
+@cache
+def compiler() -> str | None:
+    """The compiler that is used, or None."""
+    asked = os.environ.get(COMPILER) or os.environ.get("CXX")
+    if asked == "none":
+        return None
+    return next(filter(None, map(shutil.which, [asked] if asked else ["g++", "clang++", "c++"])), None)
+
+
+def flags() -> list[str]:
+    """What the kernels are compiled with: for this processor, and NaN and order of operations as they are written."""
+    native = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
+    math = ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
+    return ["-std=c++17", "-O2", native, *math, "-fPIC", "-shared", "-pthread", *os.environ.get(FLAGS, "").split()]
+
+
+def folder() -> Path:
+    """The folder of the compiled kernels, which nobody else can write; a new one where there can be no lasting one."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    found = Path(os.environ.get(CACHE) or Path(base) / "monai-segloss")
+    try:
+        found.mkdir(mode=0o700, parents=True, exist_ok=True)
+        facts = found.stat()
+        if (
+            facts.st_uid == os.getuid()
+            and not facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+            and os.access(found, os.W_OK)
+        ):
+            return found
+    except OSError:
+        pass
+    return _own_folder()
+
+
+@cache
+def _own_folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="monai-segloss-"))
+
+
+@cache
+def _machine() -> str:
+    """Compiler and processor, as the macros that the compiler defines say."""
+    command = [str(compiler()), *flags(), "-dM", "-E", "-x", "c++", os.devnull]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+@cache
+def load(source: str) -> ctypes.CDLL | None:
+    """The library of a source, or None without a compiler.
+
+    Warns:
+        RuntimeWarning: once, that the compiler or the loader failed; from then on nothing is compiled.
+    """
+    if compiler() is None or _broken:
+        return None
+    try:
+        return ctypes.CDLL(str(build(source)))
+    except ERRORS as error:
+        _broken.append(reason(error))
+        warnings.warn(
+            f"no C++ kernels on this machine: {_broken[0]}  The plain formula takes their place, with the same values but "
+            f"more time. {COMPILER}=none silences this.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+
+
+_broken: list[str] = []
+
+
+def reason(error: Exception) -> str:
+    """The first line that says what failed."""
+    text = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+    return next((line for line in text if "error" in line), (text or [type(error).__name__])[0])
+
+
+def build(source: str) -> Path:
+    """Compile a source unless that has been done; several processes may do so at once."""
+    key = "\n".join([source, *flags(), _machine()])
+    library = folder() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.so"
+    if library.exists():
+        return library
+    with tempfile.TemporaryDirectory(dir=library.parent) as work:
+        made = Path(work) / library.name
+        command = [str(compiler()), *flags(), "-x", "c++", "-", "-o", str(made), "-lm"]
+        subprocess.run(command, input=source, check=True, capture_output=True, text=True, timeout=600)
+        made.replace(library)
+    return library
