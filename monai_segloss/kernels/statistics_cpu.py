@@ -58,9 +58,8 @@ def definition(x: Inputs, form: Form, statistics: Callable[..., Tensor] = plain_
     z, t, y, w = x
     if not form.sharpness:
         return statistics(z, y, form.which, form.activation, w)
-    p, level = activate(counted(z, w), form.activation), 0.5
-    if t is not None:
-        level = counted(t[:, None].to(p.dtype), w).sigmoid()
+    p = activate(counted(z, w), form.activation)
+    level = 0.5 if t is None else counted(t[:, None].to(p.dtype), w).sigmoid()
     return statistics(form.sharpness * (p - level), y, form.which, "sigmoid", w)
 
 
