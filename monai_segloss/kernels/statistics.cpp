@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 //EMITTED CONSTANTS
 // typedef float T; typedef int32_t I; enum { BEFORE, K, TARGET, LABELS, SOFTMAX, SHARP, LOG_Q, PULLS, EACH, TRUE, EACH_SLOPES, TRUE_SLOPES };
@@ -237,8 +238,8 @@ struct Call {
   int64_t batch, classes, voxels, sums, threads;
 };
 
+static const int64_t SIZE[] = {1, 1, 2, 4, 8, 2, 2, 4, 8};
 static char* place(const Rows& rows, int64_t b, int64_t c, int64_t n) {
-  static const int64_t SIZE[] = {1, 1, 2, 4, 8, 2, 2, 4, 8};
   return (char*)rows.at + (b * rows.b + c * rows.c + n * rows.n) * SIZE[rows.type];
 }
 static void read_row(const Rows& rows, int64_t b, int64_t c, int64_t n, int m, T* to, int64_t apart) {
@@ -623,6 +624,15 @@ static void run(const Call& call, void* data, bool backward) {
   release(job);
 }
 
+// New memory comes in pages of 4 KB, each of which costs an interrupt, unless large ones are asked for.
+static void large_pages(const Rows& rows, int64_t elements) {
+#ifdef MADV_HUGEPAGE
+  uintptr_t size = 1 << 21, start = (rows.at + size - 1) / size * size, stop = (uintptr_t)place(rows, 0, 0, 0);
+  stop = (stop + elements * SIZE[rows.type]) / size * size;
+  if (stop > start) madvise((void*)start, stop - start, MADV_HUGEPAGE);
+#endif
+}
+
 extern "C" void sums(const Call* call) {  // (batch, classes, K) of type T into call->sums
   int64_t C = call->classes, parts = parts_of(*call), J = EACH + TRUE, rows = call->batch * C;
   double* partial = (double*)calloc(call->batch * parts * C * J + 1, sizeof(double));
@@ -652,6 +662,7 @@ extern "C" void gradient(const Call* call) {  // from that of the sums (batch, c
       bool each = j < EACH_SLOPES;
       factors[each ? row * EACH_SLOPES + j : rows * EACH_SLOPES + row * TRUE_SLOPES + j - EACH_SLOPES] = (T)found;
     }
+  large_pages(call->out, call->batch * call->out.b);
   run(*call, factors, true);
   free(factors);
 }
