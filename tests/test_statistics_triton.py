@@ -74,6 +74,15 @@ def small_launches(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- in the interpreter --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", ["labels", "soft"])
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def interpreted_an_added_statistic(activation: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FORMULAS, "p_cube", lambda v, a: v.p**3)
+    logits, labels = case(3, 40)
+    target = labels if kind == "labels" else torch.rand_like(logits)
+    assert_equals_formula(logits, target, (Stat("p_cube"), Stat("tp")), activation)
+
+
 @pytest.mark.usefixtures("small_launches")
 @pytest.mark.parametrize("kind", ["labels", "soft", "regions", "regions uint8"])
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])

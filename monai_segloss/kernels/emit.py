@@ -141,10 +141,13 @@ BEFORE = {"softmax": 1, "sigmoid": 2, "none": 3}
 def cpp(found: Sequence[Expression], activation: str, labels: bool, double: bool, steep: bool = False) -> str:
     """The source of the kernels of a set of statistics; ``steep`` ones are of sigmoid(k (p - T)) in place of p."""
     none: Table = [[] for _ in found]
-    each, true = (part(found, g=0), part(found, g=1)) if labels else (part(found), Part([], none, [], [], none))
+    target = any(x.has(VOXEL.g) for x in found)  # else all classes are alike
+    split_labels = labels and target
+    each, true = (part(found, g=0), part(found, g=1)) if split_labels else (part(found), Part([], none, [], [], none))
     constants = {
         "BEFORE": BEFORE[activation] if steep else 0,
         "K": len(found),
+        "TARGET": target,
         "LABELS": labels,
         "SOFTMAX": activation == "softmax" and not steep,
         "SHARP": magnifies(found),

@@ -5,9 +5,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import linecache
+from functools import cache
+from pathlib import Path
+from typing import Any
+
 import triton
 import triton.language as tl
 from triton.language.extra import libdevice
+
+from monai_segloss.core.counts import Stat
+from monai_segloss.kernels import emit
 
 
 @triton.jit
@@ -89,3 +98,20 @@ def raised(x, a: tl.constexpr):
     else:
         found = tl.exp2(a * tl.log2(x))
     return found
+
+
+@cache
+def functions(which: tuple[Stat, ...], formulas: tuple[Any, ...], hard: bool) -> tuple[Any, Any, bool, bool]:
+    """Values and slopes of statistics as functions of Triton; whether there are pulls, whether powers are sharp.
+
+    Triton reads the source of a function and, in its cache on disk, knows one that is an argument by its name only.
+    """
+    found = emit.expressions(which)
+    text, pulls = emit.triton(found, hard)
+    key = hashlib.sha256(text.encode() + Path(__file__).read_bytes()).hexdigest()[:16]
+    text = text.replace("def values(", f"def values_{key}(").replace("def slopes(", f"def slopes_{key}(")
+    file, scope = f"<statistics {key}>", dict(globals())
+    linecache.cache[file] = len(text), None, text.splitlines(keepends=True), file
+    exec(compile(text, file, "exec"), scope)
+    values, slopes = (triton.jit(scope[f"{name}_{key}"]) for name in ("values", "slopes"))
+    return values, slopes, pulls, emit.magnifies(found)

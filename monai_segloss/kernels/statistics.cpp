@@ -9,9 +9,10 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 //EMITTED CONSTANTS
-// typedef float T; typedef int32_t I; enum { BEFORE, K, LABELS, SOFTMAX, SHARP, LOG_Q, PULLS, EACH, TRUE, EACH_SLOPES, TRUE_SLOPES };
+// typedef float T; typedef int32_t I; enum { BEFORE, K, TARGET, LABELS, SOFTMAX, SHARP, LOG_Q, PULLS, EACH, TRUE, EACH_SLOPES, TRUE_SLOPES };
 
 #if defined(__AVX512F__)
 enum { BYTES = 64 };
@@ -203,8 +204,10 @@ enum Type { UINT8, INT8, INT16, INT32, INT64, FLOAT16, BFLOAT16, FLOAT32, FLOAT6
 // n numbers, the groups of W of which are ``apart`` in memory.
 template <class S> static void read_numbers(const S* __restrict from, int64_t stride, int n, T* __restrict to, int64_t apart) {
   int i = 0;
-  for (; stride == 1 && i + W <= n; i += W, to += apart)
+  for (; stride == 1 && i + W <= n; i += W, to += apart) {
+    __builtin_prefetch(from + i + n);  // the next block
     for (int j = 0; j < W; j++) to[j] = (T)number(from[i + j]);
+  }
   for (; i < n; i += W, to += apart)
     for (int j = 0; j < W && i + j < n; j++) to[j] = (T)number(from[(i + j) * stride]);
 }
@@ -220,8 +223,10 @@ template <class S> static void read_labels(const S* __restrict from, int64_t str
 }
 template <class S> static void write_numbers(S* __restrict to, int64_t stride, int n, const T* __restrict from, int64_t apart) {
   int i = 0;
-  for (; stride == 1 && i + W <= n; i += W, from += apart)
+  for (; stride == 1 && i + W <= n; i += W, from += apart) {
+    __builtin_prefetch(to + i + n, 1);
     for (int j = 0; j < W; j++) set(to + i + j, from[j]);
+  }
   for (; i < n; i += W, from += apart)
     for (int j = 0; j < W && i + j < n; j++) set(to + (i + j) * stride, from[j]);
 }
@@ -233,8 +238,8 @@ struct Call {
   int64_t batch, classes, voxels, sums, threads;
 };
 
+static const int64_t SIZE[] = {1, 1, 2, 4, 8, 2, 2, 4, 8};
 static char* place(const Rows& rows, int64_t b, int64_t c, int64_t n) {
-  static const int64_t SIZE[] = {1, 1, 2, 4, 8, 2, 2, 4, 8};
   return (char*)rows.at + (b * rows.b + c * rows.c + n * rows.n) * SIZE[rows.type];
 }
 static void read_row(const Rows& rows, int64_t b, int64_t c, int64_t n, int m, T* to, int64_t apart) {
@@ -365,7 +370,7 @@ INLINE void add_group(Group& x, V* each, V* few, double* many) {
     Value o = value(x, x.z[c], x.p[c]);
     each_values(o.p, o.q, o.lp, o.lq, LABELS ? V{} : x.g[c], found);
     V v = x.v;
-    if (LABELS) v = x.y == (I)c ? V{} : v;
+    if (LABELS && TARGET) v = x.y == (I)c ? V{} : v;
     for (int j = 0; j < EACH; j++) each[c * EACH + j] += v * found[j];
   }
 }
@@ -403,11 +408,11 @@ INLINE void pull_back(Group& x, const T* each, const T* hits) {
     M here = x.y == (I)c;
     if (!SOFTMAX) {
       V found = slope * o.q - pull * o.p;
-      if (LABELS) found = here ? by_hit : found;
+      if (LABELS && TARGET) found = here ? by_hit : found;
       x.z[c] = x.v * found;
       continue;
     }
-    if (LABELS) {
+    if (LABELS && TARGET) {
       slope = here ? true_slope : slope;
       pull = here ? true_pull : pull;
     }
@@ -476,7 +481,7 @@ static int read_block(const Call& call, Memory& k, int64_t b, int64_t n, int m) 
   if (call.w.at)
     read_row(call.w, b, 0, n, m, v, W);
   else
-    for (int i = 0; i < m; i++) v[i] = 1;
+    for (int i = 0; i < groups; i++) k.v[i] = all(1);
   if (BEFORE && call.t.at) read_row(call.t, b, 0, n, m, (T*)k.t, W);
   if (LABELS) read_classes(call.y, b, n, m, y, (I)C);
   for (int i = m; i < groups * W; i++) v[i] = 0, y[i] = -1;
@@ -619,6 +624,15 @@ static void run(const Call& call, void* data, bool backward) {
   release(job);
 }
 
+// New memory comes in pages of 4 KB, each of which costs an interrupt, unless large ones are asked for.
+static void large_pages(const Rows& rows, int64_t elements) {
+#ifdef MADV_HUGEPAGE
+  uintptr_t size = 1 << 21, start = (rows.at + size - 1) / size * size, stop = (uintptr_t)place(rows, 0, 0, 0);
+  stop = (stop + elements * SIZE[rows.type]) / size * size;
+  if (stop > start) madvise((void*)start, stop - start, MADV_HUGEPAGE);
+#endif
+}
+
 extern "C" void sums(const Call* call) {  // (batch, classes, K) of type T into call->sums
   int64_t C = call->classes, parts = parts_of(*call), J = EACH + TRUE, rows = call->batch * C;
   double* partial = (double*)calloc(call->batch * parts * C * J + 1, sizeof(double));
@@ -648,6 +662,7 @@ extern "C" void gradient(const Call* call) {  // from that of the sums (batch, c
       bool each = j < EACH_SLOPES;
       factors[each ? row * EACH_SLOPES + j : rows * EACH_SLOPES + row * TRUE_SLOPES + j - EACH_SLOPES] = (T)found;
     }
+  large_pages(call->out, call->batch * call->out.b);
   run(*call, factors, true);
   free(factors);
 }

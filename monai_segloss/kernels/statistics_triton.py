@@ -9,9 +9,6 @@ the same input gives the same bits.  The backward kernel reads the same and writ
 
 from __future__ import annotations
 
-import hashlib
-import linecache
-from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -20,8 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from monai_segloss.core.counts import FORMULAS, Stat, is_labels
-from monai_segloss.kernels import emit, functions_triton
-from monai_segloss.kernels.functions_triton import exp, log1p_
+from monai_segloss.kernels.functions_triton import exp, functions, log1p_
 
 PROGRAMS = 4096
 """Most programs of a launch, whatever the device, so that sums do not depend on it."""
@@ -46,23 +42,6 @@ class Plan(NamedTuple):
     rows: int
     voxels: int
     fold: int  # voxels that add up in a thread before they reach the sums
-
-
-@cache
-def _functions(which: tuple[Stat, ...], formulas: tuple[Any, ...], hard: bool) -> tuple[Any, Any, bool, bool]:
-    """Values and slopes of statistics as functions of Triton; whether there are pulls, whether powers are sharp.
-
-    Triton reads the source of a function and, in its cache on disk, knows one that is an argument by its name only.
-    """
-    found = emit.expressions(which)
-    text, pulls = emit.triton(found, hard)
-    key = hashlib.sha256(text.encode()).hexdigest()[:16]
-    text = text.replace("def values(", f"def values_{key}(").replace("def slopes(", f"def slopes_{key}(")
-    file, scope = f"<statistics {key}>", {**vars(functions_triton), "__name__": functions_triton.__name__}
-    linecache.cache[file] = len(text), None, text.splitlines(keepends=True), file
-    exec(compile(text, file, "exec"), scope)
-    values, slopes = (triton.jit(scope[f"{name}_{key}"]) for name in ("values", "slopes"))
-    return values, slopes, pulls, emit.magnifies(found)
 
 
 @triton.jit
@@ -257,7 +236,7 @@ def plan_launch(
     w_strides = (0, 0) if weight is None else sent.stride()
     rows = triton.next_power_of_2(classes)
     hard = hard or labels
-    values, slopes, pulls, sharp = _functions(which, tuple(FORMULAS[name] for name, _ in which), hard)
+    values, slopes, pulls, sharp = functions(which, tuple(FORMULAS[name] for name, _ in which), hard)
     held = 1024 if pulls or len(which) > 6 else 2048
     width = max(held // 128, min(256, held // rows))
     plan = Plan(
