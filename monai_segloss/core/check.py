@@ -156,6 +156,7 @@ def voxel_map(name: str, x: Tensor, input: Tensor, valid: Tensor | None = None) 
 
 def values(target: Tensor, labels: bool, classes: int, valid: Tensor | None, ignore_index: int | None) -> None:
     """Labels are integers in range, other targets lie in [0, 1]; both free of NaN, ignored voxels aside."""
+    target = target.detach()
     if target.dtype == torch.bool:
         return
     if not labels and ignore_index is not None and 0 <= ignore_index < target.shape[1] > 1:

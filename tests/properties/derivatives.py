@@ -87,7 +87,7 @@ def _sent(info: LossInfo, case: Case) -> dict[str, Tensor]:
     sent = {"input": case.input, "target": case.target, **case.call}
     sent["spacing"] = torch.linspace(1, 2, case.input.ndim - 2, dtype=torch.float64)
     shape = case.valid.shape
-    for name in info.cls.accepts:
+    for name in make(info, case).accepts:
         entries = torch.rand(shape, generator=random, dtype=torch.float64)
         if name in ("weight_map", "image", "threshold"):
             sent[name] = entries.masked_fill(entries < 0.2, 0) if name == "weight_map" else entries
