@@ -70,7 +70,7 @@ class LabelMap(Transform):
                 hint = nearest(name, known) or "."
                 raise TypeError(f"{type(self).__name__}() got an unexpected argument {name!r}{hint}")
         options = plain(options)
-        self.num_classes, self.ignore_index = num_classes, ignore_index
+        self.num_classes, self.ignore_index, self.options = num_classes, ignore_index, options
         self.spec = MapSpec.of(self.key, self.make, options)
         self.name = self.spec.key if self.keyed else self.key
         self.include_background = self.background if include_background is None else include_background
