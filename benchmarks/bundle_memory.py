@@ -26,6 +26,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from benchmarks.measure import environment, status
+from monai_segloss.files import write_json
 
 LOSSES: dict[str, dict[str, Any]] = {
     "segloss": {"_target_": "monai_segloss.DiceCELoss"},
@@ -144,7 +145,7 @@ def main() -> None:
     print(f"loss memory, ours to MONAI's: {rows['segloss']['loss MiB'] / rows['MONAI']['loss MiB']:.3f}")
     if options.output:
         content = {"environment": environment(), "classes": options.classes, "patch": options.patch, "rows": rows}
-        options.output.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_json(options.output, content)
 
 
 if __name__ == "__main__":

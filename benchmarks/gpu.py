@@ -11,7 +11,6 @@ cache does not hold them.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from collections.abc import Callable
 from itertools import cycle
@@ -26,6 +25,7 @@ from torch import Tensor
 from benchmarks.measure import environment
 from benchmarks.peers import PEERS, ours
 from monai_segloss.core.counts import BACKENDS, Stat
+from monai_segloss.files import write_json
 from monai_segloss.kernels.distance import distance_to
 
 WHICH = (Stat("tp"), Stat("fp"), Stat("fn"), Stat("ce"))
@@ -173,7 +173,7 @@ def main() -> None:
     show(rows)
     if options.json:
         device = {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
-        options.json.write_text(json.dumps({"environment": {**environment(), **device}, "rows": rows}, indent=1) + "\n")
+        write_json(options.json, {"environment": {**environment(), **device}, "rows": rows}, indent=1)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,7 +18,7 @@ from torch import nn
 from monai_segloss.config import LossConfig, sentence
 from monai_segloss.core import seeding
 from monai_segloss.core.registry import find
-from monai_segloss.files import write_json
+from monai_segloss.files import atomic, write_json
 from nnunet_trainers import building, cascade, diverged, maps, partial_labels, precision, recording, resuming
 from nnunet_trainers.beside import Beside
 from nnunet_trainers.deep_supervision import NnUNetLoss
@@ -282,12 +281,11 @@ class SegLossTrainer(nnUNetTrainer):
         if self.local_rank != 0 or self.disable_checkpointing:
             super().save_checkpoint(filename)
             return
-        temporary = f"{filename}.tmp"
-        super().save_checkpoint(temporary)
-        checkpoint = torch.load(temporary, map_location="cpu", weights_only=False)
-        state = {"configuration": self.configuration_record(), "loss_state": self.loss.state_dict()}
-        torch.save({**checkpoint, recording.KEY: state}, temporary)
-        os.replace(temporary, filename)
+        with atomic(Path(filename)) as part:
+            super().save_checkpoint(str(part))
+            checkpoint = torch.load(part, map_location="cpu", weights_only=False)
+            state = {"configuration": self.configuration_record(), "loss_state": self.loss.state_dict()}
+            torch.save({**checkpoint, recording.KEY: state}, part)
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
         """Load a checkpoint of this very configuration, the state of the loss included."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from monai_segloss.files import atomic
 from nnunet_trainers.base import SegLossTrainer
 from nnunet_trainers.naming import PREFIX, TrainerNameError
 from nnunet_trainers.recording import KEY
@@ -54,15 +53,12 @@ def export(model: Path, output: Path | None = None) -> Path:
     target = output or model / "exported" / "__".join([PREFIX, *name[1:]])
     if target.exists():
         raise ExportError(f"{target} exists; remove it, or name another folder with --output")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".exporting") as parent:
-        draft = Path(parent) / target.name
+    with atomic(target) as draft:
         for checkpoint in checkpoints:
             _export_checkpoint(checkpoint, draft / checkpoint.relative_to(model))
         for file in _kept(model):
             (draft / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(model / file, draft / file)
-        os.replace(draft, target)
     return target
 
 

@@ -40,14 +40,10 @@ class Layout:
         """Channels of the target itself."""
         return self.classes + self.ignore_channel if self.regions else 1
 
-    def channels(self, spec: MapSpec) -> int:
-        """Channels of a map: one for all labels where it can be, else one per class."""
-        return 1 if spec.exclusive and not self.regions else self.classes
-
     @property
     def packed_channels(self) -> list[int]:
         """Channels of the target and of each map, in this order."""
-        return [self.target_channels, *map(self.channels, self.specs)]
+        return [self.target_channels, *(spec.channels(self.classes, not self.regions) for spec in self.specs)]
 
     @property
     def names(self) -> str:
@@ -71,14 +67,11 @@ class Layout:
     def pack(self, segmentation: Tensor) -> Tensor:
         """Target and maps of one sample, (channels, *S) int32, or float32 with a map of fractions."""
         masks, spacing = self.masks(segmentation)[None], torch.tensor(self.spacing)
-        valid = self.valid(segmentation)
-        found = [spec.make(masks, spacing, None if valid is None else valid[None])[0] for spec in self.specs]
+        counted = self.valid(segmentation)
+        valid = None if counted is None else counted[None]
+        found = [spec.packed(masks, spacing, valid, not self.regions)[0] for spec in self.specs]
         dtype = torch.float32 if any(x.is_floating_point() for x in found) else torch.int32
-        parts = [segmentation.to(dtype)]
-        for spec, made in zip(self.specs, found, strict=True):
-            whole = made.to(dtype)
-            parts.append(whole if self.channels(spec) == len(made) else whole.sum(0, keepdim=True, dtype=dtype))
-        return torch.cat(parts)
+        return torch.cat([x.to(dtype) for x in (segmentation, *found)])
 
     def split(self, packed: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Target, of the type that nnU-Net gives it, and maps of a batch (B, channels, *S)."""

@@ -113,6 +113,15 @@ def test_no_loss_imports_the_class_of_another(path: Path) -> None:
             assert not name.endswith("Loss"), f"{module_name(path)} imports {name}: share its function instead"
 
 
+@pytest.mark.parametrize("path", [f for f in FILES if "losses" in f.parts], ids=module_name)
+def test_losses_hold_formulas_and_no_kernels(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute):
+            assert node.attr not in ("Function", "custom_op"), (
+                f"line {node.lineno}: it belongs into monai_segloss.kernels"
+            )
+
+
 @pytest.mark.parametrize("path", FILES, ids=module_name)
 def test_files_stay_readable(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 300

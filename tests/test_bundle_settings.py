@@ -18,9 +18,17 @@ from bundle_runs import CONFIGS, inference, workflow
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.networks.nets import UNet
 
+from monai_segloss import engine
 from monai_segloss.bundle.keys import STATEMENTS, unused
-from monai_segloss.engine import DataError, SettingError, check_keys, check_network, check_settings
-from monai_segloss.engine.settings import SETTINGS, _explain
+from monai_segloss.bundle.settings import (
+    SETTINGS,
+    SettingError,
+    _explain,
+    check_keys,
+    check_network,
+    check_settings,
+)
+from monai_segloss.engine import DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file")
 
@@ -115,7 +123,7 @@ def test_the_configurations_use_every_key_of_theirs(overlay: str | None, trackin
     flow = ConfigWorkflow(files, logging_file=False, tracking=tracking, bundle_root=str(tmp_path))
     flow.parser.parse()
     config = flow.parser.get()
-    assert "$engine.check_keys()" in config["initialize"]
+    assert "$bundle_settings.check_keys()" in config["initialize"]
     without_use = ["train#trainer"] if overlay == "evaluate.json" else []
     assert unused(config, STATEMENTS) == without_use
     assert unused({**config, "epoch": 10}, STATEMENTS) == [*without_use, "epoch"]
@@ -129,8 +137,21 @@ def test_inference_refuses_a_key_that_nothing_uses(tmp_path: Path, dataset: Path
 
 def test_keys_are_checked_in_a_workflow_alone() -> None:
     check_keys()
-    parser = ConfigParser({"imports": ["$import monai_segloss.engine as engine"], "x": 1, "y": "$engine.check_keys()"})
+    imports = ["$import monai_segloss.bundle.settings as settings"]
+    parser = ConfigParser({"imports": imports, "x": 1, "y": "$settings.check_keys()"})
     assert parser.get_parsed_content("y") is None
+
+
+@pytest.mark.parametrize("name", engine.MOVED)
+def test_configurations_of_before_find_what_has_moved(name: str) -> None:
+    calls = {"check_settings": "({})", "check_network": ".__name__", "SettingError": ".__name__"}
+    parser = ConfigParser(
+        {"imports": ["$import monai_segloss.engine as engine"], "y": f"$engine.{name}{calls.get(name, '()')}"}
+    )
+    with pytest.warns(
+        DeprecationWarning, match=rf"engine\.{name} is now called monai_segloss\.bundle\.settings\.{name}"
+    ):
+        parser.get_parsed_content("y")
 
 
 def test_inference_without_weights_says_so(tmp_path: Path, dataset: Path) -> None:

@@ -15,10 +15,10 @@ from pydantic import ValidationError
 
 import monai_segloss
 from monai_segloss import LossConfig, WeightedSum, create
+from monai_segloss.bundle.settings import SettingError, check_settings
 from monai_segloss.checking import check
 from monai_segloss.config import sentence
 from monai_segloss.core.arguments import plain
-from monai_segloss.engine import SettingError, check_settings
 from monai_segloss.schedules import Linear, schedule
 from monai_segloss.transforms import SignedDistanceMapd
 

@@ -12,8 +12,8 @@ from test_identities_boundary_weights import READING, blobs, hard, of
 from torch import Tensor
 
 import monai_segloss
-from monai_segloss.losses.boundary import points as points_module
-from monai_segloss.losses.boundary.points import mean_reach
+from monai_segloss.kernels import points as points_module
+from monai_segloss.kernels.points import mean_reach
 
 
 def whd(predicted: Tensor, truth: Tensor, spacing: Any = None, **arguments: Any) -> float:

@@ -12,7 +12,7 @@ from harness import make, refused, value
 from references import REFERENCES
 
 import monai_segloss
-from monai_segloss.losses.structural import structural_similarity as windows
+from monai_segloss.kernels import slabs
 
 
 def test_without_structure_cross_entropy_is_left() -> None:
@@ -53,7 +53,7 @@ def test_windows_of_slabs_are_those_of_the_whole(case: str, rows: int, monkeypat
     volumes = cases.get(case)
     loss = make(monai_segloss.find("structural_similarity"), volumes, window=5)
     whole = value(loss, volumes)
-    monkeypatch.setattr(windows, "SLAB", rows * volumes.target.shape[3:].numel())
+    monkeypatch.setattr(slabs, "SLAB", rows * volumes.target.shape[3:].numel())
     assert torch.equal(value(loss, volumes), whole)
 
 

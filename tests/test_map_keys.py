@@ -14,7 +14,7 @@ from properties.arguments import another
 from test_monai_engine import SIZE, trainer
 
 import monai_segloss
-from monai_segloss.core.maps import Made, MapSpec, map_key
+from monai_segloss.core.maps import MapSpec, map_key
 from monai_segloss.core.module import READING
 from monai_segloss.engine import DeepSupervision
 from monai_segloss.losses.boundary.distances import signed_distance, target_field
@@ -146,7 +146,7 @@ def test_every_map_that_a_loss_needs_has_a_transform(info: monai_segloss.LossInf
 
 def test_a_map_without_a_transform_is_named() -> None:
     class Needy:
-        needs = (MapSpec("halves", Made.of(torch.zeros_like, {})),)
+        needs = (MapSpec("halves", class_masks),)
 
     with pytest.raises(ValueError, match="no transform makes the map 'halves'"):
         map_transforms(Needy())
@@ -169,7 +169,7 @@ def test_monai_trains_with_the_maps_of_the_transforms(monkeypatch: pytest.Monkey
         with_maps.append(item)
     plain = trainer(copy.deepcopy(loss), data)
     plain.run()
-    monkeypatch.setattr(Made, "__call__", None)
+    monkeypatch.setattr(MapSpec, "make", None)
     served = trainer(loss, with_maps)
     served.run()
     for a, b in zip(plain.network.parameters(), served.network.parameters(), strict=True):
@@ -180,13 +180,13 @@ def test_monai_trains_with_the_maps_of_the_transforms(monkeypatch: pytest.Monkey
 def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The functions of maps that were called, by name."""
     calls: list[str] = []
-    make = Made.__call__
+    make = MapSpec.make
 
-    def counted(self: Made, masks: Any, spacing: Any, valid: Any) -> torch.Tensor:
+    def counted(self: MapSpec, *masks: Any, **more: Any) -> torch.Tensor:
         calls.append(self.function.__name__)
-        return make(self, masks, spacing, valid)
+        return make(self, *masks, **more)
 
-    monkeypatch.setattr(Made, "__call__", counted)
+    monkeypatch.setattr(MapSpec, "make", counted)
     return calls
 
 

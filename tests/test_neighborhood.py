@@ -6,8 +6,8 @@ import pytest
 import torch
 from scipy import ndimage
 
-from monai_segloss.losses.boundary import neighborhood
-from monai_segloss.losses.boundary.neighborhood import dilation
+from monai_segloss.kernels import dilation as kernel
+from monai_segloss.kernels.dilation import dilation
 
 SHAPES = [((2, 3, 5, 4, 6), (2, 1, 3)), ((1, 2, 1, 2, 3), (1, 1, 1)), ((2, 1, 7), (9,)), ((3, 2, 2, 8), (1, 0))]
 
@@ -30,7 +30,7 @@ def test_gradients_of_dilation(
     for case in (x, ties):
         whole = torch.autograd.grad((weight * dilation(case, radius)).sum(), case)[0]
         torch.testing.assert_close(whole.sum(), weight.sum())
-        monkeypatch.setattr(neighborhood, "CHUNK", 2 * x[0, 0].numel())  # parts of 2 and 1 of the maps
+        monkeypatch.setattr(kernel, "CHUNK", 2 * x[0, 0].numel())  # parts of 2 and 1 of the maps
         value = dilation(case, radius)
         assert torch.equal(value, dilation(case.detach(), radius))
         assert torch.equal(torch.autograd.grad((weight * value).sum(), case)[0], whole)

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import monai_segloss
-from monai_segloss.losses.boundary import hausdorff_conv
+from monai_segloss.kernels import balls as kernel
 
 LOSSES = monai_segloss.list_losses()
 
@@ -61,15 +61,15 @@ def test_voxels_of_a_ball() -> None:
         for steps in ((1.0,) * n, (3.0, 1.0, 0.5)[:n], (0.7,) * n, tuple(rng.uniform(0.4, 3, n))):
             axes = [np.arange(-int(radius / s) - 1, int(radius / s) + 2) * s for s in steps]
             expected = int((np.sqrt(sum(axis**2 for axis in np.ix_(*axes))) <= radius * (1 + 5e-7)).sum())
-            assert float(hausdorff_conv.Balls(torch.zeros(1, 1, *(4,) * n), radius, steps).voxels()) == expected
+            assert float(kernel.Balls(torch.zeros(1, 1, *(4,) * n), radius, steps).voxels()) == expected
 
 
 def test_a_ball_of_many_voxels_has_its_volume(monkeypatch: pytest.MonkeyPatch) -> None:
     for steps in ((0.05, 0.05, 0.05), (0.1, 0.02, 0.07)):
-        balls = hausdorff_conv.Balls(torch.zeros(1, 1, 4, 4, 4), 9.0, steps)
+        balls = kernel.Balls(torch.zeros(1, 1, 4, 4, 4), 9.0, steps)
         found = []
         for most in (0, 2**40):
-            monkeypatch.setattr(hausdorff_conv, "CHORDS", most)
+            monkeypatch.setattr(kernel, "CHORDS", most)
             found.append(float(balls.voxels()))
         assert found[0] == pytest.approx(found[1], rel=1e-4)
 

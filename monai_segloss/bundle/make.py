@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from monai_segloss import LossConfig, LossInfo
 from monai_segloss.bundle.metadata import BundleMetadata
 from monai_segloss.bundle.overlays import KEYS, component, infos, write_overlays
 from monai_segloss.bundle.paths import bundle_path
-from monai_segloss.files import write_json
+from monai_segloss.files import atomic, write_json
 
 
 def copy_bundle(folder: Path, source: Path, config: LossConfig | None = None) -> Path:
@@ -34,16 +33,13 @@ def copy_bundle(folder: Path, source: Path, config: LossConfig | None = None) ->
     if folder.exists():
         raise FileExistsError(f"{folder} exists; name a new folder.")
     loss = None if config is None else component(config)
-    partial = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(
-        source, partial, ignore=shutil.ignore_patterns("*.pt", "*.ts", "eval", "predictions", "__pycache__")
-    )
-    if config is None:
-        write_overlays(partial / "configs" / "losses")
-    else:
-        _specialize(partial, config, loss)
-    os.replace(partial, folder)
+    left_out = shutil.ignore_patterns("*.pt", "*.ts", "eval", "predictions", "__pycache__")
+    with atomic(folder) as part:
+        shutil.copytree(source, part, ignore=left_out)
+        if config is None:
+            write_overlays(part / "configs" / "losses")
+        else:
+            _specialize(part, config, loss)
     return folder
 
 

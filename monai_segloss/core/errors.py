@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Iterable
 
 
@@ -22,3 +23,10 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     pool = {k.lower(): k for k in known}
     hits = difflib.get_close_matches(name.lower(), pool, n=count, cutoff=0.6)
     return f"; did you mean {' or '.join(repr(pool[h]) for h in hits)}?" if hits else ""
+
+
+def renamed(old: str, new: str) -> None:
+    """Say to the caller of the caller that a name is another one."""
+    warnings.warn(
+        f"{old} is now called {new}; the old name goes with the next version.", DeprecationWarning, stacklevel=3
+    )

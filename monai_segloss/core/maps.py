@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from monai_segloss.core.batch import Scored, SegBatch
 
 T = TypeVar("T")
-Make = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
 
 
 @dataclass(frozen=True)
@@ -25,19 +24,25 @@ class MapSpec:
 
     Args:
         key: keyword of the call, and key in a batch; one key is one map, see `map_key`.
-        make: a function of the module level, or an object that pickles and compares by its settings, from masks
-            (B, C', *S) bool of the classes, the spacing, (ndim,) or (B, ndim) in array axis order or None, and the voxels
-            that count, (B, 1, *S) bool or None for all, to the map (B, C', *S), 0 where nothing counts.
+        function: of the module level, from masks (B, C', *S) bool to the map (B, C', *S), 0 where nothing counts.  Beside
+            the masks it takes what it needs of the arguments of `make`, by name; its settings are keyword-only.
         exclusive: the map is 0 outside of its class, so that for labels one channel holds the maps of all classes.
         on_cpu: made on the CPU, which is best done in the worker processes of a loader.
         in_mm: measured with the spacing.
+        settings: of the function, by name.
     """
 
     key: str
-    make: Make
+    function: Callable[..., Tensor]
     exclusive: bool = False
     on_cpu: bool = False
     in_mm: bool = True
+    settings: tuple[tuple[str, Any], ...] = ()
+    takes: frozenset[str] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        known = inspect.signature(self.function).parameters.values()
+        object.__setattr__(self, "takes", frozenset(p.name for p in known if p.kind is not p.KEYWORD_ONLY))
 
     @classmethod
     def of(
@@ -51,24 +56,32 @@ class MapSpec:
         in_mm: bool = True,
     ) -> MapSpec:
         """A function of `monai_segloss.maps` with settings, under the key that follows from both."""
-        return cls(map_key(name, function, settings), Made.of(function, settings), exclusive, on_cpu, in_mm)
+        plain = {each: tuple(x) if isinstance(x, list) else x for each, x in settings.items()}  # compares and hashes
+        return cls(map_key(name, function, settings), function, exclusive, on_cpu, in_mm, tuple(plain.items()))
 
+    def make(
+        self, masks: Tensor, spacing: Tensor | None = None, valid: Tensor | None = None, exclusive: bool = False
+    ) -> Tensor:
+        """The map (B, C', *S).
 
-@dataclass(frozen=True)
-class Made:
-    """A function of maps with its settings."""
+        Args:
+            masks: (B, C', *S) bool, of the classes.
+            spacing: (ndim,) or (B, ndim) in array axis order; None: 1.
+            valid: (B, 1, *S) bool, the voxels that count; None: all.
+            exclusive: no voxel is in two masks, as in those of labels; some functions are quicker then.
+        """
+        facts = {"spacing": spacing, "valid": valid, "exclusive": exclusive}
+        given = {name: fact for name, fact in facts.items() if name in self.takes}
+        return self.function(masks, **given, **dict(self.settings))
 
-    function: Callable[..., Tensor]
-    settings: tuple[tuple[str, Any], ...]
+    def packed(self, masks: Tensor, spacing: Tensor | None, valid: Tensor | None, exclusive: bool) -> Tensor:
+        """`make` in as few channels as hold it, (B, C' | 1, *S)."""
+        found = self.make(masks, spacing, valid, exclusive)
+        return found.sum(1, keepdim=True) if self.channels(masks.shape[1], exclusive) < found.shape[1] else found
 
-    @classmethod
-    def of(cls, function: Callable[..., Tensor], settings: Mapping[str, Any]) -> Made:
-        """With sequences as tuples, which compare and hash."""
-        plain = {name: tuple(x) if isinstance(x, list) else x for name, x in settings.items()}
-        return cls(function, tuple(plain.items()))
-
-    def __call__(self, masks: Tensor, spacing: Tensor | None, valid: Tensor | None) -> Tensor:
-        return self.function(masks, spacing, valid, **dict(self.settings))
+    def channels(self, classes: int, exclusive: bool) -> int:
+        """Channels of the packed map of so many classes."""
+        return 1 if self.exclusive and exclusive else classes
 
 
 def map_key(name: str, function: Callable[..., Tensor], settings: Mapping[str, Any]) -> str:
@@ -99,9 +112,8 @@ def map_key(name: str, function: Callable[..., Tensor], settings: Mapping[str, A
 
 
 def options(function: Callable[..., Tensor]) -> list[inspect.Parameter]:
-    """The settings of a function of maps; ``exclusive`` only tells it a quicker way."""
-    known = inspect.signature(function).parameters.values()
-    return [p for p in known if p.kind is p.KEYWORD_ONLY and p.name != "exclusive"]
+    """The settings of a function of maps."""
+    return [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
 
 
 def _word(value: object) -> str:
@@ -154,4 +166,5 @@ def _made(spec: MapSpec, view: Scored) -> Tensor:
     batch = view.batch
     masks = batch.one_hot[:, view.first :]
     masks = masks > 0.5 if masks.is_floating_point() else masks.bool()
-    return spec.make(masks, batch.sizes, None if batch.mask is None else batch.mask[:, None]).to(batch.clean.dtype)
+    valid = None if batch.mask is None else batch.mask[:, None]
+    return spec.make(masks, batch.sizes, valid, batch.has_labels).to(batch.clean.dtype)

@@ -6,14 +6,13 @@ import functools
 import inspect
 import json
 import sys
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 from monai_segloss.core.arguments import checked, plain
-from monai_segloss.core.errors import UnknownLoss, nearest
+from monai_segloss.core.errors import UnknownLoss, nearest, renamed
 from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import DEFAULTS, KINDS, READING, SegLoss
 from monai_segloss.core.recommend import Recommended
@@ -85,7 +84,7 @@ class LossInfo:
     @property
     def nnunet(self) -> Recommended:
         """The former name of ``recommended``."""
-        _renamed("LossInfo.nnunet", "recommended")
+        renamed("LossInfo.nnunet", "recommended")
         return self.recommended
 
     def surfaces(self) -> dict[str, str]:
@@ -104,15 +103,9 @@ class LossInfo:
         }
 
 
-def _renamed(old: str, new: str) -> None:
-    warnings.warn(
-        f"{old} is now called {new}; the old name goes with the next version.", DeprecationWarning, stacklevel=3
-    )
-
-
 def __getattr__(name: str) -> Any:
     if name == "NnUNetPolicy":
-        _renamed("monai_segloss.core.registry.NnUNetPolicy", "monai_segloss.core.recommend.Recommended")
+        renamed("monai_segloss.core.registry.NnUNetPolicy", "monai_segloss.core.recommend.Recommended")
         return Recommended
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
@@ -146,7 +139,7 @@ def register(key: str, *, positional: str = "", **facts: Any) -> Callable[[T], T
         if cls.__name__ != f"{camel(key)}Loss":
             raise ValueError(f"class {cls.__name__} registered as {key!r} must be called {camel(key)}Loss.")
         if "nnunet" in facts:
-            _renamed("the field nnunet", "recommended")
+            renamed("the field nnunet", "recommended")
             facts["recommended"] = facts.pop("nnunet")
         info = LossInfo(key=key, cls=cls, **facts)
         for name in (key, *info.aliases):

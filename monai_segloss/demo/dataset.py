@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from monai_segloss.checking import rules
 from monai_segloss.datalist import file_names, numbers_by_name, read_description
 from monai_segloss.demo.problem import DemoError
-from monai_segloss.files import write_json
+from monai_segloss.files import atomic, write_json
 
 NIFTI = (".nii.gz", ".nii")
 FOLDS = 5
@@ -165,7 +165,8 @@ def _link(source: Path, target: Path) -> None:
     try:
         os.symlink(source.resolve(), target, target_is_directory=source.is_dir())
     except (OSError, NotImplementedError):
-        shutil.copytree(source, target) if source.is_dir() else shutil.copyfile(source, target)
+        with atomic(target) as part:
+            shutil.copytree(source, part) if source.is_dir() else shutil.copyfile(source, part)
 
 
 def read_volume(path: Path) -> tuple[NDArray[Any], tuple[float, ...]]:

@@ -6,7 +6,7 @@ between scanners.  Values are Hounsfield units.  A seed gives the same voxels on
 
 from __future__ import annotations
 
-import json
+import gzip
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from monai_segloss.files import write_text
+from monai_segloss.files import atomic, write_json
 
 Array = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -190,7 +190,7 @@ def make_dataset(folder: Path, seed: int, size: Size | None = None) -> None:
         _write(folder / f"images{split}" / f"{name}_0000.nii.gz", volume.image.astype(np.int16), volume.spacing)
         _write(folder / f"labels{split}" / f"{name}.nii.gz", volume.label, volume.spacing)
     dataset = {"channel_names": {"0": "CT"}, "labels": LABELS, "numTraining": size.train, "file_ending": ".nii.gz"}
-    write_text(folder / "dataset.json", json.dumps(dataset, indent=2) + "\n")
+    write_json(folder / "dataset.json", dataset)
 
 
 def make_splits(cases: list[str], folds: int = 5) -> list[dict[str, list[str]]]:
@@ -202,9 +202,9 @@ def make_splits(cases: list[str], folds: int = 5) -> list[dict[str, list[str]]]:
 def _write(path: Path, array: NDArray[np.generic], spacing: tuple[float, float, float]) -> None:
     import nibabel
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     z, y, x = spacing
     # NIfTI counts toward right and front; the negative steps make rows run to the back and columns to the left.
     nifti = nibabel.Nifti1Image(np.ascontiguousarray(array.T), np.diag([-x, -y, z, 1.0]))
     nifti.header.set_xyzt_units("mm")
-    nibabel.save(nifti, path)
+    with atomic(path) as part:
+        part.write_bytes(gzip.compress(nifti.to_bytes(), compresslevel=1, mtime=0))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from ignite.engine import Events
 from torch import nn
 
 from monai_segloss.engine.errors import NotFiniteError, not_finite_entry
+from monai_segloss.files import atomic
 
 
 class ResumableCheckpoint:
@@ -120,7 +120,5 @@ def _unwrapped(value: Any) -> Any:
 
 
 def _write(content: Mapping[str, Any], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.part")
-    torch.save(content, partial)
-    os.replace(partial, path)
+    with atomic(path) as part:
+        torch.save(content, part)

@@ -14,7 +14,6 @@ from monai.transforms import MapTransform
 from torch import Tensor
 
 from monai_segloss.core.check import countable
-from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.spacing import affine_spacing, known_spacing, voxel_lengths
 from monai_segloss.datalist import Labels
 from monai_segloss.engine.errors import DataError, NotFiniteError, not_finite
@@ -214,6 +213,7 @@ class LossMapsd(MapTransform):
         valid = None
         if self.mask_key in d:
             valid = torch.as_tensor(d[self.mask_key]).as_subclass(Tensor)[None] > 0
+        labels = self.num_classes is not None
         masks = plain > 0 if self.num_classes is None else class_masks(plain, self.num_classes, True)
         masks = masks if valid is None else masks & valid
         axes = plain.ndim - 2
@@ -222,13 +222,9 @@ class LossMapsd(MapTransform):
             lengths = affine_spacing(label, plain)
             spacing = known_spacing(None if lengths is None else torch.tensor(lengths, dtype=torch.float64), axes)
         for spec in self.specs:
-            d[spec.key] = self._made(spec, masks, spacing, valid)
+            background = labels and spec.exclusive  # which has no place in the channel of all classes
+            d[spec.key] = spec.packed(masks[:, 1:] if background else masks, spacing, valid, labels)[0].float()
         return d
-
-    def _made(self, spec: MapSpec, masks: Tensor, spacing: Tensor | None, valid: Tensor | None) -> Tensor:
-        if not spec.exclusive or self.num_classes is None:
-            return spec.make(masks, spacing, valid)[0].float()
-        return spec.make(masks[:, 1:], spacing, valid)[0].sum(0, keepdim=True).float()
 
 
 def sheared(affine: Tensor) -> bool:

@@ -109,16 +109,16 @@ def distance_field(
     mask: Tensor,
     spacing: Tensor | None = None,
     valid: Tensor | None = None,
+    exclusive: bool = False,
     *,
     side: Side = "both",
-    exclusive: bool = False,
 ) -> Tensor:
     """Distance of each voxel to the other side of the mask, at least 0; 0 where the mask is empty or full.
 
     Args:
         mask, spacing, valid: see the module.
-        side: ``"both"``, or 0 but ``"inside"`` or ``"outside"`` of the mask.
         exclusive: no voxel is in two masks, so that one pass finds the inside distances of all classes.
+        side: ``"both"``, or 0 but ``"inside"`` or ``"outside"`` of the mask.
     """
     one_of(SIDES, side=side)
     mask = as_mask(mask)
@@ -139,9 +139,9 @@ def distance_penalty_map(
     mask: Tensor,
     spacing: Tensor | None = None,
     valid: Tensor | None = None,
+    exclusive: bool = False,
     *,
     both_sides: bool = False,
-    exclusive: bool = False,
 ) -> Tensor:
     """1 at the boundary of a class and falling to 0 at its deepest voxel, inside of each mask; 0 outside of it.
 
@@ -150,8 +150,8 @@ def distance_penalty_map(
 
     Args:
         mask, spacing, valid: see the module; as a weight of all voxels, the masks of all classes, background included.
-        both_sides: outside of each mask the same of what is outside, as a weight of the voxels of each mask by itself.
         exclusive: as for `distance_field`.
+        both_sides: outside of each mask the same of what is outside, as a weight of the voxels of each mask by itself.
     """
     mask = as_mask(mask)
     inside = mask if valid is None else mask & valid
@@ -168,7 +168,7 @@ def distance_penalty_map(
 
 @torch.no_grad()
 def region_wise_map(
-    mask: Tensor, spacing: Tensor | None = None, valid: Tensor | None = None, *, exclusive: bool = False
+    mask: Tensor, spacing: Tensor | None = None, valid: Tensor | None = None, exclusive: bool = False
 ) -> Tensor:
     """The rectified region-wise map of Valverde & Tohka: minus the depth over the largest depth inside, 1 outside.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -20,7 +19,7 @@ from torch import Tensor
 from monai_segloss.core.arguments import plain
 from monai_segloss.core.check import countable, is_label
 from monai_segloss.core.errors import nearest
-from monai_segloss.core.maps import map_key
+from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.maps import options as keywords
 from monai_segloss.core.spacing import affine_spacing
 from monai_segloss.maps import class_masks
@@ -65,8 +64,6 @@ class LabelMap(Transform):
         ignore_index: int | None = None,
         **options: Any,
     ) -> None:
-        parameters = inspect.signature(self.make).parameters
-        self.takes = {name for name in ("spacing", "valid", "exclusive") if name in parameters}
         known = [option.name for option in keywords(self.make)]
         for name in options:
             if name not in known:
@@ -74,7 +71,8 @@ class LabelMap(Transform):
                 raise TypeError(f"{type(self).__name__}() got an unexpected argument {name!r}{hint}")
         options = plain(options)
         self.num_classes, self.ignore_index, self.options = num_classes, ignore_index, options
-        self.name = map_key(self.key, self.make, options) if self.keyed else self.key
+        self.spec = MapSpec.of(self.key, self.make, options)
+        self.name = self.spec.key if self.keyed else self.key
         self.include_background = self.background if include_background is None else include_background
         self.spacing = _lengths(plain(spacing))
         least = 1 if self.include_background else 2
@@ -83,7 +81,7 @@ class LabelMap(Transform):
         if num_classes is not None or not any(isinstance(x, list | tuple) for x in options.values()):
             # a wrong option is said before any work; how many masks have a number each only the array knows
             channels = 1 if num_classes is None else num_classes - (not self.include_background)
-            self._make(torch.zeros(1, channels, 1, 1, dtype=torch.bool), None, None)
+            self.spec.make(torch.zeros(1, channels, 1, 1, dtype=torch.bool), exclusive=num_classes is not None)
 
     def __call__(self, img: Any) -> Tensor:
         """The map of one array, channel first; a MetaTensor gives a MetaTensor with the same metadata."""
@@ -98,7 +96,7 @@ class LabelMap(Transform):
             valid = ~is_label(plain, self.ignore_index).any(0)[None, None]
         self._refuse_strangers(plain, valid)
         mask = plain[None] if self.num_classes is None else self._masks(plain)
-        found = self._make(mask, self._spacing(img, plain.ndim - 1), valid)[0]
+        found = self.spec.make(mask, self._spacing(img, plain.ndim - 1), valid, self.num_classes is not None)[0]
         if not isinstance(img, MetaTensor):
             return found
         return MetaTensor(found, meta=deepcopy(img.meta))
@@ -127,12 +125,8 @@ class LabelMap(Transform):
             mask[:, 0] = False
         return mask
 
-    def _make(self, mask: Tensor, spacing: Tensor | None, valid: Tensor | None) -> Tensor:
-        given = {"spacing": spacing, "valid": valid, "exclusive": self.num_classes is not None}
-        return type(self).make(mask, **{name: given[name] for name in self.takes}, **self.options)
-
     def _spacing(self, img: Any, axes: int) -> Tensor | None:
-        if "spacing" not in self.takes or self.spacing is None:
+        if "spacing" not in self.spec.takes or self.spacing is None:
             return None
         if isinstance(self.spacing, str):
             lengths = affine_spacing(img, img[None])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from monai_segloss.core.maps import Made, MapSpec
+from monai_segloss.core.maps import MapSpec
 from monai_segloss.transforms.base import LabelMapd
 
 
@@ -36,8 +36,8 @@ def map_transforms(loss: Any, key: str = "label", **options: Any) -> list[LabelM
 
 def _transform(spec: MapSpec, key: str, options: dict[str, Any]) -> LabelMapd:
     for each in LabelMapd.__subclasses__():
-        if isinstance(spec.make, Made) and each.of.make is spec.make.function:
-            return each(key, output_keys=spec.key, **dict(spec.make.settings), **options)
+        if each.of.make is spec.function:
+            return each(key, output_keys=spec.key, **dict(spec.settings), **options)
         if each.of.key == spec.key:
             return each(key, output_keys=spec.key, **options)
     raise ValueError(f"no transform makes the map {spec.key!r}; the loss computes it where it is not sent.")

@@ -14,7 +14,8 @@ from monai_segloss.core.module import SegLoss
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import register
-from monai_segloss.losses.boundary.neighborhood import RatioArgs, neighbor, valid
+from monai_segloss.kernels.dilation import neighbor
+from monai_segloss.losses.boundary.neighborhood import RatioArgs, valid
 from monai_segloss.losses.region.dice import one_minus_ratio
 
 SE = Stat("se")

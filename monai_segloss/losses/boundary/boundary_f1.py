@@ -10,11 +10,11 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.module import SegLoss
 from monai_segloss.core.reduce import Scores, quotient
 from monai_segloss.core.registry import register
+from monai_segloss.kernels.dilation import dilation
 from monai_segloss.losses.boundary.neighborhood import (
     RatioArgs,
     Steps,
     by_spacing,
-    dilation,
     inner_band,
     scaled_radii,
     scored_maps,

@@ -13,9 +13,10 @@ from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import register
+from monai_segloss.kernels.dilation import dilation
+from monai_segloss.kernels.filters import gaussian, smooth_axis
 from monai_segloss.losses.boundary.boundary_f1 import half_window
-from monai_segloss.losses.boundary.neighborhood import Steps, by_spacing, dilation, scaled_radii, spanned, valid
-from monai_segloss.losses.structural.structural_similarity import gaussian, smooth_axis
+from monai_segloss.losses.boundary.neighborhood import Steps, by_spacing, scaled_radii, spanned, valid
 from monai_segloss.losses.voxel.cross_entropy import cross_entropy
 
 

@@ -11,12 +11,11 @@ from monai_segloss.core.check import non_negative
 from monai_segloss.core.module import SegLoss
 from monai_segloss.core.reduce import Scores, quotient
 from monai_segloss.core.registry import register
+from monai_segloss.kernels.dilation import dilation, erosion
 from monai_segloss.losses.boundary.neighborhood import (
     RatioArgs,
     Steps,
     by_spacing,
-    dilation,
-    erosion,
     inner_band,
     radii,
     scored_maps,

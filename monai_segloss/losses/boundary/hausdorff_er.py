@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Unpack
+from typing import ClassVar, Unpack
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores, quotient
 from monai_segloss.core.registry import register
+from monai_segloss.kernels.filters import CrossSum, Erosions, cross_sum
 from monai_segloss.losses.boundary.neighborhood import mean_table, scored_maps, scored_view, valid
 
 NORMS = ("rescale", "minmax", "none")
@@ -29,7 +30,7 @@ def erosion_error(e: Tensor, counted: Tensor | None, alpha: float, erosions: int
         factor = factor * counted  # nothing is left where nothing counts
     threshold = 1.0 if norm == "rescale" else 0.5
     if norm != "minmax":
-        total: Tensor = _Erosions.apply(e, factor, threshold, [k**alpha for k in range(1, erosions + 1)])[0]
+        total: Tensor = Erosions.apply(e, factor, threshold, [k**alpha for k in range(1, erosions + 1)])[0]
         return total
     total = torch.zeros_like(e)
     for k in range(1, erosions + 1):
@@ -48,68 +49,6 @@ def spread(e: Tensor, counted: Tensor | None) -> Tensor:
     stretched = quotient(e - low, width)
     e = torch.where(width == 0, e, stretched)
     return e if counted is None else e * counted
-
-
-class _Erosions(torch.autograd.Function):
-    """sum_k weight_k e_k with e_k = max(factor * cross sum of e_(k-1) - threshold, 0).
-
-    Of each erosion only where something is left is kept, one byte per voxel; on the CPU it ends where nothing is.
-    """
-
-    @staticmethod
-    def forward(e: Tensor, factor: float | Tensor, threshold: float, weights: list[float]) -> tuple[Tensor, ...]:
-        stops = e.device.type == "cpu" and not torch.compiler.is_compiling()
-        total, left = torch.zeros_like(e), []
-        for weight in weights:
-            e = cross_sum(e).mul_(factor).sub_(threshold).clamp_min_(0)
-            if stops and not e.any():
-                break
-            left.append(e > 0)
-            total.add_(e, alpha=weight)
-        return total, *left
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        _, ctx.factor, _, ctx.weights = inputs
-        ctx.mark_non_differentiable(*output[1:])
-        ctx.save_for_backward(*output[1:])
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        left = ctx.saved_tensors
-        found = torch.zeros_like(grad)
-        for weight, there in zip(reversed(ctx.weights[: len(left)]), reversed(left), strict=True):
-            found = CrossSum.apply((found + weight * grad) * there * ctx.factor)
-        return found, None, None, None
-
-
-class CrossSum(torch.autograd.Function):
-    """Sum of a voxel and its face neighbors, 0 beyond the image; its own transpose."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return cross_sum(x)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        found: Tensor = CrossSum.apply(grad)
-        return found
-
-
-def cross_sum(x: Tensor) -> Tensor:
-    """The sum without a gradient."""
-    total = x.clone()
-    for axis in range(2, x.ndim):
-        n = x.shape[axis] - 1
-        total.narrow(axis, 0, n).add_(x.narrow(axis, 1, n))
-        total.narrow(axis, 1, n).add_(x.narrow(axis, 0, n))
-    return total
 
 
 @register(

@@ -12,7 +12,6 @@ from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.boundary import boundary
 from monai_segloss.losses.boundary.distances import mean_scores
-from monai_segloss.losses.boundary.voxel_weights import needed
 from monai_segloss.maps.distance import region_wise_map
 
 
@@ -81,7 +80,7 @@ class RegionWiseLoss(SegLoss):
     ) -> None:
         super().__init__(include_background=include_background, batch=batch, **reading)
         self.offset = bool(offset)
-        self.map = needed(self, "region_wise", region_wise_map)
+        self.map = MapSpec.of("region_wise", region_wise_map, {})
 
     @property
     def needs(self) -> tuple[MapSpec, ...]:

@@ -3,39 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
 from monai_segloss.core.batch import AREA, SegBatch
-from monai_segloss.core.maps import Made, MapSpec, map_key, scored_map
+from monai_segloss.core.maps import MapSpec, scored_map
 from monai_segloss.core.module import SegLoss
 from monai_segloss.core.voxel_sum import VoxelSum
 from monai_segloss.losses.voxel.weighted_cross_entropy import weighted_cross_entropy
 from monai_segloss.maps.distance import distance_penalty_map
 
+INSIDE = MapSpec.of("penalty", distance_penalty_map, {})
 BOTH_SIDES = MapSpec.of("penalty", distance_penalty_map, {"both_sides": True})
 """The penalty of the voxels of a region by itself."""
 
 
-@dataclass(frozen=True)
-class Exclusive(Made):
-    """A function of maps of masks that share no voxel, so that one pass finds those of all classes."""
-
-    def __call__(self, masks: Tensor, spacing: Tensor | None, valid: Tensor | None) -> Tensor:
-        return self.function(masks, spacing, valid, exclusive=True, **dict(self.settings))
-
-
-def needed(loss: SegLoss, name: str, function: Any, **settings: Any) -> MapSpec:
-    """A map of the target as a need, in one pass where the target holds labels."""
-    make = (Exclusive if loss.reader.to_onehot_y else Made).of(function, settings)
-    return MapSpec(map_key(name, function, settings), make)
-
-
 def penalty(loss: SegLoss) -> MapSpec:
     """The penalty map of the target as a need: of all classes, or inside and outside of each region."""
-    return needed(loss, "penalty", distance_penalty_map, **({"both_sides": True} if loss.reader.sigmoid else {}))
+    return BOTH_SIDES if loss.reader.sigmoid else INSIDE
 
 
 def penalty_weights(batch: SegBatch, spec: MapSpec, factor: float) -> Tensor:

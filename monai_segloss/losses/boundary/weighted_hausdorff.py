@@ -17,9 +17,9 @@ from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.distance import distance_to
+from monai_segloss.kernels.points import EPS, centers, mean_reach, some_of
 from monai_segloss.losses.boundary.distances import target_field
 from monai_segloss.losses.boundary.neighborhood import refuse_points, scored_view
-from monai_segloss.losses.boundary.points import EPS, centers, mean_reach, some_of
 from monai_segloss.maps.contour import contour_map
 
 POINTS = ("contour", "centers")

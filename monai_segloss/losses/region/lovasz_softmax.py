@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from monai_segloss.core.module import ScoringArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import register
-from monai_segloss.kernels.sorting import largest_first
+from monai_segloss.kernels.sorting import RankedErrors
 
 CLASSES = ("present", "all")
 
@@ -35,7 +35,7 @@ def lovasz(
     """
     valid = None if batch.mask is None else _lines(batch.mask[:, None], per_image)
     g = _lines(g, per_image)
-    return _Lovasz.apply(_lines(x, per_image), g, valid, margin, absent)[0], g.any(2)
+    return RankedErrors.apply(_lines(x, per_image), g, valid, margin, absent, jaccard_steps)[0], g.any(2)
 
 
 def voxels_behind(batch: SegBatch, per_image: bool) -> Tensor:
@@ -46,42 +46,6 @@ def voxels_behind(batch: SegBatch, per_image: bool) -> Tensor:
 def _lines(x: Tensor, per_image: bool) -> Tensor:
     """(B, C, *S) as (B, C, N), or as (1, C, B N)."""
     return x.reshape(*x.shape[:2], -1) if per_image else x.transpose(0, 1).flatten(1)[None]
-
-
-class _Lovasz(torch.autograd.Function):
-    """Class by class; keeps one number per voxel and class, the slope: its sign times the weight of its rank."""
-
-    @staticmethod
-    def forward(x: Tensor, g: Tensor, valid: Tensor | None, margin: float, absent: bool) -> tuple[Tensor, Tensor]:
-        skip = not absent and x.device.type == "cpu" and not torch.compiler.is_compiling()
-        slopes = torch.zeros_like(x)
-        values = []
-        for b, c in ((b, c) for b in range(x.shape[0]) for c in range(x.shape[1])):
-            if skip and not g[b, c].any():
-                values.append(x[b, c].sum() * 0)
-                continue
-            ranked, order = _rank(x[b, c], g[b, c], None if valid is None else valid[b, 0], margin)
-            inside = g[b, c].gather(0, order)
-            weights = jaccard_steps(inside, ranked.dtype).masked_fill_(ranked <= 0, 0)
-            values.append((ranked * weights).sum())
-            slopes[b, c].scatter_(0, order, torch.where(inside, -weights, weights))
-        return torch.stack(values).view(x.shape[:2]), slopes
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(output[1])
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        (slopes,) = ctx.saved_tensors
-        return grad[:, :, None] * slopes, None, None, None, None
-
-
-def _rank(x: Tensor, g: Tensor, valid: Tensor | None, margin: float) -> tuple[Tensor, Tensor]:
-    """Errors (N,), the largest first, and the voxels they belong to; 0 where a voxel costs nothing or is ignored."""
-    errors = torch.where(g, 1 - x, margin + x).clamp_min_(0)
-    return largest_first(errors if valid is None else errors.masked_fill_(~valid, 0))
 
 
 def jaccard_steps(g: Tensor, dtype: torch.dtype) -> Tensor:

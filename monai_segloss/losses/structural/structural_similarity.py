@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Unpack
 
 import torch
@@ -18,28 +18,13 @@ from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores, Term
 from monai_segloss.core.registry import register
+from monai_segloss.kernels.filters import gaussian, smooth
+from monai_segloss.kernels.slabs import by_slabs
 from monai_segloss.losses.boundary.neighborhood import refuse_points
 from monai_segloss.losses.voxel.cross_entropy import cross_entropy
 
 ROUNDING = 1e-14
 """A variance below this is the rounding of a constant, in float64."""
-
-
-SLAB = 2**17
-"""Voxels whose windows are measured at once on the CPU: few enough that they stay in cache."""
-
-Part = tuple[slice, ...]
-
-
-def slabs(shape: torch.Size, halo: int, most: int) -> Iterator[tuple[Part, Part, int]]:
-    """Parts of a map (B, C, *S), each with the part that holds its windows too, and where it begins in that."""
-    rows = max(1, most // shape[3:].numel())
-    for b in range(shape[0]):
-        for c in range(shape[1]):
-            for start in range(0, shape[2], rows):
-                stop, first = min(start + rows, shape[2]), max(start - halo, 0)
-                sample, channel = slice(b, b + 1), slice(c, c + 1)
-                yield (sample, channel, slice(start, stop)), (sample, channel, slice(first, stop + halo)), start - first
 
 
 def structure(x: Tensor, counted: Tensor | None, kernel: tuple[float, ...], stability: float) -> Tensor:
@@ -58,30 +43,6 @@ def window_mean(x: Tensor, counted: Tensor | None, kernel: tuple[float, ...]) ->
     if counted is None:
         return smooth(x, kernel)
     return smooth(x * counted, kernel).div_(smooth(counted, kernel).clamp_min(torch.finfo(x.dtype).tiny))
-
-
-def smooth(x: Tensor, kernel: tuple[float, ...]) -> Tensor:
-    """Separable convolution of the spatial axes; beyond the edge the edge repeats."""
-    for axis in range(2, x.ndim):
-        x = smooth_axis(x, axis, kernel)
-    return x
-
-
-def smooth_axis(x: Tensor, axis: int, kernel: tuple[float, ...]) -> Tensor:
-    """Convolution along one axis."""
-    half, length = len(kernel) // 2, x.shape[axis]
-    first, last = x.narrow(axis, 0, 1), x.narrow(axis, length - 1, 1)
-    padded = torch.cat([first] * half + [x] + [last] * half, axis)
-    x = kernel[0] * padded.narrow(axis, 0, length)
-    for k, w in enumerate(kernel[1:], start=1):
-        x = x.add_(padded.narrow(axis, k, length), alpha=w)
-    return x
-
-
-def gaussian(window: int, sigma: float) -> tuple[float, ...]:
-    """Weights of a Gaussian window, which sum to 1."""
-    weights = [math.exp(-((k - window // 2) ** 2) / (2 * sigma**2)) for k in range(window)]
-    return tuple(w / sum(weights) for w in weights)
 
 
 @register(
@@ -174,13 +135,7 @@ class StructuralSimilarityLoss(SegLoss):
     @torch.no_grad()
     def differences(self, g: Tensor, p: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """e and f (B, C, *S), 0 where ignored."""
-        if p.device.type != "cpu" or torch.compiler.is_compiling() or p.numel() <= SLAB:
-            e = self.difference(g, p, mask)
-        else:
-            e = torch.empty_like(p)
-            for part, around, start in slabs(p.shape, len(self.kernel) // 2, SLAB):
-                rows = None if mask is None else mask[around[0], around[2]]
-                e[part] = self.difference(g[around], p[around], rows).narrow(2, start, e[part].shape[2])
+        e = by_slabs(self.difference, len(self.kernel) // 2, mask, g, p)
         return e, (e > self.threshold * e.max()).to(p.dtype)
 
     def difference(self, g: Tensor, p: Tensor, mask: Tensor | None) -> Tensor:

@@ -12,14 +12,14 @@ from torch.nn import functional as F
 
 from monai_segloss.core import check
 from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.counts import counted
-from monai_segloss.core.derivatives import no_second_derivative, pulled
+from monai_segloss.core.derivatives import no_second_derivative
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import register
 from monai_segloss.core.sync import sum_over_processes
-from monai_segloss.kernels.voxels import Left, some_voxels
+from monai_segloss.kernels.voxels import Left
+from monai_segloss.kernels.weighed_cross_entropy import WeighedCrossEntropy
 
 
 def seesaw(log_p: Tensor, labels: Tensor, counts: Tensor, p: float, q: float, eps: float) -> Tensor:
@@ -47,60 +47,6 @@ def log_factors(log_p: Tensor, own: Tensor, labels: Tensor, mitigation: Tensor, 
     """
     factor = (log_p - own.clamp_min(math.log(eps))).clamp_min_(0).mul_(q)
     return factor.add_(F.embedding(labels, mitigation).movedim(-1, 1))
-
-
-class _Seesaw(torch.autograd.Function):
-    """`seesaw` of logits, some voxels at a time: with S fixed, the gradient is softmax(z + log S) less the true class.
-
-    The forward pass leaves that softmax in the memory that the backward pass turns into the gradient.
-    """
-
-    @staticmethod
-    def forward(z: Tensor, labels: Tensor, mask: Tensor | None, left: Left, *settings: Any) -> Tensor:
-        full = z.dtype in (torch.float32, torch.float64)
-        left.x = shares = torch.empty_like(z) if full and left.wanted else None
-        out = torch.empty((len(z), 1, z.shape[2]), dtype=z.dtype if full else torch.float32, device=z.device)
-        for b, part in some_voxels(z):
-            scores, own = _scores(z, labels, mask, b, part, settings)
-            total = scores.logsumexp(1, keepdim=True)
-            out[b, :, part] = total - own
-            if shares is not None:
-                shares[b, :, part] = scores.sub_(total).exp_()
-        return out
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        z, labels, mask, ctx.left, *ctx.settings = inputs
-        ctx.save_for_backward(z, labels, mask)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        z, labels, mask = ctx.saved_tensors
-        nothing = (None,) * (3 + len(ctx.settings))
-        if torch.is_grad_enabled():  # a graph is wanted: differentiate the definition
-            settings = ctx.settings
-            found = pulled(lambda x: mitigated(counted(x, mask).log_softmax(1), labels, *settings), grad, z)
-            return *found, *nothing
-        kept = ctx.left.take()  # becomes the gradient; a second pass computes it again
-        out = torch.empty_like(z) if kept is None else kept
-        for b, part in some_voxels(z):
-            again = kept is None
-            share = _scores(z, labels, mask, b, part, ctx.settings)[0].softmax(1) if again else kept[b, :, part]
-            weight = grad[b, :, part]  # 0 where nothing counts
-            slope = share * weight
-            out[b, :, part] = slope.scatter_add_(1, labels[b, None, part], -weight)
-        return out, *nothing
-
-
-def _scores(
-    z: Tensor, labels: Tensor, mask: Tensor | None, b: slice, part: slice, settings: tuple[Any, ...]
-) -> tuple[Tensor, Tensor]:
-    """z + log S of some voxels (1, C, m), and z of their true class (1, 1, m)."""
-    z, y = counted(z[b, :, part], None if mask is None else mask[b, part]), labels[b, part]
-    log_p = z.log_softmax(1)
-    own = log_p.gather(1, y[:, None])
-    factor = log_factors(log_p, own, y, *settings)
-    return factor.add_(z), z.gather(1, y[:, None])
 
 
 def label_counts(batch: SegBatch) -> Tensor:
@@ -180,7 +126,8 @@ class SeesawLoss(SegLoss):
         if batch.activation == "softmax" and not torch.compiler.is_compiling():
             z, shape = no_second_derivative(batch.logits, "SeesawLoss"), (len(batch.logits), -1)
             mask = None if batch.mask is None else batch.mask.reshape(shape)
-            flat = _Seesaw.apply(z.reshape(*z.shape[:2], -1), batch.labels.reshape(shape), mask, Left(z), *settings)
+            given = z.reshape(*z.shape[:2], -1), batch.labels.reshape(shape), mask, Left(z)
+            flat = WeighedCrossEntropy.apply(*given, log_factors, mitigated, *settings)
             value = flat.view(len(z), 1, *z.shape[2:])
         else:
             log_p = no_second_derivative(batch.log_prob, "SeesawLoss")  # the factors are constants of the first one

@@ -1,4 +1,4 @@
-"""Settings of a bundle that make no sense, said in one sentence that names the key."""
+"""Settings of a bundle that make no sense, said in one sentence that names the key: what ``initialize`` calls."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ from monai.bundle import ConfigWorkflow
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 from torch import nn
 
+from monai_segloss.bundle.keys import ids, unused
+from monai_segloss.bundle.overlays import refuse_idle_keys
+from monai_segloss.bundle.paths import bundles
 from monai_segloss.core.arguments import SCIENTIFIC
 from monai_segloss.core.errors import nearest
 from monai_segloss.engine.errors import DataError, NotFiniteError
@@ -84,7 +87,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     Example:
         >>> check_settings({"epochs": "ten"})
         Traceback (most recent call last):
-        monai_segloss.engine.settings.SettingError: epochs must be a whole number from 1, got 'ten'.
+        monai_segloss.bundle.settings.SettingError: epochs must be a whole number from 1, got 'ten'.
     """
     for key, value in settings.items():
         fine, expected = SETTINGS.get(key, (lambda _: True, ""))
@@ -103,10 +106,6 @@ def check_keys() -> None:
     Raises:
         SettingError: the first such key, with the nearest known ones.
     """
-    from monai_segloss.bundle.keys import ids, unused
-    from monai_segloss.bundle.overlays import refuse_idle_keys
-    from monai_segloss.bundle.paths import bundles
-
     workflow = _workflow()
     if workflow is None:
         return

@@ -1,0 +1,112 @@
+"""Dilation and erosion by boxes, with the gradient of the largest value, and the values of neighbors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHUNK = 2**17
+"""Most voxels that a dilation on the CPU handles at once."""
+
+
+def neighbor(x: Tensor, axis: int, step: int, fill: Any = None) -> Tensor:
+    """The value one voxel further (``step`` 1) or before (-1); beyond the image ``fill``, or the last value again."""
+    n = x.shape[axis]
+    edge = x.narrow(axis, n - 1 if step > 0 else 0, 1)
+    edge = edge if fill is None else torch.full_like(edge, fill)
+    inner = x.narrow(axis, 1 if step > 0 else 0, n - 1)
+    return torch.cat((inner, edge) if step > 0 else (edge, inner), axis)
+
+
+def dilation(x: Tensor, radius: tuple[int, ...], counted: Tensor | None = None) -> Tensor:
+    """Largest value in the box of so many voxels to each side; values are at least 0.
+
+    The gradient goes to the largest value of each box; equal ones share it.  Nothing but ``x`` is kept for it.
+    """
+    x = x if counted is None else x * counted
+    steps = tuple(axis for axis, r in enumerate(radius, start=2) for _ in range(min(r, x.shape[axis] - 1)))
+    if not steps:
+        return x
+    dilated: Tensor = _Dilation.apply(x, steps)
+    return dilated
+
+
+def erosion(x: Tensor, radius: tuple[int, ...], counted: Tensor | None = None) -> Tensor:
+    """Smallest value in the box of so many voxels to each side; values are at most 1."""
+    return 1 - dilation(1 - x, radius, counted)
+
+
+class _Dilation(torch.autograd.Function):
+    """Dilation by one voxel to both sides along one axis after the other, as ``steps`` names them."""
+
+    @staticmethod
+    def forward(x: Tensor, steps: tuple[int, ...]) -> Tensor:
+        return _by_chunks(_dilate, steps, x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, tuple[int, ...]], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0])
+        ctx.steps = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _by_chunks(_dilate_backward, ctx.steps, grad, ctx.saved_tensors[0].detach()), None
+
+
+def _by_chunks(f: Callable[..., Tensor], steps: tuple[int, ...], *maps: Tensor) -> Tensor:
+    """``f(steps, *maps)`` of maps (B, K, *S); on the CPU of so many (sample, class) at once that they stay in cache."""
+    shape, space = maps[0].shape, maps[0].shape[2:]
+    each = max(1, CHUNK // space.numel())
+    if maps[0].device.type != "cpu" or torch.compiler.is_compiling() or each >= shape[:2].numel():
+        return f(steps, *maps)
+    parts = zip(*(torch.split(x.reshape(-1, 1, *space), each) for x in maps), strict=True)
+    return torch.cat([f(steps, *part) for part in parts]).view(shape)
+
+
+def _dilate(steps: tuple[int, ...], x: Tensor) -> Tensor:
+    for axis in steps:
+        x = _dilated(x, axis)
+    return x
+
+
+def _dilate_backward(steps: tuple[int, ...], grad: Tensor, x: Tensor) -> Tensor:
+    before = [x]  # each step, once more
+    for axis in steps[:-1]:
+        before.append(_dilated(before[-1], axis))
+    for axis in reversed(steps):
+        grad = _to_largest(grad, before.pop(), axis)
+    return grad
+
+
+def _dilated(x: Tensor, axis: int) -> Tensor:
+    """One step: the largest of each pair, then of each pair of pairs."""
+    pairs = torch.maximum(*_shifted(x, axis))
+    ends = pairs.narrow(axis, 0, 1), pairs.narrow(axis, pairs.shape[axis] - 1, 1)
+    return torch.cat((ends[0], torch.maximum(*_shifted(pairs, axis)), ends[1]), axis)
+
+
+def _to_largest(grad: Tensor, x: Tensor, axis: int) -> Tensor:
+    """The gradient of one step, from that of its result."""
+    before, after = _shifted(x, axis)
+    n = before.shape[axis]
+    left, right = _shares(grad.narrow(axis, 1, n - 1), *_shifted(torch.maximum(before, after), axis))
+    ends = grad.narrow(axis, 0, 1), grad.narrow(axis, n, 1)
+    pairs = torch.cat((ends[0], right), axis) + torch.cat((left, ends[1]), axis)
+    left, right = _shares(pairs, before, after)
+    nothing = torch.zeros_like(ends[0])
+    return torch.cat((left, nothing), axis) + torch.cat((nothing, right), axis)
+
+
+def _shifted(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """All but the last, and all but the first, along an axis."""
+    n = x.shape[axis] - 1
+    return x.narrow(axis, 0, n), x.narrow(axis, 1, n)
+
+
+def _shares(grad: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """What the larger of two gets of the gradient of their maximum; half each where they are equal."""
+    first = torch.where(a > b, grad, 0.5 * grad * (a == b))
+    return first, grad - first
