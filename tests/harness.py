@@ -34,7 +34,7 @@ def make(info: LossInfo, case: Case, **arguments: Any) -> SegLoss:
 
 def fresh(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """A loss that says that it remembers its calls is copied, so that each call is the first."""
-    remembers = isinstance(loss, SegLoss) and "calls_leave_no_trace" in monai_segloss.find(type(loss).__name__).waive
+    remembers = isinstance(loss, SegLoss) and "calls_leave_no_trace" in monai_segloss.find(type(loss).__name__).exempt
     return copy.deepcopy(loss) if remembers else loss
 
 

@@ -74,7 +74,7 @@ def test_a_ball_of_many_voxels_has_its_volume(monkeypatch: pytest.MonkeyPatch) -
         assert found[0] == pytest.approx(found[1], rel=1e-4)
 
 
-@pytest.mark.parametrize("info", [x for x in LOSSES if "slice_equals_volume" not in x.waive], ids=lambda info: info.key)
+@pytest.mark.parametrize("info", [x for x in LOSSES if "slice_equals_volume" not in x.exempt], ids=lambda info: info.key)
 def test_a_slice_is_its_volume_whatever_the_arguments(info: monai_segloss.LossInfo) -> None:
     """Also where a class is absent, and where slices are thick or thin."""
     if not {"2-D", "3-D"} <= set(info.support):

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from monai_segloss.core.arguments import checked, plain
 from monai_segloss.core.errors import UnknownLoss, nearest
+from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import DEFAULTS, KINDS, READING, SegLoss
 from monai_segloss.core.recommend import Recommended
@@ -47,7 +48,8 @@ class LossInfo:
         size: shortest edge, in voxels, of an image that the loss makes sense on.
         grain: width, in voxels, of the narrowest error that the loss notices.
         recommended: arguments that trainers and bundles pass.
-        waive: property of the contract -> why it is honestly false for this loss.
+        exempt: property of the contract -> why it is honestly false for this loss: a reason, which is about all cases, or
+            an `Exempt`, which may name the cases.
     """
 
     key: str
@@ -65,7 +67,7 @@ class LossInfo:
     size: int = 1
     grain: int = 1
     recommended: Recommended = field(default_factory=Recommended)
-    waive: Mapping[str, str] = field(default_factory=dict)
+    exempt: Mapping[str, str | Exempt] = field(default_factory=dict)
 
     @property
     def needs(self) -> tuple[MapSpec, ...]:
@@ -87,6 +89,17 @@ class LossInfo:
         """The former name of ``recommended``."""
         _renamed("LossInfo.nnunet", "recommended")
         return self.recommended
+
+    @property
+    def waive(self) -> Mapping[str, str | Exempt]:
+        """The former name of ``exempt``."""
+        _renamed("LossInfo.waive", "exempt")
+        return self.exempt
+
+    def exemption(self, name: str) -> Exempt | None:
+        """The exemption from a property of the contract, or None."""
+        found = self.exempt.get(name)
+        return Exempt(found) if isinstance(found, str) else found
 
     def surfaces(self) -> dict[str, str]:
         """How the loss is written on each surface."""
@@ -145,9 +158,10 @@ def register(key: str, *, positional: str = "", **facts: Any) -> Callable[[T], T
     def enter(cls: T) -> T:
         if cls.__name__ != f"{camel(key)}Loss":
             raise ValueError(f"class {cls.__name__} registered as {key!r} must be called {camel(key)}Loss.")
-        if "nnunet" in facts:
-            _renamed("the field nnunet", "recommended")
-            facts["recommended"] = facts.pop("nnunet")
+        for old, new in (("nnunet", "recommended"), ("waive", "exempt")):
+            if old in facts:
+                _renamed(f"the field {old}", new)
+                facts[new] = facts.pop(old)
         info = LossInfo(key=key, cls=cls, **facts)
         for name in (key, *info.aliases):
             if name in _NAMES:

@@ -1,7 +1,7 @@
 """The contract: what every registered loss does, one function of the registry entry per property.
 
 A property raises AssertionError where it does not hold. An entry for which one is honestly false names it in
-`LossInfo.waive` with the reason; the waived property must then really fail.
+`LossInfo.exempt` with the reason; the exempt property must then really fail.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SCOPE: dict[Property, Callable[[LossInfo], bool]] = {
     transforms.functional_gradient: _always,
     transforms.inference_tensors: _always,
     transforms.vmap_is_refused: _always,
-    transforms.compiles_in_parts: lambda info: "compiles" in info.waive,
+    transforms.compiles_in_parts: lambda info: "compiles" in info.exempt,
     masking.ignored_voxels_change_nothing: _always,
     masking.ignored_target_values_are_not_read: _always,
     masking.ignoring_nothing_changes_nothing: _always,

@@ -44,7 +44,7 @@ def tensor_arguments(info: LossInfo) -> None:
                 if name in constant:
                     assert slope is None, f"{case.name}: {name} is a constant but has a gradient"
                     continue
-                if name in ("input", "target") and "gradcheck" in info.waive:
+                if name in ("input", "target") and "gradcheck" in info.exempt:
                     continue
                 way, h = _inwards(sent[name]), 1e-5
                 one, two, three = (at(**{**sent, name: sent[name] + k * h * way}) for k in (0, 1, 2))
@@ -98,7 +98,7 @@ def _sent(info: LossInfo, case: Case) -> dict[str, Tensor]:
 
 
 def second_derivatives(info: LossInfo) -> None:
-    """The derivative of the gradient is right; where it is waived it is refused in a sentence, and never a part of it."""
+    """The derivative of the gradient is right; where it is exempt it is refused in a sentence, and never a part of it."""
     for case in (*supported(info, "labels_2d", "ignored", "regions_masked", "soft_labels"), *ten_classes(info)):
         loss, input = make(info, case), case.input
         way, h = torch.randn_like(input), 1e-6
@@ -109,7 +109,7 @@ def second_derivatives(info: LossInfo) -> None:
         except RuntimeError as error:
             refused = f"{info.cls.__name__} has no second derivative" in str(error)
             raise (AssertionError if refused else ValueError)(f"{case.name}: {error}") from error
-        if "second_derivatives" in info.waive:
+        if "second_derivatives" in info.exempt:
             raise ValueError(f"{case.name}: the second derivative is not refused")
         (up, down) = (gradient(loss, case, input + step * way)[1] for step in (h, -h))
         assert_close(found, (up - down) / (2 * h), f"{case.name}: second derivative", rtol=1e-4, atol=1e-6)

@@ -190,7 +190,7 @@ class Voxels:
     tags=("contour", "distance"),
     support=("labels", "ignore", "2-D", "3-D"),
     recommended=Recommended(include_background=None, batch=None),
-    waive={
+    exempt={
         "gradcheck": "neighbors and the choice of voxels carry no gradient, so the gradient is not the derivative",
         "second_derivatives": "neighbors carry no gradient, so that there is none of the gradient either",
         "perfect_prediction_is_zero": "beside the right boundary smoothed directions still cost something",

@@ -69,7 +69,7 @@ def region(u: Tensor, v: Tensor, counted: Tensor | None, inside: float, outside:
     aliases=("ac",),
     tags=("contour", "smoothness"),
     recommended=Recommended(batch=None),
-    waive={
+    exempt={
         "perfect_prediction_is_zero": "a perfect prediction pays for the length of the contour of the target",
         "perfect_prediction_is_the_minimum": "a shorter contour may be worth some wrong voxels",
         "flips": "forward differences along several axes meet in one voxel, another one after a flip",

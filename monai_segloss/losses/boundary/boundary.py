@@ -58,7 +58,7 @@ class BoundaryForm:
     aliases=("surface_loss", "boundary_loss"),
     tags=("distance", "boundary", "imbalance"),
     recommended=Recommended(batch=False, arguments={"offset": True}),
-    waive={
+    exempt={
         "perfect_prediction_is_zero": "as published it lacks a constant of the target and is negative where all is right; "
         "offset=True adds it",
     },

@@ -75,7 +75,7 @@ def surface(x: Tensor, counted: Tensor | None) -> Tensor:
     aliases=("bdou",),
     tags=("overlap", "contour"),
     recommended=Recommended(include_background=True, batch=True),
-    waive={"slice_equals_volume": "in a volume of one slice every voxel lies on the surface"},
+    exempt={"slice_equals_volume": "in a volume of one slice every voxel lies on the surface"},
 )
 class BoundaryDoULoss(SegLoss):
     """Boundary difference over union: (U - I) / (U - alpha I), mean over classes; U - I is sum (p - g)^2, I is sum p g.

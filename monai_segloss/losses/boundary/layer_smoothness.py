@@ -47,7 +47,7 @@ def roughness(u: Tensor, counted: Tensor | None, axis: int, radius: int) -> Tens
     doi="arXiv:2007.05324",
     tags=("likelihood", "smoothness", "layers"),
     recommended=Recommended(batch=None),
-    waive={
+    exempt={
         "perfect_prediction_is_zero": "boundaries of the target across the axis are not smooth either",
         "perfect_prediction_is_the_minimum": "a smoother prediction may be worth some cross-entropy",
     },

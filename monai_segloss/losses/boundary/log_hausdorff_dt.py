@@ -29,7 +29,7 @@ from monai_segloss.maps.distance import Side
     aliases=("log_hausdorff",),
     tags=("distance", "boundary"),
     recommended=Recommended(batch=False),
-    waive={
+    exempt={
         "class_order": "as in MONAI channel 0 is left out by default, of regions too",
         "perfect_prediction_is_the_minimum": "a small step can take a probability past 1/2, where the distances of the "
         "prediction jump",

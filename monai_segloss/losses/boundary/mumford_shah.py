@@ -61,7 +61,7 @@ def variation(steps: Steps, u: Tensor, counted: Tensor | None) -> Tensor:
     doi="arXiv:1904.02872",
     tags=("contour", "smoothness", "unsupervised"),
     recommended=Recommended(include_background=True, batch=None),
-    waive={"perfect_prediction_is_zero": "a perfect prediction pays for the total variation of the target"},
+    exempt={"perfect_prediction_is_zero": "a perfect prediction pays for the total variation of the target"},
 )
 class MumfordShahLoss(SegLoss):
     """(sum |I - mu_c|^2 p_c over classes and voxels + ``w_tv`` times the total variation of p) / voxels; mean over samples.

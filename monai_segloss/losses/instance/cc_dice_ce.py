@@ -43,7 +43,7 @@ def cell_values(batch: SegBatch, segments: Segments) -> tuple[Tensor, Tensor]:
     aliases=("cc_dicece",),
     tags=("instances", "lesions", "imbalance", "overlap", "likelihood"),
     support=("labels", "regions", "ignore", "2-D", "3-D"),
-    waive={
+    exempt={
         "compiles": "components and their cells are found on the CPU",
         "shards_equal_the_batch": "under DDP each process takes the mean over its own samples and classes with components",
         "flips": "a voxel between two components belongs to the first one, and a flip changes which one that is",

@@ -39,7 +39,7 @@ def margins(batch: SegBatch) -> tuple[Tensor, Tensor]:
     tags=("overlap", "sorting", "margin"),
     support=("labels", "regions", "ignore", "2-D", "3-D"),
     recommended=Recommended(include_background=None, batch=None),
-    waive={
+    exempt={
         "shards_equal_the_batch": "ranks are those of the voxels of one process; sorting over processes is not done",
         "probabilities_need_no_activation": "the hinge is taken on logits; without an activation the input is the score",
         "perfect_prediction_is_zero": "a class must lie below the background by the margin, also at voxels of a third class",
