@@ -9,11 +9,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from cases import Case
-from harness import assert_close, gradient, make, supported
 
 import monai_segloss
 from monai_segloss.core.registry import LossInfo
+from monai_segloss.testing.cases import Case
+from monai_segloss.testing.harness import assert_close, gradient, make, supported
 
 WORLD = 2
 PROPERTY = "shards_equal_the_batch"

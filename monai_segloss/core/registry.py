@@ -82,7 +82,8 @@ class LossInfo:
     @property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
         """All constructor arguments with their defaults, shared ones included, in signature order."""
-        return inspect.signature(self.cls).parameters
+        entered = "__signature__" in vars(self.cls)
+        return (inspect.signature(self.cls) if entered else _full_signature(self.cls)).parameters
 
     @property
     def nnunet(self) -> Recommended:
@@ -186,19 +187,24 @@ def _leave_name_to_monai(cls: type[SegLoss]) -> None:
     module.__dir__ = lambda: sorted(vars(module).keys() - {cls.__name__})  # type: ignore[method-assign]
 
 
-def _set_signature(cls: type[SegLoss], positional: tuple[str, ...]) -> None:
-    """Give the class a full signature (shared arguments spelled out) and MONAI's order of positional arguments."""
-    init = cls.__init__
-    own = [p for n, p in inspect.signature(init).parameters.items() if n != "self" and p.kind is not p.VAR_KEYWORD]
-    known = {p.name: p for p in own}
-    annotations = KINDS | {p.name: _spelled(p.annotation) for p in own}
+def _full_signature(cls: type[SegLoss], positional: tuple[str, ...] = ()) -> inspect.Signature:
+    """The signature of a class with the shared arguments spelled out, and MONAI's order of positional arguments."""
+    own = inspect.signature(cls.__init__).parameters.values()
+    known = {p.name: p for p in own if p.name != "self" and p.kind is not p.VAR_KEYWORD}
     shared = [n for n in DEFAULTS if n in (*cls.scoring, *READING) and n not in known]
     known |= {n: inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=DEFAULTS[n]) for n in shared}
     order = (*positional, *(n for n in known if n not in positional))
     kinds = [
         inspect.Parameter.POSITIONAL_OR_KEYWORD if n in positional else inspect.Parameter.KEYWORD_ONLY for n in order
     ]
-    signature = inspect.Signature([known[n].replace(kind=kind) for n, kind in zip(order, kinds, strict=True)])
+    return inspect.Signature([known[n].replace(kind=kind) for n, kind in zip(order, kinds, strict=True)])
+
+
+def _set_signature(cls: type[SegLoss], positional: tuple[str, ...]) -> None:
+    """Give the class its full signature, and check what comes by it."""
+    init, signature = cls.__init__, _full_signature(cls, positional)
+    own = inspect.signature(init).parameters
+    annotations = KINDS | {n: _spelled(p.annotation) for n, p in own.items() if n in signature.parameters}
 
     @functools.wraps(init)
     def full(self: SegLoss, *args: Any, **kwargs: Any) -> None:

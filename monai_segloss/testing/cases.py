@@ -1,6 +1,7 @@
 """The inputs of the tests: small logits and targets of every kind a segmentation loss meets.
 
-A case is a prediction, a target and how to read them. Cases are float64 and shared, so nothing may change them.
+A case is a prediction, a target and how to read them. Cases are float64 and shared, so nothing may
+change them: a property gets a copy.
 `tags` names what a loss must support to be run on the case; the names are those of `LossInfo.support`.
 """
 
@@ -60,6 +61,11 @@ class Case:
         if self.ignore_index is not None:
             valid &= self.target[:, :1] != self.ignore_index
         return valid
+
+    def copy(self) -> Case:
+        """The case with tensors of its own."""
+        mask = None if self.mask is None else self.mask.clone()
+        return replace(self, input=self.input.clone(), target=self.target.clone(), mask=mask)
 
     def with_input(self, input: Tensor) -> Case:
         return replace(self, input=input)
@@ -249,10 +255,29 @@ BUILDERS: dict[str, Callable[[np.random.Generator, int], Case]] = {
 }
 
 
+def ten_classes(rng: np.random.Generator, edge: int) -> Case:
+    """More classes than what is written for few."""
+    labels = torch.arange(40).view(1, 1, 5, 8) % 10
+    input = torch.randn(1, 10, 5, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return Case("ten_classes", input, labels, tags=frozenset({"labels", "2-D"}))
+
+
+def ten_soft_classes(rng: np.random.Generator, edge: int) -> Case:
+    case = ten_classes(rng, edge)
+    target, tags = case.input.roll(3, 1).softmax(1), case.tags | {"soft labels"}
+    return replace(case, name="ten_soft_classes", target=target, labels=False, tags=tags)
+
+
+FURTHER: dict[str, Callable[[np.random.Generator, int], Case]] = {
+    build.__name__: build for build in (ten_classes, ten_soft_classes)
+}
+"""Cases of some properties alone."""
+
+
 @cache
 def get(name: str, edge: int = 1) -> Case:
     """The named case with no edge shorter than `edge` voxels, the same numbers in every run."""
-    return BUILDERS[name](np.random.default_rng(crc32(name.encode())), edge)
+    return (BUILDERS | FURTHER)[name](np.random.default_rng(crc32(name.encode())), edge)
 
 
 def enlarged(case: Case, factor: int) -> Case:
