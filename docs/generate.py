@@ -192,7 +192,7 @@ def loss_page(info: LossInfo) -> str:
     lines += ["", "## Description", "", "```text", inspect.getdoc(info.cls) or "", "```", "", "## Use", ""]
     lines += [f"- {surface}: `{line}`" for surface, line in info.surfaces().items()]
     lines += ["", "## Support", "", ", ".join(info.support) + "."]
-    lines += [f"- Without the property `{name}` of the contract: {reason}" for name, reason in info.waive.items()]
+    lines += [f"- Without the property `{name}` of the contract: {reason}" for name, reason in info.exempt.items()]
     different = [d for d in DIFFERENCES if d.key == info.key]
     if different:
         lines += ["", "## Differences", "", *difference_table(different)]
@@ -222,7 +222,7 @@ def index_page(losses: list[LossInfo]) -> str:
     lines += [f"| key | {' | '.join(columns)} | nnU-Net |", f"| --- |{' --- |' * (len(columns) + 1)}"]
     for info in losses:
         known = [what in info.support for what in EVERYTHING]
-        known += [what not in info.waive for what in ("compiles", "second_derivatives")]
+        known += [what not in info.exempt for what in ("compiles", "second_derivatives")]
         cells = " | ".join("yes" if each else "-" for each in known)
         lines.append(f"| {info.key} | {cells} | `nnUNetTrainer{camel(info.key)}` |")
     return "\n".join([*lines, ""])

@@ -40,8 +40,8 @@ class Environment:
             (self.site / "without_segloss.pth").write_text("import without_segloss\n")
 
     def ask(self, program: str, *arguments: str, **env: str) -> str:
-        """What a program says; nnU-Net's variable for trainers comes from the environment itself."""
-        environ = {name: value for name, value in os.environ.items() if name != VARIABLE}
+        """What a program says; nnU-Net's variable for trainers, and what Python finds, are those of the environment."""
+        environ = {name: value for name, value in os.environ.items() if name not in (VARIABLE, "PYTHONPATH")}
         command = [str(self.python), "-W", "ignore", "-c", program, *arguments]
         done = subprocess.run(command, env={**environ, **env}, cwd=self.root, capture_output=True, text=True)
         assert done.returncode == 0, f"{program} {arguments}: {done.stdout}{done.stderr}"

@@ -27,6 +27,7 @@ ORDER = [
     ("monai_segloss.config", "monai_segloss.recipes"),
     ("monai_segloss._public", "monai_segloss.differences"),
     ("monai_segloss",),
+    ("monai_segloss.testing",),
     ("monai_segloss.datalist", "monai_segloss.engine", "monai_segloss.transforms", "monai_segloss.bundle",
      "monai_segloss.checking", "nnunet_trainers"),
     ("monai_segloss.demo", "monai_segloss.experiment"),

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from harness import make, supported
 from monai.bundle import ConfigParser
 from pydantic import ValidationError
 
@@ -20,6 +19,7 @@ from monai_segloss.checking import check
 from monai_segloss.config import sentence
 from monai_segloss.core.arguments import plain
 from monai_segloss.schedules import Linear, schedule
+from monai_segloss.testing.harness import make, supported
 from monai_segloss.transforms import SignedDistanceMapd
 
 LOSSES = monai_segloss.list_losses()

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import cases
 import numpy as np
 import pytest
 import torch
-from cases import IGNORE, Case
-from harness import refused
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -30,6 +27,9 @@ from monai_segloss import (
     UnifiedFocalLoss,
 )
 from monai_segloss.differences import DIFFERENCES
+from monai_segloss.testing import cases
+from monai_segloss.testing.cases import IGNORE, Case
+from monai_segloss.testing.harness import refused
 
 monai = pytest.importorskip("monai.losses")
 data = pytest.importorskip("monai.data")

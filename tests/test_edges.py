@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import cases
 import pytest
 import torch
-from cases import Case
-from harness import assert_close, gradient, make, refused, supported, value
 
 import monai_segloss
 from monai_segloss.core.registry import LossInfo
+from monai_segloss.testing import cases
+from monai_segloss.testing.cases import Case
+from monai_segloss.testing.harness import assert_close, gradient, make, refused, supported, value
 
 SMOOTH = ("smooth_nr", "smooth_dr")
 UNSMOOTHED = [

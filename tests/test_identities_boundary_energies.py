@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-import cases
 import numpy as np
 import pytest
 import torch
-from harness import make, value
 from references import REFERENCES
 from test_identities_boundary_local import box, half_space, hard, label, of
 
 import monai_segloss
+from monai_segloss.testing import cases
+from monai_segloss.testing.harness import make, value
 
 READ = {"softmax": True, "to_onehot_y": True}
 

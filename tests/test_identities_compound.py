@@ -6,13 +6,13 @@ import math
 import warnings
 from typing import Any
 
-import cases
 import pytest
 import torch
-from cases import Case
-from harness import gradient, refused, value
 
 import monai_segloss
+from monai_segloss.testing import cases
+from monai_segloss.testing.cases import Case
+from monai_segloss.testing.harness import gradient, refused, value
 
 LABELS = ("labels_3d", "two_classes", "five_classes", "ignored", "ignored_sample", "empty_class")
 REGIONS = ("one_class", "regions", "regions_masked")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import cases
 import pytest
 import torch
-from cases import Case
-from harness import gradient, refused, value
 
 import monai_segloss
 from monai_segloss import WeightedSum
 from monai_segloss.losses.boundary import boundary as boundary_card
 from monai_segloss.schedules import Increase, Linear, Rebalance
+from monai_segloss.testing import cases
+from monai_segloss.testing.cases import Case
+from monai_segloss.testing.harness import gradient, refused, value
 
 CASES = ("labels_3d", "five_classes", "ignored", "regions", "regions_masked", "soft_labels", "empty_class", "one_class")
 EPOCHS = (0, 1, 49, 98, 500)

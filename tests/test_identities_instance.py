@@ -5,15 +5,15 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-import cases
 import pytest
 import torch
-from harness import make, refused, value
 from torch import Tensor
 
 import monai_segloss
 from monai_segloss.kernels.components import connected_components, nearest_component
 from monai_segloss.maps import component_cell_map
+from monai_segloss.testing import cases
+from monai_segloss.testing.harness import make, refused, value
 
 KEYS = ("blob", "cc_dice_ce", "inverse_weighted_cross_entropy", "inverse_weighted_dice")
 

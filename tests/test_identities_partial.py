@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import cases
 import numpy as np
 import pytest
 import torch
-from harness import gradient, make, value
 from references import REFERENCES
 
 import monai_segloss
+from monai_segloss.testing import cases
+from monai_segloss.testing.harness import gradient, make, value
 
 KEYS = ("marginal_cross_entropy", "marginal_dice", "exclusion_dice", "exclusion_cross_entropy")
 SETTINGS: dict[str, dict[str, Any]] = {

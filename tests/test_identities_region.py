@@ -6,18 +6,18 @@ import math
 from dataclasses import replace
 from typing import Any
 
-import cases
 import pytest
 import torch
-from cases import Case
-from harness import assert_close, gradient, make, refused, value
-from properties.arguments import distances
 from torch import Tensor
 
 import monai_segloss
 from monai_segloss.losses.region.log_cosh_dice import log_cosh
 from monai_segloss.losses.region.lovasz_softmax import jaccard_steps
 from monai_segloss.losses.region.mcc import mcc
+from monai_segloss.testing import cases
+from monai_segloss.testing.cases import Case
+from monai_segloss.testing.harness import assert_close, gradient, make, refused, value
+from monai_segloss.testing.properties.arguments import distances
 
 HARD = ("labels_3d", "five_classes", "empty_class", "ignored", "regions_masked")
 UNSMOOTHED = {"smooth_nr": 0.0, "smooth_dr": 0.0}

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 
-import cases
 import numpy as np
 import pytest
 import torch
-from harness import make, refused, value
 from references import REFERENCES
 
 import monai_segloss
 from monai_segloss.kernels import slabs
+from monai_segloss.testing import cases
+from monai_segloss.testing.harness import make, refused, value
 
 
 def test_without_structure_cross_entropy_is_left() -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import cases
 import numpy as np
 import pytest
 import torch
-from harness import make, value
 from references import REFERENCES
 
 import monai_segloss
+from monai_segloss.testing import cases
+from monai_segloss.testing.harness import make, value
 
 KEYS = ("threshold_map_dice", "focal_positive")
 

@@ -7,12 +7,9 @@ import math
 from dataclasses import replace
 from typing import Any
 
-import cases
 import numpy as np
 import pytest
 import torch
-from cases import Case
-from harness import gradient, refused, value
 from references import REFERENCES
 from torch.nn import functional as F
 
@@ -20,6 +17,9 @@ import monai_segloss
 from monai_segloss import SeesawLoss
 from monai_segloss.kernels import voxels
 from monai_segloss.losses.voxel.seesaw import seesaw
+from monai_segloss.testing import cases
+from monai_segloss.testing.cases import Case
+from monai_segloss.testing.harness import gradient, refused, value
 
 LABELS = ("labels_3d", "five_classes", "ignored", "ignored_2d", "empty_class", "many_classes")
 REGIONS = ("one_class", "regions", "regions_masked", "soft_regions")

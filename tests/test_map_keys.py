@@ -6,11 +6,9 @@ import copy
 import pickle
 from typing import Any
 
-import cases
 import pytest
 import torch
 from monai.data import MetaTensor
-from properties.arguments import another
 from test_monai_engine import SIZE, trainer
 
 import monai_segloss
@@ -19,6 +17,8 @@ from monai_segloss.core.module import READING
 from monai_segloss.engine import DeepSupervision
 from monai_segloss.losses.boundary.distances import signed_distance, target_field
 from monai_segloss.maps import class_masks, distance_field, signed_distance_map
+from monai_segloss.testing import cases
+from monai_segloss.testing.properties.arguments import another
 from monai_segloss.transforms import ContourMapd, DistanceFieldd, SignedDistanceMapd, map_transforms
 
 READS: dict[str, Any] = {"softmax": True, "to_onehot_y": True}

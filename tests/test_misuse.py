@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import cases
 import numpy as np
 import pytest
 import torch
-from harness import make, supported
 from torch import Tensor
 
 import monai_segloss
 from monai_segloss.core.registry import LossInfo
+from monai_segloss.testing import cases
+from monai_segloss.testing.harness import make, supported
 
 LOSSES = monai_segloss.list_losses()
 OURS = Path(monai_segloss.__file__).parent

@@ -7,11 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import cases
 import pytest
 import torch
-from harness import supported
-from properties import PROPERTIES
 from test_reference import compare
 from torch import Tensor
 
@@ -23,6 +20,8 @@ from monai_segloss.core.module import SegLoss
 from monai_segloss.core.reading import Reader
 from monai_segloss.core.reduce import Scores, Term
 from monai_segloss.core.registry import LossInfo
+from monai_segloss.testing import PROPERTIES, cases
+from monai_segloss.testing.harness import supported
 
 Patch = Callable[[pytest.MonkeyPatch, LossInfo], None]
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cases
 import pytest
 import torch
 from test_cli import segloss
@@ -15,6 +14,7 @@ from test_cli import segloss
 import monai_segloss
 from monai_segloss.bundle.overlays import component
 from monai_segloss.recipes import RECIPES
+from monai_segloss.testing import cases
 from nnunet_trainers import building
 from nnunet_trainers.building import Facts
 

@@ -7,13 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-import cases
 import numpy as np
 import pytest
 import torch
-from cases import Case
-from harness import gradient, make, supported, value
-from properties.arguments import another
 from references import REFERENCES, UNIFORM
 
 import monai_segloss
@@ -21,6 +17,10 @@ from monai_segloss.core.module import READING
 from monai_segloss.core.registry import LossInfo
 from monai_segloss.losses.boundary.hausdorff_er import NORMS
 from monai_segloss.maps.distance import MODES
+from monai_segloss.testing import cases
+from monai_segloss.testing.cases import Case
+from monai_segloss.testing.harness import gradient, make, supported, value
+from monai_segloss.testing.properties.arguments import another
 
 ENTRIES = monai_segloss.list_losses()
 STEP = 1e-5

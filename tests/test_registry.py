@@ -35,3 +35,18 @@ def test_annotations_are_read_in_a_file_that_evaluates_them() -> None:
         with pytest.raises(TypeError, match=f"{name} must be a number, got 'x'"):
             EvaluatedLoss(**{name: "x"})
     EvaluatedLoss(alpha=1.0, beta=None)
+
+
+@pytest.mark.usefixtures("empty")
+def test_the_former_name_of_exemptions_still_works() -> None:
+    with pytest.warns(DeprecationWarning, match="the field waive is now called exempt"):
+
+        @register("old", **FACTS, waive={"flips": "it is not symmetric"})
+        class OldLoss(RegionLoss):
+            def table(self, view: Scored) -> Tensor:
+                return view.counts().tp
+
+    info = registry.find("old")
+    assert info.exempt == {"flips": "it is not symmetric"}
+    with pytest.warns(DeprecationWarning, match=r"LossInfo\.waive is now called exempt"):
+        assert info.waive is info.exempt

@@ -9,12 +9,9 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
-import cases
 import numpy as np
 import pytest
 import torch
-from cases import Case
-from harness import refused
 
 from monai_segloss import LossConfig, WeightedSum
 from monai_segloss.schedules import (
@@ -31,6 +28,9 @@ from monai_segloss.schedules import (
     WarmUp,
     schedule,
 )
+from monai_segloss.testing import cases
+from monai_segloss.testing.cases import Case
+from monai_segloss.testing.harness import refused
 
 # Schedule -> epoch -> weight, each from its formula.
 FORMS: list[tuple[Schedule, Callable[[int], float]]] = [

@@ -5,18 +5,18 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-import cases
 import numpy as np
 import pytest
 import torch
-from harness import assert_close, fresh, make
-from properties.arguments import another
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import monai_segloss
 from monai_segloss.kernels import balls as kernel
+from monai_segloss.testing import cases
+from monai_segloss.testing.harness import assert_close, fresh, make
+from monai_segloss.testing.properties.arguments import another
 
 LOSSES = monai_segloss.list_losses()
 
@@ -74,7 +74,9 @@ def test_a_ball_of_many_voxels_has_its_volume(monkeypatch: pytest.MonkeyPatch) -
         assert found[0] == pytest.approx(found[1], rel=1e-4)
 
 
-@pytest.mark.parametrize("info", [x for x in LOSSES if "slice_equals_volume" not in x.waive], ids=lambda info: info.key)
+@pytest.mark.parametrize(
+    "info", [x for x in LOSSES if "slice_equals_volume" not in x.exempt], ids=lambda info: info.key
+)
 def test_a_slice_is_its_volume_whatever_the_arguments(info: monai_segloss.LossInfo) -> None:
     """Also where a class is absent, and where slices are thick or thin."""
     if not {"2-D", "3-D"} <= set(info.support):

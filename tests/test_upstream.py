@@ -11,16 +11,16 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
-import cases
 import pytest
 import torch
-from cases import IGNORE, Case
-from harness import gradient
-from properties.arguments import distances
 from torch import Tensor
 
 import monai_segloss
 from monai_segloss import losses
+from monai_segloss.testing import cases
+from monai_segloss.testing.cases import IGNORE, Case
+from monai_segloss.testing.harness import gradient
+from monai_segloss.testing.properties.arguments import distances
 
 monai = pytest.importorskip("monai.losses")
 compound = pytest.importorskip("nnunetv2.training.loss.compound_losses")

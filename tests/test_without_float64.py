@@ -8,10 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import cases
 import pytest
 import torch
-from harness import assert_close, fresh, make, supported
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
@@ -19,6 +17,8 @@ from torch.utils._pytree import tree_leaves
 import monai_segloss
 from monai_segloss.core import counts, exact
 from monai_segloss.core.registry import LossInfo
+from monai_segloss.testing import cases
+from monai_segloss.testing.harness import assert_close, fresh, make, supported
 
 LOSSES = monai_segloss.list_losses()
 

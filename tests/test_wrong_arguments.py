@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import cases
 import numpy as np
 import pytest
 import torch
-from harness import make, refused, supported
 
 import monai_segloss
+from monai_segloss.testing import cases
+from monai_segloss.testing.harness import make, refused, supported
 
 LOSSES = monai_segloss.list_losses()
 COMMON = {"softmax": True, "to_onehot_y": True}

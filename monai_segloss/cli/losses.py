@@ -102,7 +102,7 @@ def show(
         table.add_row(name, "required" if parameter.default is parameter.empty else repr(parameter.default))
     out.print("", table)
     out.print(f"[bold]Supports[/] {', '.join(info.support)}")
-    for name, reason in info.waive.items():
+    for name, reason in info.exempt.items():
         out.print(f"  without the property {name!r}: {reason}", markup=False)
     out.print(f"[bold]Source[/] {info.paper}. {info.doi}\n\n[bold]Use it[/]")
     for surface, line in info.surfaces().items():
@@ -127,7 +127,7 @@ def _facts(info: LossInfo) -> dict[str, Any]:
         "needs": [spec.key for spec in info.needs],
         "support": info.support,
         "parameters": parameters,
-        "waive": dict(info.waive),
+        "exempt": {name: str(reason) for name, reason in info.exempt.items()},
         "use": info.surfaces(),
     }
 

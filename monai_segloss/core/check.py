@@ -167,7 +167,7 @@ def values(target: Tensor, labels: bool, classes: int, valid: Tensor | None, ign
                 f"target gives {float(parts[0]):g} of a voxel to channel {ignore_index}, which ignore_index leaves out: a "
                 "voxel counts or it does not; pass a mask."
             )
-    low, high = (float(x) for x in target.aminmax())
+    low, high = (float(x) for x in target.detach().aminmax())
     top = classes - 1 if labels else 1
     fractional = labels and target.is_floating_point() and not bool((target == target.floor()).all())
     if low >= 0 and high <= top and not fractional:

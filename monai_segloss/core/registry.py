@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from monai_segloss.core.arguments import checked, plain
 from monai_segloss.core.errors import UnknownLoss, nearest, renamed
+from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import DEFAULTS, KINDS, READING, SegLoss
 from monai_segloss.core.recommend import Recommended
@@ -46,7 +47,8 @@ class LossInfo:
         size: shortest edge, in voxels, of an image that the loss makes sense on.
         grain: width, in voxels, of the narrowest error that the loss notices.
         recommended: arguments that trainers and bundles pass.
-        waive: property of the contract -> why it is honestly false for this loss.
+        exempt: property of the contract -> why it is honestly false for this loss: a reason, which is about all cases, or
+            an `Exempt`, which may name the cases.
     """
 
     key: str
@@ -64,7 +66,7 @@ class LossInfo:
     size: int = 1
     grain: int = 1
     recommended: Recommended = field(default_factory=Recommended)
-    waive: Mapping[str, str] = field(default_factory=dict)
+    exempt: Mapping[str, str | Exempt] = field(default_factory=dict)
 
     @property
     def needs(self) -> tuple[MapSpec, ...]:
@@ -79,13 +81,25 @@ class LossInfo:
     @property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
         """All constructor arguments with their defaults, shared ones included, in signature order."""
-        return inspect.signature(self.cls).parameters
+        entered = "__signature__" in vars(self.cls)
+        return (inspect.signature(self.cls) if entered else _full_signature(self.cls)).parameters
 
     @property
     def nnunet(self) -> Recommended:
         """The former name of ``recommended``."""
         renamed("LossInfo.nnunet", "recommended")
         return self.recommended
+
+    @property
+    def waive(self) -> Mapping[str, str | Exempt]:
+        """The former name of ``exempt``."""
+        renamed("LossInfo.waive", "exempt")
+        return self.exempt
+
+    def exemption(self, name: str) -> Exempt | None:
+        """The exemption from a property of the contract, or None."""
+        found = self.exempt.get(name)
+        return Exempt(found) if isinstance(found, str) else found
 
     def surfaces(self) -> dict[str, str]:
         """How the loss is written on each surface."""
@@ -138,9 +152,10 @@ def register(key: str, *, positional: str = "", **facts: Any) -> Callable[[T], T
     def enter(cls: T) -> T:
         if cls.__name__ != f"{camel(key)}Loss":
             raise ValueError(f"class {cls.__name__} registered as {key!r} must be called {camel(key)}Loss.")
-        if "nnunet" in facts:
-            renamed("the field nnunet", "recommended")
-            facts["recommended"] = facts.pop("nnunet")
+        for old, new in (("nnunet", "recommended"), ("waive", "exempt")):
+            if old in facts:
+                renamed(f"the field {old}", new)
+                facts[new] = facts.pop(old)
         info = LossInfo(key=key, cls=cls, **facts)
         for name in (key, *info.aliases):
             if name in _NAMES:
@@ -165,19 +180,24 @@ def _leave_name_to_monai(cls: type[SegLoss]) -> None:
     module.__dir__ = lambda: sorted(vars(module).keys() - {cls.__name__})  # type: ignore[method-assign]
 
 
-def _set_signature(cls: type[SegLoss], positional: tuple[str, ...]) -> None:
-    """Give the class a full signature (shared arguments spelled out) and MONAI's order of positional arguments."""
-    init = cls.__init__
-    own = [p for n, p in inspect.signature(init).parameters.items() if n != "self" and p.kind is not p.VAR_KEYWORD]
-    known = {p.name: p for p in own}
-    annotations = KINDS | {p.name: _spelled(p.annotation) for p in own}
+def _full_signature(cls: type[SegLoss], positional: tuple[str, ...] = ()) -> inspect.Signature:
+    """The signature of a class with the shared arguments spelled out, and MONAI's order of positional arguments."""
+    own = inspect.signature(cls.__init__).parameters.values()
+    known = {p.name: p for p in own if p.name != "self" and p.kind is not p.VAR_KEYWORD}
     shared = [n for n in DEFAULTS if n in (*cls.scoring, *READING) and n not in known]
     known |= {n: inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=DEFAULTS[n]) for n in shared}
     order = (*positional, *(n for n in known if n not in positional))
     kinds = [
         inspect.Parameter.POSITIONAL_OR_KEYWORD if n in positional else inspect.Parameter.KEYWORD_ONLY for n in order
     ]
-    signature = inspect.Signature([known[n].replace(kind=kind) for n, kind in zip(order, kinds, strict=True)])
+    return inspect.Signature([known[n].replace(kind=kind) for n, kind in zip(order, kinds, strict=True)])
+
+
+def _set_signature(cls: type[SegLoss], positional: tuple[str, ...]) -> None:
+    """Give the class its full signature, and check what comes by it."""
+    init, signature = cls.__init__, _full_signature(cls, positional)
+    own = inspect.signature(init).parameters
+    annotations = KINDS | {n: _spelled(p.annotation) for n, p in own.items() if n in signature.parameters}
 
     @functools.wraps(init)
     def full(self: SegLoss, *args: Any, **kwargs: Any) -> None:

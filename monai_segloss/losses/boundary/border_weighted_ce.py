@@ -32,7 +32,6 @@ from monai_segloss.maps.border import border_weight_map
     aliases=("unet_ce", "border_weighted_cross_entropy"),
     tags=("likelihood", "instances", "distance"),
     recommended=Recommended(include_background=None, batch=None),
-    waive={"compiles": "instances are found on the CPU, by connected-components-3d or SciPy"},
 )
 class BorderWeightedCELoss(VoxelLoss):
     """Mean over voxels of w * `CrossEntropyLoss`, w = w_c + w_0 exp(-(d_1 + d_2)^2 / (2 sigma^2)).

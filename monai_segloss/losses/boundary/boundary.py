@@ -8,6 +8,7 @@ from torch import Tensor
 
 from monai_segloss.core.batch import Scored, SegBatch
 from monai_segloss.core.check import one_of
+from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.maps import MapSpec, scored_map
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
@@ -58,9 +59,20 @@ class BoundaryForm:
     aliases=("surface_loss", "boundary_loss"),
     tags=("distance", "boundary", "imbalance"),
     recommended=Recommended(batch=False, arguments={"offset": True}),
-    waive={
-        "perfect_prediction_is_zero": "as published it lacks a constant of the target and is negative where all is right; "
-        "offset=True adds it",
+    exempt={
+        "perfect_prediction_is_zero": Exempt(
+            "as published it lacks a constant of the target and is negative where all is right; offset=True adds it",
+            cases=(
+                "labels_3d",
+                "labels_2d",
+                "two_classes",
+                "five_classes",
+                "one_class",
+                "empty_class",
+                "ignored",
+                "regions_masked",
+            ),
+        ),
     },
 )
 class BoundaryLoss(SegLoss):

@@ -10,6 +10,7 @@ from torch import Tensor
 from monai_segloss.core.batch import TP, SegBatch
 from monai_segloss.core.check import within
 from monai_segloss.core.counts import Stat
+from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.module import SegLoss
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
@@ -76,7 +77,11 @@ def surface(x: Tensor, counted: Tensor | None) -> Tensor:
     aliases=("bdou",),
     tags=("overlap", "contour"),
     recommended=Recommended(include_background=True, batch=True),
-    waive={"slice_equals_volume": "in a volume of one slice every voxel lies on the surface"},
+    exempt={
+        "slice_equals_volume": Exempt(
+            "in a volume of one slice every voxel lies on the surface", cases=("labels_2d", "one_class", "ignored_2d")
+        )
+    },
 )
 class BoundaryDoULoss(SegLoss):
     """Boundary difference over union: (U - I) / (U - alpha I), mean over classes; U - I is sum (p - g)^2, I is sum p g.

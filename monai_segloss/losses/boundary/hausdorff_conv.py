@@ -62,7 +62,7 @@ def ball_error(
     doi="arXiv:1904.10030",
     tags=("hausdorff", "distance", "morphology"),
     recommended=Recommended(batch=None),
-    waive={"slice_equals_volume": "above and below a volume of one slice there is background, so no ball lies inside"},
+    exempt={"slice_equals_volume": "above and below a volume of one slice there is background, so no ball lies inside"},
 )
 class HausdorffConvLoss(SegLoss):
     """Hausdorff loss by circular kernels: errors weigh r^alpha where the ball of radius r lies on one side of a boundary.

@@ -9,6 +9,7 @@ from torch import Tensor
 from monai_segloss.core.arguments import EXPONENT
 from monai_segloss.core.batch import Scored, SegBatch
 from monai_segloss.core.check import non_negative, one_of
+from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.maps import MapSpec, scored_map
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
@@ -73,10 +74,12 @@ class HausdorffForm:
     aliases=("hausdorff", "hausdorff_distance_transform"),
     tags=("distance", "boundary"),
     recommended=Recommended(batch=False),
-    waive={
-        "class_order": "as in MONAI channel 0 is left out by default, of regions too",
-        "perfect_prediction_is_the_minimum": "a small step can take a probability past 1/2, where the distances of the "
-        "prediction jump",
+    exempt={
+        "class_order": Exempt("as in MONAI channel 0 is left out by default, of regions too", cases=("regions",)),
+        "perfect_prediction_is_the_minimum": Exempt(
+            "a small step can take a probability past 1/2, where the distances of the prediction jump",
+            cases=("five_classes",),
+        ),
     },
 )
 class HausdorffDTLoss(SegLoss):

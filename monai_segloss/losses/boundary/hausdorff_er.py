@@ -66,7 +66,7 @@ def spread(e: Tensor, counted: Tensor | None) -> Tensor:
     tags=("hausdorff", "distance", "morphology"),
     grain=3,
     recommended=Recommended(batch=None),
-    waive={"slice_equals_volume": "in a volume of one slice the error also erodes from its two faces"},
+    exempt={"slice_equals_volume": "in a volume of one slice the error also erodes from its two faces"},
 )
 class HausdorffERLoss(SegLoss):
     """Hausdorff loss by erosion: mean over voxels of sum_k k^alpha e_k, e_0 = (p - g)^2, k = 1 ... ``erosions``.

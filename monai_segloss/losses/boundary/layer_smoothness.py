@@ -10,6 +10,7 @@ from torch import Tensor
 
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
+from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores, Term
@@ -47,9 +48,15 @@ def roughness(u: Tensor, counted: Tensor | None, axis: int, radius: int) -> Tens
     doi="arXiv:2007.05324",
     tags=("likelihood", "smoothness", "layers"),
     recommended=Recommended(batch=None),
-    waive={
-        "perfect_prediction_is_zero": "boundaries of the target across the axis are not smooth either",
-        "perfect_prediction_is_the_minimum": "a smoother prediction may be worth some cross-entropy",
+    exempt={
+        "perfect_prediction_is_zero": Exempt(
+            "boundaries of the target across the axis are not smooth either",
+            cases=("labels_3d", "labels_2d", "two_classes", "five_classes", "one_class", "regions", "empty_class"),
+        ),
+        "perfect_prediction_is_the_minimum": Exempt(
+            "a smoother prediction may be worth some cross-entropy",
+            cases=("labels_3d", "labels_2d", "two_classes", "five_classes", "one_class", "regions"),
+        ),
     },
 )
 class LayerSmoothnessLoss(SegLoss):

@@ -6,6 +6,7 @@ from typing import ClassVar, Unpack
 
 from monai_segloss.core.arguments import EXPONENT
 from monai_segloss.core.batch import SegBatch
+from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
@@ -29,10 +30,12 @@ from monai_segloss.maps.distance import Side
     aliases=("log_hausdorff",),
     tags=("distance", "boundary"),
     recommended=Recommended(batch=False),
-    waive={
-        "class_order": "as in MONAI channel 0 is left out by default, of regions too",
-        "perfect_prediction_is_the_minimum": "a small step can take a probability past 1/2, where the distances of the "
-        "prediction jump",
+    exempt={
+        "class_order": Exempt("as in MONAI channel 0 is left out by default, of regions too", cases=("regions",)),
+        "perfect_prediction_is_the_minimum": Exempt(
+            "a small step can take a probability past 1/2, where the distances of the prediction jump",
+            cases=("five_classes",),
+        ),
         "reductions_agree": "the logarithm is taken of the reduced loss, as in MONAI, so a sum is no sum of logarithms",
     },
 )

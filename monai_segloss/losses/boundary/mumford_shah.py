@@ -13,6 +13,7 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.errors import LossShapeError
 from monai_segloss.core.exact import products
+from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores, Term
@@ -61,7 +62,12 @@ def variation(steps: Steps, u: Tensor, counted: Tensor | None) -> Tensor:
     doi="arXiv:1904.02872",
     tags=("contour", "smoothness", "unsupervised"),
     recommended=Recommended(include_background=True, batch=None),
-    waive={"perfect_prediction_is_zero": "a perfect prediction pays for the total variation of the target"},
+    exempt={
+        "perfect_prediction_is_zero": Exempt(
+            "a perfect prediction pays for the total variation of the target",
+            cases=("labels_3d", "five_classes", "regions", "regions_masked"),
+        )
+    },
 )
 class MumfordShahLoss(SegLoss):
     """(sum |I - mu_c|^2 p_c over classes and voxels + ``w_tv`` times the total variation of p) / voxels; mean over samples.

@@ -27,7 +27,7 @@ from monai_segloss.maps.distance import region_wise_map
     aliases=("rw_loss", "rrw"),
     tags=("distance", "imbalance"),
     recommended=Recommended(include_background=True, batch=False, arguments={"offset": True}),
-    waive={
+    exempt={
         "perfect_prediction_is_zero": "as published it lacks a constant of the target and is negative where all is right; "
         "offset=True adds it",
     },

@@ -40,7 +40,7 @@ def product(yp: Tensor, yy: Tensor, pp: Tensor) -> Tensor:
     aliases=("sdm_regression",),
     tags=("distance", "regression"),
     recommended=Recommended(include_background=True, batch=False),
-    waive={
+    exempt={
         "perfect_prediction_is_zero": "the best output is a distance, which near the boundary is far from certain",
         "perfect_prediction_is_the_minimum": "the best output is a distance, which near the boundary is far from certain",
     },

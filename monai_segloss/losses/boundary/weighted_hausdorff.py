@@ -43,7 +43,7 @@ def weighted_hausdorff(p: Tensor, d: Tensor, reach: Tensor) -> Tensor:
     aliases=("whd", "average_hausdorff"),
     tags=("distance", "points"),
     recommended=Recommended(batch=None),
-    waive={
+    exempt={
         "compiles": "how many points there are is known only when they have been found",
         "second_derivatives": "value and gradient come from one pass over the table of distances, which is not kept",
     },

@@ -33,7 +33,7 @@ def combo_ce(view: Scored, beta: float) -> Scores:
     doi="arXiv:1805.02798",
     aliases=("combo_loss",),
     tags=("overlap", "likelihood", "imbalance", "recall"),
-    waive={
+    exempt={
         "false_positives_and_negatives": "alpha and beta are the paper's: alpha the share of the cross-entropy, beta the "
         "weight of missed foreground, 1 - beta that of false foreground",
     },

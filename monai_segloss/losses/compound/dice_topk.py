@@ -18,7 +18,7 @@ from monai_segloss.losses.compound.weighted_sum import Compound, part
     paper="Isensee et al., nnU-Net, Nat. Methods 2021; Ma et al., Loss odyssey in medical image segmentation, MedIA 2021",
     doi="arXiv:1809.10486; doi:10.1016/j.media.2021.102035",
     tags=("overlap", "likelihood", "imbalance"),
-    waive={"shards_equal_the_batch": "under DDP each process takes the k percent of its own voxels, as in nnU-Net"},
+    exempt={"shards_equal_the_batch": "under DDP each process takes the k percent of its own voxels, as in nnU-Net"},
 )
 class DiceTopKLoss(Compound):
     """``lambda_dice`` * `DiceLoss` + ``lambda_topk`` * `TopKCrossEntropyLoss`.

@@ -60,7 +60,7 @@ def _bounded(f: Tensor) -> Tensor:
     aliases=("exp_log",),
     tags=("overlap", "likelihood", "imbalance"),
     recommended=Recommended(include_background=None),
-    waive={
+    exempt={
         "perfect_prediction_is_zero": "a perfect prediction costs 1e-6 to the power gamma, 0.016 at gamma 0.3: below "
         "1e-6 the logarithms are held, their power has an infinite derivative at 0"
     },

@@ -56,7 +56,7 @@ def blob_values(batch: SegBatch, segments: Segments, smooth_nr: float, smooth_dr
     aliases=("blob_loss",),
     tags=("instances", "lesions", "imbalance", "overlap", "likelihood"),
     support=("labels", "regions", "ignore", "2-D", "3-D"),
-    waive={
+    exempt={
         "compiles": "components are found on the CPU, by connected-components-3d or SciPy",
         "shards_equal_the_batch": "under DDP each process takes the mean over its own samples and classes with components",
     },

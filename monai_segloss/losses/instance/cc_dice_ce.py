@@ -10,6 +10,7 @@ from torch import Tensor
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.counts import FORMULAS
+from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import ScoringArgs, SegLoss
 from monai_segloss.core.reduce import Scores, Term
@@ -43,10 +44,13 @@ def cell_values(batch: SegBatch, segments: Segments) -> tuple[Tensor, Tensor]:
     aliases=("cc_dicece",),
     tags=("instances", "lesions", "imbalance", "overlap", "likelihood"),
     support=("labels", "regions", "ignore", "2-D", "3-D"),
-    waive={
+    exempt={
         "compiles": "components and their cells are found on the CPU",
         "shards_equal_the_batch": "under DDP each process takes the mean over its own samples and classes with components",
-        "flips": "a voxel between two components belongs to the first one, and a flip changes which one that is",
+        "flips": Exempt(
+            "a voxel between two components belongs to the first one, and a flip changes which one that is",
+            cases=("labels_3d", "labels_2d", "ignored", "regions", "regions_masked"),
+        ),
     },
 )
 class CCDiceCELoss(SegLoss):

@@ -30,7 +30,7 @@ from monai_segloss.losses.voxel.cross_entropy import cross_entropy
     tags=("instances", "lesions", "imbalance", "likelihood"),
     support=("labels", "regions", "ignore", "2-D", "3-D"),
     recommended=Recommended(include_background=None, batch=None),
-    waive={"compiles": "components are found on the CPU, by connected-components-3d or SciPy"},
+    exempt={"compiles": "components are found on the CPU, by connected-components-3d or SciPy"},
 )
 class InverseWeightedCrossEntropyLoss(SegLoss):
     """The mean over voxels of w * cross-entropy, w = N / ((K + 1) |L_j|) in the component L_j of a sample with K.

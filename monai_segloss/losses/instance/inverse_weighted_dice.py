@@ -38,7 +38,7 @@ from monai_segloss.losses.region.dice import dice
     aliases=("iw_dice", "iwdl"),
     tags=("instances", "lesions", "imbalance", "overlap"),
     support=("labels", "regions", "ignore", "2-D", "3-D"),
-    waive={"compiles": "components are found on the CPU, by connected-components-3d or SciPy"},
+    exempt={"compiles": "components are found on the CPU, by connected-components-3d or SciPy"},
 )
 class InverseWeightedDiceLoss(SegLoss):
     """1 - (2 sum w p g + nr) / (sum w (p^2 + g^2) + dr), w = N / ((K + 1) |L_j|), mean over samples and classes.

@@ -79,7 +79,7 @@ def distance_matrix(value: Any) -> Tensor:
     tags=("overlap", "hierarchy"),
     support=("labels", "soft labels", "ignore", "2-D", "3-D"),
     recommended=Recommended(include_background=None),
-    waive={"probabilities_need_no_activation": "without an activation it takes the softmax, as MONAI's class does"},
+    exempt={"probabilities_need_no_activation": "without an activation it takes the softmax, as MONAI's class does"},
 )
 class GeneralizedWassersteinDiceLoss(SegLoss):
     """Generalized Wasserstein Dice loss, one value per sample, mean over samples; softmax and labels unless told otherwise.

@@ -9,6 +9,7 @@ from torch import Tensor
 from monai_segloss.core import check
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import activate
+from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
@@ -39,10 +40,13 @@ def margins(batch: SegBatch) -> tuple[Tensor, Tensor]:
     tags=("overlap", "sorting", "margin"),
     support=("labels", "regions", "ignore", "2-D", "3-D"),
     recommended=Recommended(include_background=None, batch=None),
-    waive={
+    exempt={
         "shards_equal_the_batch": "ranks are those of the voxels of one process; sorting over processes is not done",
         "probabilities_need_no_activation": "the hinge is taken on logits; without an activation the input is the score",
-        "perfect_prediction_is_zero": "a class must lie below the background by the margin, also at voxels of a third class",
+        "perfect_prediction_is_zero": Exempt(
+            "a class must lie below the background by the margin, also at voxels of a third class",
+            cases=("labels_3d", "labels_2d", "five_classes", "empty_class", "ignored"),
+        ),
         "other_act_equals_activation": "the result of other_act is the score of the hinge, not a probability",
     },
 )

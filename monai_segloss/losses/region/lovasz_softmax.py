@@ -78,7 +78,7 @@ def jaccard_steps(g: Tensor, dtype: torch.dtype) -> Tensor:
     tags=("overlap", "sorting"),
     support=("labels", "regions", "ignore", "2-D", "3-D"),
     recommended=Recommended(include_background=True, batch=None),
-    waive={
+    exempt={
         "shards_equal_the_batch": "ranks are those of the voxels of one process; sorting over processes is not done"
     },
 )

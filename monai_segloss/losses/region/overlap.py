@@ -35,7 +35,9 @@ def overlap(pq: Tensor, voxels: Tensor, multilabel: bool) -> Scores:
     doi="arXiv:1812.05807",
     tags=("regularizer", "experimental"),
     recommended=Recommended(include_background=None, batch=None),
-    waive={"shards_equal_the_batch": "under DDP each process takes the mean of its own voxels, as the voxel losses do"},
+    exempt={
+        "shards_equal_the_batch": "under DDP each process takes the mean of its own voxels, as the voxel losses do"
+    },
 )
 class OverlapLoss(SegLoss):
     """Overlap loss: mean over voxels of (1 - sum_c p_c^2) / 2; two classes: of p_fg p_bg.  Experimental.

@@ -68,7 +68,7 @@ def neighborhoods(x: Tensor, radius: int, pool: int) -> Tensor:
     tags=("windows", "boundary", "likelihood"),
     size=12,
     recommended=Recommended(include_background=None, batch=None),
-    waive={
+    exempt={
         "perfect_prediction_is_zero": "a log determinant has no natural zero: the value at the optimum is negative",
         "shards_equal_the_batch": "the cross-entropy divides by one voxel more than there are, as the authors' code does",
         "flips": "the grid of the max pooling begins at the first voxel",

@@ -59,7 +59,7 @@ def window_mean(x: Tensor, counted: Tensor | None, kernel: tuple[float, ...]) ->
     aliases=("ssl",),
     tags=("windows", "boundary", "likelihood"),
     recommended=Recommended(include_background=None, batch=None),
-    waive={
+    exempt={
         "gradcheck": "the weights e and f of the voxels carry no gradient, so the gradient is not the derivative",
         "second_derivatives": "the weights e and f carry no gradient, so that there is none of the gradient either",
         "shards_equal_the_batch": "the largest e, which decides what counts, is that of a process",

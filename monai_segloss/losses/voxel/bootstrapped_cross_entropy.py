@@ -41,7 +41,7 @@ def bootstrapped_cross_entropy(batch: SegBatch, threshold: float, k: float) -> S
     aliases=("bootstrapped_ce", "ohem_cross_entropy"),
     tags=("likelihood", "imbalance"),
     recommended=Recommended(include_background=None, batch=None),
-    waive={"shards_equal_the_batch": "under DDP each process takes the hard voxels of its own part of the batch"},
+    exempt={"shards_equal_the_batch": "under DDP each process takes the hard voxels of its own part of the batch"},
 )
 class BootstrappedCrossEntropyLoss(SegLoss):
     """Mean cross-entropy of the voxels of the batch with p_t < ``threshold``, p_t the probability of the true class.

@@ -68,7 +68,7 @@ def focal_alpha(alpha: Alpha | None) -> Tensor | None:
     doi="arXiv:1708.02002",
     tags=("likelihood", "imbalance"),
     recommended=Recommended(include_background=True, batch=None),
-    waive={"probabilities_need_no_activation": "without an activation it takes the sigmoid, as MONAI's class does"},
+    exempt={"probabilities_need_no_activation": "without an activation it takes the sigmoid, as MONAI's class does"},
 )
 class FocalLoss(VoxelLoss):
     """Focal loss; sigmoid unless ``softmax=True`` (or ``use_softmax=True``), as MONAI's class of this name.

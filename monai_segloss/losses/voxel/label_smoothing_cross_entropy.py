@@ -28,7 +28,7 @@ from monai_segloss.losses.voxel.cross_entropy import (
     tags=("likelihood", "noise"),
     support=("labels", "soft labels", "ignore", "2-D", "3-D"),
     recommended=Recommended(include_background=None, batch=None),
-    waive={
+    exempt={
         "perfect_prediction_is_the_minimum": "the minimum lies at p = (1 - e) g + e/C; the loss grows with certainty",
         "perfect_prediction_is_zero": "the minimum is the entropy of the smoothed labels",
     },

@@ -69,7 +69,7 @@ def label_counts(batch: SegBatch) -> Tensor:
     tags=("likelihood", "imbalance"),
     support=("labels", "ignore", "2-D", "3-D"),
     recommended=Recommended(include_background=None, batch=None),
-    waive={
+    exempt={
         "gradcheck": "the factors S carry no gradient, so the gradient is not the derivative of the value",
         "second_derivatives": "the factors S carry no gradient, so that there is none of the gradient either",
         "calls_leave_no_trace": "in training each call adds the voxels of its classes to the running counts",

@@ -58,7 +58,7 @@ def percentage(k: float) -> float:
     aliases=("topk", "topk_ce"),
     tags=("likelihood", "imbalance"),
     recommended=Recommended(include_background=None, batch=None),
-    waive={"shards_equal_the_batch": "under DDP each process takes the k percent of its own voxels, as in nnU-Net"},
+    exempt={"shards_equal_the_batch": "under DDP each process takes the k percent of its own voxels, as in nnU-Net"},
 )
 class TopKCrossEntropyLoss(SegLoss):
     """Mean of the k percent largest voxel cross-entropies of the batch, at least one voxel.

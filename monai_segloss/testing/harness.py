@@ -6,39 +6,57 @@ import copy
 import re
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
-import cases
 import torch
-from cases import Case
 from torch import Tensor
 
-import monai_segloss
 from monai_segloss.core.module import SegLoss
-from monai_segloss.core.registry import LossInfo
+from monai_segloss.core.registry import LOSSES, LossInfo
+from monai_segloss.testing import cases
+from monai_segloss.testing.cases import Case
 
 HARD = ("labels_3d", "labels_2d", "two_classes", "five_classes", "one_class", "regions", "empty_class")
+"""Names of the cases whose targets are 0 or 1."""
+
+_ENTRIES: WeakKeyDictionary[type[SegLoss], LossInfo] = WeakKeyDictionary()
+
+
+class Violation(AssertionError):
+    """A property of the contract is false."""
+
+
+def require(condition: object, message: str) -> None:
+    """Raise `Violation` unless the condition holds."""
+    if not condition:
+        raise Violation(message)
 
 
 def supported(info: LossInfo, *names: str) -> list[Case]:
-    """The cases (all, or the named) that the entry says it can read; at least one."""
+    """The cases (all, or the named) that the entry says it can read; at least one of all."""
     every = (cases.enlarged(cases.get(name, info.size), info.grain) for name in names or cases.BUILDERS)
     found = [case for case in every if case.tags <= set(info.support)]
-    assert found or names, f"{info.key} supports none of the cases"
+    require(found or names, f"{info.key} supports none of the cases")
     return found
 
 
 def make(info: LossInfo, case: Case, **arguments: Any) -> SegLoss:
     """The loss with the arguments of its example, reading the case."""
-    return monai_segloss.create(info.key, **{**info.example, **case.reading, **arguments})
+    _ENTRIES[info.cls] = info
+    return info.cls(**{**info.example, **case.reading, **arguments})
 
 
 def fresh(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """A loss that says that it remembers its calls is copied, so that each call is the first."""
-    remembers = isinstance(loss, SegLoss) and "calls_leave_no_trace" in monai_segloss.find(type(loss).__name__).waive
+    if not isinstance(loss, SegLoss):
+        return loss
+    entries = (_ENTRIES.get(type(loss)), *(info for info in LOSSES.values() if info.cls is type(loss)))
+    remembers = any(info is not None and "calls_leave_no_trace" in info.exempt for info in entries)
     return copy.deepcopy(loss) if remembers else loss
 
 
 def value(loss: Callable[..., Tensor], case: Case, input: Tensor | None = None) -> Tensor:
+    """The loss of the case, or of other logits."""
     return fresh(loss)(case.input if input is None else input, case.target, **case.call)
 
 
@@ -51,7 +69,11 @@ def gradient(loss: Callable[..., Tensor], case: Case, input: Tensor | None = Non
 
 
 def assert_close(found: Tensor, expected: Tensor, message: str, rtol: float = 1e-6, atol: float = 1e-9) -> None:
-    torch.testing.assert_close(found, expected, rtol=rtol, atol=atol, msg=lambda text: f"{message}: {text}")
+    """Raise `Violation` where two tensors differ, in shape or type too."""
+    try:
+        torch.testing.assert_close(found, expected, rtol=rtol, atol=atol)
+    except AssertionError as error:
+        raise Violation(f"{message}: {' '.join(str(error).split())}") from None
 
 
 def refused(expected: tuple[type[Exception], str], call: Callable[..., object], *args: Any, **kwargs: Any) -> None:
@@ -62,7 +84,7 @@ def refused(expected: tuple[type[Exception], str], call: Callable[..., object], 
         call(*args, **kwargs)
     except Exception as error:
         caught = error
-    assert caught is not None, f"nothing was raised; expected {kind.__name__} with {text!r}"
-    assert isinstance(caught, kind), f"{type(caught).__name__} instead of {kind.__name__}: {caught}"
-    assert re.search(text, str(caught)), f"{str(caught)!r} does not say {text!r}"
-    assert "\n" not in str(caught)
+    require(caught is not None, f"nothing was raised; expected {kind.__name__} with {text!r}")
+    require(isinstance(caught, kind), f"{type(caught).__name__} instead of {kind.__name__}: {caught}")
+    require(re.search(text, str(caught)), f"{str(caught)!r} does not say {text!r}")
+    require("\n" not in str(caught), f"several lines: {caught}")

@@ -6,13 +6,14 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import cases
 import torch
-from cases import Case
-from harness import make, refused, supported, value
 
 from monai_segloss.core.module import READING
 from monai_segloss.core.registry import LossInfo
+from monai_segloss.testing import cases
+from monai_segloss.testing.cases import Case
+from monai_segloss.testing.contract import on
+from monai_segloss.testing.harness import make, refused, require, supported, value
 
 # Another value for arguments whose default says too little; the rest is derived from the default.
 OTHER: dict[str, Callable[[Case], Any]] = {
@@ -63,14 +64,17 @@ def distances(classes: int) -> list[list[float]]:
     ]
 
 
+@on()
 def every_argument_matters(info: LossInfo) -> None:
     """Each argument of the formula changes a value, for one class per voxel as for regions, or is refused there."""
-    one_class_per_voxel = supported(info, "labels_3d", "five_classes", "empty_class", "soft_labels")
-    for group in (one_class_per_voxel, supported(info, "regions", "soft_regions", "empty_region")):
+    voxels_of_one_class = supported(info, "labels_3d", "five_classes", "empty_class", "soft_labels")
+    overlapping = supported(info, "regions", "soft_regions", "empty_region")
+    for group in (voxels_of_one_class or supported(info, "labels_2d"), overlapping or supported(info, "one_class")):
         for name, parameter in info.parameters.items():
             if group and name not in READING and name != "use_softmax":
-                assert any(_matters(info, case, name, parameter.default) for case in group), (
-                    f"{name}: another value changes nothing on {', '.join(case.name for case in group)}"
+                require(
+                    any(_matters(info, case, name, parameter.default) for case in group),
+                    f"{name}: another value changes nothing on {', '.join(case.name for case in group)}",
                 )
 
 
@@ -91,7 +95,7 @@ def _matters(info: LossInfo, case: Case, name: str, default: object) -> bool:
         return name in str(error) and "sigmoid" in str(error)
 
 
-def another(name: str, default: object, case: Case) -> object:
+def another(name: str, default: Any, case: Case) -> object:
     """A value of the argument that is not its default."""
     if name in OTHER and not isinstance(default, bool):
         return OTHER[name](case)
@@ -101,25 +105,29 @@ def another(name: str, default: object, case: Case) -> object:
         return not default
     if isinstance(default, int):
         return default + 20
-    assert isinstance(default, float), f"add another value of {name} to OTHER: its default is {default!r}"
+    if not isinstance(default, float):
+        raise ValueError(f"{name} has the default {default!r}: give another value, OTHER[{name!r}] = lambda case: ...")
     return default * 1.5 + 0.25 if default in (0, 1) else (1 + default) / 2  # towards 1, which is in every range
 
 
-def reading_arguments_matter(info: LossInfo) -> None:
+@on("labels_3d", "labels_2d", support="labels")
+def reading_arguments_matter(info: LossInfo, case: Case) -> None:
     """Activation, ignored label and reduction change the value; labels without `to_onehot_y` are refused."""
-    for case in supported(info, "labels_3d"):
-        probabilities = torch.softmax(case.input, 1)
-        others = {"softmax": True, "sigmoid": True, "other_act": lambda p: p**3, "ignore_index": 1, "reduction": "sum"}
-        if "regions" not in info.support:
-            refused((ValueError, "sigmoid"), make, info, case, softmax=False, sigmoid=others.pop("sigmoid"))
-        found = {
-            name: value(make(info, case, **{"softmax": False, name: given}), case, probabilities)
-            for name, given in others.items()
-        }
-        assert len({round(float(v), 9) for v in found.values()}) == len(found), found
-        refused((ValueError, "to_onehot_y=True"), make(info, case, to_onehot_y=False), case.input, case.target)
+    probabilities = torch.softmax(case.input, 1)
+    others = {"softmax": True, "sigmoid": True, "other_act": lambda p: p**3, "ignore_index": 1, "reduction": "sum"}
+    if "regions" not in info.support:
+        refused((ValueError, "sigmoid"), make, info, case, softmax=False, sigmoid=others.pop("sigmoid"))
+    found = {
+        name: value(make(info, case, **{"softmax": False, name: given}), case, probabilities)
+        for name, given in others.items()
+    }
+    require(
+        len({round(float(v), 9) for v in found.values()}) == len(found), f"two of these give the same value: {found}"
+    )
+    refused((ValueError, "to_onehot_y=True"), make(info, case, to_onehot_y=False), case.input, case.target)
 
 
+@on()
 def unknown_arguments_are_refused(info: LossInfo) -> None:
     """A misspelt argument is a TypeError that names it and the nearest one; wrong values are named too."""
 
@@ -135,6 +143,7 @@ def unknown_arguments_are_refused(info: LossInfo) -> None:
     refused((TypeError, "other_act"), build, other_act=3)
 
 
+@on()
 def wrong_values_are_refused(info: LossInfo) -> None:
     """A negative, infinite or missing number is an error that names the argument."""
     for name, parameter in info.parameters.items():
@@ -147,53 +156,57 @@ def wrong_values_are_refused(info: LossInfo) -> None:
             refused((ValueError, "weight.*4 values for 3"), value, make(info, case, weight=[1.0, 2.0, 1.0, 1.0]), case)
 
 
-def false_positives_and_negatives(info: LossInfo) -> None:
+@on("one_class", "regions", support="regions", about=lambda info: {"alpha", "beta"} <= set(info.parameters))
+def false_positives_and_negatives(info: LossInfo, case: Case) -> None:
     """alpha moves only false positives, beta only false negatives."""
-    for case in supported(info, "one_class", "regions"):
-        truth = case.target.bool()
-        extra = truth | (torch.rand(truth.shape, generator=torch.Generator().manual_seed(0)) < 0.3)
-        missed = truth & (torch.rand(truth.shape, generator=torch.Generator().manual_seed(0)) < 0.7)
-        found = {}
-        for error, predicted in {"alpha": extra, "beta": missed}.items():
-            input = torch.where(predicted, 100.0, -100.0).double()
-            for name in ("alpha", "beta"):
-                low, high = (value(make(info, case, **{name: x}), case, input) for x in (0.25, 0.75))
-                found[error, name] = float(high - low)
-        assert found["alpha", "alpha"] > 0.01, f"{case.name}: alpha does not weigh false positives"
-        assert found["beta", "beta"] > 0.01, f"{case.name}: beta does not weigh false negatives"
-        assert abs(found["alpha", "beta"]) < 1e-9, f"{case.name}: beta moves false positives"
-        assert abs(found["beta", "alpha"]) < 1e-9, f"{case.name}: alpha moves false negatives"
+    truth = case.target.bool()
+    extra = truth | (torch.rand(truth.shape, generator=torch.Generator().manual_seed(0)) < 0.3)
+    missed = truth & (torch.rand(truth.shape, generator=torch.Generator().manual_seed(0)) < 0.7)
+    found = {}
+    for error, predicted in {"alpha": extra, "beta": missed}.items():
+        input = torch.where(predicted, 100.0, -100.0).double()
+        for name in ("alpha", "beta"):
+            low, high = (value(make(info, case, **{name: x}), case, input) for x in (0.25, 0.75))
+            found[error, name] = float(high - low)
+    require(found["alpha", "alpha"] > 0.01, "alpha does not weigh false positives")
+    require(found["beta", "beta"] > 0.01, "beta does not weigh false negatives")
+    require(abs(found["alpha", "beta"]) < 1e-9, "beta moves false positives")
+    require(abs(found["beta", "alpha"]) < 1e-9, "alpha moves false negatives")
 
 
-def bad_input_is_refused(info: LossInfo) -> None:
+@on("labels_3d", support="labels 3-D")
+def bad_input_is_refused(info: LossInfo, case: Case) -> None:
     """Shape, device, type, label and NaN: one sentence that names the argument, before any work."""
-    for case in supported(info, "labels_3d"):
-        loss, x, y = make(info, case), case.input, case.target
-        refused((ValueError, "target.*shape|shape.*target"), loss, x, y[:, :, 1:])
-        refused((AssertionError, "target.*shape|shape.*target"), loss, x, y[:, :, 1:])
-        refused((ValueError, "target.*shape|shape.*target"), loss, x, y[:1])
-        refused((TypeError, "input.*int64"), loss, x.long(), y)
-        refused((TypeError, "target.*ndarray"), loss, x, y.numpy())
-        refused((ValueError, "target is on meta.*cpu"), loss, x, y.to("meta"))
-        refused((ValueError, "mask.*shape"), loss, x, y, mask=torch.ones(2, 3))
-        refused((ValueError, "spacing.*shape"), loss, x, y, spacing=(1.0, 1.0))
-        refused((ValueError, "spacing.*positive"), loss, x, y, spacing=(1.0, 0.0, 1.0))
-        for spacing in ("isotropic", (1.0, None, 1.0), [torch.ones(3), torch.ones(3)]):
-            refused((TypeError, "spacing must be numbers or a tensor of shape"), loss, x, y, spacing=spacing)
-        refused((TypeError, "nonsense"), loss, x, y, nonsense=x)
-        refused((ValueError, "label"), loss, x, {"mask": y})
-        seven = y.clone()
-        seven[0, 0, 0, 0, :2] = 7
-        refused((ValueError, "label 7 .*2 voxels.*labels 0 to 2"), loss, x, seven)
-        refused((ValueError, "label -1"), loss, x, y - 1)
-        half = y.double()
-        half[0, 0, 0, 0, 0] = 0.5
-        refused((ValueError, "integer"), loss, x, half)
-        half[0, 0, 0, 0, 0] = torch.nan
-        refused((ValueError, "target.*NaN"), loss, x, half)
-        value(make(info, case, ignore_index=cases.IGNORE), case)
-    for case in supported(info, "regions"):
-        loss = make(info, case)
-        refused((ValueError, "target.*shape|shape.*target"), loss, case.input, case.target[:, :2])
-        refused((ValueError, r"value 2.*\[0, 1\]"), loss, case.input, 2.0 * case.target)
-        refused((ValueError, "target.*NaN"), loss, case.input, torch.where(case.target, torch.nan, 0.0))
+    loss, x, y = make(info, case), case.input, case.target
+    refused((ValueError, "target.*shape|shape.*target"), loss, x, y[:, :, 1:])
+    refused((AssertionError, "target.*shape|shape.*target"), loss, x, y[:, :, 1:])
+    refused((ValueError, "target.*shape|shape.*target"), loss, x, y[:1])
+    refused((TypeError, "input.*int64"), loss, x.long(), y)
+    refused((TypeError, "target.*ndarray"), loss, x, y.numpy())
+    refused((ValueError, "target is on meta.*cpu"), loss, x, y.to("meta"))
+    refused((ValueError, "mask.*shape"), loss, x, y, mask=torch.ones(2, 3))
+    refused((ValueError, "spacing.*shape"), loss, x, y, spacing=(1.0, 1.0))
+    refused((ValueError, "spacing.*positive"), loss, x, y, spacing=(1.0, 0.0, 1.0))
+    for spacing in ("isotropic", (1.0, None, 1.0), [torch.ones(3), torch.ones(3)]):
+        refused((TypeError, "spacing must be numbers or a tensor of shape"), loss, x, y, spacing=spacing)
+    refused((TypeError, "nonsense"), loss, x, y, nonsense=x)
+    refused((ValueError, "label"), loss, x, {"mask": y})
+    seven = y.clone()
+    seven[0, 0, 0, 0, :2] = 7
+    refused((ValueError, "label 7 .*2 voxels.*labels 0 to 2"), loss, x, seven)
+    refused((ValueError, "label -1"), loss, x, y - 1)
+    half = y.double()
+    half[0, 0, 0, 0, 0] = 0.5
+    refused((ValueError, "integer"), loss, x, half)
+    half[0, 0, 0, 0, 0] = torch.nan
+    refused((ValueError, "target.*NaN"), loss, x, half)
+    value(make(info, case, ignore_index=cases.IGNORE), case)
+
+
+@on("regions", support="regions 3-D")
+def bad_regions_are_refused(info: LossInfo, case: Case) -> None:
+    """Channels that are missing, and values that are no share of a voxel."""
+    loss = make(info, case)
+    refused((ValueError, "target.*shape|shape.*target"), loss, case.input, case.target[:, :2])
+    refused((ValueError, r"value 2.*\[0, 1\]"), loss, case.input, 2.0 * case.target)
+    refused((ValueError, "target.*NaN"), loss, case.input, torch.where(case.target, torch.nan, 0.0))

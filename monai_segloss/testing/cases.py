@@ -1,13 +1,14 @@
 """The inputs of the tests: small logits and targets of every kind a segmentation loss meets.
 
-A case is a prediction, a target and how to read them. Cases are float64 and shared, so nothing may change them.
+A case is a prediction, a target and how to read them. Cases are float64 and shared, so nothing may
+change them: a property gets a copy.
 `tags` names what a loss must support to be run on the case; the names are those of `LossInfo.support`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from zlib import crc32
 
@@ -16,59 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from monai_segloss.testing.case import Case
+
 IGNORE = 255
-
-
-@dataclass(frozen=True, eq=False)
-class Case:
-    """One batch: `input` (B, C, *S) logits, `target` labels (B, 1, *S) or channels (B, C, *S)."""
-
-    name: str
-    input: Tensor
-    target: Tensor
-    activation: str = "softmax"
-    labels: bool = True
-    ignore_index: int | None = None
-    mask: Tensor | None = None
-    spacing: tuple[float, ...] | None = None
-    tags: frozenset[str] = frozenset()
-
-    @property
-    def classes(self) -> int:
-        return self.input.shape[1]
-
-    @property
-    def reading(self) -> dict[str, object]:
-        """The constructor arguments that make a loss read this case."""
-        found: dict[str, object] = {self.activation: True, "to_onehot_y": self.labels}
-        if self.ignore_index is not None:
-            found["ignore_index"] = self.ignore_index
-        return found
-
-    @property
-    def call(self) -> dict[str, object]:
-        """The keyword arguments of the call."""
-        given = {"mask": self.mask, "spacing": self.spacing}
-        return {name: value for name, value in given.items() if value is not None}
-
-    @property
-    def valid(self) -> Tensor:
-        """(B, 1, *S) bool: the voxels that count."""
-        valid = torch.ones_like(self.input[:, :1], dtype=torch.bool)
-        if self.mask is not None:
-            valid &= self.mask.reshape(valid.shape)
-        if self.ignore_index is not None:
-            valid &= self.target[:, :1] != self.ignore_index
-        return valid
-
-    def with_input(self, input: Tensor) -> Case:
-        return replace(self, input=input)
-
-    def onehot(self) -> Tensor:
-        """The target as float64 channels, ignored labels zero."""
-        if not self.labels:
-            return self.target.double()
-        return (self.target == torch.arange(self.classes).view(1, -1, *[1] * (self.input.ndim - 2))).double()
 
 
 def _blocks(rng: np.random.Generator, batch: int, classes: int, shape: tuple[int, ...]) -> NDArray[np.int64]:
@@ -249,10 +200,29 @@ BUILDERS: dict[str, Callable[[np.random.Generator, int], Case]] = {
 }
 
 
+def ten_classes(rng: np.random.Generator, edge: int) -> Case:
+    """More classes than what is written for few."""
+    labels = torch.arange(40).view(1, 1, 5, 8) % 10
+    input = torch.randn(1, 10, 5, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return Case("ten_classes", input, labels, tags=frozenset({"labels", "2-D"}))
+
+
+def ten_soft_classes(rng: np.random.Generator, edge: int) -> Case:
+    case = ten_classes(rng, edge)
+    target, tags = case.input.roll(3, 1).softmax(1), case.tags | {"soft labels"}
+    return replace(case, name="ten_soft_classes", target=target, labels=False, tags=tags)
+
+
+FURTHER: dict[str, Callable[[np.random.Generator, int], Case]] = {
+    build.__name__: build for build in (ten_classes, ten_soft_classes)
+}
+"""Cases of some properties alone."""
+
+
 @cache
 def get(name: str, edge: int = 1) -> Case:
     """The named case with no edge shorter than `edge` voxels, the same numbers in every run."""
-    return BUILDERS[name](np.random.default_rng(crc32(name.encode())), edge)
+    return (BUILDERS | FURTHER)[name](np.random.default_rng(crc32(name.encode())), edge)
 
 
 def enlarged(case: Case, factor: int) -> Case:

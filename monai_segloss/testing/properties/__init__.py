@@ -1,0 +1,11 @@
+"""The contract: what every loss does, one function per property, of a registry entry and an input case.
+
+A property raises `Violation` where it is false. An entry for which one is honestly false names it in `LossInfo.exempt` with
+the reason, and with the cases where it is false on some only; there it must really be false.
+"""
+
+from monai_segloss.testing.contract import PROPERTIES
+
+from . import arguments, derivatives, masking, module, reading, transforms, values
+
+__all__ = ["PROPERTIES", "arguments", "derivatives", "masking", "module", "reading", "transforms", "values"]
