@@ -32,7 +32,7 @@ ERRORS = (OSError, subprocess.SubprocessError)
 def compiler() -> str | None:
     """The compiler that is used, or None."""
     asked = os.environ.get(COMPILER) or os.environ.get("CXX")
-    if asked == "none":
+    if asked == "none" or os.name != "posix":
         return None
     return next(filter(None, map(shutil.which, [asked] if asked else ["g++", "clang++", "c++"])), None)
 
