@@ -32,7 +32,7 @@ ERRORS = (OSError, subprocess.SubprocessError)
 def compiler() -> str | None:
     """The compiler that is used, or None."""
     asked = os.environ.get(COMPILER) or os.environ.get("CXX")
-    if asked == "none":
+    if asked == "none" or os.name != "posix":
         return None
     return next(filter(None, map(shutil.which, [asked] if asked else ["g++", "clang++", "c++"])), None)
 
@@ -114,6 +114,8 @@ def build(source: str) -> Path:
     with tempfile.TemporaryDirectory(dir=library.parent) as work:
         made = Path(work) / library.name
         command = [str(compiler()), *flags(), "-x", "c++", "-", "-o", str(made), "-lm"]
-        subprocess.run(command, input=source, check=True, capture_output=True, text=True, timeout=600)
+        # what is loaded before this process, e.g. for a sanitizer, is not for the compiler
+        environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+        subprocess.run(command, input=source, env=environment, check=True, capture_output=True, text=True, timeout=600)
         made.replace(library)
     return library

@@ -300,7 +300,7 @@ INLINE void softmax(Group& x) {
   x.lost = x.q_top < TINY;
   if (!any(x.lost)) return;
   V second = all(-INF), rest = V{};
-  for (int c = 0; c < C; c++) second = x.p[c] <= T(0.5) && x.z[c] > second ? x.z[c] : second;
+  for (int c = 0; c < C; c++) second = (x.p[c] <= T(0.5)) & (x.z[c] > second) ? x.z[c] : second;
   second = second == -INF ? V{} : second;
   for (int c = 0; c < C; c++) rest += x.p[c] <= T(0.5) ? exp_(x.z[c] - second) : V{};
   x.log_others = log_(rest) + second;
