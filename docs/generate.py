@@ -9,7 +9,6 @@ python docs/generate.py --check             # whether they are current
 from __future__ import annotations
 
 import argparse
-import inspect
 import json
 import re
 import shutil
@@ -21,6 +20,7 @@ from typing import Any
 
 import monai_segloss
 from monai_segloss import LossInfo
+from monai_segloss.core.docstring import description
 from monai_segloss.core.registry import EVERYTHING, camel
 from monai_segloss.differences import DIFFERENCES, Difference
 
@@ -181,6 +181,15 @@ def source_links(info: LossInfo) -> str:
     return ", ".join(found)
 
 
+def linked(info: LossInfo) -> str:
+    """The papers, their numbers as links."""
+    text = f"{info.paper}."
+    for each in info.doi.split("; "):
+        kind, _, number = each.partition(":")
+        text = text.replace(each, f"[{each}]({SITES[kind]}{number})") if kind in SITES else text
+    return text
+
+
 def loss_page(info: LossInfo) -> str:
     """The page of one loss."""
     lines = [f"# {info.key}", "", info.summary, "", f"**When.** {info.when}", "", "$$", info.formula, "$$", ""]
@@ -189,7 +198,7 @@ def loss_page(info: LossInfo) -> str:
     for name, parameter in info.parameters.items():
         default = "required" if parameter.default is parameter.empty else f"`{parameter.default!r}`"
         lines.append(f"| `{name}` | {default} |")
-    lines += ["", "## Description", "", "```text", inspect.getdoc(info.cls) or "", "```", "", "## Use", ""]
+    lines += ["", "## Description", "", "```text", description(info.cls), "```", "", "## Use", ""]
     lines += [f"- {surface}: `{line}`" for surface, line in info.surfaces().items()]
     lines += ["", "## Support", "", ", ".join(info.support) + "."]
     lines += [f"- Without the property `{name}` of the contract: {reason}" for name, reason in info.exempt.items()]
@@ -197,7 +206,7 @@ def loss_page(info: LossInfo) -> str:
     if different:
         lines += ["", "## Differences", "", *difference_table(different)]
     lines += on_real_volumes(info)
-    lines += ["", "## Source", "", f"{info.paper}. {source_links(info)}", ""]
+    lines += ["", "## Source", "", linked(info), ""]
     return "\n".join(lines)
 
 

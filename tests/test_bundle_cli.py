@@ -86,7 +86,7 @@ def test_a_bundle_of_every_loss_tells_what_it_trains_with(info: LossInfo, tmp_pa
     metadata = BundleMetadata.model_validate(load(bundle / "configs" / "metadata.json")).model_dump()
     assert metadata["name"] == f"Segmentation with {info.key}"
     assert info.summary in metadata["description"]
-    assert any(info.doi in reference for reference in metadata["references"])
+    assert info.paper in metadata["references"]
     page = (bundle / "docs" / "README.md").read_text(encoding="utf-8")
     assert info.formula in page
     assert json.loads(page.split("```json\n")[1].split("```")[0]) == overlay(info)

@@ -46,7 +46,7 @@ def test_show(key: str) -> None:
     result = segloss("show", key)
     assert result.exit_code == 0
     shown = " ".join(result.output.split())
-    for part in (info.formula, info.doi, info.cls.__name__, "nnUNetTrainer", *info.parameters):
+    for part in (info.formula, info.paper, *info.doi.split("; "), info.cls.__name__, "nnUNetTrainer", *info.parameters):
         assert " ".join(part.split()) in shown
 
 

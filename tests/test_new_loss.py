@@ -15,14 +15,11 @@ CARD = '''"""Sokal-Sneath loss.  Sokal & Sneath, Principles of Numerical Taxonom
 
 from __future__ import annotations
 
-from typing import Unpack
-
 from torch import Tensor
 
-from monai_segloss.core.batch import AREA, SegBatch
-from monai_segloss.core.counts import Counts, Stat
-from monai_segloss.core.module import ScoringArgs, SegLoss
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.batch import Scored
+from monai_segloss.core.counts import Counts
+from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.core.registry import register
 from monai_segloss.losses.region.dice import one_minus_ratio
 
@@ -34,15 +31,15 @@ def sokal_sneath(n: Counts, smooth_nr: float = 1e-5, smooth_dr: float = 1e-5) ->
 
 @register(
     "sokal_sneath",
-    family="region",
-    summary="One minus the soft Sokal-Sneath index of each class.",
-    when="Never yet: a loss of the tests.",
-    formula=r"1 - \\frac{TP + s_n}{TP + 2 FP + 2 FN + s_d}",
-    paper="Sokal & Sneath, Principles of Numerical Taxonomy, 1963",
-    doi="none",
 )
-class SokalSneathLoss(SegLoss):
-    """Sokal-Sneath loss, 1 - (TP + nr) / (TP + 2 FP + 2 FN + dr), mean over samples and classes.
+class SokalSneathLoss(RegionLoss):
+    """One minus the soft Sokal-Sneath index of each class.
+
+    Formula:
+        1 - (TP + s_n) / (TP + 2 FP + 2 FN + s_d)
+
+    When:
+        Never yet: a loss of the tests.
 
     Args:
         common: see `SegLoss`.
@@ -55,19 +52,11 @@ class SokalSneathLoss(SegLoss):
         0.8889
 
     Reference:
-        R. Sokal, P. Sneath, 1963.
+        Sokal & Sneath, Principles of Numerical Taxonomy, 1963.
     """
 
-    def __init__(self, **common: Unpack[ScoringArgs]) -> None:
-        super().__init__(**common)
-
-    def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
-        return AREA
-
-    def loss(self, batch: SegBatch) -> Scores:
-        view = batch.scored(self.include_background, self.batch)
-        table = sokal_sneath(view.counts(), self.smooth_nr, self.smooth_dr)
-        return Scores.table(table, view.present, self.weights(view.classes))
+    def table(self, view: Scored) -> Tensor:
+        return sokal_sneath(view.counts(), self.smooth_nr, self.smooth_dr)
 '''
 REFERENCE = '''
 

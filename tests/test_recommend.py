@@ -49,7 +49,6 @@ def test_the_former_names_warn_and_work(monkeypatch: pytest.MonkeyPatch) -> None
         assert registry.NnUNetPolicy is Recommended
     for name in ("_REGISTRY", "_NAMES"):
         monkeypatch.setattr(registry, name, {})
-    facts = dict.fromkeys(("family", "summary", "when", "formula", "paper", "doi"), "-")
     with pytest.warns(DeprecationWarning, match="the field nnunet is now called recommended"):
-        registry.register("toy", nnunet=Recommended(batch=None), **facts)(type("ToyLoss", (monai_segloss.SegLoss,), {}))
+        registry.register("toy", nnunet=Recommended(batch=None))(type("ToyLoss", (monai_segloss.SegLoss,), {}))
     assert registry.find("toy").recommended == Recommended(batch=None)

@@ -73,7 +73,7 @@ def _specialize(folder: Path, config: LossConfig, loss: dict[str, Any] | None) -
 
 def _about(metadata: dict[str, Any], named: dict[str, LossInfo]) -> dict[str, Any]:
     """What the metadata of the copy says otherwise."""
-    sources = [f"{info.paper}. {info.doi}" for info in named.values()]
+    sources = [f"{info.paper}" for info in named.values()]
     return {
         "name": f"Segmentation with {_title(named)}",
         "description": f"{metadata['task']}, trained with {_title(named)}: "
@@ -89,7 +89,7 @@ def _title(named: dict[str, LossInfo]) -> str:
 def _readme(metadata: dict[str, Any], named: dict[str, LossInfo], loss: dict[str, Any] | None) -> str:
     parts = [f"# {metadata['name']}", metadata["description"], "## Loss"]
     for info in named.values():
-        parts += [f"**{info.key}**. {info.when}", f"$$\n{info.formula}\n$$", f"Source: {info.paper}. {info.doi}"]
+        parts += [f"**{info.key}**. {info.when}", f"$$\n{info.formula}\n$$", f"Source: {info.paper}"]
     run = "python -m monai.bundle run --config_file"
     parts += [
         "As it stands in `configs/train.json`:",

@@ -83,6 +83,7 @@ def show(
     from rich.table import Table
 
     from monai_segloss.cli.recipes import show_recipe
+    from monai_segloss.core.docstring import description
     from monai_segloss.recipes import RECIPES
 
     if key in RECIPES:
@@ -95,7 +96,7 @@ def show(
     out = Console(highlight=False)
     out.print(f"[bold]{info.key}[/]  {info.summary}\n\n{info.when}\n")
     out.print("[bold]Definition[/]")
-    text = f"  LaTeX: {info.formula}\n\n{inspect.getdoc(info.cls) or ''}"
+    text = f"  LaTeX: {info.formula}\n\n{description(info.cls)}"
     out.print(text, markup=False, soft_wrap=True)
     table = Table("parameter", "default", title="Parameters", title_justify="left")
     for name, parameter in info.parameters.items():
@@ -104,7 +105,7 @@ def show(
     out.print(f"[bold]Supports[/] {', '.join(info.support)}")
     for name, reason in info.exempt.items():
         out.print(f"  without the property {name!r}: {reason}", markup=False)
-    out.print(f"[bold]Source[/] {info.paper}. {info.doi}\n\n[bold]Use it[/]")
+    out.print(f"[bold]Source[/] {info.paper}.\n\n[bold]Use it[/]")
     for surface, line in info.surfaces().items():
         out.print(f"  {surface:<14}", end="")
         out.print(line, markup=False, soft_wrap=True)

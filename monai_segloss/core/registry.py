@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from monai_segloss.core.arguments import checked, plain
+from monai_segloss.core.docstring import IDENTIFIER, first_paragraph, sections
 from monai_segloss.core.errors import UnknownLoss, nearest, renamed
 from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.maps import MapSpec
@@ -29,17 +30,13 @@ EVERYTHING = ("labels", "regions", "soft labels", "ignore", "2-D", "3-D")
 
 @dataclass(frozen=True)
 class LossInfo:
-    """One loss.
+    """One loss.  Its docstring says what it is: summary, ``Formula``, ``When`` and ``Reference`` are read from there.
 
     Args:
         key: snake_case name of registry key, function and file.
         cls: the module class; its name is Camel(key) + "Loss".
-        family: voxel, region, compound, boundary, topology, prior, instance, partial, structural or learned.
-        summary: the loss in one line.
-        when: when to use it, in one or two sentences, with what is known against it.
-        formula: the formula in LaTeX.
-        paper: authors, venue, year.
-        doi: arXiv number or DOI.
+        family: voxel, region, compound, boundary, topology, prior, instance, partial, structural or learned; `register`
+            takes the folder of the class.
         aliases: other names that `create` and `find` know.
         tags: words to search by.
         support: targets and shapes it supports, out of `EVERYTHING`.
@@ -54,11 +51,6 @@ class LossInfo:
     key: str
     cls: type[SegLoss]
     family: str
-    summary: str
-    when: str
-    formula: str
-    paper: str
-    doi: str
     aliases: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     support: tuple[str, ...] = EVERYTHING
@@ -67,6 +59,31 @@ class LossInfo:
     grain: int = 1
     recommended: Recommended = field(default_factory=Recommended)
     exempt: Mapping[str, str | Exempt] = field(default_factory=dict)
+
+    @property
+    def summary(self) -> str:
+        """The loss in one line."""
+        return first_paragraph(sections(self.cls)[""])
+
+    @property
+    def formula(self) -> str:
+        """The formula in LaTeX."""
+        return sections(self.cls)["Formula"]
+
+    @property
+    def when(self) -> str:
+        """When to use it, in one or two sentences, with what is known against it."""
+        return sections(self.cls)["When"]
+
+    @property
+    def paper(self) -> str:
+        """Authors, title, venue, year, arXiv number or DOI."""
+        return first_paragraph(sections(self.cls)["Reference"]).removesuffix(".")
+
+    @property
+    def doi(self) -> str:
+        """The arXiv numbers and DOIs alone."""
+        return "; ".join(IDENTIFIER.findall(self.paper))
 
     @property
     def needs(self) -> tuple[MapSpec, ...]:
@@ -156,6 +173,7 @@ def register(key: str, *, positional: str = "", **facts: Any) -> Callable[[T], T
             if old in facts:
                 renamed(f"the field {old}", new)
                 facts[new] = facts.pop(old)
+        facts.setdefault("family", cls.__module__.split(".")[-2] if "." in cls.__module__ else "own")
         info = LossInfo(key=key, cls=cls, **facts)
         for name in (key, *info.aliases):
             if name in _NAMES:

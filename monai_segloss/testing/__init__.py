@@ -93,8 +93,7 @@ def entry(loss: type[SegLoss], **facts: Any) -> LossInfo:
     known = next((vars(info) for info in LOSSES.values() if info.cls is loss), None)
     if known is None:
         key = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", loss.__name__.removesuffix("Loss")).lower()
-        texts = dict.fromkeys(("family", "summary", "when", "formula", "paper", "doi"), "")
-        known = {"key": key, "cls": loss, **texts}
+        known = {"key": key, "cls": loss, "family": "own"}
     return LossInfo(**{**known, **given})
 
 

@@ -31,15 +31,6 @@ def target_boundary(labels: Tensor, counted: Tensor) -> Tensor:
 
 @register(
     "active_boundary",
-    family="boundary",
-    summary="Predicted boundaries move one voxel at a time towards the nearest boundary of the target.",
-    when="Beside cross-entropy and Lovász-Softmax, as published, to refine predictions that are nearly right. It never "
-    "reads which class lies on which side, so it does not train alone; in 3-D it visits 26 neighbors of each voxel of "
-    "the predicted boundary.",
-    formula=r"\overline{\frac{\min\{M_i, d\}}{d}\, \mathrm{CE}\big(\{\mathrm{KL}(p_{i + \delta} \| p_i)\}_\delta,\ "
-    r"\arg\min_\delta M_{i + \delta}\big)}",
-    paper="Wang, Zhang, Cui et al., Active boundary loss for semantic segmentation, AAAI 2022",
-    doi="arXiv:2102.02696",
     aliases=("abl",),
     tags=("contour", "distance"),
     support=("labels", "ignore", "2-D", "3-D"),
@@ -57,7 +48,18 @@ def target_boundary(labels: Tensor, counted: Tensor) -> Tensor:
     },
 )
 class ActiveBoundaryLoss(SegLoss):
-    """Active boundary loss: mean over the voxels of the predicted boundary of min(M, d)/d CE(directions), then over samples.
+    r"""Predicted boundaries move one voxel at a time towards the nearest boundary of the target.
+
+    Formula:
+        \overline{\frac{\min\{M_i, d\}}{d}\, \mathrm{CE}\big(\{\mathrm{KL}(p_{i + \delta} \| p_i)\}_\delta,\
+        \arg\min_\delta M_{i + \delta}\big)}
+
+    When:
+        Beside cross-entropy and Lovász-Softmax, as published, to refine predictions that are nearly right. It never
+        reads which class lies on which side, so it does not train alone; in 3-D it visits 26 neighbors of each voxel of
+        the predicted boundary.
+
+    Active boundary loss: mean over the voxels of the predicted boundary of min(M, d)/d CE(directions), then over samples.
 
     M is the distance to the boundary of the target, of all classes together, d = ``max_dist``.  The predicted boundary are
     the ``max_ratio`` voxels of a sample that differ most from the next ones (KL divergence), and their neighbors.  For each,
@@ -90,7 +92,9 @@ class ActiveBoundaryLoss(SegLoss):
         0.1595
 
     Reference:
-        C. Wang et al., AAAI 2022, arXiv:2102.02696.  The order of the divergence is that of the authors' code.
+        Wang, Zhang, Cui et al., Active boundary loss for semantic segmentation, AAAI 2022, arXiv:2102.02696.
+
+        The order of the divergence is that of the authors' code.
     """
 
     scoring = ()

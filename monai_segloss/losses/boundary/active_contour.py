@@ -59,14 +59,6 @@ def region(u: Tensor, v: Tensor, counted: Tensor | None, inside: float, outside:
 
 @register(
     "active_contour",
-    family="boundary",
-    summary="Length of the predicted contour plus the misclassified region, after the active contour model.",
-    when="To smooth contours of compact organs. Published alone; unstable from scratch, so start from trained weights or "
-    "add it to cross-entropy. The best prediction is smoother than the target: it shortens thin structures.",
-    formula=r"\lambda_l \overline{\sqrt{|\nabla p|^2 + \epsilon}} + \lambda_r \big(\mu\, \overline{p\,(c_1 - g)^2} + "
-    r"\overline{(1 - p)(c_2 - g)^2}\big)",
-    paper="Chen, Williams, Vallabhaneni et al., Learning active contour models for medical image segmentation, CVPR 2019",
-    doi="doi:10.1109/CVPR.2019.01190",
     aliases=("ac",),
     tags=("contour", "smoothness"),
     recommended=Recommended(batch=None),
@@ -79,7 +71,17 @@ def region(u: Tensor, v: Tensor, counted: Tensor | None, inside: float, outside:
     },
 )
 class ActiveContourLoss(SegLoss):
-    """``w_length`` * mean of sqrt(|grad p|^2 + eps) + ``w_region`` * mean of mu p (c_in - g)^2 + (1 - p) (c_out - g)^2.
+    r"""Length of the predicted contour plus the misclassified region, after the active contour model.
+
+    Formula:
+        \lambda_l \overline{\sqrt{|\nabla p|^2 + \epsilon}} + \lambda_r \big(\mu\, \overline{p\,(c_1 - g)^2} +
+        \overline{(1 - p)(c_2 - g)^2}\big)
+
+    When:
+        To smooth contours of compact organs. Published alone; unstable from scratch, so start from trained weights or
+        add it to cross-entropy. The best prediction is smoother than the target: it shortens thin structures.
+
+    ``w_length`` * mean of sqrt(|grad p|^2 + eps) + ``w_region`` * mean of mu p (c_in - g)^2 + (1 - p) (c_out - g)^2.
 
     Per (sample, class).  The gradient is per unit of the ``spacing`` of the call and taken at one voxel for all axes; the
     authors' code, and copies of it, mix differences of diagonal neighbors, and count 2-D images of one size only.  Where a
@@ -108,8 +110,10 @@ class ActiveContourLoss(SegLoss):
         0.2001
 
     Reference:
-        X. Chen et al., CVPR 2019.  Where ``mu`` stands in the formula is from memory of the authors' code and was not
-        verified against the paper.
+        Chen, Williams, Vallabhaneni et al., Learning active contour models for medical image segmentation, CVPR 2019,
+        doi:10.1109/CVPR.2019.01190.
+
+        Where ``mu`` stands in the formula is from memory of the authors' code and was not verified against the paper.
     """
 
     scoring = ("include_background",)

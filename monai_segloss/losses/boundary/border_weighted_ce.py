@@ -22,19 +22,22 @@ from monai_segloss.maps.border import border_weight_map
 
 @register(
     "border_weighted_ce",
-    family="boundary",
-    summary="Cross-entropy with the weight map of U-Net: background between two close instances weighs more.",
-    when="Instances that must not merge, such as cells or vertebrae. Useless with one instance per image. The two nearest "
-    "instances are looked up on the CPU in each step: send the map with the data where images are not augmented in space.",
-    formula=r"\frac{1}{N} \sum_i w_i\, \mathrm{CE}_i,\quad w = w_c + w_0 \exp\left(-\frac{(d_1 + d_2)^2}{2 \sigma^2}\right)",
-    paper="Ronneberger, Fischer & Brox, U-Net: convolutional networks for biomedical image segmentation, MICCAI 2015",
-    doi="arXiv:1505.04597",
     aliases=("unet_ce", "border_weighted_cross_entropy"),
     tags=("likelihood", "instances", "distance"),
     recommended=Recommended(include_background=None, batch=None),
 )
 class BorderWeightedCELoss(VoxelLoss):
-    """Mean over voxels of w * `CrossEntropyLoss`, w = w_c + w_0 exp(-(d_1 + d_2)^2 / (2 sigma^2)).
+    r"""Cross-entropy with the weight map of U-Net: background between two close instances weighs more.
+
+    Formula:
+        \frac{1}{N} \sum_i w_i\, \mathrm{CE}_i,\quad w = w_c + w_0 \exp\left(-\frac{(d_1 + d_2)^2}{2 \sigma^2}\right)
+
+    When:
+        Instances that must not merge, such as cells or vertebrae. Useless with one instance per image. The two nearest
+        instances are looked up on the CPU in each step: send the map with the data where images are not augmented in
+        space.
+
+    Mean over voxels of w * `CrossEntropyLoss`, w = w_c + w_0 exp(-(d_1 + d_2)^2 / (2 sigma^2)).
 
     d_1 and d_2 are the distances of a voxel to the nearest and the second nearest instance of the sample, of whatever
     foreground class, in mm.  Instances are the connected components of each class, over faces.  With fewer than two
@@ -70,7 +73,8 @@ class BorderWeightedCELoss(VoxelLoss):
         [1.0, 1.0, 4.25, 4.25, 1.0, 1.44, 1.02, 1.0]
 
     Reference:
-        O. Ronneberger et al., MICCAI 2015, arXiv:1505.04597, equations 1 and 2.
+        Ronneberger, Fischer & Brox, U-Net: convolutional networks for biomedical image segmentation, MICCAI 2015,
+        arXiv:1505.04597, equations 1 and 2.
     """
 
     scoring = ("weight",)

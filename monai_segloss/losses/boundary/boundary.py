@@ -48,14 +48,6 @@ class BoundaryForm:
 @register(
     "boundary",
     positional="include_background to_onehot_y sigmoid softmax other_act reduction batch",
-    family="boundary",
-    summary="Probabilities times the signed distance to the boundary of the target.",
-    when="Beside Dice or cross-entropy where classes are small and the boundary matters: far mistakes cost more. Not alone, "
-    "since a class that is absent from a patch gives no gradient, and weights do not carry over between millimeters, "
-    "voxels and patch sizes.",
-    formula=r"\frac{1}{N} \sum_i \phi_i\, p_i,\quad \phi = \mathrm{signed\ distance,\ negative\ inside}",
-    paper="Kervadec et al., Boundary loss for highly unbalanced segmentation, MIDL 2019 and Medical Image Analysis 2021",
-    doi="arXiv:1812.07032",
     aliases=("surface_loss", "boundary_loss"),
     tags=("distance", "boundary", "imbalance"),
     recommended=Recommended(batch=False, arguments={"offset": True}),
@@ -76,7 +68,17 @@ class BoundaryForm:
     },
 )
 class BoundaryLoss(SegLoss):
-    """Boundary loss, mean of phi p over voxels, phi the signed distance to the boundary of the target in mm.
+    r"""Probabilities times the signed distance to the boundary of the target.
+
+    Formula:
+        \frac{1}{N} \sum_i \phi_i\, p_i,\quad \phi = \mathrm{signed\ distance,\ negative\ inside}
+
+    When:
+        Beside Dice or cross-entropy where classes are small and the boundary matters: far mistakes cost more. Not
+        alone, since a class that is absent from a patch gives no gradient, and weights do not carry over between
+        millimeters, voxels and patch sizes.
+
+    Boundary loss, mean of phi p over voxels, phi the signed distance to the boundary of the target in mm.
 
     Half of the distance between the two boundaries in the sense of Kervadec et al., up to a constant of the target:
     ``offset=True`` adds it, so that the loss is 0 where all is right, with the same gradient.  Soft targets are cut at 1/2
@@ -110,7 +112,8 @@ class BoundaryLoss(SegLoss):
         0.5
 
     Reference:
-        H. Kervadec et al., MIDL 2019 (PMLR 102) and Medical Image Analysis 67, 2021, arXiv:1812.07032.
+        Kervadec et al., Boundary loss for highly unbalanced segmentation, MIDL 2019 and Medical Image Analysis 2021,
+        arXiv:1812.07032.
     """
 
     scoring = ("include_background", "batch")

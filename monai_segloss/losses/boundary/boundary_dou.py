@@ -66,14 +66,6 @@ def surface(x: Tensor, counted: Tensor | None) -> Tensor:
 
 @register(
     "boundary_dou",
-    family="boundary",
-    summary="Difference over partial union: Dice for thin classes, up to nearly the difference alone for compact ones.",
-    when="Compact organs, as an alternative to Dice that weighs the boundary more; published alone, on 2-D slices. It sees "
-    "no distance: a wrong voxel costs the same wherever it lies.",
-    formula=r"\frac{\sum (p - g)^2 + s_d - s_n}{\sum (p - g)^2 + (1 - \alpha) \sum p g + s_d},\quad "
-    r"\alpha = \min\{1 - 2 C / S, \alpha_{max}\}",
-    paper="Sun, Luo & Li, Boundary difference over union loss for medical image segmentation, MICCAI 2023",
-    doi="arXiv:2308.00220",
     aliases=("bdou",),
     tags=("overlap", "contour"),
     recommended=Recommended(include_background=True, batch=True),
@@ -84,7 +76,17 @@ def surface(x: Tensor, counted: Tensor | None) -> Tensor:
     },
 )
 class BoundaryDoULoss(SegLoss):
-    """Boundary difference over union: (U - I) / (U - alpha I), mean over classes; U - I is sum (p - g)^2, I is sum p g.
+    r"""Difference over partial union: Dice for thin classes, up to nearly the difference alone for compact ones.
+
+    Formula:
+        \frac{\sum (p - g)^2 + s_d - s_n}{\sum (p - g)^2 + (1 - \alpha) \sum p g + s_d},\quad \alpha = \min\{1 - 2 C /
+        S, \alpha_{max}\}
+
+    When:
+        Compact organs, as an alternative to Dice that weighs the boundary more; published alone, on 2-D slices. It sees
+        no distance: a wrong voxel costs the same wherever it lies.
+
+    Boundary difference over union: (U - I) / (U - alpha I), mean over classes; U - I is sum (p - g)^2, I is sum p g.
 
     alpha = 1 - 2 C / S grows with the size S of the class in the target against its C boundary voxels (face neighbors;
     the border of the image counts as boundary, as in the published code, an ignored voxel does not).  alpha = 0 is one
@@ -110,7 +112,8 @@ class BoundaryDoULoss(SegLoss):
         0.5714
 
     Reference:
-        F. Sun, Z. Luo, S. Li, MICCAI 2023, arXiv:2308.00220.
+        Sun, Luo & Li, Boundary difference over union loss for medical image segmentation, MICCAI 2023,
+        arXiv:2308.00220.
     """
 
     scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")

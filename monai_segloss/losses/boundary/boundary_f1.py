@@ -30,19 +30,21 @@ def boundary_f1(precision: Tensor, recall: Tensor) -> Tensor:
 
 @register(
     "boundary_f1",
-    family="boundary",
-    summary="One minus the F1 score of contours that meet within a tolerance.",
-    when="Beside Dice, cross-entropy or Jaccard, whose weight the authors lower as training goes on. Contours farther "
-    "apart than the tolerance have no gradient that leads them together; a flat prediction has no contour.",
-    formula=r"1 - \frac{2 P R}{P + R},\quad P = \frac{\sum b(p)\, \hat b(g)}{\sum b(p)},\quad "
-    r"R = \frac{\sum b(g)\, \hat b(p)}{\sum b(g)}",
-    paper="Bokhovkin & Burnaev, Boundary loss for remote sensing imagery semantic segmentation, ISNN 2019",
-    doi="arXiv:1905.07852",
     aliases=("boundary_f1_score", "bf1"),
     tags=("overlap", "contour", "morphology"),
 )
 class BoundaryF1Loss(SegLoss):
-    """Boundary F1: b(u) is u minus its erosion in a window of ``contour`` voxels, its wide form the largest b in a window
+    r"""One minus the F1 score of contours that meet within a tolerance.
+
+    Formula:
+        1 - \frac{2 P R}{P + R},\quad P = \frac{\sum b(p)\, \hat b(g)}{\sum b(p)},\quad R = \frac{\sum b(g)\, \hat
+        b(p)}{\sum b(g)}
+
+    When:
+        Beside Dice, cross-entropy or Jaccard, whose weight the authors lower as training goes on. Contours farther
+        apart than the tolerance have no gradient that leads them together; a flat prediction has no contour.
+
+    Boundary F1: b(u) is u minus its erosion in a window of ``contour`` voxels, its wide form the largest b in a window
     of ``tolerance`` voxels; precision and recall compare the contour of one with the wide contour of the other.
 
     Windows are voxels of the finest axis; along an axis with coarser ``spacing`` they shrink to the same length, at least
@@ -68,7 +70,8 @@ class BoundaryF1Loss(SegLoss):
         [0.0, 0.3125, 0.4375]
 
     Reference:
-        A. Bokhovkin, E. Burnaev, ISNN 2019, arXiv:1905.07852.
+        Bokhovkin & Burnaev, Boundary loss for remote sensing imagery semantic segmentation, ISNN 2019,
+        arXiv:1905.07852.
     """
 
     scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")

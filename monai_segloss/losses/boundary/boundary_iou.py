@@ -41,17 +41,20 @@ def band(steps: Steps, u: Tensor, counted: Tensor | None, width: float | None) -
 
 @register(
     "boundary_iou",
-    family="boundary",
-    summary="One minus the IoU of the bands along the inner side of the boundaries of prediction and target.",
-    when="Beside Dice or cross-entropy, to train what the Boundary IoU metric measures. Far from the target it has no "
-    "gradient that leads there, and a flat prediction has no band; nobody published it as a loss, so compare with dice_ce.",
-    formula=r"1 - \frac{\sum b(p)\, b(g) + s_n}{\sum b(p) + b(g) - b(p)\, b(g) + s_d},\quad b(u) = u - (u \ominus B_w)",
-    paper="Cheng, Girshick, Dollár, Berg & Kirillov, Boundary IoU, CVPR 2021 (the metric)",
-    doi="arXiv:2103.16562",
     tags=("overlap", "contour", "morphology"),
 )
 class BoundaryIoULoss(SegLoss):
-    """One minus the soft IoU of inner bands, b(u) = u minus its erosion by a box; mean over samples and classes.
+    r"""One minus the IoU of the bands along the inner side of the boundaries of prediction and target.
+
+    Formula:
+        1 - \frac{\sum b(p)\, b(g) + s_n}{\sum b(p) + b(g) - b(p)\, b(g) + s_d},\quad b(u) = u - (u \ominus B_w)
+
+    When:
+        Beside Dice or cross-entropy, to train what the Boundary IoU metric measures. Far from the target it has no
+        gradient that leads there, and a flat prediction has no band; nobody published it as a loss, so compare with
+        dice_ce.
+
+    One minus the soft IoU of inner bands, b(u) = u minus its erosion by a box; mean over samples and classes.
 
     The metric counts the border of the image as boundary; here it is none, because training sees patches, and neither are
     ignored voxels.  The gradient of an erosion goes to the smallest value of each box only.  The band is a box of the
@@ -78,7 +81,7 @@ class BoundaryIoULoss(SegLoss):
         0.6667
 
     Reference:
-        B. Cheng et al., CVPR 2021, arXiv:2103.16562 (the metric; the loss is this library's).
+        Cheng, Girshick, Dollár, Berg & Kirillov, Boundary IoU, CVPR 2021 (the metric), arXiv:2103.16562.
     """
 
     scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")

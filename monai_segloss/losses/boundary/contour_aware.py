@@ -44,20 +44,21 @@ def channel_ring(steps: Steps, g: Tensor, counted: Tensor, radius: int) -> Tenso
 
 @register(
     "contour_aware",
-    family="boundary",
-    summary="Cross-entropy whose voxels near a contour of the target weigh more.",
-    when="A cheap way to boundaries: no distance map, no second term to balance. Where annotators disagree on the boundary "
-    "it puts the weight on the noisiest voxels.",
-    formula=r"\frac{1}{N} \sum_i M_i\, \mathrm{CE}_i,\quad M = 1 + k\, G_\sigma * (g \oplus B - g \ominus B)",
-    paper="Chen, Zhou, Lai, Yang & Xie, Contour-aware loss: boundary-aware learning for salient object segmentation, "
-    "IEEE TIP 30, 2021",
-    doi="arXiv:1908.01975",
     aliases=("contour_loss",),
     tags=("likelihood", "contour", "morphology"),
     recommended=Recommended(include_background=None, batch=None),
 )
 class ContourAwareLoss(SegLoss):
-    """Mean over voxels of M * `CrossEntropyLoss`, M = 1 + ``k`` times the smoothed ring around the contours of the target.
+    r"""Cross-entropy whose voxels near a contour of the target weigh more.
+
+    Formula:
+        \frac{1}{N} \sum_i M_i\, \mathrm{CE}_i,\quad M = 1 + k\, G_\sigma * (g \oplus B - g \ominus B)
+
+    When:
+        A cheap way to boundaries: no distance map, no second term to balance. Where annotators disagree on the boundary
+        it puts the weight on the noisiest voxels.
+
+    Mean over voxels of M * `CrossEntropyLoss`, M = 1 + ``k`` times the smoothed ring around the contours of the target.
 
     The ring is dilation minus erosion in a window of ``size`` voxels, the largest of all foreground classes; the Gaussian
     has the same window.  Windows and ``sigma`` are voxels of the finest axis; along an axis with coarser ``spacing`` they
@@ -84,8 +85,11 @@ class ContourAwareLoss(SegLoss):
         [1.0, 1.0, 1.27, 2.49, 4.51, 5.73]
 
     Reference:
-        Z. Chen et al., IEEE Transactions on Image Processing 30, 2021, preprint arXiv:1908.01975.  The formula was not
-        verified against the paper, which is said not to state ``sigma``; 1 is this library's choice.
+        Chen, Zhou, Lai, Yang & Xie, Contour-aware loss: boundary-aware learning for salient object segmentation, IEEE
+        TIP 30, 2021, arXiv:1908.01975.
+
+        The formula was not verified against the paper, which is said not to state ``sigma``; 1 is this library's
+        choice.
     """
 
     scoring = ()

@@ -31,19 +31,20 @@ def contour_dice(missed: Tensor, total: Tensor, smooth_nr: float, smooth_dr: flo
 
 @register(
     "contour_dice",
-    family="boundary",
-    summary="One minus the share of the contours of prediction and target that lies in the band of the other.",
-    when="Beside Dice or cross-entropy, for structures with fuzzy contours, where disagreement within a tolerance is no "
-    "error. A contour outside of the band has no gradient that leads it there; a flat prediction has no contour.",
-    formula=r"1 - \frac{\sum \partial g\, B(p) + \partial p\, B(g) + s_n}{\sum \partial g + \partial p + s_d},\quad "
-    r"\partial u = u - (u \ominus 1),\quad B(u) = (u \oplus d) - (u \ominus d)",
-    paper="Specktor-Fadida, Yehuda et al., Contour Dice loss for structures with fuzzy and complex boundaries in fetal "
-    "MRI, ECCV Workshops 2022; Moltz et al., ISBI 2020 (the metric)",
-    doi="arXiv:2209.12232",
     tags=("overlap", "contour", "morphology"),
 )
 class ContourDiceLoss(SegLoss):
-    """Contour Dice: one minus the share of both contours that lies in the band of the other; mean over samples and classes.
+    r"""One minus the share of the contours of prediction and target that lies in the band of the other.
+
+    Formula:
+        1 - \frac{\sum \partial g\, B(p) + \partial p\, B(g) + s_n}{\sum \partial g + \partial p + s_d},\quad \partial u
+        = u - (u \ominus 1),\quad B(u) = (u \oplus d) - (u \ominus d)
+
+    When:
+        Beside Dice or cross-entropy, for structures with fuzzy contours, where disagreement within a tolerance is no
+        error. A contour outside of the band has no gradient that leads it there; a flat prediction has no contour.
+
+    Contour Dice: one minus the share of both contours that lies in the band of the other; mean over samples and classes.
 
     The contour is a soft mask minus its erosion by one voxel, the band its dilation minus its erosion by ``tolerance``.
     Neither the border of the image nor an ignored voxel is a contour.
@@ -68,9 +69,12 @@ class ContourDiceLoss(SegLoss):
         [0.0, 0.0625, 0.3125]
 
     Reference:
-        B. Specktor-Fadida et al., ECCV Workshops 2022, arXiv:2209.12232.  The formula is from the abstract and was not
-        verified against the paper: the width of the band and the soft contours are choices of this library.  The loss that
-        surveys list for J. Moltz et al., ISBI 2020, is a network that approximates the metric, not a formula.
+        Specktor-Fadida, Yehuda et al., Contour Dice loss for structures with fuzzy and complex boundaries in fetal MRI,
+        ECCV Workshops 2022, arXiv:2209.12232; Moltz et al., ISBI 2020 (the metric).
+
+        The formula is from the abstract and was not verified against the paper: the width of the band and the soft
+        contours are choices of this library. The loss that surveys list for J. Moltz et al., ISBI 2020, is a network
+        that approximates the metric, not a formula.
     """
 
     scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")

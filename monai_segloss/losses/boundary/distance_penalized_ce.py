@@ -16,21 +16,22 @@ from monai_segloss.losses.boundary.voxel_weights import penalty, penalty_weights
 
 @register(
     "distance_penalized_ce",
-    family="boundary",
-    summary="Cross-entropy whose voxels weigh more the nearer they are to the boundary of their class.",
-    when="Errors at the boundary, in classes of similar size. The weight of a voxel lies between 1 and 2 and falls over the "
-    "whole depth of its class, so in a large background half of the image weighs more; compare with contour_aware.",
-    formula=r"\frac{1}{N} \sum_i (1 + \lambda \Phi_i)\, \mathrm{CE}_i,\quad "
-    r"\Phi_i = \frac{M_{y_i} - d_i}{M_{y_i} - m_{y_i}}",
-    paper="Caliva, Iriondo, Martinez, Majumdar & Pedoia, Distance map loss penalty term for semantic segmentation, "
-    "MIDL 2019 (extended abstract)",
-    doi="arXiv:1908.03679",
     aliases=("distance_penalized_cross_entropy", "dpce"),
     tags=("likelihood", "distance"),
     recommended=Recommended(include_background=None, batch=None),
 )
 class DistancePenalizedCELoss(VoxelLoss):
-    """Mean over voxels of (1 + lambda Phi) * `CrossEntropyLoss`, Phi 1 at the boundary of a class and 0 where it is deepest.
+    r"""Cross-entropy whose voxels weigh more the nearer they are to the boundary of their class.
+
+    Formula:
+        \frac{1}{N} \sum_i (1 + \lambda \Phi_i)\, \mathrm{CE}_i,\quad \Phi_i = \frac{M_{y_i} - d_i}{M_{y_i} - m_{y_i}}
+
+    When:
+        Errors at the boundary, in classes of similar size. The weight of a voxel lies between 1 and 2 and falls over
+        the whole depth of its class, so in a large background half of the image weighs more; compare with
+        contour_aware.
+
+    Mean over voxels of (1 + lambda Phi) * `CrossEntropyLoss`, Phi 1 at the boundary of a class and 0 where it is deepest.
 
     Phi = (M - d) / (M - m), d the distance of the voxel to the nearest voxel of another class in mm, M and m the largest
     and the smallest d of its class in the sample.  A class that is as deep everywhere has Phi = 1, one that fills the image
@@ -64,8 +65,10 @@ class DistancePenalizedCELoss(VoxelLoss):
         [1.0, 1.33, 1.67, 2.0, 2.0, 1.5, 1.0]
 
     Reference:
-        F. Caliva et al., MIDL 2019 (extended abstract), arXiv:1908.03679.  That Phi lies in [0, 1], and its form for
-        several classes, were not verified against the paper.
+        Caliva, Iriondo, Martinez, Majumdar & Pedoia, Distance map loss penalty term for semantic segmentation, MIDL
+        2019 (extended abstract), arXiv:1908.03679.
+
+        That Phi lies in [0, 1], and its form for several classes, were not verified against the paper.
     """
 
     scoring = ("weight",)

@@ -16,19 +16,20 @@ from monai_segloss.losses.region.dice import dice
 
 @register(
     "distance_penalized_dice",
-    family="boundary",
-    summary="Dice whose voxels weigh more the nearer they are to the boundary of their class.",
-    when="A Dice that looks at boundaries, for comparison: no paper evaluates it. Weights lie between 1 and 2, so it stays "
-    "close to Dice; boundary and generalized_surface change more.",
-    formula=r"1 - \frac{2 \sum_i w_i p_i g_i + s_n}{\sum_i w_i (p_i + g_i) + s_d},\quad w_i = 1 + \lambda \Phi_i",
-    paper="No paper; the weights of Caliva et al., Distance map loss penalty term for semantic segmentation, MIDL 2019 "
-    "(extended abstract)",
-    doi="arXiv:1908.03679",
     aliases=("distance_weighted_dice",),
     tags=("overlap", "distance"),
 )
 class DistancePenalizedDiceLoss(SegLoss):
-    """1 - (2 sum w p g + nr) / (sum w (p + g) + dr), w = 1 + lambda Phi of `DistancePenalizedCELoss`, mean over classes.
+    r"""Dice whose voxels weigh more the nearer they are to the boundary of their class.
+
+    Formula:
+        1 - \frac{2 \sum_i w_i p_i g_i + s_n}{\sum_i w_i (p_i + g_i) + s_d},\quad w_i = 1 + \lambda \Phi_i
+
+    When:
+        A Dice that looks at boundaries, for comparison: no paper evaluates it. Weights lie between 1 and 2, so it stays
+        close to Dice; boundary and generalized_surface change more.
+
+    1 - (2 sum w p g + nr) / (sum w (p + g) + dr), w = 1 + lambda Phi of `DistancePenalizedCELoss`, mean over classes.
 
     The weight of a voxel is that of its own class, background included, for all classes: false positives weigh more near
     the boundary too.  It lies in [0, 1] and is 0 where all is right.  Published code has the weights in the numerator
@@ -55,7 +56,8 @@ class DistancePenalizedDiceLoss(SegLoss):
         0.5
 
     Reference:
-        F. Caliva et al., MIDL 2019 (extended abstract), arXiv:1908.03679, for the weights.
+        No paper; the weights of Caliva et al., Distance map loss penalty term for semantic segmentation, MIDL 2019
+        (extended abstract), arXiv:1908.03679.
     """
 
     def __init__(self, *, lambda_phi: float = 1.0, **common: Unpack[ScoringArgs]) -> None:

@@ -41,20 +41,22 @@ def elastic_energy(steps: Steps, d: Tensor, physical: bool, periodic: bool) -> T
 
 @register(
     "elastic_interaction",
-    family="boundary",
-    summary="Elastic energy between the boundaries of prediction and target: they attract over the whole image.",
-    when="Beside Dice or cross-entropy, for long thin structures: a boundary far from the target is still drawn to it. "
-    "A constant added to a probability costs nothing, so it does not train alone; opposite edges of an image interact "
-    "unless periodic=False.",
-    formula=r"\frac{1}{N} \sum_k |k|\, |\mathcal{F}(\alpha p - g)_k|^2",
-    paper="Lan, Xiang & Zhang, An elastic interaction-based loss function for medical image segmentation, MICCAI 2020",
-    doi="arXiv:2007.02663",
     aliases=("elastic",),
     tags=("contour", "fourier"),
     recommended=Recommended(batch=None),
 )
 class ElasticInteractionLoss(SegLoss):
-    """Elastic interaction: mean over voxels of |k| |F(alpha p - g)|^2 per (sample, class), by a Fourier transform.
+    r"""Elastic energy between the boundaries of prediction and target: they attract over the whole image.
+
+    Formula:
+        \frac{1}{N} \sum_k |k|\, |\mathcal{F}(\alpha p - g)_k|^2
+
+    When:
+        Beside Dice or cross-entropy, for long thin structures: a boundary far from the target is still drawn to it. A
+        constant added to a probability costs nothing, so it does not train alone; opposite edges of an image interact
+        unless periodic=False.
+
+    Elastic interaction: mean over voxels of |k| |F(alpha p - g)|^2 per (sample, class), by a Fourier transform.
 
     Without ``spacing`` |k| counts periods of the image along each axis, as published; with it periods per unit of the
     spacing, so that the size of the image has no influence.  In float32 also for half precision.
@@ -79,7 +81,8 @@ class ElasticInteractionLoss(SegLoss):
         0.5
 
     Reference:
-        Y. Lan, Y. Xiang, L. Zhang, MICCAI 2020, arXiv:2007.02663.
+        Lan, Xiang & Zhang, An elastic interaction-based loss function for medical image segmentation, MICCAI 2020,
+        arXiv:2007.02663.
     """
 
     scoring = ("include_background",)

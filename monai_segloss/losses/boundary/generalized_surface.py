@@ -24,20 +24,21 @@ def generalized_surface(error: Tensor, worst: Tensor) -> Tensor:
 
 @register(
     "generalized_surface",
-    family="boundary",
-    summary="Errors weighed by their squared distance to the boundary of the target, as a share of the worst prediction.",
-    when="In place of the boundary or a Hausdorff loss where weights should carry over: it lies in [0, 1] and does not know "
-    "the unit of the spacing. Published beside Dice and cross-entropy with a share that grows from 0 to 1. Voxels on the "
-    "inner boundary weigh nothing, so alone it does not settle the last voxel.",
-    formula=r"1 - \frac{\sum_k w_k \sum_i \left(D_{ik} (1 - (g_{ik} + p_{ik}))\right)^2}{\sum_k w_k \sum_i D_{ik}^2}",
-    paper="Celaya, Riviere & Fuentes, A generalized surface loss for reducing the Hausdorff distance in medical imaging "
-    "segmentation, 2023",
-    doi="arXiv:2302.03868",
     aliases=("gsl",),
     tags=("distance", "boundary"),
 )
 class GeneralizedSurfaceLoss(SegLoss):
-    """Generalized surface loss, 1 - sum w (D (1 - (g + p)))^2 / sum w D^2 over the classes of a sample; mean over samples.
+    r"""Errors weighed by their squared distance to the boundary of the target, as a share of the worst prediction.
+
+    Formula:
+        1 - \frac{\sum_k w_k \sum_i \left(D_{ik} (1 - (g_{ik} + p_{ik}))\right)^2}{\sum_k w_k \sum_i D_{ik}^2}
+
+    When:
+        In place of the boundary or a Hausdorff loss where weights should carry over: it lies in [0, 1] and does not
+        know the unit of the spacing. Published beside Dice and cross-entropy with a share that grows from 0 to 1.
+        Voxels on the inner boundary weigh nothing, so alone it does not settle the last voxel.
+
+    Generalized surface loss, 1 - sum w (D (1 - (g + p)))^2 / sum w D^2 over the classes of a sample; mean over samples.
 
     D is the distance to the boundary of the target; its square does not know the side.  0 where all is right, 1 for the
     opposite of the target, 3/4 where p is 1/2 everywhere.  A class without a boundary has D = 0 and no influence; a sample
@@ -73,8 +74,11 @@ class GeneralizedSurfaceLoss(SegLoss):
         0.75
 
     Reference:
-        A. Celaya, B. Riviere & D. Fuentes, arXiv:2302.03868, 2023.  The choice of w in the paper was not verified; their
-        code has given weights or 1 / (V^2 + 1), V the volume of the class.
+        Celaya, Riviere & Fuentes, A generalized surface loss for reducing the Hausdorff distance in medical imaging
+        segmentation, 2023, arXiv:2302.03868.
+
+        The choice of w in the paper was not verified; their code has given weights or 1 / (V^2 + 1), V the volume of
+        the class.
     """
 
     scoring = ("include_background", "batch", "weight")

@@ -50,22 +50,23 @@ def ball_error(
 
 @register(
     "hausdorff_conv",
-    family="boundary",
-    summary="Hausdorff loss without distance maps: an error weighs r^alpha where a ball of radius r around it lies on one "
-    "side.",
-    when="Beside Dice or cross-entropy, where distance maps of the prediction are too slow. It costs two Fourier "
-    "transforms per class and radius; no public code exists to compare with, so prefer hausdorff_dt for published settings.",
-    formula=r"\frac{1}{N} \sum_r r^\alpha \sum_i (p - g)^2 \big[p\,(f(B_r * \bar g) + f(B_r * p)) + "
-    r"g\,(f(B_r * g) + f(B_r * \bar p))\big],\quad f(x) = \frac{\max\{x - \tau, 0\}}{1 - \tau}",
-    paper="Karimi & Salcudean, Reducing the Hausdorff distance in medical image segmentation with convolutional neural "
-    "networks, IEEE TMI 39(2), 2020",
-    doi="arXiv:1904.10030",
     tags=("hausdorff", "distance", "morphology"),
     recommended=Recommended(batch=None),
     exempt={"slice_equals_volume": "above and below a volume of one slice there is background, so no ball lies inside"},
 )
 class HausdorffConvLoss(SegLoss):
-    """Hausdorff loss by circular kernels: errors weigh r^alpha where the ball of radius r lies on one side of a boundary.
+    r"""Hausdorff loss without distance maps: an error weighs r^alpha where a ball of radius r around it lies on one side.
+
+    Formula:
+        \frac{1}{N} \sum_r r^\alpha \sum_i (p - g)^2 \big[p\,(f(B_r * \bar g) + f(B_r * p)) + g\,(f(B_r * g) + f(B_r *
+        \bar p))\big],\quad f(x) = \frac{\max\{x - \tau, 0\}}{1 - \tau}
+
+    When:
+        Beside Dice or cross-entropy, where distance maps of the prediction are too slow. It costs two Fourier
+        transforms per class and radius; no public code exists to compare with, so prefer hausdorff_dt for published
+        settings.
+
+    Hausdorff loss by circular kernels: errors weigh r^alpha where the ball of radius r lies on one side of a boundary.
 
     Per class, mean over voxels of (p - g)^2 sum_r r^alpha [p (f(B_r * (1 - g)) + f(B_r * p)) + g (f(B_r * g) +
     f(B_r * (1 - p)))], B_r * the mean over a ball and f a soft threshold.  A false positive counts by the largest ball
@@ -92,8 +93,10 @@ class HausdorffConvLoss(SegLoss):
         0.4444
 
     Reference:
-        D. Karimi, S. E. Salcudean, IEEE Transactions on Medical Imaging 39(2), 2020, arXiv:1904.10030, section II-C.  The
-        formula was not verified against the paper: threshold, radii and padding are reconstructed.
+        Karimi & Salcudean, Reducing the Hausdorff distance in medical image segmentation with convolutional neural
+        networks, IEEE TMI 39(2), 2020, arXiv:1904.10030, section II-C.
+
+        The formula was not verified against the paper: threshold, radii and padding are reconstructed.
     """
 
     scoring = ("include_background",)

@@ -64,13 +64,6 @@ class HausdorffForm:
 @register(
     "hausdorff_dt",
     positional="alpha include_background to_onehot_y sigmoid softmax other_act reduction batch",
-    family="boundary",
-    summary="Squared error weighted by the distances to the boundaries of target and prediction.",
-    when="Beside Dice where the largest error counts, e.g. HD95. Far mistakes dominate; the distances of the prediction are "
-    "computed in each step, which one_sided=True avoids. Weights do not carry over between spacings.",
-    formula=r"\frac{1}{N} \sum_i (p_i - g_i)^2 \left(d_g(i)^{\alpha} + d_p(i)^{\alpha}\right)",
-    paper="Karimi & Salcudean, Reducing the Hausdorff distance in medical image segmentation with CNNs, IEEE TMI 2020",
-    doi="arXiv:1904.10030",
     aliases=("hausdorff", "hausdorff_distance_transform"),
     tags=("distance", "boundary"),
     recommended=Recommended(batch=False),
@@ -83,7 +76,16 @@ class HausdorffForm:
     },
 )
 class HausdorffDTLoss(SegLoss):
-    """Hausdorff loss, mean over voxels of (p - g)^2 (d_g^alpha + d_p^alpha), d distances to a boundary in mm.
+    r"""Squared error weighted by the distances to the boundaries of target and prediction.
+
+    Formula:
+        \frac{1}{N} \sum_i (p_i - g_i)^2 \left(d_g(i)^{\alpha} + d_p(i)^{\alpha}\right)
+
+    When:
+        Beside Dice where the largest error counts, e.g. HD95. Far mistakes dominate; the distances of the prediction
+        are computed in each step, which one_sided=True avoids. Weights do not carry over between spacings.
+
+    Hausdorff loss, mean over voxels of (p - g)^2 (d_g^alpha + d_p^alpha), d distances to a boundary in mm.
 
     d_g and d_p are at each voxel the distance to the other side, of the target and of the prediction cut at 1/2, and carry
     no gradient.  A class without a boundary has d = 0.  Code that measures only inside of the mask is another loss: there a
@@ -115,7 +117,8 @@ class HausdorffDTLoss(SegLoss):
         2.5
 
     Reference:
-        D. Karimi & S. E. Salcudean, IEEE TMI 39(2), 2020, arXiv:1904.10030.
+        Karimi & Salcudean, Reducing the Hausdorff distance in medical image segmentation with CNNs, IEEE TMI 39(2),
+        2020, arXiv:1904.10030.
     """
 
     scoring = ("include_background", "batch")

@@ -53,23 +53,24 @@ def spread(e: Tensor, counted: Tensor | None) -> Tensor:
 
 @register(
     "hausdorff_er",
-    family="boundary",
-    summary="Hausdorff loss without distance maps: errors that survive k erosions weigh k^alpha.",
-    when="Beside Dice or cross-entropy, to shrink thick errors. Alone it is blind: an error narrower than three voxels "
-    "costs almost nothing, and one thicker than twice the number of erosions no more than that. It counts voxels and not "
-    "millimeters; for anisotropic images take hausdorff_dt.",
-    formula=r"\frac{1}{N} \sum_{k=1}^{K} k^\alpha \sum_i e_k(i),\quad e_0 = (p - g)^2,\quad "
-    r"e_k = \max\{2 (B * e_{k-1}) - 1, 0\}",
-    paper="Karimi & Salcudean, Reducing the Hausdorff distance in medical image segmentation with convolutional neural "
-    "networks, IEEE TMI 39(2), 2020",
-    doi="arXiv:1904.10030",
     tags=("hausdorff", "distance", "morphology"),
     grain=3,
     recommended=Recommended(batch=None),
     exempt={"slice_equals_volume": "in a volume of one slice the error also erodes from its two faces"},
 )
 class HausdorffERLoss(SegLoss):
-    """Hausdorff loss by erosion: mean over voxels of sum_k k^alpha e_k, e_0 = (p - g)^2, k = 1 ... ``erosions``.
+    r"""Hausdorff loss without distance maps: errors that survive k erosions weigh k^alpha.
+
+    Formula:
+        \frac{1}{N} \sum_{k=1}^{K} k^\alpha \sum_i e_k(i),\quad e_0 = (p - g)^2,\quad e_k = \max\{2 (B * e_{k-1}) - 1,
+        0\}
+
+    When:
+        Beside Dice or cross-entropy, to shrink thick errors. Alone it is blind: an error narrower than three voxels
+        costs almost nothing, and one thicker than twice the number of erosions no more than that. It counts voxels and
+        not millimeters; for anisotropic images take hausdorff_dt.
+
+    Hausdorff loss by erosion: mean over voxels of sum_k k^alpha e_k, e_0 = (p - g)^2, k = 1 ... ``erosions``.
 
     e_k is the mean of e_(k-1) over a voxel and its face neighbors, thresholded softly at 1/2.  Beyond the image the error
     is 0; an ignored voxel leaves the mean, so that errors do not erode there.  Steps are voxels: spacing has no influence.
@@ -99,8 +100,10 @@ class HausdorffERLoss(SegLoss):
         0.68
 
     Reference:
-        D. Karimi, S. E. Salcudean, IEEE Transactions on Medical Imaging 39(2), 2020, arXiv:1904.10030, equation 11.  The
-        formula was not verified against the paper; its re-implementations agree on it but for the threshold.
+        Karimi & Salcudean, Reducing the Hausdorff distance in medical image segmentation with convolutional neural
+        networks, IEEE TMI 39(2), 2020, arXiv:1904.10030, equation 11.
+
+        The formula was not verified against the paper; its re-implementations agree on it but for the threshold.
     """
 
     scoring = ("include_background",)

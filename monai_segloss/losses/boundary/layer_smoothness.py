@@ -38,14 +38,6 @@ def roughness(u: Tensor, counted: Tensor | None, axis: int, radius: int) -> Tens
 
 @register(
     "layer_smoothness",
-    family="boundary",
-    summary="Cross-entropy plus how far a prediction differs from its moving average along one axis.",
-    when="Layers that run along a known axis, as skin or retina in B-scans. It supposes that they do: elsewhere it "
-    "punishes every boundary across that axis, and its published weight of 100 then wins over the cross-entropy.",
-    formula=r"\lambda_{CE}\,\mathrm{CE} + \frac{\lambda_s}{N} \sum_i \left|\frac{\bar p_i + 1}{p_i + 1} - 1\right|",
-    paper="Gerl, Paetzold et al., A distance-based loss for smooth and continuous skin layer segmentation in optoacoustic "
-    "images, MICCAI 2020",
-    doi="arXiv:2007.05324",
     tags=("likelihood", "smoothness", "layers"),
     recommended=Recommended(batch=None),
     exempt={
@@ -60,7 +52,16 @@ def roughness(u: Tensor, counted: Tensor | None, axis: int, radius: int) -> Tens
     },
 )
 class LayerSmoothnessLoss(SegLoss):
-    """``lambda_ce`` * `CrossEntropyLoss` + ``lambda_smooth`` * mean over voxels of |(mean(p) + 1) / (p + 1) - 1|.
+    r"""Cross-entropy plus how far a prediction differs from its moving average along one axis.
+
+    Formula:
+        \lambda_{CE}\,\mathrm{CE} + \frac{\lambda_s}{N} \sum_i \left|\frac{\bar p_i + 1}{p_i + 1} - 1\right|
+
+    When:
+        Layers that run along a known axis, as skin or retina in B-scans. It supposes that they do: elsewhere it
+        punishes every boundary across that axis, and its published weight of 100 then wins over the cross-entropy.
+
+    ``lambda_ce`` * `CrossEntropyLoss` + ``lambda_smooth`` * mean over voxels of |(mean(p) + 1) / (p + 1) - 1|.
 
     The mean is that of a window of voxels along one ``axis``; windows that are not whole, at the edges of the image and
     next to ignored voxels, do not count.  In spite of the title of the paper no distance enters, and ``spacing`` has no
@@ -87,7 +88,8 @@ class LayerSmoothnessLoss(SegLoss):
         [0.0, 12.5]
 
     Reference:
-        S. Gerl, J. C. Paetzold et al., MICCAI 2020, arXiv:2007.05324.
+        Gerl, Paetzold et al., A distance-based loss for smooth and continuous skin layer segmentation in optoacoustic
+        images, MICCAI 2020, arXiv:2007.05324.
     """
 
     scoring = ("include_background",)

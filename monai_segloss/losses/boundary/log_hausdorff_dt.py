@@ -20,13 +20,6 @@ from monai_segloss.maps.distance import Side
 @register(
     "log_hausdorff_dt",
     positional="alpha include_background to_onehot_y sigmoid softmax other_act reduction batch",
-    family="boundary",
-    summary="log(1 + Hausdorff loss by distance transforms).",
-    when="As hausdorff_dt, where its size, which grows with distance squared, would drown the other terms of a sum. "
-    "MONAI's; there is no paper, and the gradient shrinks where the loss is large.",
-    formula=r"\log\left(1 + \frac{1}{N} \sum_i (p_i - g_i)^2 \left(d_g(i)^{\alpha} + d_p(i)^{\alpha}\right)\right)",
-    paper="MONAI, after Karimi & Salcudean, IEEE TMI 2020",
-    doi="arXiv:1904.10030",
     aliases=("log_hausdorff",),
     tags=("distance", "boundary"),
     recommended=Recommended(batch=False),
@@ -40,7 +33,16 @@ from monai_segloss.maps.distance import Side
     },
 )
 class LogHausdorffDTLoss(SegLoss):
-    """log(1 + `HausdorffDTLoss`), after the reduction; with ``reduction="none"`` of each (sample, class).
+    r"""log(1 + Hausdorff loss by distance transforms).
+
+    Formula:
+        \log\left(1 + \frac{1}{N} \sum_i (p_i - g_i)^2 \left(d_g(i)^{\alpha} + d_p(i)^{\alpha}\right)\right)
+
+    When:
+        As hausdorff_dt, where its size, which grows with distance squared, would drown the other terms of a sum.
+        MONAI's; there is no paper, and the gradient shrinks where the loss is large.
+
+    log(1 + `HausdorffDTLoss`), after the reduction; with ``reduction="none"`` of each (sample, class).
 
     The mean of the logarithms would be another loss, and at most as large.
 
@@ -56,7 +58,7 @@ class LogHausdorffDTLoss(SegLoss):
         1.2528
 
     Reference:
-        D. Karimi & S. E. Salcudean, IEEE TMI 39(2), 2020, arXiv:1904.10030.
+        MONAI, after Karimi & Salcudean, IEEE TMI 39(2), 2020, arXiv:1904.10030.
     """
 
     scoring = ("include_background", "batch")

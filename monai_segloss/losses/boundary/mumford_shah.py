@@ -51,15 +51,6 @@ def variation(steps: Steps, u: Tensor, counted: Tensor | None) -> Tensor:
 
 @register(
     "mumford_shah",
-    family="boundary",
-    summary="Each class is a region of nearly constant intensity of the image, with a short boundary.",
-    when="Beside cross-entropy on images of which few have labels: with the image it needs no target. It does not know "
-    "which class is which, and supposes that intensities tell the classes apart. Without an image the target takes its "
-    "place, which only checks a training with labels.",
-    formula=r"\frac{1}{N} \Big(\sum_c \sum_i |I_i - \mu_c|^2\, p_{ci} + \lambda\, \mathrm{TV}(p)\Big),\quad "
-    r"\mu_c = \frac{\sum_i I_i\, p_{ci}}{\sum_i p_{ci} + \epsilon}",
-    paper="Kim & Ye, Mumford-Shah loss functional for image segmentation with deep learning, IEEE TIP 29, 2020",
-    doi="arXiv:1904.02872",
     tags=("contour", "smoothness", "unsupervised"),
     recommended=Recommended(include_background=True, batch=None),
     exempt={
@@ -70,7 +61,18 @@ def variation(steps: Steps, u: Tensor, counted: Tensor | None) -> Tensor:
     },
 )
 class MumfordShahLoss(SegLoss):
-    """(sum |I - mu_c|^2 p_c over classes and voxels + ``w_tv`` times the total variation of p) / voxels; mean over samples.
+    r"""Each class is a region of nearly constant intensity of the image, with a short boundary.
+
+    Formula:
+        \frac{1}{N} \Big(\sum_c \sum_i |I_i - \mu_c|^2\, p_{ci} + \lambda\, \mathrm{TV}(p)\Big),\quad \mu_c =
+        \frac{\sum_i I_i\, p_{ci}}{\sum_i p_{ci} + \epsilon}
+
+    When:
+        Beside cross-entropy on images of which few have labels: with the image it needs no target. It does not know
+        which class is which, and supposes that intensities tell the classes apart. Without an image the target takes
+        its place, which only checks a training with labels.
+
+    (sum |I - mu_c|^2 p_c over classes and voxels + ``w_tv`` times the total variation of p) / voxels; mean over samples.
 
     I is the keyword ``image`` of the call, (B, channels, *S), whose channels add up; scale it, the value grows with the
     square of its contrast.  Without it I is the target, one channel per class.  mu_c is the mean intensity under the
@@ -94,7 +96,8 @@ class MumfordShahLoss(SegLoss):
         [0.0005, 4.0]
 
     Reference:
-        B. Kim, J. C. Ye, IEEE Transactions on Image Processing 29, 2020, arXiv:1904.02872.
+        Kim & Ye, Mumford-Shah loss functional for image segmentation with deep learning, IEEE TIP 29, 2020,
+        arXiv:1904.02872.
     """
 
     scoring = ("include_background",)

@@ -17,13 +17,6 @@ from monai_segloss.maps.distance import region_wise_map
 
 @register(
     "region_wise",
-    family="boundary",
-    summary="Probabilities times a map that is -1 at the deepest voxel of a class and 1 outside of it.",
-    when="A loss of distances that trains alone, without a second term or a schedule, as published. Outside of a class all "
-    "errors weigh the same, however far; inside, the boundary weighs least.",
-    formula=r"\frac{1}{N} \sum_i z_i\, p_i,\quad z_i = -\frac{d_i}{\max_j d_j} \text{ inside},\ 1 \text{ outside}",
-    paper="Valverde & Tohka, Region-wise loss for biomedical image segmentation, Pattern Recognition 136, 2023",
-    doi="arXiv:2108.01405",
     aliases=("rw_loss", "rrw"),
     tags=("distance", "imbalance"),
     recommended=Recommended(include_background=True, batch=False, arguments={"offset": True}),
@@ -33,7 +26,16 @@ from monai_segloss.maps.distance import region_wise_map
     },
 )
 class RegionWiseLoss(SegLoss):
-    """Region-wise loss, mean of z p over voxels and classes, with the rectified map z of the paper.
+    r"""Probabilities times a map that is -1 at the deepest voxel of a class and 1 outside of it.
+
+    Formula:
+        \frac{1}{N} \sum_i z_i\, p_i,\quad z_i = -\frac{d_i}{\max_j d_j} \text{ inside},\ 1 \text{ outside}
+
+    When:
+        A loss of distances that trains alone, without a second term or a schedule, as published. Outside of a class all
+        errors weigh the same, however far; inside, the boundary weighs least.
+
+    Region-wise loss, mean of z p over voxels and classes, with the rectified map z of the paper.
 
     Inside of a class z = -d / max d, d the distance to the nearest voxel outside, the largest one of the sample and class;
     outside z = 1.  So z lies in [-1, 1] whatever the spacing, which matters where voxels are not cubes.  An absent class
@@ -64,8 +66,10 @@ class RegionWiseLoss(SegLoss):
         0.15
 
     Reference:
-        J. M. Valverde & J. Tohka, Pattern Recognition 136, 109208, 2023, arXiv:2108.01405.  What a full and an absent
-        class have is this library's choice.
+        Valverde & Tohka, Region-wise loss for biomedical image segmentation, Pattern Recognition 136, 2023,
+        arXiv:2108.01405.
+
+        What a full and an absent class have is this library's choice.
     """
 
     scoring = ("include_background", "batch")

@@ -40,20 +40,21 @@ def contour_error(distance: Tensor, predicted: Tensor, target: Tensor, counted: 
 
 @register(
     "shape_aware",
-    family="boundary",
-    summary="Cross-entropy, plus that of the wrong voxels times the mean distance of the predicted contour in mm.",
-    when="To fine-tune a network that is nearly right: samples whose contour is far off weigh more. The distance carries no "
-    "gradient and grows with the image and the unit, so from scratch it dwarfs the cross-entropy; ramp w_shape up.",
-    formula=r"\frac{1}{N} \sum_i \mathrm{CE}_i\, (1 + w\, E\, [\hat y_i \neq y_i]),\quad "
-    r"E = \mathrm{mean}_{x \in \partial \hat S}\, d(x, \partial S)",
-    paper="Al Arif, Knapp & Slabaugh, Shape-aware deep convolutional neural network for vertebrae segmentation, "
-    "MSKI at MICCAI 2017",
-    doi="doi:10.1007/978-3-319-74113-0_2",
     tags=("likelihood", "distance", "contour"),
     recommended=Recommended(include_background=None, batch=None),
 )
 class ShapeAwareLoss(SegLoss):
-    """`CrossEntropyLoss` + ``w_shape`` times the mean of E CE over voxels, E for the voxels whose class is wrong, else 0.
+    r"""Cross-entropy, plus that of the wrong voxels times the mean distance of the predicted contour in mm.
+
+    Formula:
+        \frac{1}{N} \sum_i \mathrm{CE}_i\, (1 + w\, E\, [\hat y_i \neq y_i]),\quad E = \mathrm{mean}_{x \in \partial
+        \hat S}\, d(x, \partial S)
+
+    When:
+        To fine-tune a network that is nearly right: samples whose contour is far off weigh more. The distance carries
+        no gradient and grows with the image and the unit, so from scratch it dwarfs the cross-entropy; ramp w_shape up.
+
+    `CrossEntropyLoss` + ``w_shape`` times the mean of E CE over voxels, E for the voxels whose class is wrong, else 0.
 
     E, one number per sample without gradient, is the mean distance in mm of the voxels on the contour of the prediction to
     the boundary of the target, then the mean over the foreground classes of which both have a contour; 0 where none has.
@@ -86,9 +87,12 @@ class ShapeAwareLoss(SegLoss):
         {'cross_entropy': 0.6269, 'shape': 3.1904}
 
     Reference:
-        S. M. M. R. Al Arif, K. Knapp, G. Slabaugh, MSKI 2017, LNCS 10734.  The formula is from what surveys say of the paper
-        and was not verified against it; the form for several classes is this library's.  Surveys print it with another
-        sign and cite Z. Hayder et al., arXiv:1612.03129, which is another method.
+        Al Arif, Knapp & Slabaugh, Shape-aware deep convolutional neural network for vertebrae segmentation, MSKI at
+        MICCAI 2017, doi:10.1007/978-3-319-74113-0_2.
+
+        The formula is from what surveys say of the paper and was not verified against it; the form for several classes
+        is this library's. Surveys print it with another sign and cite Z. Hayder et al., arXiv:1612.03129, which is
+        another method.
     """
 
     scoring = ()

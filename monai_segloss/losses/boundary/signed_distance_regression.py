@@ -28,15 +28,6 @@ def product(yp: Tensor, yy: Tensor, pp: Tensor) -> Tensor:
 
 @register(
     "signed_distance_regression",
-    family="boundary",
-    summary="The prediction as a signed distance in [-1, 1], regressed onto that of the target.",
-    when="For smooth shapes of compact organs, one channel per organ: sigmoid, or a tanh head of its own. Published beside "
-    "Dice, with ten times its weight. With softmax the channels of several classes cannot all be right at once, and the "
-    "largest one is the right class only if the background is scored; the best output is a distance, no probability.",
-    formula=r"w_1\, \overline{|y - p|} + w_2\, \overline{(y - p)^2} + w_p \left(\frac13 - \frac{\sum y p}"
-    r"{\sum y p + y^2 + p^2}\right),\quad p = 1 - 2 s",
-    paper="Xue, Tang, Qiao et al., Shape-aware organ segmentation by predicting signed distance maps, AAAI 2020",
-    doi="arXiv:1912.03849",
     aliases=("sdm_regression",),
     tags=("distance", "regression"),
     recommended=Recommended(include_background=True, batch=False),
@@ -46,7 +37,19 @@ def product(yp: Tensor, yy: Tensor, pp: Tensor) -> Tensor:
     },
 )
 class SignedDistanceRegressionLoss(SegLoss):
-    """Regression of y, the signed distance to the boundary of the target divided per side by its largest, in [-1, 1].
+    r"""The prediction as a signed distance in [-1, 1], regressed onto that of the target.
+
+    Formula:
+        w_1\, \overline{|y - p|} + w_2\, \overline{(y - p)^2} + w_p \left(\frac13 - \frac{\sum y p}{\sum y p + y^2 +
+        p^2}\right),\quad p = 1 - 2 s
+
+    When:
+        For smooth shapes of compact organs, one channel per organ: sigmoid, or a tanh head of its own. Published beside
+        Dice, with ten times its weight. With softmax the channels of several classes cannot all be right at once, and
+        the largest one is the right class only if the background is scored; the best output is a distance, no
+        probability.
+
+    Regression of y, the signed distance to the boundary of the target divided per side by its largest, in [-1, 1].
 
     ``w_absolute`` mean |y - p| + ``w_square`` mean (y - p)^2 + ``w_product`` (1/3 - sum(y p) / sum(y p + y^2 + p^2)), per
     sample and class, then the mean.  As published the product term lacks the 1/3 and lies in [-1/3, 1].  p is negative
@@ -83,8 +86,10 @@ class SignedDistanceRegressionLoss(SegLoss):
         0.95
 
     Reference:
-        Y. Xue et al., AAAI 34(07), 2020, arXiv:1912.03849; J. Ma et al., MIDL 2020 (PMLR 121).  That the fraction is one of
-        sums, and not taken at each voxel, was not verified against the paper.
+        Xue, Tang, Qiao et al., Shape-aware organ segmentation by predicting signed distance maps, AAAI 2020,
+        arXiv:1912.03849.
+
+        That the fraction is one of sums, and not taken at each voxel, was not verified against the paper.
     """
 
     scoring = ("include_background", "batch")

@@ -42,21 +42,22 @@ def thick_contour(steps: Steps, u: Tensor, counted: Tensor | None, tolerance: fl
 
 @register(
     "surface_dice",
-    family="boundary",
-    summary="Dice of the contours of prediction and target, both dilated by a tolerance in mm.",
-    when="Beside Dice or cross-entropy, where the normalized surface Dice (NSD) is what counts. A stand-in: bands as wide "
-    "as the tolerance are compared, not surfaces, so that an error below the tolerance still costs. A contour far away has "
-    "no gradient that leads it back; a flat prediction has no contour.",
-    formula=r"1 - \frac{2 \sum D(\partial p)\, D(\partial g) + s_n}{\sum D(\partial p) + \sum D(\partial g) + s_d},\quad "
-    r"\partial u = u - (u \ominus 1),\quad D(u) = u \oplus \tau",
-    paper="Celaya et al., MIST: the medical imaging segmentation toolkit (in code); the metric: Nikolov et al., "
-    "arXiv:1809.04430",
-    doi="arXiv:2407.21343; arXiv:1809.04430",
     aliases=("nsd", "sddl", "surface_dice_dilation"),
     tags=("overlap", "contour", "morphology"),
 )
 class SurfaceDiceLoss(SegLoss):
-    """Surface Dice by dilation: one minus the Dice of contours dilated by ``tolerance``; mean over samples and classes.
+    r"""Dice of the contours of prediction and target, both dilated by a tolerance in mm.
+
+    Formula:
+        1 - \frac{2 \sum D(\partial p)\, D(\partial g) + s_n}{\sum D(\partial p) + \sum D(\partial g) + s_d},\quad
+        \partial u = u - (u \ominus 1),\quad D(u) = u \oplus \tau
+
+    When:
+        Beside Dice or cross-entropy, where the normalized surface Dice (NSD) is what counts. A stand-in: bands as wide
+        as the tolerance are compared, not surfaces, so that an error below the tolerance still costs. A contour far
+        away has no gradient that leads it back; a flat prediction has no contour.
+
+    Surface Dice by dilation: one minus the Dice of contours dilated by ``tolerance``; mean over samples and classes.
 
     The contour is a soft mask minus its erosion by one voxel along every axis; the dilation is the largest value in a box
     of ceil(tolerance / spacing) voxels to each side, so that the tolerance is one length along all axes.  The metric
@@ -83,8 +84,10 @@ class SurfaceDiceLoss(SegLoss):
         [0.0, 0.1, 0.2]
 
     Reference:
-        The formula is that of MIST (A. Celaya et al., arXiv:2407.21343) as its code has it, not verified against a text;
-        the metric is that of S. Nikolov et al., arXiv:1809.04430.
+        Celaya et al., MIST: the medical imaging segmentation toolkit, arXiv:2407.21343; Nikolov et al.,
+        arXiv:1809.04430 (the metric).
+
+        The formula is that of MIST as its code has it. It was not verified against a text.
     """
 
     scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")

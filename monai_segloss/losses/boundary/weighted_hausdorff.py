@@ -32,14 +32,6 @@ def weighted_hausdorff(p: Tensor, d: Tensor, reach: Tensor) -> Tensor:
 
 @register(
     "weighted_hausdorff",
-    family="boundary",
-    summary="Average distance of the predicted mass to the target, and of points of the target to the prediction.",
-    when="To locate objects from points, for which it was made; beside Dice as a Hausdorff loss whose second half sees what "
-    "is missed. Slow: each point is compared with every voxel. The authors say that patents cover it.",
-    formula=r"\frac{\sum_i p_i\, d(i, Y)}{\sum_i p_i + \epsilon} + \frac{1}{|Y|} \sum_{y \in Y} M_{a,i}"
-    r"\left[p_i\, d(i, y) + (1 - p_i)\, d_{max}\right],\quad M_{a,i}[x_i] = \left(\frac{1}{N} \sum_i x_i^a\right)^{1/a}",
-    paper="Ribera, Güera, Chen & Delp, Locating objects without bounding boxes, CVPR 2019",
-    doi="arXiv:1806.07564",
     aliases=("whd", "average_hausdorff"),
     tags=("distance", "points"),
     recommended=Recommended(batch=None),
@@ -49,7 +41,17 @@ def weighted_hausdorff(p: Tensor, d: Tensor, reach: Tensor) -> Tensor:
     },
 )
 class WeightedHausdorffLoss(SegLoss):
-    """Weighted Hausdorff distance, sum p d(i, Y) / sum p + mean over y in Y of M_a[p d(i, y) + (1 - p) d_max], in mm.
+    r"""Average distance of the predicted mass to the target, and of points of the target to the prediction.
+
+    Formula:
+        \frac{\sum_i p_i\, d(i, Y)}{\sum_i p_i + \epsilon} + \frac{1}{|Y|} \sum_{y \in Y} M_{a,i}\left[p_i\, d(i, y) +
+        (1 - p_i)\, d_{max}\right],\quad M_{a,i}[x_i] = \left(\frac{1}{N} \sum_i x_i^a\right)^{1/a}
+
+    When:
+        To locate objects from points, for which it was made; beside Dice as a Hausdorff loss whose second half sees
+        what is missed. Slow: each point is compared with every voxel. The authors say that patents cover it.
+
+    Weighted Hausdorff distance, sum p d(i, Y) / sum p + mean over y in Y of M_a[p d(i, y) + (1 - p) d_max], in mm.
 
     M_a is a generalized mean over the voxels i, near their least value; d_max is the largest distance in the image.  The
     paper has points Y in place of a segmentation.  Here Y is made from each class of the target:
@@ -87,7 +89,7 @@ class WeightedHausdorffLoss(SegLoss):
         1.0
 
     Reference:
-        J. Ribera et al., CVPR 2019, arXiv:1806.07564, equation 9.
+        Ribera, Güera, Chen & Delp, Locating objects without bounding boxes, CVPR 2019, arXiv:1806.07564, equation 9.
     """
 
     scoring = ("include_background",)

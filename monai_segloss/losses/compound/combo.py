@@ -23,14 +23,6 @@ def combo_ce(view: Scored, beta: float) -> Scores:
 
 @register(
     "combo",
-    family="compound",
-    summary="Dice plus binary cross-entropy with a weight between missed and false foreground.",
-    when="Few structures, where one number should move errors between false negatives and false positives. The weight "
-    "beta costs calibration.",
-    formula=r"-\frac{\alpha}{C N}\sum_{c,i}\left[\beta\, g \log p + (1 - \beta)(1 - g)\log(1 - p)\right] "
-    r"+ (1 - \alpha)\,\mathrm{Dice}",
-    paper="Taghanaki et al., Combo loss: handling input and output imbalance in multi-organ segmentation, CMIG 2019",
-    doi="arXiv:1805.02798",
     aliases=("combo_loss",),
     tags=("overlap", "likelihood", "imbalance", "recall"),
     exempt={
@@ -39,7 +31,17 @@ def combo_ce(view: Scored, beta: float) -> Scores:
     },
 )
 class ComboLoss(SegLoss):
-    """``alpha`` * weighted binary cross-entropy + (1 - ``alpha``) * Dice loss of the foreground classes.
+    r"""Dice plus binary cross-entropy with a weight between missed and false foreground.
+
+    Formula:
+        -\frac{\alpha}{C N}\sum_{c,i}\left[\beta\, g \log p + (1 - \beta)(1 - g)\log(1 - p)\right] + (1 -
+        \alpha)\,\mathrm{Dice}
+
+    When:
+        Few structures, where one number should move errors between false negatives and false positives. The weight beta
+        costs calibration.
+
+    ``alpha`` * weighted binary cross-entropy + (1 - ``alpha``) * Dice loss of the foreground classes.
 
     The cross-entropy is the mean over classes and voxels of -(beta g log p + (1 - beta)(1 - g) log(1 - p)), each class
     against the rest, with softmax too (log(1 - p) from the other logits).  The Dice term is 1 - D, smoothed by 1; the
@@ -62,7 +64,8 @@ class ComboLoss(SegLoss):
         0.3733
 
     Reference:
-        S. A. Taghanaki et al., Computerized Medical Imaging and Graphics 75, 2019, arXiv:1805.02798.
+        Taghanaki et al., Combo loss: handling input and output imbalance in multi-organ segmentation, CMIG 2019,
+        arXiv:1805.02798.
     """
 
     scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")

@@ -14,18 +14,20 @@ from monai_segloss.schedules import TermWeight
 
 @register(
     "dice_boundary",
-    family="compound",
-    summary="Dice plus the boundary loss, which gets more of the weight in each epoch.",
-    when="Small or thin structures whose boundary counts, after Dice alone has found them. Call set_epoch, as the trainers "
-    "do; weights are per millimeter and do not carry over between spacings and patch sizes.",
-    formula=r"(1 - \alpha_e)\,\mathrm{Dice} + \alpha_e\,\frac{1}{N} \sum_i \phi_i (p_i - g_i),\quad "
-    r"\alpha_e = \min(0.01\,(e + 1),\, 0.99)",
-    paper="Kervadec et al., Boundary loss for highly unbalanced segmentation, MIDL 2019 and Medical Image Analysis 2021",
-    doi="arXiv:1812.07032",
     tags=("overlap", "distance", "boundary", "imbalance", "schedule"),
 )
 class DiceBoundaryLoss(Compound):
-    """``lambda_dice`` * `DiceLoss` + ``lambda_boundary`` * `BoundaryLoss` (``offset=True``), from one reading.
+    r"""Dice plus the boundary loss, which gets more of the weight in each epoch.
+
+    Formula:
+        (1 - \alpha_e)\,\mathrm{Dice} + \alpha_e\,\frac{1}{N} \sum_i \phi_i (p_i - g_i),\quad \alpha_e = \min(0.01\,(e +
+        1),\, 0.99)
+
+    When:
+        Small or thin structures whose boundary counts, after Dice alone has found them. Call set_epoch, as the trainers
+        do; weights are per millimeter and do not carry over between spacings and patch sizes.
+
+    ``lambda_dice`` * `DiceLoss` + ``lambda_boundary`` * `BoundaryLoss` (``offset=True``), from one reading.
 
     By default the paper's rebalancing, with Dice in the place of its generalized Dice: weights 0.99 and 0.01 in the first
     epoch, 0.01 of it moved over in each, 0.01 and 0.99 in the end.  The constant of the boundary loss is in, so that both
@@ -56,8 +58,10 @@ class DiceBoundaryLoss(Compound):
         (0.75, {'dice': 0.5, 'boundary': 1.0})
 
     Reference:
-        H. Kervadec et al., MIDL 2019 (PMLR 102) and Medical Image Analysis 67, 2021, arXiv:1812.07032; the figures of the
-        schedule from memory.
+        Kervadec et al., Boundary loss for highly unbalanced segmentation, MIDL 2019 and Medical Image Analysis 2021,
+        arXiv:1812.07032.
+
+        The figures of the schedule from memory.
     """
 
     scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")

@@ -13,17 +13,19 @@ from monai_segloss.losses.region.dice import POSITIONAL
 @register(
     "dice_ce",
     positional=POSITIONAL + " lambda_dice lambda_ce label_smoothing",
-    family="compound",
-    summary="Dice plus cross-entropy, the default of nnU-Net.",
-    when="The baseline to beat: start here, and compare every other loss with it on the same folds and seeds.",
-    formula=r"\lambda_{Dice}\,\mathrm{Dice} + \lambda_{CE}\,\mathrm{CE}",
-    paper="Isensee et al., nnU-Net, Nat. Methods 2021",
-    doi="arXiv:1809.10486",
     aliases=("nnunet",),
     tags=("overlap", "likelihood"),
 )
 class DiceCELoss(Compound):
-    """``lambda_dice`` * `DiceLoss` + ``lambda_ce`` * `CrossEntropyLoss`, from one pass over the logits.
+    r"""Dice plus cross-entropy, the default of nnU-Net.
+
+    Formula:
+        \lambda_{Dice}\,\mathrm{Dice} + \lambda_{CE}\,\mathrm{CE}
+
+    When:
+        The baseline to beat: start here, and compare every other loss with it on the same folds and seeds.
+
+    ``lambda_dice`` * `DiceLoss` + ``lambda_ce`` * `CrossEntropyLoss`, from one pass over the logits.
 
     Equals nnU-Net's default loss plus exactly 1 (nnU-Net counts minus Dice) with ``include_background=False``, also with
     ignored labels and batch Dice; with ``sigmoid=True`` it equals its loss for regions plus 1, unless voxels are ignored:
@@ -45,7 +47,7 @@ class DiceCELoss(Compound):
         (1.1931, {'dice': 0.5, 'cross_entropy': 0.6931})
 
     Reference:
-        F. Isensee et al., Nature Methods 2021; arXiv:1809.10486.
+        Isensee et al., nnU-Net, Nat. Methods 2021, arXiv:1809.10486.
     """
 
     def __init__(

@@ -14,18 +14,20 @@ from monai_segloss.schedules import TermWeight
 
 @register(
     "dice_ce_boundary",
-    family="compound",
-    summary="Dice plus cross-entropy, the default of nnU-Net, plus the boundary loss with a growing weight.",
-    when="The baseline of nnU-Net with a pull to the boundary, for small or thin structures. Call set_epoch, as "
-    "the trainers do; weights are per millimeter and do not carry over between spacings and patch sizes.",
-    formula=r"(1 - \alpha_e)(\mathrm{Dice} + \mathrm{CE}) + \alpha_e\,\frac{1}{N} \sum_i \phi_i (p_i - g_i),\quad "
-    r"\alpha_e = \min(0.01\,(e + 1),\, 0.99)",
-    paper="Ma et al., How distance transform maps boost segmentation CNNs, MIDL 2020; Kervadec et al., MIDL 2019",
-    doi="PMLR 121:479-492; arXiv:1812.07032",
     tags=("overlap", "likelihood", "distance", "boundary", "schedule"),
 )
 class DiceCEBoundaryLoss(Compound):
-    """``lambda_dice`` * `DiceLoss` + ``lambda_ce`` * `CrossEntropyLoss` + ``lambda_boundary`` * `BoundaryLoss`.
+    r"""Dice plus cross-entropy, the default of nnU-Net, plus the boundary loss with a growing weight.
+
+    Formula:
+        (1 - \alpha_e)(\mathrm{Dice} + \mathrm{CE}) + \alpha_e\,\frac{1}{N} \sum_i \phi_i (p_i - g_i),\quad \alpha_e =
+        \min(0.01\,(e + 1),\, 0.99)
+
+    When:
+        The baseline of nnU-Net with a pull to the boundary, for small or thin structures. Call set_epoch, as the
+        trainers do; weights are per millimeter and do not carry over between spacings and patch sizes.
+
+    ``lambda_dice`` * `DiceLoss` + ``lambda_ce`` * `CrossEntropyLoss` + ``lambda_boundary`` * `BoundaryLoss`.
 
     By default Kervadec's rebalancing of the boundary term against the other two, as Ma et al. compare losses: weights 0.99,
     0.99 and 0.01 in the first epoch (0 there in their code), 0.01 of it moved over in each, 0.01, 0.01 and 0.99 in the end.
@@ -56,8 +58,10 @@ class DiceCEBoundaryLoss(Compound):
         (1.0966, {'dice': 0.5, 'cross_entropy': 0.6931, 'boundary': 1.0})
 
     Reference:
-        J. Ma et al., MIDL 2020 (PMLR 121:479-492); H. Kervadec et al., arXiv:1812.07032; schedules from the authors' code
-        and from memory.
+        Ma et al., How distance transform maps boost segmentation CNNs, MIDL 2020, PMLR 121:479-492; Kervadec et al.,
+        MIDL 2019, arXiv:1812.07032.
+
+        Schedules from the authors' code and from memory.
     """
 
     def __init__(

@@ -14,16 +14,18 @@ from monai_segloss.losses.voxel.focal import Alpha
 @register(
     "dice_focal",
     positional=POSITIONAL.replace(" weight", " gamma weight") + " lambda_dice lambda_focal alpha",
-    family="compound",
-    summary="Dice plus focal loss.",
-    when="Many classes of very different size; among the most robust in comparisons, within seed noise of dice_ce.",
-    formula=r"\lambda_{Dice}\,\mathrm{Dice} + \lambda_{focal}\,\mathrm{Focal}",
-    paper="Zhu et al., AnatomyNet, Med. Phys. 2019",
-    doi="arXiv:1808.05238",
     tags=("overlap", "likelihood", "imbalance"),
 )
 class DiceFocalLoss(Compound):
-    """``lambda_dice`` * `DiceLoss` + ``lambda_focal`` * `FocalLoss`, both of the same probabilities.
+    r"""Dice plus focal loss.
+
+    Formula:
+        \lambda_{Dice}\,\mathrm{Dice} + \lambda_{focal}\,\mathrm{Focal}
+
+    When:
+        Many classes of very different size; among the most robust in comparisons, within seed noise of dice_ce.
+
+    ``lambda_dice`` * `DiceLoss` + ``lambda_focal`` * `FocalLoss`, both of the same probabilities.
 
     With ``softmax=True`` the focal term is the softmax form (MONAI's class takes the sigmoid of the same logits there).
     The paper sums the Dice losses of the classes and gives the focal term .5 (from memory, its text was not at hand); here
@@ -43,7 +45,7 @@ class DiceFocalLoss(Compound):
         0.6733
 
     Reference:
-        W. Zhu et al., Medical Physics 2019, arXiv:1808.05238.
+        Zhu et al., AnatomyNet, Med. Phys. 2019, arXiv:1808.05238.
     """
 
     def __init__(

@@ -13,19 +13,21 @@ from monai_segloss.schedules import Ratio, TermWeight
 
 @register(
     "dice_hausdorff_dt",
-    family="compound",
-    summary="Dice plus the Hausdorff loss by distance transforms, weighed in each epoch to be of the same size.",
-    when="Where the largest error counts, e.g. HD95, and Dice has to stay. The weight of the distances follows the "
-    "means of the epoch before, which the trainers hand over (set_epoch, end_epoch). one_sided=True halves the cost.",
-    formula=r"\mathrm{Dice} + \lambda_e\,\mathrm{HD},\quad "
-    r"\lambda_e = \overline{\mathrm{Dice}}_{e-1} / \overline{\mathrm{HD}}_{e-1},\ \lambda_0 = 0.01",
-    paper="Karimi & Salcudean, Reducing the Hausdorff distance in medical image segmentation with CNNs, IEEE TMI 2020",
-    doi="arXiv:1904.10030",
     aliases=("dice_hausdorff",),
     tags=("overlap", "distance", "boundary", "schedule"),
 )
 class DiceHausdorffDTLoss(Compound):
-    """``lambda_dice`` * `DiceLoss` + ``lambda_hausdorff`` * `HausdorffDTLoss`, from one reading.
+    r"""Dice plus the Hausdorff loss by distance transforms, weighed in each epoch to be of the same size.
+
+    Formula:
+        \mathrm{Dice} + \lambda_e\,\mathrm{HD},\quad \lambda_e = \overline{\mathrm{Dice}}_{e-1} /
+        \overline{\mathrm{HD}}_{e-1},\ \lambda_0 = 0.01
+
+    When:
+        Where the largest error counts, e.g. HD95, and Dice has to stay. The weight of the distances follows the means
+        of the epoch before, which the trainers hand over (set_epoch, end_epoch). one_sided=True halves the cost.
+
+    ``lambda_dice`` * `DiceLoss` + ``lambda_hausdorff`` * `HausdorffDTLoss`, from one reading.
 
     By default the weight of the Hausdorff term is set in each epoch to mean(Dice) / mean(Hausdorff) of the epoch before,
     so that both are of the same size.  The published sum, Hausdorff + mean(Hausdorff) / mean(Dice) * Dice (from memory,
@@ -60,7 +62,8 @@ class DiceHausdorffDTLoss(Compound):
         (1.0, 0.2)
 
     Reference:
-        D. Karimi & S. E. Salcudean, IEEE TMI 39(2), 2020, arXiv:1904.10030.
+        Karimi & Salcudean, Reducing the Hausdorff distance in medical image segmentation with CNNs, IEEE TMI 39(2),
+        2020, arXiv:1904.10030.
     """
 
     scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")

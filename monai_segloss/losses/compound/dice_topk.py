@@ -11,17 +11,19 @@ from monai_segloss.losses.compound.weighted_sum import Compound, part
 
 @register(
     "dice_topk",
-    family="compound",
-    summary="Dice plus the cross-entropy of the k percent hardest voxels.",
-    when="Small or difficult structures with clean labels; the most robust loss of the 2021 comparison of 20 losses.",
-    formula=r"\lambda_{Dice}\,\mathrm{Dice} + \lambda_{TopK}\,\mathrm{TopK}_k",
-    paper="Isensee et al., nnU-Net, Nat. Methods 2021; Ma et al., Loss odyssey in medical image segmentation, MedIA 2021",
-    doi="arXiv:1809.10486; doi:10.1016/j.media.2021.102035",
     tags=("overlap", "likelihood", "imbalance"),
     exempt={"shards_equal_the_batch": "under DDP each process takes the k percent of its own voxels, as in nnU-Net"},
 )
 class DiceTopKLoss(Compound):
-    """``lambda_dice`` * `DiceLoss` + ``lambda_topk`` * `TopKCrossEntropyLoss`.
+    r"""Dice plus the cross-entropy of the k percent hardest voxels.
+
+    Formula:
+        \lambda_{Dice}\,\mathrm{Dice} + \lambda_{TopK}\,\mathrm{TopK}_k
+
+    When:
+        Small or difficult structures with clean labels; the most robust loss of the 2021 comparison of 20 losses.
+
+    ``lambda_dice`` * `DiceLoss` + ``lambda_topk`` * `TopKCrossEntropyLoss`.
 
     Under DistributedDataParallel each process takes the k percent of its own voxels, not of the whole batch.
 
@@ -40,7 +42,8 @@ class DiceTopKLoss(Compound):
         1.1931
 
     Reference:
-        F. Isensee et al., Nature Methods 2021; J. Ma et al., Medical Image Analysis 71, 2021.
+        Isensee et al., nnU-Net, Nat. Methods 2021, arXiv:1809.10486; Ma et al., Loss odyssey in medical image
+        segmentation, MedIA 2021, doi:10.1016/j.media.2021.102035.
     """
 
     def __init__(

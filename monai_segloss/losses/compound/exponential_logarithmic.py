@@ -49,14 +49,6 @@ def _bounded(f: Tensor) -> Tensor:
 
 @register(
     "exponential_logarithmic",
-    family="compound",
-    summary="Weighted powers of -ln Dice and of the voxels' cross-entropy.",
-    when="Structures of very different size, with the frequencies of the training set. Powers below 1 make the gradient "
-    "grow where the prediction is nearly right, so it is noisy late in training; gamma 1 is the safe setting.",
-    formula=r"\lambda_{Dice}\,\overline{(-\ln D_c)^{\gamma}} + "
-    r"\lambda_{CE}\,\overline{w_{y}\,(-\ln p_{y})^{\gamma}},\quad w_c = \sqrt{\textstyle\sum_k f_k / f_c}",
-    paper="Wong et al., 3D segmentation with exponential logarithmic loss for highly unbalanced object sizes, MICCAI 2018",
-    doi="arXiv:1809.00076",
     aliases=("exp_log",),
     tags=("overlap", "likelihood", "imbalance"),
     recommended=Recommended(include_background=None),
@@ -66,7 +58,17 @@ def _bounded(f: Tensor) -> Tensor:
     },
 )
 class ExponentialLogarithmicLoss(SegLoss):
-    """``lambda_dice`` * mean of (-ln D)^gamma + ``lambda_ce`` * mean over voxels of w_y (-ln p_y)^gamma.
+    r"""Weighted powers of -ln Dice and of the voxels' cross-entropy.
+
+    Formula:
+        \lambda_{Dice}\,\overline{(-\ln D_c)^{\gamma}} + \lambda_{CE}\,\overline{w_{y}\,(-\ln p_{y})^{\gamma}},\quad w_c
+        = \sqrt{\textstyle\sum_k f_k / f_c}
+
+    When:
+        Structures of very different size, with the frequencies of the training set. Powers below 1 make the gradient
+        grow where the prediction is nearly right, so it is noisy late in training; gamma 1 is the safe setting.
+
+    ``lambda_dice`` * mean of (-ln D)^gamma + ``lambda_ce`` * mean over voxels of w_y (-ln p_y)^gamma.
 
     The background is part of both terms.  D is the Dice coefficient smoothed by 1, and the power is taken per class and
     per voxel before the mean.  Regions (sigmoid, or a single channel): each channel against its complement, the mean over
@@ -89,7 +91,8 @@ class ExponentialLogarithmicLoss(SegLoss):
         0.8332
 
     Reference:
-        K. Wong et al., MICCAI 2018, arXiv:1809.00076.
+        Wong et al., 3D segmentation with exponential logarithmic loss for highly unbalanced object sizes, MICCAI 2018,
+        arXiv:1809.00076.
     """
 
     scoring = ("batch", "smooth_nr", "smooth_dr")

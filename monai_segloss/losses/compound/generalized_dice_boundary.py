@@ -21,20 +21,23 @@ from monai_segloss.schedules import TermWeight
 
 @register(
     "generalized_dice_boundary",
-    family="compound",
-    summary="Generalized Dice plus the boundary loss, which gets more of the weight in each epoch.",
-    when="The published form of the boundary loss: one small structure in a large image. Call set_epoch, as the trainers "
-    "do; weights are per millimeter. Of many labels the generalized Dice trains mostly the smallest: prefer dice_boundary.",
-    formula=r"(1 - \alpha_e)\,\mathrm{GDL} + \alpha_e\,\frac{1}{N} \sum_i \phi_i (p_i - g_i),\quad "
-    r"\alpha_e = \min(0.01\,(e + 1),\, 0.99)",
-    paper="Kervadec et al., Boundary loss for highly unbalanced segmentation, MIDL 2019 and Medical Image Analysis 2021",
-    doi="arXiv:1812.07032",
     aliases=("gdl_boundary",),
     tags=("overlap", "distance", "boundary", "imbalance", "schedule"),
     recommended=Recommended(include_background=True),
 )
 class GeneralizedDiceBoundaryLoss(Scheduled, SegLoss):
-    """``lambda_dice`` * `GeneralizedDiceLoss` + ``lambda_boundary`` * `BoundaryLoss` (``offset=True``), from one reading.
+    r"""Generalized Dice plus the boundary loss, which gets more of the weight in each epoch.
+
+    Formula:
+        (1 - \alpha_e)\,\mathrm{GDL} + \alpha_e\,\frac{1}{N} \sum_i \phi_i (p_i - g_i),\quad \alpha_e = \min(0.01\,(e +
+        1),\, 0.99)
+
+    When:
+        The published form of the boundary loss: one small structure in a large image. Call set_epoch, as the trainers
+        do; weights are per millimeter. Of many labels the generalized Dice trains mostly the smallest: prefer
+        dice_boundary.
+
+    ``lambda_dice`` * `GeneralizedDiceLoss` + ``lambda_boundary`` * `BoundaryLoss` (``offset=True``), from one reading.
 
     By default the paper's rebalancing: weights 0.99 and 0.01 in the first epoch, 0.01 of it moved over in each, 0.01 and
     0.99 in the end.  As published the generalized Dice has the background and the boundary term only the foreground (every
@@ -64,8 +67,10 @@ class GeneralizedDiceBoundaryLoss(Scheduled, SegLoss):
         (0.775, {'generalized_dice': 0.625, 'boundary': 1.5})
 
     Reference:
-        H. Kervadec et al., MIDL 2019 (PMLR 102) and Medical Image Analysis 67, 2021, arXiv:1812.07032; the figures of the
-        schedule from memory.
+        Kervadec et al., Boundary loss for highly unbalanced segmentation, MIDL 2019 and Medical Image Analysis 2021,
+        arXiv:1812.07032.
+
+        The figures of the schedule from memory.
     """
 
     scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")

@@ -49,21 +49,22 @@ def unified_focal_tversky(
 
 @register(
     "unified_focal",
-    family="compound",
-    summary="Focal cross-entropy plus focal Tversky, with one weight and one exponent for both.",
-    when="Strong imbalance between background and foreground. Two of its three parameters pull in opposite directions for "
-    "easy voxels; compare with dice_ce and dice_focal on the same folds.",
-    formula=r"\lambda\,\mathrm{CE}_{\delta,\gamma} + (1 - \lambda)\,\frac{1}{C}\sum_c (1 - TI_c)^{1 - \gamma_c},\quad "
-    r"TI = \frac{TP + s_n}{TP + \delta FN + (1 - \delta) FP + s_d}",
-    paper="Yeung et al., Unified focal loss: generalising Dice and cross entropy-based losses to handle class imbalanced "
-    "medical image segmentation, CMIG 2022",
-    doi="arXiv:2102.04525",
     aliases=("unified_focal_loss",),
     tags=("overlap", "likelihood", "imbalance", "recall"),
     recommended=Recommended(include_background=None),
 )
 class UnifiedFocalLoss(SegLoss):
-    """``lam`` * focal cross-entropy + (1 - ``lam``) * mean focal Tversky loss; every class but 0 is foreground.
+    r"""Focal cross-entropy plus focal Tversky, with one weight and one exponent for both.
+
+    Formula:
+        \lambda\,\mathrm{CE}_{\delta,\gamma} + (1 - \lambda)\,\frac{1}{C}\sum_c (1 - TI_c)^{1 - \gamma_c},\quad TI =
+        \frac{TP + s_n}{TP + \delta FN + (1 - \delta) FP + s_d}
+
+    When:
+        Strong imbalance between background and foreground. Two of its three parameters pull in opposite directions for
+        easy voxels; compare with dice_ce and dice_focal on the same folds.
+
+    ``lam`` * focal cross-entropy + (1 - ``lam``) * mean focal Tversky loss; every class but 0 is foreground.
 
     Asymmetric: the exponent damps easy background voxels only, -(delta sum_fg log p_t + (1 - delta) sum_bg (1 - p_t)^gamma
     log p_t) / N, and lifts the foreground only, (1 - TI)^(1 - gamma), the background entering as 1 - TI.  Symmetric: both
@@ -91,7 +92,8 @@ class UnifiedFocalLoss(SegLoss):
         0.4548
 
     Reference:
-        M. Yeung et al., Computerized Medical Imaging and Graphics 95, 2022, arXiv:2102.04525.
+        Yeung et al., Unified focal loss: generalising Dice and cross entropy-based losses to handle class imbalanced
+        medical image segmentation, CMIG 2022, arXiv:2102.04525.
     """
 
     scoring = ("batch", "smooth_nr", "smooth_dr")

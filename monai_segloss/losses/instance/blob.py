@@ -43,16 +43,6 @@ def blob_values(batch: SegBatch, segments: Segments, smooth_nr: float, smooth_dr
 
 @register(
     "blob",
-    family="instance",
-    summary="Dice and cross-entropy of every connected component by itself, beside the global Dice + cross-entropy.",
-    when="Many lesions of unequal size, where Dice sees only the large ones. Finding components costs CPU time in each "
-    "step unless the loader sends them; with one lesion per patch it adds little to dice_ce.",
-    formula=r"\lambda_g L(p, g; \Omega) + \lambda_b\, \frac{1}{K} \sum_{n=1}^{K} "
-    r"L\left(p, B_n; \Omega \setminus \bigcup_{m \ne n} B_m\right),\quad "
-    r"L = \lambda_{Dice}\,\mathrm{Dice} + \lambda_{CE}\,\mathrm{CE}",
-    paper="Kofler et al., blob loss: instance imbalance aware loss functions for semantic segmentation, IPMI 2023; "
-    "Kundu et al., Instance awareness of multi-class semantic segmentation loss functions, 2026 (several classes)",
-    doi="arXiv:2205.08209; arXiv:2604.24276",
     aliases=("blob_loss",),
     tags=("instances", "lesions", "imbalance", "overlap", "likelihood"),
     support=("labels", "regions", "ignore", "2-D", "3-D"),
@@ -62,7 +52,17 @@ def blob_values(batch: SegBatch, segments: Segments, smooth_nr: float, smooth_dr
     },
 )
 class BlobLoss(SegLoss):
-    """``lambda_global`` * `DiceCELoss` + ``lambda_blob`` * the mean over components of Dice + binary cross-entropy.
+    r"""Dice and cross-entropy of every connected component by itself, beside the global Dice + cross-entropy.
+
+    Formula:
+        \lambda_g L(p, g; \Omega) + \lambda_b\, \frac{1}{K} \sum_{n=1}^{K} L\left(p, B_n; \Omega \setminus \bigcup_{m
+        \ne n} B_m\right),\quad L = \lambda_{Dice}\,\mathrm{Dice} + \lambda_{CE}\,\mathrm{CE}
+
+    When:
+        Many lesions of unequal size, where Dice sees only the large ones. Finding components costs CPU time in each
+        step unless the loader sends them; with one lesion per patch it adds little to dice_ce.
+
+    ``lambda_global`` * `DiceCELoss` + ``lambda_blob`` * the mean over components of Dice + binary cross-entropy.
 
     The domain of a component is the volume without the other components of its class, so that these count neither as
     hit nor as error.  The authors' code multiplies the network's output by the mask instead; with logits a masked voxel
@@ -92,7 +92,9 @@ class BlobLoss(SegLoss):
         0.4643
 
     Reference:
-        F. Kofler et al., IPMI 2023, arXiv:2205.08209; S. Kundu et al., 2026, arXiv:2604.24276.
+        Kofler et al., blob loss: instance imbalance aware loss functions for semantic segmentation, IPMI 2023,
+        arXiv:2205.08209; Kundu et al., Instance awareness of multi-class semantic segmentation loss functions, 2026
+        (several classes), arXiv:2604.24276.
     """
 
     scalar = True

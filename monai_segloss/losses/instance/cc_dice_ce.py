@@ -31,16 +31,6 @@ def cell_values(batch: SegBatch, segments: Segments) -> tuple[Tensor, Tensor]:
 
 @register(
     "cc_dice_ce",
-    family="instance",
-    summary="Dice + cross-entropy in the Voronoi cell of every connected component, beside the global Dice + "
-    "cross-entropy.",
-    when="Small lesions among large ones, and where each lesion must be found: every component weighs the same, and a "
-    "false positive is charged to the nearest one. Components and cells cost CPU time in each step.",
-    formula=r"L(p, g; \Omega) + \lambda\, \frac{1}{K} \sum_{n=1}^{K} L(p, g; V_n),\quad "
-    r"V_n = \{x : d(x, C_n) \le d(x, C_m)\ \forall m\},\quad L = \lambda_{Dice}\,\mathrm{Dice} + \lambda_{CE}\,\mathrm{CE}",
-    paper="Bouteille et al., Learning to look closer: a new instance-wise loss for small cerebral lesion segmentation, "
-    "ISBI 2026",
-    doi="arXiv:2511.17146",
     aliases=("cc_dicece",),
     tags=("instances", "lesions", "imbalance", "overlap", "likelihood"),
     support=("labels", "regions", "ignore", "2-D", "3-D"),
@@ -54,7 +44,17 @@ def cell_values(batch: SegBatch, segments: Segments) -> tuple[Tensor, Tensor]:
     },
 )
 class CCDiceCELoss(SegLoss):
-    """``lambda_global`` * `DiceCELoss` + ``lambda_cc`` * the mean over Voronoi cells of Dice + binary cross-entropy.
+    r"""Dice + cross-entropy in the Voronoi cell of every connected component, beside the global Dice + cross-entropy.
+
+    Formula:
+        L(p, g; \Omega) + \lambda\, \frac{1}{K} \sum_{n=1}^{K} L(p, g; V_n),\quad V_n = \{x : d(x, C_n) \le d(x, C_m)\
+        \forall m\},\quad L = \lambda_{Dice}\,\mathrm{Dice} + \lambda_{CE}\,\mathrm{CE}
+
+    When:
+        Small lesions among large ones, and where each lesion must be found: every component weighs the same, and a
+        false positive is charged to the nearest one. Components and cells cost CPU time in each step.
+
+    ``lambda_global`` * `DiceCELoss` + ``lambda_cc`` * the mean over Voronoi cells of Dice + binary cross-entropy.
 
     A component's cell is what lies nearer to it than to the other components of its class, by exact Euclidean distance
     in the ``spacing`` of the call (1 without one); a voxel between two belongs to the one that comes first.  The Dice of
@@ -82,7 +82,8 @@ class CCDiceCELoss(SegLoss):
         0.5143
 
     Reference:
-        L. Bouteille et al., ISBI 2026, arXiv:2511.17146.
+        Bouteille et al., Learning to look closer: a new instance-wise loss for small cerebral lesion segmentation, ISBI
+        2026, arXiv:2511.17146.
     """
 
     accepts = ("components",)

@@ -18,14 +18,6 @@ from monai_segloss.losses.voxel.cross_entropy import cross_entropy
 
 @register(
     "inverse_weighted_cross_entropy",
-    family="instance",
-    summary="Cross-entropy with weights by which every component, and the background, weighs the same.",
-    when="Lesions of very unequal size. A lesion of one voxel weighs as much as the whole background, so label noise and "
-    "false positives get loud; compare with blob.",
-    formula=r"\frac{1}{N} \sum_i w_i\,(-\log p_{i,y_i}),\quad w_i = \frac{N}{(K + 1)\,|L_{j(i)}|}",
-    paper="Shirokikh et al., Universal loss reweighting to balance lesion size inequality in 3D medical image "
-    "segmentation, MICCAI 2020",
-    doi="arXiv:2007.10033",
     aliases=("iw_cross_entropy", "iwce"),
     tags=("instances", "lesions", "imbalance", "likelihood"),
     support=("labels", "regions", "ignore", "2-D", "3-D"),
@@ -33,7 +25,16 @@ from monai_segloss.losses.voxel.cross_entropy import cross_entropy
     exempt={"compiles": "components are found on the CPU, by connected-components-3d or SciPy"},
 )
 class InverseWeightedCrossEntropyLoss(SegLoss):
-    """The mean over voxels of w * cross-entropy, w = N / ((K + 1) |L_j|) in the component L_j of a sample with K.
+    r"""Cross-entropy with weights by which every component, and the background, weighs the same.
+
+    Formula:
+        \frac{1}{N} \sum_i w_i\,(-\log p_{i,y_i}),\quad w_i = \frac{N}{(K + 1)\,|L_{j(i)}|}
+
+    When:
+        Lesions of very unequal size. A lesion of one voxel weighs as much as the whole background, so label noise and
+        false positives get loud; compare with blob.
+
+    The mean over voxels of w * cross-entropy, w = N / ((K + 1) |L_j|) in the component L_j of a sample with K.
 
     N is the number of valid voxels of the sample (the training patch), L_0 the background.  One class per voxel: the
     components of all classes, K in all, share the background.  Sigmoid or a single channel: each channel by itself, binary
@@ -58,7 +59,8 @@ class InverseWeightedCrossEntropyLoss(SegLoss):
         0.41
 
     Reference:
-        B. Shirokikh et al., MICCAI 2020, arXiv:2007.10033.
+        Shirokikh et al., Universal loss reweighting to balance lesion size inequality in 3D medical image segmentation,
+        MICCAI 2020, arXiv:2007.10033.
     """
 
     scoring = ()

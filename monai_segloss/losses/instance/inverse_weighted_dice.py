@@ -26,22 +26,23 @@ from monai_segloss.losses.region.dice import dice
 
 @register(
     "inverse_weighted_dice",
-    family="instance",
-    summary="Squared Dice with weights by which every component, and the background, weighs the same.",
-    when="Lesions of very unequal size, where Dice sees only the large ones. Without a cross-entropy beside it training "
-    "is as unstable as with Dice alone; compare with blob.",
-    formula=r"1 - \frac{2 \sum_i w_i p_i g_i + s_n}{\sum_i w_i (p_i^2 + g_i^2) + s_d},\quad "
-    r"w_i = \frac{N}{(K + 1)\,|L_{j(i)}|}",
-    paper="Shirokikh et al., Universal loss reweighting to balance lesion size inequality in 3D medical image "
-    "segmentation, MICCAI 2020",
-    doi="arXiv:2007.10033",
     aliases=("iw_dice", "iwdl"),
     tags=("instances", "lesions", "imbalance", "overlap"),
     support=("labels", "regions", "ignore", "2-D", "3-D"),
     exempt={"compiles": "components are found on the CPU, by connected-components-3d or SciPy"},
 )
 class InverseWeightedDiceLoss(SegLoss):
-    """1 - (2 sum w p g + nr) / (sum w (p^2 + g^2) + dr), w = N / ((K + 1) |L_j|), mean over samples and classes.
+    r"""Squared Dice with weights by which every component, and the background, weighs the same.
+
+    Formula:
+        1 - \frac{2 \sum_i w_i p_i g_i + s_n}{\sum_i w_i (p_i^2 + g_i^2) + s_d},\quad w_i = \frac{N}{(K +
+        1)\,|L_{j(i)}|}
+
+    When:
+        Lesions of very unequal size, where Dice sees only the large ones. Without a cross-entropy beside it training is
+        as unstable as with Dice alone; compare with blob.
+
+    1 - (2 sum w p g + nr) / (sum w (p^2 + g^2) + dr), w = N / ((K + 1) |L_j|), mean over samples and classes.
 
     Each class against the rest: its K components and the voxels outside of it weigh N / (K + 1) each, N the number of
     valid voxels of the sample.  With one class per voxel the background (channel 0), where it is scored, is one component.
@@ -64,7 +65,8 @@ class InverseWeightedDiceLoss(SegLoss):
         0.3333
 
     Reference:
-        B. Shirokikh et al., MICCAI 2020, arXiv:2007.10033.
+        Shirokikh et al., Universal loss reweighting to balance lesion size inequality in 3D medical image segmentation,
+        MICCAI 2020, arXiv:2007.10033.
     """
 
     def __init__(self, *, clip: Sequence[float] | None = None, **common: Unpack[ScoringArgs]) -> None:

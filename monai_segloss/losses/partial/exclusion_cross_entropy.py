@@ -16,20 +16,22 @@ from monai_segloss.losses.partial.merging import exclusion, labeled_classes, lab
 
 @register(
     "exclusion_cross_entropy",
-    family="partial",
-    summary="Mean over voxels of log(1 + p) of the classes that the labels exclude there.",
-    when="Beside marginal_dice and marginal_cross_entropy on partially labeled data: an organ without labels is at least "
-    "not where a labeled one is. Its gradient on p is at most 1, so alone it trains slowly.",
-    formula=r"\frac{1}{N} \sum_i \sum_k w_k\, e_{i,k} \log(1 + p_{i,k})",
-    paper="Shi et al., Marginal loss and exclusion loss for partially supervised multi-organ segmentation, MedIA 2021",
-    doi="arXiv:2007.03868",
     aliases=("exclusion_ce",),
     tags=("partial labels", "likelihood"),
     support=("labels", "soft labels", "ignore", "2-D", "3-D"),
     recommended=Recommended(include_background=None, batch=None),
 )
 class ExclusionCrossEntropyLoss(VoxelLoss):
-    """Mean over voxels of sum_k w_k e_k log(1 + p_k), e_k whether the labels exclude class k from the voxel.
+    r"""Mean over voxels of log(1 + p) of the classes that the labels exclude there.
+
+    Formula:
+        \frac{1}{N} \sum_i \sum_k w_k\, e_{i,k} \log(1 + p_{i,k})
+
+    When:
+        Beside marginal_dice and marginal_cross_entropy on partially labeled data: an organ without labels is at least
+        not where a labeled one is. Its gradient on p is at most 1, so alone it trains slowly.
+
+    Mean over voxels of sum_k w_k e_k log(1 + p_k), e_k whether the labels exclude class k from the voxel.
 
     e of a labeled organ is where it is not; e of the background and of an organ without labels is the union of the labeled
     organs.  Between 0 and log 2 times the number of classes.  One class per voxel only.  The formula was not verified
@@ -54,7 +56,8 @@ class ExclusionCrossEntropyLoss(VoxelLoss):
         0.4315
 
     Reference:
-        G. Shi et al., Medical Image Analysis 70, 2021, arXiv:2007.03868.
+        Shi et al., Marginal loss and exclusion loss for partially supervised multi-organ segmentation, MedIA 2021,
+        arXiv:2007.03868.
     """
 
     scoring = ("weight",)

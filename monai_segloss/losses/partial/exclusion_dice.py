@@ -24,18 +24,20 @@ def exclusion_dice(hit: Tensor, rest: Tensor, where: Tensor, smooth_dr: float) -
 
 @register(
     "exclusion_dice",
-    family="partial",
-    summary="Dice coefficient of each class with the region that the labels exclude it from.",
-    when="Beside marginal_dice and marginal_cross_entropy on partially labeled data: an organ without labels is at least "
-    "not where a labeled one is. Alone it is satisfied by predicting no organ.",
-    formula=r"\frac{2 \sum_i p_i e_i}{\sum_i p_i + \sum_i e_i + s_d}",
-    paper="Shi et al., Marginal loss and exclusion loss for partially supervised multi-organ segmentation, MedIA 2021",
-    doi="arXiv:2007.03868",
     tags=("partial labels", "overlap"),
     support=("labels", "soft labels", "ignore", "2-D", "3-D"),
 )
 class ExclusionDiceLoss(RegionLoss):
-    """Dice coefficient 2 sum p e / (sum p + sum e + dr) of prediction and excluded region e, mean over samples and classes.
+    r"""Dice coefficient of each class with the region that the labels exclude it from.
+
+    Formula:
+        \frac{2 \sum_i p_i e_i}{\sum_i p_i + \sum_i e_i + s_d}
+
+    When:
+        Beside marginal_dice and marginal_cross_entropy on partially labeled data: an organ without labels is at least
+        not where a labeled one is. Alone it is satisfied by predicting no organ.
+
+    Dice coefficient 2 sum p e / (sum p + sum e + dr) of prediction and excluded region e, mean over samples and classes.
 
     e of a labeled organ is where it is not; e of the background and of an organ without labels is the union of the labeled
     organs.  Between 0 and 1, and 0 if no class is where it must not be.  There is no smoothing in the numerator: it would
@@ -59,7 +61,8 @@ class ExclusionDiceLoss(RegionLoss):
         0.4
 
     Reference:
-        G. Shi et al., Medical Image Analysis 70, 2021, arXiv:2007.03868.
+        Shi et al., Marginal loss and exclusion loss for partially supervised multi-organ segmentation, MedIA 2021,
+        arXiv:2007.03868.
     """
 
     scoring = ("include_background", "batch", "smooth_dr", "weight")

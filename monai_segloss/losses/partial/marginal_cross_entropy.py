@@ -16,22 +16,22 @@ from monai_segloss.losses.voxel.cross_entropy import cross_entropy
 
 @register(
     "marginal_cross_entropy",
-    family="partial",
-    summary="Cross-entropy in which the classes that a sample has no labels of count as its background.",
-    when="Several data sets that label different organs, trained together. It says nothing about the unlabeled organs "
-    "of a sample; every class must be labeled in some of them. Usually with marginal_dice and the exclusion losses.",
-    formula=r"-\frac{1}{N} \sum_i \log q_{i,y_i},\quad q_0 = p_0 + \sum_{k\ \mathrm{unlabeled}} p_k,\ "
-    r"q_k = p_k\ \mathrm{else}",
-    paper="Shi et al., Marginal loss and exclusion loss for partially supervised multi-organ segmentation, MedIA 2021; "
-    "Fidon et al., Label-set loss functions for partial supervision, MICCAI 2021",
-    doi="arXiv:2007.03868; arXiv:2107.03846",
     aliases=("marginal_ce",),
     tags=("partial labels", "likelihood"),
     support=("labels", "soft labels", "ignore", "2-D", "3-D"),
     recommended=Recommended(include_background=None, batch=None),
 )
 class MarginalCrossEntropyLoss(VoxelLoss):
-    """`CrossEntropyLoss` of q, the probabilities with every unlabeled class of the sample added to the background.
+    r"""Cross-entropy in which the classes that a sample has no labels of count as its background.
+
+    Formula:
+        -\frac{1}{N} \sum_i \log q_{i,y_i},\quad q_0 = p_0 + \sum_{k\ \mathrm{unlabeled}} p_k,\ q_k = p_k\ \mathrm{else}
+
+    When:
+        Several data sets that label different organs, trained together. It says nothing about the unlabeled organs of a
+        sample; every class must be labeled in some of them. Usually with marginal_dice and the exclusion losses.
+
+    `CrossEntropyLoss` of q, the probabilities with every unlabeled class of the sample added to the background.
 
     log q_0 is a log-sum-exp of the merged logits.  A target voxel of a class that is not labeled is read as background.
     With all classes labeled this is the cross-entropy.  Label-set code takes the mean of the merged probabilities, not
@@ -58,7 +58,8 @@ class MarginalCrossEntropyLoss(VoxelLoss):
         0.752
 
     Reference:
-        G. Shi et al., Medical Image Analysis 70, 2021, arXiv:2007.03868.
+        Shi et al., Marginal loss and exclusion loss for partially supervised multi-organ segmentation, MedIA 2021,
+        arXiv:2007.03868; Fidon et al., Label-set loss functions for partial supervision, MICCAI 2021, arXiv:2107.03846.
     """
 
     scoring = ("weight",)

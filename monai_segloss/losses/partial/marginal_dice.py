@@ -15,19 +15,21 @@ from monai_segloss.losses.region.dice import dice
 
 @register(
     "marginal_dice",
-    family="partial",
-    summary="Soft Dice in which the classes that a sample has no labels of count as its background.",
-    when="Several data sets that label different organs, trained together, beside marginal_cross_entropy. With "
-    "include_background=False the merged background, and so the unlabeled classes, get no gradient from it.",
-    formula=r"1 - \frac{2 \sum_i q_i g_i + s_n}{\sum_i q_i + \sum_i g_i + s_d},\quad "
-    r"q_0 = p_0 + \sum_{k\ \mathrm{unlabeled}} p_k",
-    paper="Shi et al., Marginal loss and exclusion loss for partially supervised multi-organ segmentation, MedIA 2021",
-    doi="arXiv:2007.03868",
     tags=("partial labels", "overlap"),
     support=("labels", "soft labels", "ignore", "2-D", "3-D"),
 )
 class MarginalDiceLoss(SegLoss):
-    """`DiceLoss` of q, the probabilities with every unlabeled class of the sample added to the background.
+    r"""Soft Dice in which the classes that a sample has no labels of count as its background.
+
+    Formula:
+        1 - \frac{2 \sum_i q_i g_i + s_n}{\sum_i q_i + \sum_i g_i + s_d},\quad q_0 = p_0 + \sum_{k\ \mathrm{unlabeled}}
+        p_k
+
+    When:
+        Several data sets that label different organs, trained together, beside marginal_cross_entropy. With
+        include_background=False the merged background, and so the unlabeled classes, get no gradient from it.
+
+    `DiceLoss` of q, the probabilities with every unlabeled class of the sample added to the background.
 
     The mean runs over the classes that a sample has labels of.  A target voxel of a class that is not labeled is read as
     background.  Some code adds up the logits of the merged classes before the softmax; here it is their probabilities.
@@ -51,7 +53,8 @@ class MarginalDiceLoss(SegLoss):
         0.5143
 
     Reference:
-        G. Shi et al., Medical Image Analysis 70, 2021, arXiv:2007.03868.
+        Shi et al., Marginal loss and exclusion loss for partially supervised multi-organ segmentation, MedIA 2021,
+        arXiv:2007.03868.
     """
 
     accepts = ("labeled",)

@@ -23,19 +23,20 @@ def asymmetric_similarity(n: Counts, beta: float, smooth_nr: float = 1e-5, smoot
 
 @register(
     "asymmetric_similarity",
-    family="region",
-    summary="One minus the soft F_beta score of each class.",
-    when="Small lesions whose recall counts beta times as much as precision, for example multiple sclerosis. Recall is "
-    "bought with precision: report both.",
-    formula=r"1 - \frac{(1 + \beta^2)\,TP}{(1 + \beta^2)\,TP + \beta^2\,FN + FP}",
-    paper="Hashemi et al., Asymmetric loss functions and deep densely connected networks for highly imbalanced medical "
-    "image segmentation: application to multiple sclerosis lesion detection, IEEE Access 2019",
-    doi="arXiv:1803.11078",
     aliases=("f_beta",),
     tags=("overlap", "imbalance", "recall"),
 )
 class AsymmetricSimilarityLoss(RegionLoss):
-    """Asymmetric similarity loss, 1 - F_beta, mean over samples and classes.
+    r"""One minus the soft F_beta score of each class.
+
+    Formula:
+        1 - \frac{(1 + \beta^2)\,TP}{(1 + \beta^2)\,TP + \beta^2\,FN + FP}
+
+    When:
+        Small lesions whose recall counts beta times as much as precision, for example multiple sclerosis. Recall is
+        bought with precision: report both.
+
+    Asymmetric similarity loss, 1 - F_beta, mean over samples and classes.
 
     It is `TverskyLoss` with alpha = 1 / (1 + beta^2) and beta' = beta^2 / (1 + beta^2), the smoothing included: nr and dr
     are added to TP and to TP + alpha FP + beta' FN.  A popular version squares the terms of the denominator, which is no
@@ -53,7 +54,8 @@ class AsymmetricSimilarityLoss(RegionLoss):
         0.6176
 
     Reference:
-        S. R. Hashemi et al., IEEE Access 7, 2019, arXiv:1803.11078.
+        Hashemi et al., Asymmetric loss functions and deep densely connected networks for highly imbalanced medical
+        image segmentation: application to multiple sclerosis lesion detection, IEEE Access 2019, arXiv:1803.11078.
     """
 
     def __init__(self, *, beta: float = 1.5, **common: Unpack[ScoringArgs]) -> None:

@@ -65,18 +65,19 @@ class DiceForm:
 @register(
     "dice",
     positional=POSITIONAL + " soft_label ignore_index",
-    family="region",
-    summary="One minus the soft Dice coefficient of each class.",
-    when="The usual region loss. Alone it trains slowly and is unstable for small structures; add cross-entropy.",
-    formula=r"1 - \frac{2\,TP + s_n}{2\,TP + FP + FN + s_d}",
-    paper="Drozdzal et al., The importance of skip connections in biomedical image segmentation, DLMIA 2016; "
-    "Milletari et al., V-Net, 3DV 2016 (squared_pred); Kodym et al., GCPR 2018 (batch)",
-    doi="arXiv:1608.04117; arXiv:1606.04797; arXiv:1812.02427",
     aliases=("soft_dice",),
     tags=("overlap", "imbalance"),
 )
 class DiceLoss(RegionLoss):
-    """Soft Dice loss, 1 - (2 TP + nr) / (P + G + dr), mean over samples and classes.
+    r"""One minus the soft Dice coefficient of each class.
+
+    Formula:
+        1 - \frac{2\,TP + s_n}{2\,TP + FP + FN + s_d}
+
+    When:
+        The usual region loss. Alone it trains slowly and is unstable for small structures; add cross-entropy.
+
+    Soft Dice loss, 1 - (2 TP + nr) / (P + G + dr), mean over samples and classes.
 
     With ``squared_pred`` the V-Net form 1 - (2 TP + nr) / (sum p^2 + sum g^2 + dr); with ``batch=True`` the sums run over
     the batch, which cures classes that are absent from a sample; ``jaccard`` gives the Jaccard (IoU) loss.
@@ -95,8 +96,9 @@ class DiceLoss(RegionLoss):
         0.5
 
     Reference:
-        M. Drozdzal et al., DLMIA 2016, arXiv:1608.04117; F. Milletari et al., 3DV 2016, arXiv:1606.04797;
-        O. Kodym et al., GCPR 2018, arXiv:1812.02427 (batch Dice).
+        Drozdzal et al., The importance of skip connections in biomedical image segmentation, DLMIA 2016,
+        arXiv:1608.04117; Milletari et al., V-Net, 3DV 2016 (squared_pred), arXiv:1606.04797; Kodym et al., GCPR 2018
+        (batch), arXiv:1812.02427.
     """
 
     def __init__(

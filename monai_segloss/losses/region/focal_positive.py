@@ -23,18 +23,19 @@ def focal_positive(focal: Tensor, volume: Tensor, smooth_dr: float) -> Tensor:
 
 @register(
     "focal_positive",
-    family="region",
-    summary="Focal loss of the voxels of each class, after a soft comparison with a threshold per voxel. Experimental.",
-    when="Experiments with a network that predicts its own threshold per voxel, to raise sensitivity. A reconstruction, not "
-    "verified against the paper. It knows no false positive: use it only beside a loss that does.",
-    formula=r"\frac{\sum_i g_i\,(1 - b_i)^{\gamma}(-\log b_i)}{\sum_i g_i + s_d},\quad b = \sigma\left(k (p - T)\right)",
-    paper="Yang et al., Combating uncertainty with novel losses for automatic left atrium segmentation, STACOM 2018; "
-    "Liao et al., Real-time scene text detection with differentiable binarization, AAAI 2020",
-    doi="arXiv:1812.05807; arXiv:1911.08947",
     tags=("recall", "likelihood", "experimental"),
 )
 class FocalPositiveLoss(RegionLoss):
-    """Mean over the voxels of a class of (1 - b)^gamma (-log b), b = sigmoid(k (p - T)).  Experimental, a reconstruction.
+    r"""Focal loss of the voxels of each class, after a soft comparison with a threshold per voxel. Experimental.
+
+    Formula:
+        \frac{\sum_i g_i\,(1 - b_i)^{\gamma}(-\log b_i)}{\sum_i g_i + s_d},\quad b = \sigma\left(k (p - T)\right)
+
+    When:
+        Experiments with a network that predicts its own threshold per voxel, to raise sensitivity. A reconstruction,
+        not verified against the paper. It knows no false positive: use it only beside a loss that does.
+
+    Mean over the voxels of a class of (1 - b)^gamma (-log b), b = sigmoid(k (p - T)).  Experimental, a reconstruction.
 
     The formula of Yang et al. could not be read.  Their abstract wants a loss that guides a threshold per voxel and
     stresses the foreground; this is the positive part of the focal loss on the differentiable binarization of Liao et al.
@@ -58,7 +59,9 @@ class FocalPositiveLoss(RegionLoss):
         0.1733
 
     Reference:
-        X. Yang et al., STACOM 2018, arXiv:1812.05807; M. Liao et al., AAAI 2020, arXiv:1911.08947.
+        Yang et al., Combating uncertainty with novel losses for automatic left atrium segmentation, STACOM 2018,
+        arXiv:1812.05807; Liao et al., Real-time scene text detection with differentiable binarization, AAAI 2020,
+        arXiv:1911.08947.
     """
 
     scoring = ("include_background", "batch", "smooth_dr", "weight")

@@ -26,18 +26,19 @@ def focal_tversky(n: Counts, alpha: float, beta: float, gamma: float, smooth_nr:
 
 @register(
     "focal_tversky",
-    family="region",
-    summary="Tversky loss of each class to the power 1/gamma.",
-    when="Small lesions, where the Tversky loss alone leaves hard classes behind. With gamma above 1 the gradient grows "
-    "as a class nears its optimum, so it can overfit easy classes; compare with tversky.",
-    formula=r"\left(1 - \frac{TP + s_n}{TP + \alpha FP + \beta FN + s_d}\right)^{1/\gamma}",
-    paper="Abraham & Khan, A novel focal Tversky loss function with improved attention U-Net for lesion segmentation, "
-    "ISBI 2019",
-    doi="arXiv:1810.07842",
     tags=("overlap", "imbalance", "recall"),
 )
 class FocalTverskyLoss(RegionLoss):
-    """Focal Tversky loss, mean over samples and classes of (1 - TI)^(1/gamma), gamma >= 1.
+    r"""Tversky loss of each class to the power 1/gamma.
+
+    Formula:
+        \left(1 - \frac{TP + s_n}{TP + \alpha FP + \beta FN + s_d}\right)^{1/\gamma}
+
+    When:
+        Small lesions, where the Tversky loss alone leaves hard classes behind. With gamma above 1 the gradient grows as
+        a class nears its optimum, so it can overfit easy classes; compare with tversky.
+
+    Focal Tversky loss, mean over samples and classes of (1 - TI)^(1/gamma), gamma >= 1.
 
     ``alpha`` weighs false positives and ``beta`` false negatives, as everywhere in this library; the paper has the two
     letters the other way round.  The authors' code calls the exponent gamma (0.75 = 1 / (4/3)).  The power is taken per
@@ -60,7 +61,8 @@ class FocalTverskyLoss(RegionLoss):
         0.6948
 
     Reference:
-        N. Abraham, N. Khan, ISBI 2019, arXiv:1810.07842, equation 4.
+        Abraham & Khan, A novel focal Tversky loss function with improved attention U-Net for lesion segmentation, ISBI
+        2019, arXiv:1810.07842, equation 4.
     """
 
     def __init__(

@@ -74,20 +74,21 @@ class GeneralizedForm:
     "generalized_dice",
     positional="include_background to_onehot_y sigmoid softmax other_act w_type reduction smooth_nr smooth_dr batch "
     "soft_label",
-    family="region",
-    summary="One Dice for all labels together, each weighted by one over its squared volume.",
-    when="Labels of very different volume. A class of few voxels gets nearly all of the weight, so that with w_type "
-    "'square' large classes are hardly trained where a class is tiny; 'simple' is milder.",
-    formula=r"1 - \frac{2 \sum_l w_l\,TP_l + s_n}{\sum_l w_l\,(2\,TP_l + FP_l + FN_l) + s_d},\quad w_l = G_l^{-2}",
-    paper="Sudre et al., Generalised Dice overlap as a deep learning loss function for highly unbalanced segmentations, "
-    "DLMIA 2017",
-    doi="arXiv:1707.03237",
     aliases=("gdl", "generalised_dice"),
     tags=("overlap", "imbalance"),
     recommended=Recommended(include_background=True),
 )
 class GeneralizedDiceLoss(RegionLoss):
-    """Generalized Dice loss, one value per sample, mean over samples.
+    r"""One Dice for all labels together, each weighted by one over its squared volume.
+
+    Formula:
+        1 - \frac{2 \sum_l w_l\,TP_l + s_n}{\sum_l w_l\,(2\,TP_l + FP_l + FN_l) + s_d},\quad w_l = G_l^{-2}
+
+    When:
+        Labels of very different volume. A class of few voxels gets nearly all of the weight, so that with w_type
+        'square' large classes are hardly trained where a class is tiny; 'simple' is milder.
+
+    Generalized Dice loss, one value per sample, mean over samples.
 
     The weights of a sample are divided by the largest of them, which changes no ratio.  Undivided (``scale_free=False``,
     MONAI's form) they are so small that the smoothing rules: with the default 1e-5 two classes of a million voxels each,
@@ -112,7 +113,8 @@ class GeneralizedDiceLoss(RegionLoss):
         0.625
 
     Reference:
-        C. Sudre et al., DLMIA 2017, arXiv:1707.03237.
+        Sudre et al., Generalised Dice overlap as a deep learning loss function for highly unbalanced segmentations,
+        DLMIA 2017, arXiv:1707.03237.
     """
 
     scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")

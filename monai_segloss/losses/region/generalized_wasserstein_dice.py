@@ -66,15 +66,6 @@ def distance_matrix(value: Any) -> Tensor:
 @register(
     "generalized_wasserstein_dice",
     positional="dist_matrix weighting_mode reduction smooth_nr smooth_dr",
-    family="region",
-    summary="Dice in which confusing two classes costs the distance between them.",
-    when="Classes with an order or a hierarchy, for example tumor parts, whose confusion is not equally bad. One class per "
-    "voxel. A sample without foreground costs nearly 1 whatever is predicted: use batch=True where there are many.",
-    formula=r"1 - \frac{2 \sum_{i: y_i \ne 0} (1 - W_i) + s_n}{2 \sum_{i: y_i \ne 0} (1 - W_i) + \sum_i W_i + s_d},\quad "
-    r"W_i = \sum_c M_{y_i c}\,p_{ic}",
-    paper="Fidon et al., Generalised Wasserstein Dice score for imbalanced multi-class segmentation using holistic "
-    "convolutional networks, BrainLes 2017; Tilborghs et al., 2020 (GDL)",
-    doi="arXiv:1707.00478; arXiv:2007.15546",
     aliases=("gwdl",),
     tags=("overlap", "hierarchy"),
     support=("labels", "soft labels", "ignore", "2-D", "3-D"),
@@ -82,7 +73,17 @@ def distance_matrix(value: Any) -> Tensor:
     exempt={"probabilities_need_no_activation": "without an activation it takes the softmax, as MONAI's class does"},
 )
 class GeneralizedWassersteinDiceLoss(SegLoss):
-    """Generalized Wasserstein Dice loss, one value per sample, mean over samples; softmax and labels unless told otherwise.
+    r"""Dice in which confusing two classes costs the distance between them.
+
+    Formula:
+        1 - \frac{2 \sum_{i: y_i \ne 0} (1 - W_i) + s_n}{2 \sum_{i: y_i \ne 0} (1 - W_i) + \sum_i W_i + s_d},\quad W_i =
+        \sum_c M_{y_i c}\,p_{ic}
+
+    When:
+        Classes with an order or a hierarchy, for example tumor parts, whose confusion is not equally bad. One class per
+        voxel. A sample without foreground costs nearly 1 whatever is predicted: use batch=True where there are many.
+
+    Generalized Wasserstein Dice loss, one value per sample, mean over samples; softmax and labels unless told otherwise.
 
     Works on the C x C soft confusion matrix of a sample; MONAI's class gathers and keeps a distance per class and voxel.
     The background is built in: its voxels are no true positives, but errors on them count.  Probabilities go in with
@@ -107,7 +108,8 @@ class GeneralizedWassersteinDiceLoss(SegLoss):
         0.5385
 
     Reference:
-        L. Fidon et al., BrainLes 2017, arXiv:1707.00478; S. Tilborghs et al., 2020, arXiv:2007.15546.
+        Fidon et al., Generalised Wasserstein Dice score for imbalanced multi-class segmentation using holistic
+        convolutional networks, BrainLes 2017, arXiv:1707.00478; Tilborghs et al., 2020 (GDL), arXiv:2007.15546.
     """
 
     scoring = ("batch", "smooth_nr", "smooth_dr")

@@ -33,19 +33,20 @@ def hardness_weighted_dice(
 
 @register(
     "hardness_weighted_dice",
-    family="region",
-    summary="Dice in which each voxel weighs by how wrong it is.",
-    when="Small structures with hard borders, for example vestibular schwannoma. Wrong labels are the hardest voxels: avoid "
-    "it with noisy labels.",
-    formula=r"1 - \frac{2 \sum w p g + s_n}{\sum w (p + g) + s_d},\quad w = \lambda |p - g| + 1 - \lambda",
-    paper="Wang et al., Automatic segmentation of vestibular schwannoma from T2-weighted MRI by deep spatial attention with "
-    "hardness-weighted loss, MICCAI 2019",
-    doi="arXiv:1906.03906",
     tags=("overlap", "imbalance", "hard voxels"),
     recommended=Recommended(include_background=True),
 )
 class HardnessWeightedDiceLoss(RegionLoss):
-    """Hardness-weighted Dice loss, mean over samples and classes.
+    r"""Dice in which each voxel weighs by how wrong it is.
+
+    Formula:
+        1 - \frac{2 \sum w p g + s_n}{\sum w (p + g) + s_d},\quad w = \lambda |p - g| + 1 - \lambda
+
+    When:
+        Small structures with hard borders, for example vestibular schwannoma. Wrong labels are the hardest voxels:
+        avoid it with noisy labels.
+
+    Hardness-weighted Dice loss, mean over samples and classes.
 
     The gradient flows through the weights, as in the authors' code.  Not the hardness weighted sampling of Fidon et al.,
     which is about samples.
@@ -65,7 +66,8 @@ class HardnessWeightedDiceLoss(RegionLoss):
         (0.1892, 0.2028)
 
     Reference:
-        G. Wang et al., MICCAI 2019, arXiv:1906.03906.
+        Wang et al., Automatic segmentation of vestibular schwannoma from T2-weighted MRI by deep spatial attention with
+        hardness-weighted loss, MICCAI 2019, arXiv:1906.03906.
     """
 
     sums = STATISTICS

@@ -18,18 +18,20 @@ def jaccard(n: Counts, smooth_nr: float = 1e-5, smooth_dr: float = 1e-5) -> Tens
 
 @register(
     "jaccard",
-    family="region",
-    summary="One minus the soft Jaccard index (IoU) of each class.",
-    when="Where IoU is what is reported. It orders predictions of one class like Dice and differs in the mean over classes "
-    "and samples, in which bad ones weigh more; as alone and as unstable for small structures as Dice.",
-    formula=r"1 - \frac{TP + s_n}{TP + FP + FN + s_d}",
-    paper="Rahman & Wang, Optimizing intersection-over-union in deep neural networks for image segmentation, ISVC 2016",
-    doi="doi:10.1007/978-3-319-50835-1_22",
     aliases=("iou", "soft_jaccard"),
     tags=("overlap", "imbalance"),
 )
 class JaccardLoss(RegionLoss):
-    """Jaccard (IoU) loss, 1 - (TP + nr) / (TP + FP + FN + dr), mean over samples and classes.
+    r"""One minus the soft Jaccard index (IoU) of each class.
+
+    Formula:
+        1 - \frac{TP + s_n}{TP + FP + FN + s_d}
+
+    When:
+        Where IoU is what is reported. It orders predictions of one class like Dice and differs in the mean over classes
+        and samples, in which bad ones weigh more; as alone and as unstable for small structures as Dice.
+
+    Jaccard (IoU) loss, 1 - (TP + nr) / (TP + FP + FN + dr), mean over samples and classes.
 
     The smoothing is added to the plain counts.  ``DiceLoss(jaccard=True)``, as MONAI has it, adds it to doubled counts:
     the same loss with half of the smoothing.  For soft labels see `JaccardMetricLoss`.
@@ -45,7 +47,8 @@ class JaccardLoss(RegionLoss):
         0.6667
 
     Reference:
-        M. A. Rahman, Y. Wang, ISVC 2016.
+        Rahman & Wang, Optimizing intersection-over-union in deep neural networks for image segmentation, ISVC 2016,
+        doi:10.1007/978-3-319-50835-1_22.
     """
 
     def table(self, view: Scored) -> Tensor:

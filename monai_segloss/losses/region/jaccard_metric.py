@@ -12,17 +12,20 @@ from monai_segloss.losses.region.jaccard import jaccard
 
 @register(
     "jaccard_metric",
-    family="region",
-    summary="Jaccard loss in its L1 form, whose minimum lies at the target also for soft labels.",
-    when="Soft labels: several raters, distillation, smoothed or resampled labels. With hard labels it is the Jaccard loss.",
-    formula=r"1 - \frac{TP + s_n}{TP + FP + FN + s_d},\quad TP = \tfrac12 \sum (p + g - |p - g|)",
-    paper="Wang, Ning & Blaschko, Jaccard metric losses: optimizing the Jaccard index with soft labels, NeurIPS 2023",
-    doi="arXiv:2302.05666",
     aliases=("jml",),
     tags=("overlap", "soft labels"),
 )
 class JaccardMetricLoss(RegionLoss):
-    """Jaccard loss with TP = sum min(p, g), FP = sum max(p - g, 0), FN = sum max(g - p, 0), mean over samples and classes.
+    r"""Jaccard loss in its L1 form, whose minimum lies at the target also for soft labels.
+
+    Formula:
+        1 - \frac{TP + s_n}{TP + FP + FN + s_d},\quad TP = \tfrac12 \sum (p + g - |p - g|)
+
+    When:
+        Soft labels: several raters, distillation, smoothed or resampled labels. With hard labels it is the Jaccard
+        loss.
+
+    Jaccard loss with TP = sum min(p, g), FP = sum max(p - g, 0), FN = sum max(g - p, 0), mean over samples and classes.
 
     The usual product form is smallest at a prediction of 0 or 1 where the label is a fraction; this one at p = g.  The
     authors' code scores only the classes that a batch holds; here every class counts, as in `JaccardLoss`.
@@ -38,7 +41,8 @@ class JaccardMetricLoss(RegionLoss):
         [0.6667, 0.5, 0.0, 0.5]
 
     Reference:
-        Z. Wang, X. Ning, M. B. Blaschko, NeurIPS 2023, arXiv:2302.05666.
+        Wang, Ning & Blaschko, Jaccard metric losses: optimizing the Jaccard index with soft labels, NeurIPS 2023,
+        arXiv:2302.05666.
     """
 
     sums = AREA_L1

@@ -26,17 +26,19 @@ def log_cosh(x: Tensor) -> Tensor:
 
 @register(
     "log_cosh_dice",
-    family="region",
-    summary="Logarithm of the hyperbolic cosine of the Dice loss.",
-    when="A smoother Dice loss for noisy optimization. About half of the squared Dice loss, so the gradient vanishes as "
-    "the fit gets good: the last percent train slowly. Little independent evidence.",
-    formula=r"\log \cosh(1 - \mathrm{Dice})",
-    paper="Jadon, A survey of loss functions for semantic segmentation, CIBCB 2020",
-    doi="arXiv:2006.14822",
     tags=("overlap",),
 )
 class LogCoshDiceLoss(SegLoss):
-    """Log-cosh Dice loss, mean over samples and classes of log cosh(Dice loss), from 0 to 0.4338 where no class is weighted.
+    r"""Logarithm of the hyperbolic cosine of the Dice loss.
+
+    Formula:
+        \log \cosh(1 - \mathrm{Dice})
+
+    When:
+        A smoother Dice loss for noisy optimization. About half of the squared Dice loss, so the gradient vanishes as
+        the fit gets good: the last percent train slowly. Little independent evidence.
+
+    Log-cosh Dice loss, mean over samples and classes of log cosh(Dice loss), from 0 to 0.4338 where no class is weighted.
 
     Args:
         elementwise: take log cosh of each (sample, class) before the mean, and weigh it; False: of the mean of the
@@ -55,7 +57,7 @@ class LogCoshDiceLoss(SegLoss):
         0.1201
 
     Reference:
-        S. Jadon, CIBCB 2020, arXiv:2006.14822, equation 32.
+        Jadon, A survey of loss functions for semantic segmentation, CIBCB 2020, arXiv:2006.14822, equation 32.
     """
 
     def __init__(self, *, elementwise: bool = True, **common: Unpack[ScoringArgs]) -> None:

@@ -29,14 +29,6 @@ def margins(batch: SegBatch) -> tuple[Tensor, Tensor]:
 
 @register(
     "lovasz_hinge",
-    family="region",
-    summary="Lovász extension of the Jaccard loss of the hinge errors: takes logits, not probabilities.",
-    when="Binary problems, to raise IoU after training with cross-entropy. The scores are margins and no probabilities "
-    "afterwards: calibrate, or threshold at 0.",
-    formula=r"\sum_i \max(m_{(i)}, 0)\,[J(i) - J(i - 1)],\quad m = 1 - z\,(2 g - 1)\ \text{descending}",
-    paper="Yu & Blaschko, Learning submodular losses with the Lovász hinge, ICML 2015; Berman, Rannen Triki & Blaschko, "
-    "The Lovász-Softmax loss, CVPR 2018",
-    doi="arXiv:1512.07797; arXiv:1705.08790",
     tags=("overlap", "sorting", "margin"),
     support=("labels", "regions", "ignore", "2-D", "3-D"),
     recommended=Recommended(include_background=None, batch=None),
@@ -51,7 +43,16 @@ def margins(batch: SegBatch) -> tuple[Tensor, Tensor]:
     },
 )
 class LovaszHingeLoss(SegLoss):
-    """Lovász hinge loss, mean over foreground classes, one number per sample or (`per_image`) for the batch.
+    r"""Lovász extension of the Jaccard loss of the hinge errors: takes logits, not probabilities.
+
+    Formula:
+        \sum_i \max(m_{(i)}, 0)\,[J(i) - J(i - 1)],\quad m = 1 - z\,(2 g - 1)\ \text{descending}
+
+    When:
+        Binary problems, to raise IoU after training with cross-entropy. The scores are margins and no probabilities
+        afterwards: calibrate, or threshold at 0.
+
+    Lovász hinge loss, mean over foreground classes, one number per sample or (`per_image`) for the batch.
 
     It reads logits, and feeding it probabilities is the classic mistake: ``softmax=True`` and ``sigmoid=True`` say what
     the logits mean and are not applied; without either, and for ``other_act``, the input or its result is the score.  One
@@ -76,7 +77,8 @@ class LovaszHingeLoss(SegLoss):
         0.6667
 
     Reference:
-        J. Yu, M. B. Blaschko, ICML 2015, arXiv:1512.07797; M. Berman et al., CVPR 2018, arXiv:1705.08790.
+        Yu & Blaschko, Learning submodular losses with the Lovász hinge, ICML 2015, arXiv:1512.07797; Berman, Rannen
+        Triki & Blaschko, The Lovász-Softmax loss, CVPR 2018, arXiv:1705.08790.
     """
 
     scoring = ()

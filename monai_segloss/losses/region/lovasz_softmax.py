@@ -67,13 +67,6 @@ def jaccard_steps(g: Tensor, dtype: torch.dtype) -> Tensor:
 
 @register(
     "lovasz_softmax",
-    family="region",
-    summary="Lovász extension of the Jaccard loss: a convex surrogate of IoU on the errors of the voxels.",
-    when="To raise IoU, best after training with cross-entropy or added to it; from scratch it is often unstable. It "
-    "sorts the voxels of every class: slow for large 3-D patches with many classes.",
-    formula=r"\frac{1}{|C|} \sum_c \sum_i m_{(i)}\,[J_c(i) - J_c(i - 1)],\quad m = |g - p|\ \text{descending}",
-    paper="Berman, Rannen Triki & Blaschko, The Lovász-Softmax loss, CVPR 2018",
-    doi="arXiv:1705.08790",
     aliases=("lovasz",),
     tags=("overlap", "sorting"),
     support=("labels", "regions", "ignore", "2-D", "3-D"),
@@ -83,7 +76,16 @@ def jaccard_steps(g: Tensor, dtype: torch.dtype) -> Tensor:
     },
 )
 class LovaszSoftmaxLoss(SegLoss):
-    """Lovász-Softmax loss on probabilities: the mean over classes, one number for the batch or (`per_image`) per sample.
+    r"""Lovász extension of the Jaccard loss: a convex surrogate of IoU on the errors of the voxels.
+
+    Formula:
+        \frac{1}{|C|} \sum_c \sum_i m_{(i)}\,[J_c(i) - J_c(i - 1)],\quad m = |g - p|\ \text{descending}
+
+    When:
+        To raise IoU, best after training with cross-entropy or added to it; from scratch it is often unstable. It sorts
+        the voxels of every class: slow for large 3-D patches with many classes.
+
+    Lovász-Softmax loss on probabilities: the mean over classes, one number for the batch or (`per_image`) per sample.
 
     Counts are integers and the sort is in float32, so that it is right beyond 2^24 voxels; it keeps one map of slopes per
     class and no sorted copies.  With sigmoid each channel is a class.  Hard labels only.  Under DistributedDataParallel each
@@ -107,7 +109,7 @@ class LovaszSoftmaxLoss(SegLoss):
         0.75
 
     Reference:
-        M. Berman, A. Rannen Triki, M. B. Blaschko, CVPR 2018, arXiv:1705.08790.
+        Berman, Rannen Triki & Blaschko, The Lovász-Softmax loss, CVPR 2018, arXiv:1705.08790.
     """
 
     scoring = ("include_background",)

@@ -41,19 +41,20 @@ def mcc(n: Counts, tn: Tensor, smooth_nr: float = 0.0, smooth_dr: float = 1e-5) 
 @register(
     "mcc",
     positional="include_background to_onehot_y sigmoid softmax other_act reduction smooth_nr smooth_dr batch",
-    family="region",
-    summary="One minus the soft Matthews correlation coefficient of each class.",
-    when="Where true negatives should count too, for example lesions that fill much of an image. A class that is absent, "
-    "or everywhere, has no correlation and is left out: add cross-entropy, or use batch=True, to train it there.",
-    formula=r"1 - \frac{TP \cdot TN - FP \cdot FN}{\sqrt{(TP + FP)(TP + FN)(TN + FP)(TN + FN)}}",
-    paper="Abhishek & Hamarneh, Matthews correlation coefficient loss for deep convolutional networks: application to skin "
-    "lesion segmentation, ISBI 2021",
-    doi="arXiv:2010.13454",
     aliases=("matthews",),
     tags=("correlation", "imbalance"),
 )
 class MCCLoss(RegionLoss):
-    """Matthews correlation loss, from 0 (right) over 1 (no relation) to 2 (inverted), mean over samples and classes.
+    r"""One minus the soft Matthews correlation coefficient of each class.
+
+    Formula:
+        1 - \frac{TP \cdot TN - FP \cdot FN}{\sqrt{(TP + FP)(TP + FN)(TN + FP)(TN + FN)}}
+
+    When:
+        Where true negatives should count too, for example lesions that fill much of an image. A class that is absent,
+        or everywhere, has no correlation and is left out: add cross-entropy, or use batch=True, to train it there.
+
+    Matthews correlation loss, from 0 (right) over 1 (no relation) to 2 (inverted), mean over samples and classes.
 
     A class of which a sample has no voxel, or no other, leaves the mean: its numerator is 0 whatever is predicted, so that
     it would cost a constant 1 without gradient, as in MONAI.  With two classes and softmax both channels have the same
@@ -70,7 +71,8 @@ class MCCLoss(RegionLoss):
         0.397
 
     Reference:
-        K. Abhishek, G. Hamarneh, ISBI 2021, arXiv:2010.13454.
+        Abhishek & Hamarneh, Matthews correlation coefficient loss for deep convolutional networks: application to skin
+        lesion segmentation, ISBI 2021, arXiv:2010.13454.
     """
 
     sums = (*AREA, TN, G)

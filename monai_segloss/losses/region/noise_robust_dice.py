@@ -24,19 +24,20 @@ def noise_robust_dice(error: Tensor, p_sq: Tensor, g_sq: Tensor, smooth_dr: floa
 
 @register(
     "noise_robust_dice",
-    family="region",
-    summary="V-Net Dice whose squared error becomes a smaller power, which wrong labels pull less.",
-    when="Labels with errors. gamma towards 1 resists noise and trains slower. A class that is absent from a sample can "
-    "cost more than 1.",
-    formula=r"\frac{\sum |p - g|^\gamma}{\sum p^2 + \sum g^2 + s_d}",
-    paper="Wang et al., A noise-robust framework for automatic segmentation of COVID-19 pneumonia lesions from CT images, "
-    "IEEE TMI 2020 (formula from memory, not verified against the paper)",
-    doi="doi:10.1109/TMI.2020.3000314",
     aliases=("nr_dice",),
     tags=("overlap", "noise"),
 )
 class NoiseRobustDiceLoss(RegionLoss):
-    """Noise-robust Dice loss, mean over samples and classes; gamma 2 is the V-Net Dice loss, 1 a mean absolute error.
+    r"""V-Net Dice whose squared error becomes a smaller power, which wrong labels pull less.
+
+    Formula:
+        \frac{\sum |p - g|^\gamma}{\sum p^2 + \sum g^2 + s_d}
+
+    When:
+        Labels with errors. gamma towards 1 resists noise and trains slower. A class that is absent from a sample can
+        cost more than 1.
+
+    Noise-robust Dice loss, mean over samples and classes; gamma 2 is the V-Net Dice loss, 1 a mean absolute error.
 
     The squares in the denominator are the paper's as far as secondary sources tell (its text was not at hand); the code
     published with it has them un-squared, and is then not Dice at gamma 2.
@@ -56,7 +57,8 @@ class NoiseRobustDiceLoss(RegionLoss):
         0.4714
 
     Reference:
-        G. Wang et al., IEEE TMI 39(8), 2020.
+        Wang et al., A noise-robust framework for automatic segmentation of COVID-19 pneumonia lesions from CT images,
+        IEEE TMI 2020 (formula from memory, not verified against the paper), doi:10.1109/TMI.2020.3000314.
     """
 
     scoring = ("include_background", "batch", "smooth_dr", "weight")

@@ -25,14 +25,6 @@ def overlap(pq: Tensor, voxels: Tensor, multilabel: bool) -> Scores:
 
 @register(
     "overlap",
-    family="region",
-    summary="Experimental: mean product of foreground and background probability, a term for sharp predictions.",
-    when="Only as a small term beside a loss that reads the labels: it is smallest at any certain prediction, right or "
-    "wrong. Experimental: the formula is a reconstruction from the abstract, not verified against the paper.",
-    formula=r"\frac{1}{N} \sum_i \tfrac12 \Bigl(1 - \sum_c p_{ic}^2\Bigr)",
-    paper="Yang, Wang et al., Combating uncertainty with novel losses for automatic left atrium segmentation, STACOM 2018 "
-    "(abstract only; the formula is a reconstruction)",
-    doi="arXiv:1812.05807",
     tags=("regularizer", "experimental"),
     recommended=Recommended(include_background=None, batch=None),
     exempt={
@@ -40,7 +32,16 @@ def overlap(pq: Tensor, voxels: Tensor, multilabel: bool) -> Scores:
     },
 )
 class OverlapLoss(SegLoss):
-    """Overlap loss: mean over voxels of (1 - sum_c p_c^2) / 2; two classes: of p_fg p_bg.  Experimental.
+    r"""Experimental: mean product of foreground and background probability, a term for sharp predictions.
+
+    Formula:
+        \frac{1}{N} \sum_i \tfrac12 \Bigl(1 - \sum_c p_{ic}^2\Bigr)
+
+    When:
+        Only as a small term beside a loss that reads the labels: it is smallest at any certain prediction, right or
+        wrong. Experimental: the formula is a reconstruction from the abstract, not verified against the paper.
+
+    Overlap loss: mean over voxels of (1 - sum_c p_c^2) / 2; two classes: of p_fg p_bg.  Experimental.
 
     The formula is reconstructed from the paper's abstract ("reduce the overlap between foreground and background") and not
     verified against its text.  It does not read the labels: without another term it trains certainty, not segmentation.
@@ -57,7 +58,8 @@ class OverlapLoss(SegLoss):
         0.375
 
     Reference:
-        X. Yang, N. Wang et al., STACOM 2018, arXiv:1812.05807.
+        Yang, Wang et al., Combating uncertainty with novel losses for automatic left atrium segmentation, STACOM 2018
+        (abstract only; the formula is a reconstruction), arXiv:1812.05807.
     """
 
     scoring = ()

@@ -22,20 +22,21 @@ def penalize(loss: Tensor, k: float) -> Tensor:
 
 @register(
     "penalty_generalized_dice",
-    family="region",
-    summary="Generalized Dice in which false positives and false negatives count 1 + k times.",
-    when="Thin or small structures for which the generalized Dice loss is too lenient. It is a monotone function of that "
-    "loss: the minimum is the same, the gradient is larger near it. Published for X-ray angiography only.",
-    formula=r"1 - \frac{GD}{1 + k\,(1 - GD)}",
-    paper="Yang et al., Major vessel segmentation on X-ray coronary angiography using deep networks with a novel penalty "
-    "loss function, MIDL 2019 (formula from memory, not verified against the paper)",
-    doi="openreview:H1lTh8unKN",
     aliases=("pgdl",),
     tags=("overlap", "imbalance"),
     recommended=Recommended(include_background=True),
 )
 class PenaltyGeneralizedDiceLoss(RegionLoss):
-    """Penalty generalized Dice loss, 1 - GD / (1 + k (1 - GD)), GD the generalized Dice coefficient, mean over samples.
+    r"""Generalized Dice in which false positives and false negatives count 1 + k times.
+
+    Formula:
+        1 - \frac{GD}{1 + k\,(1 - GD)}
+
+    When:
+        Thin or small structures for which the generalized Dice loss is too lenient. It is a monotone function of that
+        loss: the minimum is the same, the gradient is larger near it. Published for X-ray angiography only.
+
+    Penalty generalized Dice loss, 1 - GD / (1 + k (1 - GD)), GD the generalized Dice coefficient, mean over samples.
 
     Without smoothing it equals 1 - 2 TP / (2 TP + (1 + k)(FP + FN)), as the abstract wants it.  Popular code puts the
     loss 1 - GD where the coefficient belongs, which gives true positives the extra weight.  The formula has not been
@@ -57,7 +58,8 @@ class PenaltyGeneralizedDiceLoss(RegionLoss):
         0.8537
 
     Reference:
-        S. Yang et al., MIDL 2019, openreview H1lTh8unKN.
+        Yang et al., Major vessel segmentation on X-ray coronary angiography using deep networks with a novel penalty
+        loss function, MIDL 2019 (formula from memory, not verified against the paper), openreview:H1lTh8unKN.
     """
 
     scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")

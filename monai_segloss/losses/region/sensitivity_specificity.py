@@ -32,17 +32,19 @@ def sensitivity_specificity(
 
 @register(
     "sensitivity_specificity",
-    family="region",
-    summary="Weighted sum of the mean squared error on a class and off it.",
-    when="Lesions of less than a percent of the volume. r trades recall for false positives and must be tuned; with two "
-    "classes and the background included the two channels mirror each other and r loses its effect.",
-    formula=r"r\,\frac{\sum g\,(g - p)^2}{G + s_d} + (1 - r)\,\frac{\sum (1 - g)(g - p)^2}{N - G + s_d}",
-    paper="Brosch et al., Deep convolutional encoder networks for multiple sclerosis lesion segmentation, MICCAI 2015",
-    doi="doi:10.1007/978-3-319-24574-4_1",
     tags=("imbalance", "recall"),
 )
 class SensitivitySpecificityLoss(RegionLoss):
-    """Sensitivity-specificity loss, mean over samples and classes.
+    r"""Weighted sum of the mean squared error on a class and off it.
+
+    Formula:
+        r\,\frac{\sum g\,(g - p)^2}{G + s_d} + (1 - r)\,\frac{\sum (1 - g)(g - p)^2}{N - G + s_d}
+
+    When:
+        Lesions of less than a percent of the volume. r trades recall for false positives and must be tuned; with two
+        classes and the background included the two channels mirror each other and r loses its effect.
+
+    Sensitivity-specificity loss, mean over samples and classes.
 
     ``r`` is the weight of the errors on the class (sensitivity); those off it weigh 1 - r, more, since they can lie
     anywhere in the volume.  Popular code swaps the names of the two parts; NiftyNet sums over the classes.
@@ -63,7 +65,8 @@ class SensitivitySpecificityLoss(RegionLoss):
         0.0875
 
     Reference:
-        T. Brosch et al., MICCAI 2015; IEEE TMI 35(5), 2016.
+        Brosch et al., Deep convolutional encoder networks for multiple sclerosis lesion segmentation, MICCAI 2015,
+        doi:10.1007/978-3-319-24574-4_1.
     """
 
     scoring = ("include_background", "batch", "smooth_dr", "weight")

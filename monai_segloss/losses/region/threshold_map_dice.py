@@ -50,18 +50,19 @@ def sharp(sharpness: float) -> float:
 
 @register(
     "threshold_map_dice",
-    family="region",
-    summary="Dice of the prediction after a soft comparison with a threshold per voxel. Experimental.",
-    when="Experiments with a network that predicts its own threshold per voxel. A reconstruction, not verified against "
-    "the paper. Its gradient vanishes away from the threshold, so it cannot undo confident mistakes: add cross-entropy.",
-    formula=r"1 - \frac{2 \sum_i b_i g_i + s_n}{\sum_i b_i + \sum_i g_i + s_d},\quad b = \sigma\left(k (p - T)\right)",
-    paper="Wang et al., Densely deep supervised networks with threshold loss for cancer detection in automated breast "
-    "ultrasound, MICCAI 2018; Liao et al., Real-time scene text detection with differentiable binarization, AAAI 2020",
-    doi="doi:10.1007/978-3-030-00937-3_73; arXiv:1911.08947",
     tags=("overlap", "experimental"),
 )
 class ThresholdMapDiceLoss(RegionLoss):
-    """Dice loss of b = sigmoid(k (p - T)), T a threshold per voxel.  Experimental, a reconstruction.
+    r"""Dice of the prediction after a soft comparison with a threshold per voxel. Experimental.
+
+    Formula:
+        1 - \frac{2 \sum_i b_i g_i + s_n}{\sum_i b_i + \sum_i g_i + s_d},\quad b = \sigma\left(k (p - T)\right)
+
+    When:
+        Experiments with a network that predicts its own threshold per voxel. A reconstruction, not verified against the
+        paper. Its gradient vanishes away from the threshold, so it cannot undo confident mistakes: add cross-entropy.
+
+    Dice loss of b = sigmoid(k (p - T)), T a threshold per voxel.  Experimental, a reconstruction.
 
     The formulas of Wang et al. could not be read: this is their idea, a map of thresholds beside the prediction, in the
     differentiable binarization of Liao et al.; it was not verified against the paper.  Only p - T is trained, so T means
@@ -86,7 +87,9 @@ class ThresholdMapDiceLoss(RegionLoss):
         (0.6667, 0.6065)
 
     Reference:
-        N. Wang et al., MICCAI 2018, doi:10.1007/978-3-030-00937-3_73; M. Liao et al., AAAI 2020, arXiv:1911.08947.
+        Wang et al., Densely deep supervised networks with threshold loss for cancer detection in automated breast
+        ultrasound, MICCAI 2018, doi:10.1007/978-3-030-00937-3_73; Liao et al., Real-time scene text detection with
+        differentiable binarization, AAAI 2020, arXiv:1911.08947.
     """
 
     accepts = ("threshold",)

@@ -25,19 +25,20 @@ def tversky(n: Counts, alpha: float, beta: float, smooth_nr: float = 1e-5, smoot
     "tversky",
     positional="include_background to_onehot_y sigmoid softmax other_act alpha beta reduction smooth_nr smooth_dr batch "
     "soft_label ignore_index",
-    family="region",
-    summary="Dice with separate weights of false positives (alpha) and false negatives (beta).",
-    when="Small lesions whose recall matters: beta above alpha buys recall with precision. Report both.",
-    formula=r"1 - \frac{TP + s_n}{TP + \alpha FP + \beta FN + s_d}",
-    paper="Salehi et al., Tversky loss function for image segmentation using 3D fully convolutional deep networks, "
-    "MLMI 2017",
-    doi="arXiv:1706.05721",
     tags=("overlap", "imbalance", "recall"),
     example={"alpha": 0.3, "beta": 0.7},
     recommended=Recommended(arguments={"alpha": 0.3, "beta": 0.7}),
 )
 class TverskyLoss(RegionLoss):
-    """Tversky loss, 1 - (TP + nr) / (TP + alpha FP + beta FN + dr), mean over samples and classes.
+    r"""Dice with separate weights of false positives (alpha) and false negatives (beta).
+
+    Formula:
+        1 - \frac{TP + s_n}{TP + \alpha FP + \beta FN + s_d}
+
+    When:
+        Small lesions whose recall matters: beta above alpha buys recall with precision. Report both.
+
+    Tversky loss, 1 - (TP + nr) / (TP + alpha FP + beta FN + dr), mean over samples and classes.
 
     The defaults .5/.5 are MONAI's and make it the Dice loss; the paper's best setting is ``alpha=0.3, beta=0.7``, which
     the nnU-Net trainer uses.  With two classes and the background included the two channels mirror each other and
@@ -57,7 +58,8 @@ class TverskyLoss(RegionLoss):
         0.6154
 
     Reference:
-        S. Salehi, D. Erdogmus, A. Gholipour, MLMI 2017, arXiv:1706.05721.
+        Salehi et al., Tversky loss function for image segmentation using 3D fully convolutional deep networks, MLMI
+        2017, arXiv:1706.05721.
     """
 
     def __init__(

@@ -56,14 +56,6 @@ def neighborhoods(x: Tensor, radius: int, pool: int) -> Tensor:
 
 @register(
     "region_mutual_information",
-    family="structural",
-    summary="Cross-entropy, and a lower bound of the mutual information of 3 x 3 neighborhoods of prediction and target.",
-    when="Fine structure that cross-entropy blurs. Its value is negative at the optimum and grows with the image, so it "
-    "is no criterion for early stopping; images need at least pool * radius voxels per axis.",
-    formula=r"\lambda_{CE} \frac{\sum_{i,c} \mathrm{BCE}_{i,c}}{N + 1} + \lambda_r \sum_c \frac{1}{2 R^d} \log\det\left("
-    r"\Sigma_g - \Sigma_{gp} (\Sigma_p + \epsilon I)^{-1} \Sigma_{gp}^\top + \epsilon I\right)",
-    paper="Zhao et al., Region mutual information loss for semantic segmentation, NeurIPS 2019",
-    doi="arXiv:1910.12037",
     aliases=("rmi",),
     tags=("windows", "boundary", "likelihood"),
     size=12,
@@ -75,7 +67,17 @@ def neighborhoods(x: Tensor, radius: int, pool: int) -> Tensor:
     },
 )
 class RegionMutualInformationLoss(SegLoss):
-    """``lambda_ce`` * cross-entropy + ``lambda_rmi`` * sum over classes of the mean over samples of the bound.
+    r"""Cross-entropy, and a lower bound of the mutual information of 3 x 3 neighborhoods of prediction and target.
+
+    Formula:
+        \lambda_{CE} \frac{\sum_{i,c} \mathrm{BCE}_{i,c}}{N + 1} + \lambda_r \sum_c \frac{1}{2 R^d}
+        \log\det\left(\Sigma_g - \Sigma_{gp} (\Sigma_p + \epsilon I)^{-1} \Sigma_{gp}^\top + \epsilon I\right)
+
+    When:
+        Fine structure that cross-entropy blurs. Its value is negative at the optimum and grows with the image, so it is
+        no criterion for early stopping; images need at least pool * radius voxels per axis.
+
+    ``lambda_ce`` * cross-entropy + ``lambda_rmi`` * sum over classes of the mean over samples of the bound.
 
     Each point of the max-pooled map becomes the vector of its R = radius^d neighbors; the bound is half the log
     determinant of the target's covariance that is left when the prediction's is known, divided by R.  The covariances are
@@ -104,7 +106,7 @@ class RegionMutualInformationLoss(SegLoss):
         0.5643
 
     Reference:
-        S. Zhao et al., NeurIPS 2019, arXiv:1910.12037.
+        Zhao et al., Region mutual information loss for semantic segmentation, NeurIPS 2019, arXiv:1910.12037.
     """
 
     scoring = ()

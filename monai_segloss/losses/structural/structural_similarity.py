@@ -47,15 +47,6 @@ def window_mean(x: Tensor, counted: Tensor | None, kernel: tuple[float, ...]) ->
 
 @register(
     "structural_similarity",
-    family="structural",
-    summary="Cross-entropy, and cross-entropy weighted by how far the local structure of prediction and target differs.",
-    when="Thin structures and boundaries, as a refinement of cross-entropy. Details of the paper could not be checked and "
-    "no code of the authors exists; treat it as a variant of its own, and compare with dice_ce.",
-    formula=r"\lambda_{CE}\,\mathrm{CE} + \lambda_s \frac{\sum_i e_i f_i\, \mathrm{BCE}_i}{\sum_i f_i},\quad "
-    r"e = \left|\frac{g - \mu_g + C}{\sigma_g + C} - \frac{p - \mu_p + C}{\sigma_p + C}\right|,\quad "
-    r"f = 1\{e > \beta\, e_{max}\}",
-    paper="Zhao et al., Correlation maximized structural similarity loss for semantic segmentation, 2019",
-    doi="arXiv:1910.08711",
     aliases=("ssl",),
     tags=("windows", "boundary", "likelihood"),
     recommended=Recommended(include_background=None, batch=None),
@@ -66,7 +57,17 @@ def window_mean(x: Tensor, counted: Tensor | None, kernel: tuple[float, ...]) ->
     },
 )
 class StructuralSimilarityLoss(SegLoss):
-    """``lambda_ce`` * `CrossEntropyLoss` + ``lambda_structural`` * sum e f BCE / sum f, e the difference in structure.
+    r"""Cross-entropy, and cross-entropy weighted by how far the local structure of prediction and target differs.
+
+    Formula:
+        \lambda_{CE}\,\mathrm{CE} + \lambda_s \frac{\sum_i e_i f_i\, \mathrm{BCE}_i}{\sum_i f_i},\quad e = \left|\frac{g
+        - \mu_g + C}{\sigma_g + C} - \frac{p - \mu_p + C}{\sigma_p + C}\right|,\quad f = 1\{e > \beta\, e_{max}\}
+
+    When:
+        Thin structures and boundaries, as a refinement of cross-entropy. Details of the paper could not be checked and
+        no code of the authors exists; treat it as a variant of its own, and compare with dice_ce.
+
+    ``lambda_ce`` * `CrossEntropyLoss` + ``lambda_structural`` * sum e f BCE / sum f, e the difference in structure.
 
     e compares target and prediction of a channel after subtracting the mean and dividing by the standard deviation of a
     Gaussian window; f keeps the voxels with e above ``threshold`` times the largest e of the batch.  BCE is the binary
@@ -93,7 +94,7 @@ class StructuralSimilarityLoss(SegLoss):
         0.6858
 
     Reference:
-        S. Zhao et al., 2019, arXiv:1910.08711.
+        Zhao et al., Correlation maximized structural similarity loss for semantic segmentation, 2019, arXiv:1910.08711.
     """
 
     scoring = ()

@@ -24,19 +24,21 @@ def balanced_cross_entropy(ce: Tensor, g: Tensor, n: Tensor) -> Tensor:
 
 @register(
     "balanced_cross_entropy",
-    family="voxel",
-    summary="Cross-entropy in which a class weighs the share of the voxels outside of it.",
-    when="Thin or small structures in every image. An image of one class only has weight 0 and teaches nothing, so "
-    "false positives of empty patches go unpunished: use batch=True, or add another term.",
-    formula=r"\frac{1}{N}\sum_i \left(1 - \frac{n_{y_i}}{N}\right)(-\log p_{i,y_i})",
-    paper="Xie & Tu, Holistically-nested edge detection, ICCV 2015",
-    doi="arXiv:1504.06375",
     aliases=("balanced_ce",),
     tags=("likelihood", "imbalance"),
     recommended=Recommended(include_background=None),
 )
 class BalancedCrossEntropyLoss(SegLoss):
-    """Class-balanced cross-entropy of each sample over its N voxels, w_c = 1 - n_c/N on the n_c voxels of class c.
+    r"""Cross-entropy in which a class weighs the share of the voxels outside of it.
+
+    Formula:
+        \frac{1}{N}\sum_i \left(1 - \frac{n_{y_i}}{N}\right)(-\log p_{i,y_i})
+
+    When:
+        Thin or small structures in every image. An image of one class only has weight 0 and teaches nothing, so false
+        positives of empty patches go unpunished: use batch=True, or add another term.
+
+    Class-balanced cross-entropy of each sample over its N voxels, w_c = 1 - n_c/N on the n_c voxels of class c.
 
     With two classes these are the paper's weights, beta = 1 - n_1/N on the foreground and 1 - beta on the background;
     more classes are our extension.  The paper sums, here each sample is divided by its voxels and the samples are
@@ -55,7 +57,7 @@ class BalancedCrossEntropyLoss(SegLoss):
         0.2599
 
     Reference:
-        S. Xie, Z. Tu, ICCV 2015, arXiv:1504.06375, equation 2.
+        Xie & Tu, Holistically-nested edge detection, ICCV 2015, arXiv:1504.06375, equation 2.
     """
 
     scoring = ("batch",)

@@ -27,20 +27,22 @@ def binary_cross_entropy(
 
 @register(
     "binary_cross_entropy",
-    family="voxel",
-    summary="Binary cross-entropy of each channel, averaged over channels and voxels.",
-    when="Overlapping regions, or each class against the rest. A positive weight above 1 buys recall with precision "
-    "and miscalibrates the probabilities.",
-    formula=r"-\frac{1}{C N}\sum_{c,i} \left[\beta_c\, g \log p + (1 - g) \log(1 - p)\right]",
-    paper="Jadon, A survey of loss functions for semantic segmentation, CIBCB 2020 (the weighted form)",
-    doi="arXiv:2006.14822",
     aliases=("bce",),
     tags=("likelihood",),
     support=("regions", "soft labels", "ignore", "2-D", "3-D"),
     recommended=Recommended(include_background=None, batch=None),
 )
 class BinaryCrossEntropyLoss(VoxelLoss):
-    """Binary cross-entropy, the mean over channels and voxels of -(w g log p + (1 - g) log(1 - p)).
+    r"""Binary cross-entropy of each channel, averaged over channels and voxels.
+
+    Formula:
+        -\frac{1}{C N}\sum_{c,i} \left[\beta_c\, g \log p + (1 - g) \log(1 - p)\right]
+
+    When:
+        Overlapping regions, or each class against the rest. A positive weight above 1 buys recall with precision and
+        miscalibrates the probabilities.
+
+    Binary cross-entropy, the mean over channels and voxels of -(w g log p + (1 - g) log(1 - p)).
 
     Every channel is scored against the rest, the background too, as `torch.nn.BCEWithLogitsLoss` does.  Labels are read
     one-vs-rest with ``sigmoid=True, to_onehot_y=True``.  ``reduction="none"``: (B, C, *S).
@@ -63,7 +65,8 @@ class BinaryCrossEntropyLoss(VoxelLoss):
         1.0397
 
     Reference:
-        S. Jadon, CIBCB 2020, arXiv:2006.14822, equations 1 and 2.
+        Jadon, A survey of loss functions for semantic segmentation, CIBCB 2020 (the weighted form), arXiv:2006.14822,
+        equations 1 and 2.
     """
 
     scoring = ()

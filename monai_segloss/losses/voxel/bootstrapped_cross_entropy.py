@@ -31,20 +31,22 @@ def bootstrapped_cross_entropy(batch: SegBatch, threshold: float, k: float) -> S
 
 @register(
     "bootstrapped_cross_entropy",
-    family="voxel",
-    summary="Mean cross-entropy of the voxels whose true class has a probability below a threshold, at least k percent.",
-    when="Most voxels easy from early on. Early in training nearly all voxels count, later only the hard ones, and with "
-    "them the wrongly labeled ones: avoid it where labels are noisy.",
-    formula=r"\frac{\sum_i [p_{i,y_i} < t]\,(-\log p_{i,y_i})}{\sum_i [p_{i,y_i} < t]}",
-    paper="Wu, Shen & van den Hengel, Bridging category-level and instance-level semantic image segmentation, 2016",
-    doi="arXiv:1605.06885",
     aliases=("bootstrapped_ce", "ohem_cross_entropy"),
     tags=("likelihood", "imbalance"),
     recommended=Recommended(include_background=None, batch=None),
     exempt={"shards_equal_the_batch": "under DDP each process takes the hard voxels of its own part of the batch"},
 )
 class BootstrappedCrossEntropyLoss(SegLoss):
-    """Mean cross-entropy of the voxels of the batch with p_t < ``threshold``, p_t the probability of the true class.
+    r"""Mean cross-entropy of the voxels whose true class has a probability below a threshold, at least k percent.
+
+    Formula:
+        \frac{\sum_i [p_{i,y_i} < t]\,(-\log p_{i,y_i})}{\sum_i [p_{i,y_i} < t]}
+
+    When:
+        Most voxels easy from early on. Early in training nearly all voxels count, later only the hard ones, and with
+        them the wrongly labeled ones: avoid it where labels are noisy.
+
+    Mean cross-entropy of the voxels of the batch with p_t < ``threshold``, p_t the probability of the true class.
 
     Where these are fewer than ``k`` percent of the voxels that count, the k percent hardest take their place, at least
     one.  With sigmoid the voxels of all channels are ranked together; with soft labels p_t is exp(-cross-entropy).  The
@@ -66,7 +68,8 @@ class BootstrappedCrossEntropyLoss(SegLoss):
         0.5836
 
     Reference:
-        Z. Wu, C. Shen, A. van den Hengel, 2016, arXiv:1605.06885.
+        Wu, Shen & van den Hengel, Bridging category-level and instance-level semantic image segmentation, 2016,
+        arXiv:1605.06885.
     """
 
     scoring = ()

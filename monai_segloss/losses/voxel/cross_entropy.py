@@ -33,19 +33,20 @@ def cross_entropy(
 
 @register(
     "cross_entropy",
-    family="voxel",
-    summary="Mean negative log probability of the true class of each voxel.",
-    when="The baseline of every comparison; well calibrated. Small structures drown in the background without weights.",
-    formula=r"\frac{\sum_i w_i\,(-\log p_{i,y_i})}{\sum_i w_i}",
-    paper="Ronneberger et al., U-Net, MICCAI 2015 (voxel weights); Szegedy et al., Rethinking the Inception "
-    "architecture, CVPR 2016 (label smoothing)",
-    doi="arXiv:1505.04597; arXiv:1512.00567",
     aliases=("ce",),
     tags=("likelihood",),
     recommended=Recommended(include_background=None, batch=None),
 )
 class CrossEntropyLoss(VoxelLoss):
-    """Cross-entropy.
+    r"""Mean negative log probability of the true class of each voxel.
+
+    Formula:
+        \frac{\sum_i w_i\,(-\log p_{i,y_i})}{\sum_i w_i}
+
+    When:
+        The baseline of every comparison; well calibrated. Small structures drown in the background without weights.
+
+    Cross-entropy.
 
     Softmax, or probabilities over classes: sum_i w_i (-log p_y) / sum_i w_i, w_i the class weight times the voxel's entry
     in ``weight_map``, as `torch.nn.CrossEntropyLoss` has it.  Sigmoid, or a single channel: binary cross-entropy, the mean
@@ -69,7 +70,8 @@ class CrossEntropyLoss(VoxelLoss):
         1.3863
 
     Reference:
-        O. Ronneberger et al., MICCAI 2015, arXiv:1505.04597; C. Szegedy et al., CVPR 2016, arXiv:1512.00567.
+        Ronneberger et al., U-Net, MICCAI 2015 (voxel weights), arXiv:1505.04597; Szegedy et al., Rethinking the
+        Inception architecture, CVPR 2016 (label smoothing), arXiv:1512.00567.
     """
 
     scoring = ("weight",)

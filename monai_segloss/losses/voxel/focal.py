@@ -60,18 +60,20 @@ def focal_alpha(alpha: Alpha | None) -> Tensor | None:
 @register(
     "focal",
     positional="include_background to_onehot_y gamma alpha weight reduction use_softmax ignore_index",
-    family="voxel",
-    summary="Cross-entropy in which easy voxels count less, by (1 - p)^gamma.",
-    when="Many easy background voxels. Probabilities come out less confident; usually combined with Dice.",
-    formula=r"-\alpha_{y}\,(1 - p_{y})^{\gamma} \log p_{y}",
-    paper="Lin et al., Focal loss for dense object detection, ICCV 2017",
-    doi="arXiv:1708.02002",
     tags=("likelihood", "imbalance"),
     recommended=Recommended(include_background=True, batch=None),
     exempt={"probabilities_need_no_activation": "without an activation it takes the sigmoid, as MONAI's class does"},
 )
 class FocalLoss(VoxelLoss):
-    """Focal loss; sigmoid unless ``softmax=True`` (or ``use_softmax=True``), as MONAI's class of this name.
+    r"""Cross-entropy in which easy voxels count less, by (1 - p)^gamma.
+
+    Formula:
+        -\alpha_{y}\,(1 - p_{y})^{\gamma} \log p_{y}
+
+    When:
+        Many easy background voxels. Probabilities come out less confident; usually combined with Dice.
+
+    Focal loss; sigmoid unless ``softmax=True`` (or ``use_softmax=True``), as MONAI's class of this name.
 
     Softmax: the mean over voxels of -alpha_y (1 - p_y)^gamma log p_y; gamma 0 is exactly the cross-entropy (MONAI divides
     by the number of classes too).  Sigmoid: the mean over channels and voxels of
@@ -96,7 +98,7 @@ class FocalLoss(VoxelLoss):
         0.1733
 
     Reference:
-        T.-Y. Lin et al., ICCV 2017, arXiv:1708.02002.
+        Lin et al., Focal loss for dense object detection, ICCV 2017, arXiv:1708.02002.
     """
 
     scoring = ("include_background", "weight")

@@ -17,13 +17,6 @@ from monai_segloss.losses.voxel.cross_entropy import (
 
 @register(
     "label_smoothing_cross_entropy",
-    family="voxel",
-    summary="Cross-entropy against labels that keep 1 - e and share e among all classes.",
-    when="Overconfident networks, uncertain borders. The probabilities are drawn towards uniform everywhere, so rare "
-    "structures lose most; the minimum is not 0 and does not lie at a certain prediction.",
-    formula=r"-\frac{\sum_i \sum_c w_c\, q_{ic} \log p_{ic}}{\sum_i w_{y_i}},\quad q = (1 - e)\,g + e / C",
-    paper="Szegedy et al., Rethinking the Inception architecture, CVPR 2016",
-    doi="arXiv:1512.00567",
     aliases=("label_smoothing",),
     tags=("likelihood", "noise"),
     support=("labels", "soft labels", "ignore", "2-D", "3-D"),
@@ -34,7 +27,16 @@ from monai_segloss.losses.voxel.cross_entropy import (
     },
 )
 class LabelSmoothingCrossEntropyLoss(VoxelLoss):
-    """Cross-entropy against (1 - e) g + e/C, as `CrossEntropyLoss` with ``label_smoothing`` and torch have it.
+    r"""Cross-entropy against labels that keep 1 - e and share e among all classes.
+
+    Formula:
+        -\frac{\sum_i \sum_c w_c\, q_{ic} \log p_{ic}}{\sum_i w_{y_i}},\quad q = (1 - e)\,g + e / C
+
+    When:
+        Overconfident networks, uncertain borders. The probabilities are drawn towards uniform everywhere, so rare
+        structures lose most; the minimum is not 0 and does not lie at a certain prediction.
+
+    Cross-entropy against (1 - e) g + e/C, as `CrossEntropyLoss` with ``label_smoothing`` and torch have it.
 
     Ignored voxels neither contribute nor count.  e is shared among all C classes, the true one included; code for
     bi-tempered losses shares it among the other C - 1.  ``reduction="none"``: (B, 1, *S), unnormalized.
@@ -56,7 +58,7 @@ class LabelSmoothingCrossEntropyLoss(VoxelLoss):
         0.2181
 
     Reference:
-        C. Szegedy et al., CVPR 2016, arXiv:1512.00567, section 7.
+        Szegedy et al., Rethinking the Inception architecture, CVPR 2016, arXiv:1512.00567, section 7.
     """
 
     scoring = ("weight",)

@@ -27,19 +27,21 @@ def poly1_cross_entropy(batch: SegBatch, epsilon: float, weight: Tensor | None =
 
 @register(
     "poly1_cross_entropy",
-    family="voxel",
-    summary="Cross-entropy plus epsilon (1 - p) of the true class.",
-    when="A one-line change of cross-entropy to tune: epsilon above 0 keeps a gradient on voxels that are already "
-    "right. The gain was reported on natural images; on medical data expect little.",
-    formula=r"-\log p_{y} + \epsilon\,(1 - p_{y})",
-    paper="Leng et al., PolyLoss: a polynomial expansion perspective of classification loss functions, ICLR 2022",
-    doi="arXiv:2204.12511",
     aliases=("poly1", "poly1_ce", "poly_loss"),
     tags=("likelihood",),
     recommended=Recommended(include_background=None, batch=None),
 )
 class Poly1CrossEntropyLoss(VoxelLoss):
-    """Poly-1 cross-entropy, the mean over voxels of -log p_t + epsilon (1 - p_t), p_t the probability of the truth.
+    r"""Cross-entropy plus epsilon (1 - p) of the true class.
+
+    Formula:
+        -\log p_{y} + \epsilon\,(1 - p_{y})
+
+    When:
+        A one-line change of cross-entropy to tune: epsilon above 0 keeps a gradient on voxels that are already right.
+        The gain was reported on natural images; on medical data expect little.
+
+    Poly-1 cross-entropy, the mean over voxels of -log p_t + epsilon (1 - p_t), p_t the probability of the truth.
 
     A class weight multiplies both terms (some code weighs the logarithm only) and the mean divides by the weights, as
     `CrossEntropyLoss` does.  Sigmoid, or a single channel: the mean over channels and voxels, p_t = p where the target
@@ -59,7 +61,8 @@ class Poly1CrossEntropyLoss(VoxelLoss):
         1.1931
 
     Reference:
-        Z. Leng et al., ICLR 2022, arXiv:2204.12511.
+        Leng et al., PolyLoss: a polynomial expansion perspective of classification loss functions, ICLR 2022,
+        arXiv:2204.12511.
     """
 
     scoring = ("weight",)

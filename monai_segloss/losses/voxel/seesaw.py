@@ -58,14 +58,6 @@ def label_counts(batch: SegBatch) -> Tensor:
 
 @register(
     "seesaw",
-    family="voxel",
-    summary="Cross-entropy whose negative gradients from frequent to rare classes are damped by running counts.",
-    when="Many classes with a long tail. Made for instance classification; for voxels there is little evidence, the loss "
-    "depends on what was seen before, and rare classes gain false positives.",
-    formula=r"\log \sum_j S_{y j}\, p_j - \log p_y,\quad S_{ij} = \min\left(1, \frac{N_j}{N_i}\right)^{p} "
-    r"\max\left(1, \frac{\bar p_j}{\max(\bar p_i, \epsilon)}\right)^{q}",
-    paper="Wang et al., Seesaw loss for long-tailed instance segmentation, CVPR 2021",
-    doi="arXiv:2008.10032",
     tags=("likelihood", "imbalance"),
     support=("labels", "ignore", "2-D", "3-D"),
     recommended=Recommended(include_background=None, batch=None),
@@ -76,7 +68,17 @@ def label_counts(batch: SegBatch) -> Tensor:
     },
 )
 class SeesawLoss(SegLoss):
-    """Cross-entropy of probabilities in which class j counts S_ij-fold at a voxel of class i, the mean over voxels.
+    r"""Cross-entropy whose negative gradients from frequent to rare classes are damped by running counts.
+
+    Formula:
+        \log \sum_j S_{y j}\, p_j - \log p_y,\quad S_{ij} = \min\left(1, \frac{N_j}{N_i}\right)^{p} \max\left(1,
+        \frac{\bar p_j}{\max(\bar p_i, \epsilon)}\right)^{q}
+
+    When:
+        Many classes with a long tail. Made for instance classification; for voxels there is little evidence, the loss
+        depends on what was seen before, and rare classes gain false positives.
+
+    Cross-entropy of probabilities in which class j counts S_ij-fold at a voxel of class i, the mean over voxels.
 
     Mitigation (``p``) damps the push on class j where it has been seen less often than class i; compensation (``q``)
     restores it where j is wrongly the more probable.  The counts N are voxels, summed over all calls in training mode
@@ -102,7 +104,7 @@ class SeesawLoss(SegLoss):
         (0.4338, [3, 1])
 
     Reference:
-        J. Wang et al., CVPR 2021, arXiv:2008.10032.
+        Wang et al., Seesaw loss for long-tailed instance segmentation, CVPR 2021, arXiv:2008.10032.
     """
 
     scoring = ()

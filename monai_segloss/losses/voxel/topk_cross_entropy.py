@@ -47,21 +47,22 @@ def percentage(k: float) -> float:
 
 @register(
     "topk_cross_entropy",
-    family="voxel",
-    summary="Mean cross-entropy of the k percent hardest voxels.",
-    when="Few hard voxels among many easy ones; with Dice (dice_topk) among the most robust in comparisons. Noisy labels "
-    "are the hardest voxels: avoid it there.",
-    formula=r"\frac{1}{m}\sum_{i \in \mathrm{top}_m} -\log p_{i,y_i},\quad m = \max(1, \lfloor k N / 100 \rfloor)",
-    paper="Wu, Shen & van den Hengel, Bridging category-level and instance-level semantic image segmentation, 2016; "
-    "Isensee et al., nnU-Net, Nat. Methods 2021",
-    doi="arXiv:1605.06885",
     aliases=("topk", "topk_ce"),
     tags=("likelihood", "imbalance"),
     recommended=Recommended(include_background=None, batch=None),
     exempt={"shards_equal_the_batch": "under DDP each process takes the k percent of its own voxels, as in nnU-Net"},
 )
 class TopKCrossEntropyLoss(SegLoss):
-    """Mean of the k percent largest voxel cross-entropies of the batch, at least one voxel.
+    r"""Mean cross-entropy of the k percent hardest voxels.
+
+    Formula:
+        \frac{1}{m}\sum_{i \in \mathrm{top}_m} -\log p_{i,y_i},\quad m = \max(1, \lfloor k N / 100 \rfloor)
+
+    When:
+        Few hard voxels among many easy ones; with Dice (dice_topk) among the most robust in comparisons. Noisy labels
+        are the hardest voxels: avoid it there.
+
+    Mean of the k percent largest voxel cross-entropies of the batch, at least one voxel.
 
     The percentage is of the valid voxels; nnU-Net counts the ignored ones, which enter there as zeros.  Class weights are
     not renormalized.  With sigmoid the k percent are taken of all channels' voxels.  Under DistributedDataParallel each
@@ -82,8 +83,8 @@ class TopKCrossEntropyLoss(SegLoss):
         0.6931
 
     Reference:
-        Z. Wu, C. Shen, A. van den Hengel, 2016, arXiv:1605.06885 (a threshold in place of the percentage);
-        F. Isensee et al., Nature Methods 2021.
+        Wu, Shen & van den Hengel, Bridging category-level and instance-level semantic image segmentation, 2016,
+        arXiv:1605.06885 (a threshold in place of the percentage); Isensee et al., nnU-Net, Nat. Methods 2021.
     """
 
     scoring = ("weight",)

@@ -31,19 +31,21 @@ def weighted_cross_entropy(
 
 @register(
     "weighted_cross_entropy",
-    family="voxel",
-    summary="Cross-entropy with a factor per class and per voxel, over the sum of the factors or the voxels.",
-    when="A known imbalance of classes, or borders that must be kept apart (weight_map). Large factors buy recall of "
-    "rare classes with false positives and with calibration.",
-    formula=r"\frac{\sum_i w_i\,(-\log p_{i,y_i})}{D},\quad w_i = w_{y_i} m_i,\quad D = \sum_i w_i \text{ or } N",
-    paper="Ronneberger et al., U-Net, MICCAI 2015",
-    doi="arXiv:1505.04597",
     aliases=("weighted_ce", "wce"),
     tags=("likelihood", "imbalance"),
     recommended=Recommended(include_background=None, batch=None),
 )
 class WeightedCrossEntropyLoss(VoxelLoss):
-    """Cross-entropy with weights, sum_i w_i CE_i / D, w_i the weight of the voxel's class times its ``weight_map``.
+    r"""Cross-entropy with a factor per class and per voxel, over the sum of the factors or the voxels.
+
+    Formula:
+        \frac{\sum_i w_i\,(-\log p_{i,y_i})}{D},\quad w_i = w_{y_i} m_i,\quad D = \sum_i w_i \text{ or } N
+
+    When:
+        A known imbalance of classes, or borders that must be kept apart (weight_map). Large factors buy recall of rare
+        classes with false positives and with calibration.
+
+    Cross-entropy with weights, sum_i w_i CE_i / D, w_i the weight of the voxel's class times its ``weight_map``.
 
     D is the sum of the weights, as in torch, or the number of voxels that count: then the weights also scale the loss.
     Without weights it is `CrossEntropyLoss`.  Sigmoid, or a single channel: the weight of a class stands on its
@@ -72,7 +74,7 @@ class WeightedCrossEntropyLoss(VoxelLoss):
         1.0397
 
     Reference:
-        O. Ronneberger et al., MICCAI 2015, arXiv:1505.04597, equations 1 and 2.
+        Ronneberger et al., U-Net, MICCAI 2015, arXiv:1505.04597, equations 1 and 2.
     """
 
     scoring = ("weight",)
