@@ -53,7 +53,7 @@ def test_the_former_name_of_exemptions_still_works() -> None:
 
 
 def test_the_docstring_says_what_a_loss_is() -> None:
-    """Summary, formula, when and reference of every loss stand in its docstring, and the description repeats none of them."""
+    """Summary, formula, when and reference of a loss stand in its docstring; the description repeats none of them."""
     for info in monai_segloss.list_losses():
         for text in (info.summary, info.formula, info.when, info.paper):
             assert text, info.key
