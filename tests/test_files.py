@@ -56,7 +56,7 @@ def test_the_file_of_before_stays_and_a_left_over_goes(tmp_path: Path) -> None:
 
 def test_a_file_in_place_of_the_folder_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(NotADirectoryError, match="Not a directory: '.*file'"):
+    with pytest.raises(NotADirectoryError, match="Not a directory"):
         write_text(tmp_path / "file" / "name", "text")
 
 
