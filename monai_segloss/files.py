@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -26,7 +27,10 @@ def atomic(path: Path) -> Iterator[Path]:
         ...     [each.name for each in Path(folder).iterdir()]
         ['notes.txt']
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path.parent)) from None
     part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     _remove(part)  # of an earlier process of that number
     try:

@@ -19,6 +19,7 @@ from monai_segloss.config import LossConfig, sentence
 from monai_segloss.core import seeding
 from monai_segloss.core.registry import find
 from monai_segloss.files import atomic, write_json
+from monai_segloss.schedules.means import TermMeans
 from nnunet_trainers import building, cascade, diverged, maps, partial_labels, precision, recording, resuming
 from nnunet_trainers.beside import Beside
 from nnunet_trainers.deep_supervision import NnUNetLoss
@@ -61,7 +62,7 @@ class SegLossTrainer(nnUNetTrainer):
             self.num_iterations_per_epoch = wanted.iterations
             self.num_val_iterations_per_epoch = max(1, wanted.iterations // 5)
         self.save_every = min(50, max(1, self.num_epochs // 20))
-        self.terms = recording.TermMeans()
+        self.terms = TermMeans()
         self.continued: list[dict[str, Any]] = []
         self.beside = Beside()
 

@@ -1,4 +1,4 @@
-"""What a run leaves behind about itself: its configuration as plain JSON, and the mean of each loss term."""
+"""What a run leaves behind about itself: its configuration as plain JSON."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import torch.distributed as dist
-from torch import Tensor
 
 from nnunet_trainers.building import with_defaults
 
@@ -79,27 +76,3 @@ def differences(there: Any, here: Any, path: str = "") -> Iterator[str]:
             yield from differences(there.get(key), here.get(key), f"{path}.{key}".lstrip("."))
     elif there != here:
         yield f"{path} is {json.dumps(there)} there and {json.dumps(here)} here"
-
-
-class TermMeans:
-    """The running mean of each term of a loss; values stay on their device until the mean is asked for."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._count = 0
-
-    def add(self, terms: Mapping[str, Tensor]) -> None:
-        """Take the detached terms of one step."""
-        for name, value in terms.items():
-            self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
-        self._count += 1
-
-    def take(self) -> dict[str, float]:
-        """The means since the last call, over all processes that train together."""
-        means = {name: float(total) / self._count for name, total in self._sums.items()}
-        self._sums, self._count = {}, 0
-        if not (dist.is_available() and dist.is_initialized()):
-            return means
-        every: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(every, means)
-        return {name: sum(each[name] for each in every) / len(every) for name in means}

@@ -54,6 +54,12 @@ def test_the_file_of_before_stays_and_a_left_over_goes(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["name"]
 
 
+def test_a_file_in_place_of_the_folder_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="Not a directory"):
+        write_text(tmp_path / "file" / "name", "text")
+
+
 @pytest.mark.parametrize("package", ["monai_segloss", "nnunet_trainers"])
 def test_one_place_renames_what_is_written(package: str) -> None:
     found = [path for path in (ROOT / package).rglob("*.py") if re.search(r"os\.(replace|rename)\(", path.read_text())]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 from monai.data import MetaTensor
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from monai_segloss.datalist import case_name
 from monai_segloss.engine.errors import NotFiniteError, not_finite, not_finite_entry
+from monai_segloss.schedules.means import TermMeans
 
 KEPT = "Nothing of this epoch is saved; checkpoints of epochs before it are whole. A lower learning rate may help."
 
@@ -87,8 +87,8 @@ class _LossEvents:
     """Plain label after the loss, epoch before it, means of the terms after each epoch; what is not finite ends it."""
 
     def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.count = 0
+        self.terms = TermMeans()
+        self.logged: list[str] = []
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.EPOCH_STARTED, self.start)
@@ -96,9 +96,9 @@ class _LossEvents:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.report)
 
     def start(self, engine: Any) -> None:
-        for term in self.sums:  # a term whose weight is 0 from now on must not keep its last value
-            engine.state.metrics.pop(f"loss_{term}", None)
-        self.sums, self.count = {}, 0
+        for name in self.logged:  # a term whose weight is 0 from now on must not keep its last value
+            engine.state.metrics.pop(name, None)
+        self.terms = TermMeans()
         set_epoch = getattr(engine.loss_function, "set_epoch", None)
         if set_epoch is not None:
             set_epoch(engine.state.epoch - 1)
@@ -108,9 +108,7 @@ class _LossEvents:
         target = engine.state.output[CommonKeys.LABEL]
         if isinstance(target, Mapping):
             engine.state.output[CommonKeys.LABEL] = target[CommonKeys.LABEL]
-        self.count += 1
-        for term, value in getattr(engine.loss_function, "last", {}).items():
-            self.sums[term] = self.sums.get(term, 0) + torch.as_tensor(value).detach()
+        self.terms.add(getattr(engine.loss_function, "last", {}))
 
     def report(self, engine: Any) -> None:
         entry = not_finite_entry(engine.network.state_dict())
@@ -119,12 +117,9 @@ class _LossEvents:
                 f"after epoch {engine.state.epoch} the network holds NaN or infinite values, the first in {entry!r}, though "
                 f"every loss was finite: a gradient was not. {KEPT}"
             )
-        processes = idist.get_world_size()
-        means = {}
-        for term, value in self.sums.items():
-            total = idist.all_reduce(value) if processes > 1 else value
-            means[term] = float(total) / (processes * self.count)
-        engine.state.metrics.update({f"loss_{term}": value for term, value in means.items()})
+        means = self.terms.take()
+        self.logged = [f"loss_{term}" for term in means]
+        engine.state.metrics.update(zip(self.logged, means.values(), strict=True))
         engine.state.metrics.update({f"weight_{term}": w for term, w in _term_weights(engine.loss_function).items()})
         end_epoch = getattr(engine.loss_function, "end_epoch", None)
         if end_epoch is not None:
