@@ -382,6 +382,7 @@ SHOWN: dict[str, Callable[[], None]] = {
 
 def test_every_listed_difference_is_shown() -> None:
     assert {difference.name for difference in DIFFERENCES} <= set(SHOWN)
+    assert {difference.key for difference in DIFFERENCES} <= {"*", *(info.key for info in monai_segloss.list_losses())}
 
 
 @pytest.mark.filterwarnings("ignore:size_average and reduce args will be deprecated:UserWarning")

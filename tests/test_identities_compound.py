@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Any
 
 import pytest
 import torch
+from harness import of, same
 
 import monai_segloss
 from monai_segloss.testing import cases
-from monai_segloss.testing.cases import Case
 from monai_segloss.testing.harness import gradient, refused, value
 
 LABELS = ("labels_3d", "two_classes", "five_classes", "ignored", "ignored_sample", "empty_class")
 REGIONS = ("one_class", "regions", "regions_masked")
-
-
-def of(key: str, case: Case, **arguments: Any) -> torch.Tensor:
-    return value(monai_segloss.create(key, **{**case.reading, **arguments}), case)
-
-
-def same(found: torch.Tensor, expected: torch.Tensor, rtol: float = 1e-9) -> None:
-    torch.testing.assert_close(found, expected, rtol=rtol, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", LABELS)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from harness import of, same
 
 import monai_segloss
 from monai_segloss import WeightedSum
@@ -22,18 +23,10 @@ ALL = (*BOTH, "dice_hausdorff_dt")
 READS = {"softmax": True, "to_onehot_y": True}
 
 
-def of(key: str, case: Case, **arguments: Any) -> torch.Tensor:
-    return value(monai_segloss.create(key, **{**case.reading, **arguments}), case)
-
-
 def at(epoch: int, key: str, case: Case, **arguments: Any) -> torch.Tensor:
     loss = monai_segloss.create(key, **{**case.reading, **arguments})
     loss.set_epoch(epoch)
     return value(loss, case)
-
-
-def same(found: torch.Tensor, expected: torch.Tensor) -> None:
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
 
 
 def shifted(t: int, spacing: tuple[float, ...], width: int = 20) -> Case:

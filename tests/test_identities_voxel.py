@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from harness import both, same
 from references import REFERENCES
 from torch.nn import functional as F
 
@@ -18,26 +18,16 @@ from monai_segloss import SeesawLoss
 from monai_segloss.kernels import voxels
 from monai_segloss.losses.voxel.seesaw import seesaw
 from monai_segloss.testing import cases
-from monai_segloss.testing.cases import Case
-from monai_segloss.testing.harness import gradient, refused, value
+from monai_segloss.testing.harness import refused, value
 
 LABELS = ("labels_3d", "five_classes", "ignored", "ignored_2d", "empty_class", "many_classes")
 REGIONS = ("one_class", "regions", "regions_masked", "soft_regions")
 
 
-def of(key: str, case: Case, **arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    return gradient(monai_segloss.create(key, **{**case.reading, **arguments}), case)
-
-
-def same(found: tuple[torch.Tensor, torch.Tensor], expected: tuple[torch.Tensor, torch.Tensor]) -> None:
-    for a, b in zip(found, expected, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
-
-
 @pytest.mark.parametrize("name", LABELS)
 def test_special_arguments_give_the_cross_entropy(name: str) -> None:
     case = cases.get(name)
-    ce = of("cross_entropy", case)
+    ce = both("cross_entropy", case)
     for key, arguments in {
         "label_smoothing_cross_entropy": {"label_smoothing": 0.0},
         "weighted_cross_entropy": {},
@@ -45,26 +35,32 @@ def test_special_arguments_give_the_cross_entropy(name: str) -> None:
         "focal": {"gamma": 0.0},
         "seesaw": {"p": 0.0, "q": 0.0},
     }.items():
-        same(of(key, case, **arguments), ce)
-    same(of("bootstrapped_cross_entropy", case, threshold=1.0), ce)
-    same(of("bootstrapped_cross_entropy", case, k=100.0), ce)
-    same(of("bootstrapped_cross_entropy", case, threshold=1e-9), of("topk_cross_entropy", case, k=10.0))
+        same(both(key, case, **arguments), ce)
+    same(both("bootstrapped_cross_entropy", case, threshold=1.0), ce)
+    same(both("bootstrapped_cross_entropy", case, k=100.0), ce)
+    same(
+        both("bootstrapped_cross_entropy", case, threshold=1e-9),
+        both("topk_cross_entropy", case, k=10.0),
+    )
 
 
 @pytest.mark.parametrize("name", REGIONS)
 def test_special_arguments_give_the_binary_cross_entropy(name: str) -> None:
     case = cases.get(name)
-    bce = of("binary_cross_entropy", case)
-    same(of("cross_entropy", case), bce)
-    same(of("cross_entropy", case, weight=3.0), of("binary_cross_entropy", case, pos_weight=3.0))
-    same(of("weighted_cross_entropy", case, weight=3.0, normalize="voxels"), of("cross_entropy", case, weight=3.0))
+    bce = both("binary_cross_entropy", case)
+    same(both("cross_entropy", case), bce)
+    same(both("cross_entropy", case, weight=3.0), both("binary_cross_entropy", case, pos_weight=3.0))
+    same(
+        both("weighted_cross_entropy", case, weight=3.0, normalize="voxels"),
+        both("cross_entropy", case, weight=3.0),
+    )
     for key, arguments in {
         "weighted_cross_entropy": {},
         "poly1_cross_entropy": {"epsilon": 0.0},
         "focal": {"gamma": 0.0},
         "bootstrapped_cross_entropy": {"k": 100.0},
     }.items():
-        same(of(key, case, **arguments), bce)
+        same(both(key, case, **arguments), bce)
 
 
 def test_binary_cross_entropy_reads_labels_one_against_the_rest() -> None:
@@ -82,7 +78,7 @@ def test_binary_cross_entropy_takes_probabilities_of_several_channels() -> None:
     """Without an activation channels stay independent; cross-entropy would take them for one class per voxel."""
     case = cases.get("regions")
     found = monai_segloss.create("binary_cross_entropy")(torch.sigmoid(case.input), case.target)
-    torch.testing.assert_close(found, of("binary_cross_entropy", case)[0], rtol=1e-9, atol=0)
+    torch.testing.assert_close(found, both("binary_cross_entropy", case)[0], rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("name", ["five_classes", "ignored_2d", "soft_labels"])
@@ -94,11 +90,11 @@ def test_label_smoothing_and_weights_equal_torch(name: str) -> None:
         target = torch.where(case.valid[:, 0], target, -100)
     for e in (0.0, 0.1, 0.4):
         expected = F.cross_entropy(case.input, target, label_smoothing=e)
-        found = of("label_smoothing_cross_entropy", case, label_smoothing=e)[0]
+        found = both("label_smoothing_cross_entropy", case, label_smoothing=e)[0]
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
         if case.labels:
             expected = F.cross_entropy(case.input, target, weight=weight, label_smoothing=e)
-            found = of("label_smoothing_cross_entropy", case, label_smoothing=e, weight=weight)[0]
+            found = both("label_smoothing_cross_entropy", case, label_smoothing=e, weight=weight)[0]
             torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
 
 
@@ -108,10 +104,10 @@ def test_the_smoothed_minimum_is_the_entropy_of_the_smoothed_labels() -> None:
     q = (1 - e) * case.onehot() + e / c
     a = 1 - e + e / c
     entropy = -(a * math.log(a) + (c - 1) * (e / c) * math.log(e / c))
-    found, slope = of("label_smoothing_cross_entropy", case.with_input(q.log()))
+    found, slope = both("label_smoothing_cross_entropy", case.with_input(q.log()))
     assert float(found) == pytest.approx(entropy, rel=1e-9)
     assert float(slope.abs().max()) < 1e-12
-    assert of("label_smoothing_cross_entropy", cases.perfect(case))[0] > found
+    assert both("label_smoothing_cross_entropy", cases.perfect(case))[0] > found
 
 
 @pytest.mark.parametrize("name", ["five_classes", "ignored", "ignored_sample", "regions_masked", "soft_regions"])
@@ -146,7 +142,7 @@ def test_a_weight_map_weighs_binary_cross_entropy() -> None:
 def test_weight_zero_for_all_present_classes_gives_zero() -> None:
     """torch divides 0 by 0 here."""
     case = replace(cases.get("two_classes"), target=torch.zeros_like(cases.get("two_classes").target))
-    found, slope = of("weighted_cross_entropy", case, weight=[0.0, 1.0])
+    found, slope = both("weighted_cross_entropy", case, weight=[0.0, 1.0])
     assert found == 0
     assert not slope.any()
 
@@ -163,14 +159,14 @@ def test_balanced_weights_of_two_classes_are_those_of_one_channel() -> None:
 
 def test_an_image_of_one_class_teaches_the_balanced_loss_nothing_unless_it_counts_the_batch() -> None:
     case = cases.get("empty_class")
-    assert not of("balanced_cross_entropy", case)[1][1].any()
-    assert of("balanced_cross_entropy", case, batch=True)[1][1].any()
+    assert not both("balanced_cross_entropy", case)[1][1].any()
+    assert both("balanced_cross_entropy", case, batch=True)[1][1].any()
 
 
 def test_poly1_weights_both_terms() -> None:
     """Some code weighs the logarithm only: then a factor for all classes would not cancel in the mean."""
     case = cases.get("five_classes")
-    same(of("poly1_cross_entropy", case, weight=7.0), of("poly1_cross_entropy", case))
+    same(both("poly1_cross_entropy", case, weight=7.0), both("poly1_cross_entropy", case))
 
 
 def test_bootstrapping_keeps_the_hard_voxels() -> None:
@@ -178,7 +174,7 @@ def test_bootstrapping_keeps_the_hard_voxels() -> None:
     nll = F.cross_entropy(case.input, case.target[:, 0], ignore_index=cases.IGNORE, reduction="none")[case.valid[:, 0]]
     hard = nll[torch.exp(-nll) < 0.5]
     assert len(nll) > len(hard) > 0.1 * len(nll)
-    found = of("bootstrapped_cross_entropy", case, threshold=0.5)[0]
+    found = both("bootstrapped_cross_entropy", case, threshold=0.5)[0]
     torch.testing.assert_close(found, hard.mean(), rtol=1e-9, atol=0)
 
 
@@ -223,7 +219,7 @@ def test_seesaw_equals_cross_entropy_of_shifted_logits() -> None:
     s = m * torch.where(p > own, p / own, 1.0).pow(2.0)
     shift = torch.where(torch.arange(5).view(1, 5, 1, 1, 1) == y[:, None], 0.0, s.log())
     expected = F.cross_entropy(case.input + shift, y)
-    torch.testing.assert_close(of("seesaw", case)[0], expected, rtol=1e-9, atol=0)
+    torch.testing.assert_close(both("seesaw", case)[0], expected, rtol=1e-9, atol=0)
 
 
 def test_what_is_refused() -> None:
@@ -231,7 +227,7 @@ def test_what_is_refused() -> None:
     refused((ValueError, "softmax=True.*sigmoid=True"), create, "binary_cross_entropy", softmax=True)
     refused((ValueError, "`pos_weight`"), create, "binary_cross_entropy", pos_weight=-1.0)
     case = cases.get("regions")
-    refused((ValueError, "pos_weight has 2 values for 3"), of, "binary_cross_entropy", case, pos_weight=[1.0, 2.0])
+    refused((ValueError, "pos_weight has 2 values for 3"), both, "binary_cross_entropy", case, pos_weight=[1.0, 2.0])
     one = cases.get("one_class")
     soft = cases.get("soft_labels")
     refused((ValueError, "fractions"), create("seesaw", softmax=True), soft.input, soft.target)

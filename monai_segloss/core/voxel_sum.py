@@ -33,6 +33,7 @@ class VoxelSum:
         weight_map: m (B, *S), (B, 1, *S) or, for regions, (B, C, *S); None where all voxels weigh 1.
         first: first scored class; 1 leaves the background out.
         unweighted: the mean divides by the voxels themselves, whatever the map.
+        by_channel: channels are regions whatever the activation says, also where ``input`` holds probabilities.
     """
 
     batch: SegBatch
@@ -41,12 +42,18 @@ class VoxelSum:
     weight_map: Tensor | None = None
     first: int = 0
     unweighted: bool = False
+    by_channel: bool = False
     _sums: dict[Stat, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def view(self) -> Scored:
         """The scored classes."""
         return Scored(self.batch, include_background=not self.first, over_batch=False)
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether channels are independent rather than one class per voxel."""
+        return self.by_channel or self.batch.multilabel
 
     @property
     def statistics(self) -> tuple[Stat, ...]:
@@ -59,7 +66,7 @@ class VoxelSum:
         if self.divisor is not None:
             return Scores(total, self._combined(self.divisor))
         voxels = self._voxels()
-        return Scores(total, voxels if self.batch.multilabel else voxels / total.shape[1])
+        return Scores(total, voxels if self.multilabel else voxels / total.shape[1])
 
     def per_voxel(self) -> Tensor:
         """The map (B, 1, *S) of one class per voxel, (B, C, *S) of regions; 0 where ignored."""
@@ -77,7 +84,7 @@ class VoxelSum:
     def _value(self, stat: Stat, factor: Tensor | float) -> Tensor:
         """One statistic of each voxel times its factor; summed over the classes where a voxel has one."""
         batch = self.batch
-        if stat.name == "ce" and batch.has_labels and not batch.multilabel and not self.first:  # no one-hot
+        if stat.name == "ce" and batch.has_labels and not self.multilabel and not self.first:  # no one-hot
             lp = batch.log_prob.contiguous()  # else nll_loss may have no gradient
             weight = (factor.to(lp) if isinstance(factor, Tensor) else lp.new_tensor(factor)).expand(batch.classes)
             return F.nll_loss(lp, batch.labels, weight, reduction="none")[:, None]
@@ -85,7 +92,7 @@ class VoxelSum:
         if isinstance(factor, Tensor):
             factor = factor.to(value).reshape(-1, *(1,) * (value.ndim - 2))
         value = factor * value
-        return value if batch.multilabel else value.sum(1, keepdim=True)
+        return value if self.multilabel else value.sum(1, keepdim=True)
 
     def _combined(self, factors: Factors) -> Tensor:
         sums = self.totals() | ({VOXELS: self._voxels()} if VOXELS in factors else {})

@@ -22,7 +22,8 @@ def binary_cross_entropy(
 ) -> VoxelSum:
     """-(w g log p + (1 - g) log(1 - p)) over channels and voxels."""
     positive, negative = BINARY
-    return VoxelSum(batch, {positive: 1.0 if pos_weight is None else pos_weight, negative: 1.0}, weight_map=weight_map)
+    factors = {positive: 1.0 if pos_weight is None else pos_weight, negative: 1.0}
+    return VoxelSum(batch, factors, weight_map=weight_map, by_channel=True)
 
 
 @register(
