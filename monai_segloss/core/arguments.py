@@ -29,8 +29,8 @@ def checked(name: str, value: object, annotation: str, bounds: Mapping[str, floa
         bounds: largest values of some arguments, where that is not `LARGEST`.
 
     Raises:
-        TypeError: another type than bool, int, float or str, or None where these are all that the annotation names.
-        ValueError: a number that is not finite or too large.
+        TypeError: another type than bool, int or float, or None where these are all that the annotation names.
+        ValueError: no word where one is wanted; a number that is not finite or too large.
     """
     value = _plain(value, annotation)
     wanted, *others = annotation.split(" | ")
@@ -42,7 +42,8 @@ def checked(name: str, value: object, annotation: str, bounds: Mapping[str, floa
     else:
         fits = number if KINDS[wanted] == "a number" else isinstance(getattr(value, "value", value), str)
     if not fits:
-        raise TypeError(f"{name} must be {KINDS[wanted]}, got {shown(value)}.")
+        error = ValueError if KINDS[wanted] == "a word" else TypeError  # a choice among words, as MONAI has it
+        raise error(f"{name} must be {KINDS[wanted]}, got {shown(value)}.")
     if number and wanted != "bool":
         in_range(name, value, (bounds or {}).get(name, LARGEST))
     return value
@@ -74,7 +75,7 @@ def numbers(name: str, value: object, wanted: str, axes: int = 1, largest: float
         raise TypeError(f"{name} must be {wanted}, got {shown(value)}.")
     if x.ndim > axes or not bool(((x >= 0) & (x <= largest)).all()):
         raise ValueError(
-            f"the value/values of the `{name}` should be no less than 0 and at most {largest:g}: {wanted}, "
+            f"{name} must be {wanted}: the value/values of the `{name}` should be no less than 0 and at most {largest:g}, "
             f"got {shown(value)}."
         )
     return x

@@ -50,6 +50,8 @@ class DiceCELoss(Compound):
         Isensee et al., nnU-Net, Nat. Methods 2021, arXiv:1809.10486.
     """
 
+    fixed_weights = True
+
     def __init__(
         self,
         *,
@@ -65,3 +67,4 @@ class DiceCELoss(Compound):
             dice=part("lambda_dice", lambda_dice, squared_pred=squared_pred, jaccard=jaccard),
             cross_entropy=part("lambda_ce", lambda_ce, label_smoothing=label_smoothing),
         )
+        self.lambda_dice, self.lambda_ce = float(lambda_dice), float(lambda_ce)

@@ -48,6 +48,8 @@ class DiceFocalLoss(Compound):
         Zhu et al., AnatomyNet, Med. Phys. 2019, arXiv:1808.05238.
     """
 
+    fixed_weights = True
+
     def __init__(
         self,
         *,
@@ -64,3 +66,4 @@ class DiceFocalLoss(Compound):
             dice=part("lambda_dice", lambda_dice, squared_pred=squared_pred, jaccard=jaccard),
             focal=part("lambda_focal", lambda_focal, gamma=gamma, alpha=alpha),
         )
+        self.lambda_dice, self.lambda_focal = float(lambda_dice), float(lambda_focal)

@@ -46,6 +46,8 @@ class DiceTopKLoss(Compound):
         segmentation, MedIA 2021, doi:10.1016/j.media.2021.102035.
     """
 
+    fixed_weights = True
+
     def __init__(
         self,
         *,
@@ -62,3 +64,4 @@ class DiceTopKLoss(Compound):
             dice=part("lambda_dice", lambda_dice, squared_pred=squared_pred, jaccard=jaccard),
             topk_cross_entropy=part("lambda_topk", lambda_topk, k=k, label_smoothing=label_smoothing),
         )
+        self.lambda_dice, self.lambda_topk = float(lambda_dice), float(lambda_topk)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -143,7 +143,8 @@ class WeightedSum(Scheduled, SegLoss):
         """Weight of each term in the present epoch; of a term that is a sum itself, of its parts."""
         sums, found = self._sums(), dict[str, float]()
         for name, weight in super().term_weights.items():
-            parts = {f"/{part}": w for part, w in sums[name].term_weights.items()} if name in sums else {"": 1.0}
+            own = sums[name].term_weights if name in sums else {}
+            parts = {f"/{part}": w for part, w in own.items()} or {"": 1.0}
             found |= {f"{name}{part}": weight * w for part, w in parts.items()}
         return found
 
@@ -186,9 +187,17 @@ class Compound(WeightedSum):
         terms: by registry key, see `part`.
     """
 
+    fixed_weights: ClassVar[bool] = False
+    """Whether the weights are numbers, which no epoch changes and no log repeats."""
+
     def __init__(self, common: Mapping[str, Any], **terms: Mapping[str, Any]) -> None:
         self._known(common)
         super().__init__(terms, **{name: DEFAULTS[name] for name in self.scoring} | dict(common))
+
+    @property
+    def term_weights(self) -> dict[str, float]:
+        """Weight of each term in the present epoch; nothing where these are numbers for good."""
+        return {} if self.fixed_weights else super().term_weights
 
 
 def part(argument: str, weight: TermWeight, **settings: Any) -> dict[str, Any]:

@@ -44,7 +44,7 @@ Matrix = Sequence[Sequence[float]] | Tensor
 def distance_matrix(value: Any) -> Tensor:
     """The distances between classes, checked, divided by the largest."""
     try:
-        m = numbers("dist_matrix", value, "numbers, C x C", axes=2)
+        m = numbers("dist_matrix", value, "numbers of at least 0, C x C", axes=2)
     except TypeError as error:
         raise ValueError(str(error)) from None
     if m.ndim != 2 or m.shape[0] != m.shape[1] or m.shape[0] < 2:
