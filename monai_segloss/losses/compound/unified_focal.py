@@ -72,8 +72,8 @@ class UnifiedFocalLoss(SegLoss):
 
     ``lam`` multiplies the cross-entropy as in the paper (the authors' code: the Tversky part). MONAI's
     AsymmetricUnifiedFocalLoss halves the cross-entropy, knows two classes and applies no activation. With gamma 0 it is
-    lam * weighted cross-entropy + (1 - lam) * Tversky. The formula was verified against the authors' code, not against
-    the paper. A perfect class costs sqrt(1e-6) in the Tversky part at gamma .5, see `FocalTverskyLoss`.
+    lam * weighted cross-entropy + (1 - lam) * Tversky. The formula was not verified against the paper, but against the
+    authors' code. A perfect class costs sqrt(1e-6) in the Tversky part at gamma .5, see `FocalTverskyLoss`.
 
     Args:
         kind: ``"asymmetric"`` or ``"symmetric"``.
