@@ -70,8 +70,8 @@ class HausdorffERLoss(SegLoss):
         costs almost nothing, and one thicker than twice the number of erosions no more than that. It counts voxels and
         not millimeters; for anisotropic images take hausdorff_dt.
 
-    B * is the mean over a voxel and its face neighbors, then thresholded softly at 1/2. Beyond the image the error is
-    0; an ignored voxel leaves the mean, so that errors do not erode there. Steps are voxels: spacing has no influence.
+    B * is the mean over a voxel and its face neighbors, max a soft threshold at 1/2. Beyond the image the error is 0.
+    An ignored voxel leaves the mean, so that errors do not erode there. Steps are voxels: spacing has no influence.
 
     The threshold read literally, ``norm="none"``, leaves at most 1/2, and nothing after the second erosion; ports of
     the original do that. ``"rescale"`` maps 1/2 ... 1 to 0 ... 1, so that a flat error of 1 stays 1. ``"minmax"``

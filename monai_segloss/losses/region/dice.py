@@ -77,11 +77,11 @@ class DiceLoss(RegionLoss):
     When:
         The usual region loss. Alone it trains slowly and is unstable for small structures; add cross-entropy.
 
-    The mean runs over samples and classes. ``squared_pred`` gives the V-Net form, whose denominator is sum p^2 + sum
-    g^2. ``batch=True`` sums over the batch, which cures classes that are absent from a sample.
+    The mean runs over samples and classes. ``batch=True`` sums over the batch, which cures classes that are absent from
+    a sample.
 
     Args:
-        squared_pred: square prediction and target in the denominator.
+        squared_pred: square prediction and target in the denominator, the V-Net form.
         jaccard: Jaccard index instead of Dice, smoothed as in MONAI (half of the effect of the Dice smoothing).
         soft_label: TP = (|p| + |g| - |p - g|) / 2, whose minimum lies at p = g also for soft labels.
 

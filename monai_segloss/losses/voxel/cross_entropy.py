@@ -46,10 +46,10 @@ class CrossEntropyLoss(VoxelLoss):
     When:
         The baseline of every comparison; well calibrated. Small structures drown in the background without weights.
 
-    w_i is the class weight times the voxel's entry in ``weight_map``, as in `torch.nn.CrossEntropyLoss`. Sigmoid, or a
-    single channel: binary cross-entropy, the mean over channels and voxels, ``weight`` on the positive term (torch's
-    ``pos_weight``). Background always counts; to leave it out give it the weight 0. ``reduction="none"``: (B, 1, *S),
-    with sigmoid (B, C, *S), unnormalized.
+    Softmax, or probabilities over classes: w_i is the class weight times the voxel's entry in ``weight_map``, as in
+    `torch.nn.CrossEntropyLoss`. Sigmoid, or a single channel: binary cross-entropy, the mean over channels and voxels,
+    ``weight`` on the positive term (torch's ``pos_weight``). Background always counts; to leave it out give it the
+    weight 0. ``reduction="none"``: (B, 1, *S), with sigmoid (B, C, *S), unnormalized.
 
     Args:
         weight: a factor per class, or one for all.  Where all present classes have the weight 0 the loss is 0.
