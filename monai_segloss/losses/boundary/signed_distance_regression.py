@@ -49,13 +49,15 @@ class SignedDistanceRegressionLoss(SegLoss):
         the largest one is the right class only if the background is scored; the best output is a distance, no
         probability.
 
-    y is the signed distance to the boundary of the target divided per side by its largest, in [-1, 1], negative inside.
-    One value per sample and class, then the mean. As published the product term lacks the 1/3 and lies in [-1/3, 1]. s
-    is the probability: p = 1 - 2 s makes a sigmoid the published tanh of minus half of its logit. A class without a
-    boundary in the sample has no y and leaves the mean; the authors' code regresses it onto 0, the value of a boundary.
-    Published is the sum of ten times this and the Dice loss of H(p) = sigmoid(-1500 p), whose gradient is 0 but for |p|
-    below 0.005: for a head of distances `DiceLoss` takes it as ``other_act``. Soft targets are cut at 1/2. ``last``
-    holds the terms.
+    w_1, w_2 and w_p are ``w_absolute``, ``w_square`` and ``w_product``. y is the signed distance to the boundary of the
+    target divided per side by its largest, in [-1, 1], negative inside. One value per sample and class, then the mean.
+    As published the product term lacks the 1/3 and lies in [-1/3, 1]. s is the probability: p = 1 - 2 s makes a sigmoid
+    the published tanh of minus half of its logit.
+
+    A class without a boundary in the sample has no y and leaves the mean; the authors' code regresses it onto 0, the
+    value of a boundary. Published is the sum of ten times this and the Dice loss of H(p) = sigmoid(-1500 p), whose
+    gradient is 0 but for |p| below 0.005: for a head of distances `DiceLoss` takes it as ``other_act``. Soft targets
+    are cut at 1/2. ``last`` holds the terms.
 
     A keyword ``sdm_swdm_normalize`` of the call, or with other settings what ``needs`` says, takes precomputed maps
     (`monai_segloss.transforms.SignedDistanceMapd`), of floating point, (B, C, *S) or of the scored classes only. Else

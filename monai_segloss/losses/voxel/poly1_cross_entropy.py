@@ -42,9 +42,9 @@ class Poly1CrossEntropyLoss(VoxelLoss):
         The gain was reported on natural images; on medical data expect little.
 
     A class weight multiplies both terms (some code weighs the logarithm only). The mean over voxels divides by the
-    weights, as `CrossEntropyLoss` does. Sigmoid, or a single channel: the mean over channels and voxels, where p_t is p
-    at a target of 1 and 1 - p at 0; the weight stands on the positive part. ``reduction="none"``: (B, 1, *S), with
-    sigmoid (B, C, *S), unnormalized.
+    weights, as `CrossEntropyLoss` does. Sigmoid, or a single channel: the mean over channels and voxels, where p_t, the
+    probability of the truth, is p at a target of 1 and 1 - p at 0; the weight stands on the positive part.
+    ``reduction="none"``: (B, 1, *S), with sigmoid (B, C, *S), unnormalized.
 
     Args:
         epsilon: factor of 1 - p_t, at least -1, below which the loss would grow with p_t; 0 is the cross-entropy.
