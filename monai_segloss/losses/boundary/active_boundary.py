@@ -59,17 +59,16 @@ class ActiveBoundaryLoss(SegLoss):
         reads which class lies on which side, so it does not train alone; in 3-D it visits 26 neighbors of each voxel of
         the predicted boundary.
 
-    Active boundary loss: mean over the voxels of the predicted boundary of min(M, d)/d CE(directions), then over samples.
-
-    M is the distance to the boundary of the target, of all classes together, d = ``max_dist``.  The predicted boundary are
-    the ``max_ratio`` voxels of a sample that differ most from the next ones (KL divergence), and their neighbors.  For each,
-    a cross-entropy with smoothed labels over its neighbors (8 in 2-D, 26 in 3-D) raises the divergence KL(neighbor || voxel)
-    towards the neighbor nearest to the target's boundary.  Neighbors carry no gradient.
+    The mean runs over the voxels of the predicted boundary, then over samples. M is the distance to the boundary of the
+    target, of all classes together; d is ``max_dist``. The predicted boundary are the ``max_ratio`` voxels of a sample
+    that differ most from the next ones (KL divergence), and their neighbors. For each, a cross-entropy with smoothed
+    labels over its neighbors (8 in 2-D, 26 in 3-D) raises the divergence towards the neighbor nearest to the target's
+    boundary. Neighbors carry no gradient.
 
     Differences from the authors' code: M is exact (theirs is the distance minus 1 in whole voxels) and knows the
-    ``spacing``; the share holds per sample and exactly (theirs is per batch, by steps of a factor of 1.2); voxels without a
-    neighbor nearer to the boundary leave the mean; without any boundary the value is 0 (theirs is None); ignored
-    voxels are no boundary (there they all are).
+    ``spacing``. The share holds per sample and exactly (theirs is per batch, by steps of a factor of 1.2). Voxels
+    without a neighbor nearer to the boundary leave the mean. Without any boundary the value is 0 (theirs is None).
+    Ignored voxels are no boundary (there they all are).
 
     Args:
         max_ratio: share of the voxels that the predicted boundary has at most, before its neighbors join; at least one.

@@ -81,12 +81,10 @@ class ActiveContourLoss(SegLoss):
         To smooth contours of compact organs. Published alone; unstable from scratch, so start from trained weights or
         add it to cross-entropy. The best prediction is smoother than the target: it shortens thin structures.
 
-    ``w_length`` * mean of sqrt(|grad p|^2 + eps) + ``w_region`` * mean of mu p (c_in - g)^2 + (1 - p) (c_out - g)^2.
-
-    Per (sample, class).  The gradient is per unit of the ``spacing`` of the call and taken at one voxel for all axes; the
-    authors' code, and copies of it, mix differences of diagonal neighbors, and count 2-D images of one size only.  Where a
-    neighbor is ignored there is no contour.  With c_in = 1 and c_out = 0 the region is linear: p off the target and 1 - p
-    on it.  ``last`` holds both terms.
+    One value per (sample, class). The gradient is per unit of the ``spacing`` of the call and taken at one voxel for
+    all axes. The authors' code, and copies of it, mix differences of diagonal neighbors, and count 2-D images of one
+    size only. Where a neighbor is ignored there is no contour. With c_in = 1 and c_out = 0 the region is linear: p off
+    the target and 1 - p on it. ``last`` holds both terms.
 
     Args:
         w_length, w_region: factors of the two terms.
@@ -95,7 +93,6 @@ class ActiveContourLoss(SegLoss):
         eps: added below the root, whose slope is infinite at 0.
         include_background: whether channel 0 is scored; None: where channels are independent.  With two classes and
             softmax it makes no difference, as long as ``mu`` is 1.
-        common: see `SegLoss`.
 
     Raises:
         ValueError: ``eps`` not above 0.

@@ -37,20 +37,19 @@ class BorderWeightedCELoss(VoxelLoss):
         instances are looked up on the CPU in each step: send the map with the data where images are not augmented in
         space.
 
-    Mean over voxels of w * `CrossEntropyLoss`, w = w_c + w_0 exp(-(d_1 + d_2)^2 / (2 sigma^2)).
-
-    d_1 and d_2 are the distances of a voxel to the nearest and the second nearest instance of the sample, of whatever
-    foreground class, in mm.  Instances are the connected components of each class, over faces.  With fewer than two
-    instances w = w_c.  An ignored voxel is in no instance.  The divisor is the number of voxels (the paper
-    sums).  With sigmoid, or a single channel, each region has its own instances and weights its binary cross-entropy.
+    CE is `CrossEntropyLoss`. d_1 and d_2 are the distances of a voxel to the nearest and the second nearest instance of
+    the sample, of whatever foreground class, in mm. Instances are the connected components of each class, over faces.
+    With fewer than two instances w = w_c. An ignored voxel is in no instance. The divisor is the number of voxels (the
+    paper sums). With sigmoid, or a single channel, each region has its own instances and weights its binary
+    cross-entropy.
 
     Keywords of the call, all optional:
 
     - ``components_faces``, (B, C, *S) or (B, 1, *S): ids of the instances, 1 or more inside of a class
       (`monai_segloss.transforms.ComponentMapd` with ``faces=True``);
     - ``components``, in its place: annotated instances, which may touch;
-    - ``weight_map``, (B, 1, *S), with sigmoid also (B, C, *S): w itself (`monai_segloss.transforms.BorderWeightMapd`, which
-      of regions makes one map for all of them together).
+    - ``weight_map``, (B, 1, *S), with sigmoid also (B, C, *S): w itself (`monai_segloss.transforms.BorderWeightMapd`,
+      which of regions makes one map for all of them together).
 
     Args:
         border_weight: w_0.

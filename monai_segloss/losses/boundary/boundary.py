@@ -78,16 +78,14 @@ class BoundaryLoss(SegLoss):
         alone, since a class that is absent from a patch gives no gradient, and weights do not carry over between
         millimeters, voxels and patch sizes.
 
-    Boundary loss, mean of phi p over voxels, phi the signed distance to the boundary of the target in mm.
+    Distances are in mm. Up to a constant of the target this is half of the distance between the two boundaries in the
+    sense of Kervadec et al.; ``offset=True`` adds the constant, so that the loss is 0 where all is right, with the same
+    gradient. Soft targets are cut at 1/2 for the distances. A class without a boundary in the image has phi = 0.
 
-    Half of the distance between the two boundaries in the sense of Kervadec et al., up to a constant of the target:
-    ``offset=True`` adds it, so that the loss is 0 where all is right, with the same gradient.  Soft targets are cut at 1/2
-    for the distances.  A class without a boundary in the image has phi = 0.
-
-    A keyword ``sdm`` of the call, or with other settings ``sdm_surface`` and the like as ``needs`` says, takes precomputed
-    maps (`monai_segloss.transforms.SignedDistanceMapd`), of floating point, (B, C, *S) or of the scored classes only; else
-    they are made in the call, with its ``spacing``, that of a MetaTensor, or 1 and a warning.  At 1 mm the values are those
-    of MONAI 1.6.1, which has no spacing.
+    A keyword ``sdm`` of the call, or with other settings ``sdm_surface`` and the like as ``needs`` says, takes
+    precomputed maps (`monai_segloss.transforms.SignedDistanceMapd`), of floating point, (B, C, *S) or of the scored
+    classes only. Else they are made in the call, with its ``spacing``, that of a MetaTensor, or 1 and a warning. At 1
+    mm the values are those of MONAI 1.6.1, which has no spacing.
 
     Args:
         mode: how a distance is measured, see `monai_segloss.maps.signed_distance_map`.  ``"kervadec"`` is MONAI's for
@@ -98,7 +96,6 @@ class BoundaryLoss(SegLoss):
         clip: largest distance in mm, one number or (inside, outside).
         include_background: score channel 0 too, as MONAI does; the papers' binary experiments do not.
         batch: mean over the voxels of all samples at a time.
-        reading: see `SegLoss`.
 
     Raises:
         TypeError: ``sdm`` of integers, or maps of other settings.

@@ -86,15 +86,13 @@ class BoundaryDoULoss(SegLoss):
         Compact organs, as an alternative to Dice that weighs the boundary more; published alone, on 2-D slices. It sees
         no distance: a wrong voxel costs the same wherever it lies.
 
-    Boundary difference over union: (U - I) / (U - alpha I), mean over classes; U - I is sum (p - g)^2, I is sum p g.
+    The mean runs over classes. S is the size of the class in the target, C the number of its boundary voxels: by face
+    neighbors; the border of the image counts as boundary, as in the published code, an ignored voxel does not. alpha =
+    0 is one minus the squared soft IoU, alpha = -1 the squared Dice loss. Thin classes have alpha below 0, down to -1,
+    in the published code and here; ``clamp_low`` gives the range of the paper. alpha carries no gradient.
 
-    alpha = 1 - 2 C / S grows with the size S of the class in the target against its C boundary voxels (face neighbors;
-    the border of the image counts as boundary, as in the published code, an ignored voxel does not).  alpha = 0 is one
-    minus the squared soft IoU, alpha = -1 the squared Dice loss.  Thin classes have alpha below 0, down to -1, in the
-    published code and here; ``clamp_low`` gives the range of the paper.  It carries no gradient.
-
-    A class that is absent costs error / (error + ``smooth_dr``), as in the Dice losses: 0 where nothing of it is predicted.
-    The published code gives a constant 1 there, without a gradient.
+    A class that is absent costs error / (error + ``smooth_dr``), as in the Dice losses: 0 where nothing of it is
+    predicted. The published code gives a constant 1 there, without a gradient.
 
     Args:
         alpha_max: largest alpha, -1 to 1; -1 gives the squared Dice loss.

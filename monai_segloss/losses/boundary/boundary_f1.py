@@ -44,11 +44,9 @@ class BoundaryF1Loss(SegLoss):
         Beside Dice, cross-entropy or Jaccard, whose weight the authors lower as training goes on. Contours farther
         apart than the tolerance have no gradient that leads them together; a flat prediction has no contour.
 
-    Boundary F1: b(u) is u minus its erosion in a window of ``contour`` voxels, its wide form the largest b in a window
-    of ``tolerance`` voxels; precision and recall compare the contour of one with the wide contour of the other.
-
-    Windows are voxels of the finest axis; along an axis with coarser ``spacing`` they shrink to the same length, at least
-    one voxel to each side.  Neither the border of the image nor an ignored voxel is a contour.
+    b(u) is u minus its erosion in a window of ``contour`` voxels; its wide form is the largest b in a window of
+    ``tolerance`` voxels. Windows are voxels of the finest axis. Along an axis with coarser ``spacing`` they shrink to
+    the same length, at least one voxel to each side. Neither the border of the image nor an ignored voxel is a contour.
 
     Args:
         contour: edge of the window of the contour, odd; theta_0 of the paper.

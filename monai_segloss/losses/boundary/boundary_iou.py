@@ -54,17 +54,15 @@ class BoundaryIoULoss(SegLoss):
         gradient that leads there, and a flat prediction has no band; nobody published it as a loss, so compare with
         dice_ce.
 
-    One minus the soft IoU of inner bands, b(u) = u minus its erosion by a box; mean over samples and classes.
-
-    The metric counts the border of the image as boundary; here it is none, because training sees patches, and neither are
-    ignored voxels.  The gradient of an erosion goes to the smallest value of each box only.  The band is a box of the
-    fewest whole voxels that cover its width, at least one per axis (the metric rounds).
+    The erosion is by a box; the mean runs over samples and classes. The metric counts the border of the image as
+    boundary; here it is none, because training sees patches, and neither are ignored voxels. The gradient of an erosion
+    goes to the smallest value of each box only. The band is a box of the fewest whole voxels that cover its width, at
+    least one per axis (the metric rounds).
 
     Args:
         width: of the band, in the unit of the ``spacing`` of the call, in voxels without one; None: 2 % of the diagonal of
             the image, the metric's value, which depends on the size of the patch.
         include_background: whether channel 0 is scored; None: where channels are independent.
-        batch, common: see `SegLoss`.
 
     Raises:
         ValueError: ``width`` not above 0.

@@ -58,13 +58,11 @@ class ContourAwareLoss(SegLoss):
         A cheap way to boundaries: no distance map, no second term to balance. Where annotators disagree on the boundary
         it puts the weight on the noisiest voxels.
 
-    Mean over voxels of M * `CrossEntropyLoss`, M = 1 + ``k`` times the smoothed ring around the contours of the target.
-
-    The ring is dilation minus erosion in a window of ``size`` voxels, the largest of all foreground classes; the Gaussian
-    has the same window.  Windows and ``sigma`` are voxels of the finest axis; along an axis with coarser ``spacing`` they
-    shrink to the same length.  Beyond the edge of the image its last voxels repeat; ignored voxels are in no window.  The
-    divisor is the number of voxels, not the sum of the weights.  With sigmoid the binary cross-entropy of all channels has
-    the same weights.
+    CE is `CrossEntropyLoss`. The ring is dilation minus erosion in a window of ``size`` voxels, the largest of all
+    foreground classes; the Gaussian has the same window. Windows and ``sigma`` are voxels of the finest axis; along an
+    axis with coarser ``spacing`` they shrink to the same length. Beyond the edge of the image its last voxels repeat.
+    Ignored voxels are in no window. The divisor is the number of voxels, not the sum of the weights. With sigmoid the
+    binary cross-entropy of all channels has the same weights.
 
     Args:
         k: weight that a voxel on the ring gains.

@@ -44,16 +44,13 @@ class ContourDiceLoss(SegLoss):
         Beside Dice or cross-entropy, for structures with fuzzy contours, where disagreement within a tolerance is no
         error. A contour outside of the band has no gradient that leads it there; a flat prediction has no contour.
 
-    Contour Dice: one minus the share of both contours that lies in the band of the other; mean over samples and classes.
-
     The contour is a soft mask minus its erosion by one voxel, the band its dilation minus its erosion by ``tolerance``.
-    Neither the border of the image nor an ignored voxel is a contour.
+    The mean runs over samples and classes. Neither the border of the image nor an ignored voxel is a contour.
 
     Args:
         tolerance: half width of the band, in the unit of the ``spacing`` of the call, in voxels without one; a box of whole
             voxels, at least one to each side along every axis.
         include_background: whether channel 0 is scored; None: where channels are independent.
-        batch, common: see `SegLoss`.
 
     Raises:
         ValueError: ``tolerance`` not above 0.

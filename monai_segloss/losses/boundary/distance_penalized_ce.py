@@ -31,20 +31,18 @@ class DistancePenalizedCELoss(VoxelLoss):
         the whole depth of its class, so in a large background half of the image weighs more; compare with
         contour_aware.
 
-    Mean over voxels of (1 + lambda Phi) * `CrossEntropyLoss`, Phi 1 at the boundary of a class and 0 where it is deepest.
-
-    Phi = (M - d) / (M - m), d the distance of the voxel to the nearest voxel of another class in mm, M and m the largest
-    and the smallest d of its class in the sample.  A class that is as deep everywhere has Phi = 1, one that fills the image
-    has no boundary and Phi = 0.  Ignored voxels make no boundary.  The divisor is the number of voxels, not the sum of the
-    weights.  With sigmoid, or a single channel, the binary cross-entropy of each channel has weights of its own, from
-    both sides of its region.
+    CE is `CrossEntropyLoss`. Phi is 1 at the boundary of a class and 0 where it is deepest. d is the distance of the
+    voxel to the nearest voxel of another class in mm, M and m are the largest and the smallest d of its class in the
+    sample. A class that is as deep everywhere has Phi = 1; one that fills the image has no boundary and Phi = 0.
+    Ignored voxels make no boundary. The divisor is the number of voxels, not the sum of the weights. With sigmoid, or a
+    single channel, the binary cross-entropy of each channel has weights of its own, from both sides of its region.
 
     A keyword ``penalty`` of the call takes the precomputed Phi of all classes, background included, of floating point,
-    (B, C, *S) (`monai_segloss.transforms.DistancePenaltyMapd`); with sigmoid its name is ``penalty_both_sides``.  A single
-    channel without sigmoid takes none.
+    (B, C, *S) (`monai_segloss.transforms.DistancePenaltyMapd`); with sigmoid its name is ``penalty_both_sides``. A
+    single channel without sigmoid takes none.
 
-    Code that multiplies by the distance itself weighs voxels far from the boundary most, the opposite; code of a well-known
-    collection computes the weights and returns the plain cross-entropy.
+    Code that multiplies by the distance itself weighs voxels far from the boundary most, the opposite. Code of a
+    well-known collection computes the weights and returns the plain cross-entropy.
 
     Args:
         lambda_phi: lambda; the paper has 1, and 0 is cross-entropy.

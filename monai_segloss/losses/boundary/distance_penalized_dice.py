@@ -29,18 +29,16 @@ class DistancePenalizedDiceLoss(SegLoss):
         A Dice that looks at boundaries, for comparison: no paper evaluates it. Weights lie between 1 and 2, so it stays
         close to Dice; boundary and generalized_surface change more.
 
-    1 - (2 sum w p g + nr) / (sum w (p + g) + dr), w = 1 + lambda Phi of `DistancePenalizedCELoss`, mean over classes.
+    Phi is that of `DistancePenalizedCELoss`; the mean runs over classes. The weight of a voxel is that of its own
+    class, background included, for all classes: false positives weigh more near the boundary too. The loss lies in [0,
+    1] and is 0 where all is right. Published code has the weights in the numerator alone, where being right gives about
+    -1.9 and being sure is rewarded.
 
-    The weight of a voxel is that of its own class, background included, for all classes: false positives weigh more near
-    the boundary too.  It lies in [0, 1] and is 0 where all is right.  Published code has the weights in the numerator
-    alone, where being right gives about -1.9 and being sure is rewarded.
-
-    A keyword ``penalty`` of the call takes the precomputed Phi of all classes, see `DistancePenalizedCELoss`; with sigmoid
-    its name is ``penalty_both_sides``.
+    A keyword ``penalty`` of the call takes the precomputed Phi of all classes, see `DistancePenalizedCELoss`; with
+    sigmoid its name is ``penalty_both_sides``.
 
     Args:
         lambda_phi: lambda; 0 is Dice.
-        common: see `SegLoss`.
 
     Raises:
         TypeError: ``penalty`` of integers.

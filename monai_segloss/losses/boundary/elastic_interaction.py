@@ -56,21 +56,19 @@ class ElasticInteractionLoss(SegLoss):
         constant added to a probability costs nothing, so it does not train alone; opposite edges of an image interact
         unless periodic=False.
 
-    Elastic interaction: mean over voxels of |k| |F(alpha p - g)|^2 per (sample, class), by a Fourier transform.
+    F is the Fourier transform; one value per (sample, class). Without ``spacing`` |k| counts periods of the image along
+    each axis, as published; with it periods per unit of the spacing, so that the size of the image has no influence. In
+    float32 also for half precision.
 
-    Without ``spacing`` |k| counts periods of the image along each axis, as published; with it periods per unit of the
-    spacing, so that the size of the image has no influence.  In float32 also for half precision.
-
-    With ``alpha`` 1 the minimum is p = g.  The authors' code adds where this subtracts, so that its minimum is the
-    complement of g, which is right for the background channel only; and its gradient is not that of its value.  A value of
-    0.35 for ``alpha`` is theirs; the minimum then lies beyond probability 1.
+    With ``alpha`` 1 the minimum is p = g. The authors' code adds where this subtracts, so that its minimum is the
+    complement of g, which is right for the background channel only; and its gradient is not that of its value. Their
+    ``alpha`` is 0.35; the minimum then lies beyond probability 1.
 
     Args:
         alpha: factor of the prediction.
         periodic: the image repeats beyond its edges, as published; False: the difference is 0 there.
         include_background: whether channel 0 is scored; None: where channels are independent.  With two classes and
             softmax it makes no difference, as long as ``alpha`` is 1.
-        common: see `SegLoss`.
 
     Example:
         >>> import torch

@@ -38,16 +38,14 @@ class GeneralizedSurfaceLoss(SegLoss):
         know the unit of the spacing. Published beside Dice and cross-entropy with a share that grows from 0 to 1.
         Voxels on the inner boundary weigh nothing, so alone it does not settle the last voxel.
 
-    Generalized surface loss, 1 - sum w (D (1 - (g + p)))^2 / sum w D^2 over the classes of a sample; mean over samples.
-
-    D is the distance to the boundary of the target; its square does not know the side.  0 where all is right, 1 for the
-    opposite of the target, 3/4 where p is 1/2 everywhere.  A class without a boundary has D = 0 and no influence; a sample
-    without any is 0, where the formula says 0/0 and the authors' code 1.  Their code also scores the background.  Soft
-    targets are cut at 1/2 for D.
+    The sums run over the classes of a sample, the mean over samples. D is the distance to the boundary of the target;
+    its square does not know the side. The loss is 0 where all is right, 1 for the opposite of the target, 3/4 where p
+    is 1/2 everywhere. A class without a boundary has D = 0 and no influence. A sample without any is 0, where the
+    formula says 0/0 and the authors' code 1. Their code also scores the background. Soft targets are cut at 1/2 for D.
 
     A keyword ``sdm_maurer`` of the call, or with other settings what ``needs`` says, takes precomputed maps
-    (`monai_segloss.transforms.SignedDistanceMapd`), of floating point, (B, C, *S) or of the scored classes only; else they
-    are made in the call, with its ``spacing``, that of a MetaTensor, or 1 and a warning.
+    (`monai_segloss.transforms.SignedDistanceMapd`), of floating point, (B, C, *S) or of the scored classes only. Else
+    they are made in the call, with its ``spacing``, that of a MetaTensor, or 1 and a warning.
 
     Args:
         mode: how a distance is measured, see `monai_segloss.maps.signed_distance_map`; ``"maurer"``, as published, is 0 on
@@ -59,7 +57,6 @@ class GeneralizedSurfaceLoss(SegLoss):
             proportions matter.
         include_background: whether channel 0 is scored; None: where channels are independent.
         batch: sums over all samples at a time.
-        reading: see `SegLoss`.
 
     Raises:
         TypeError: ``sdm_maurer`` of integers, or maps of other settings.

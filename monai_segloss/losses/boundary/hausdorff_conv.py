@@ -66,19 +66,16 @@ class HausdorffConvLoss(SegLoss):
         transforms per class and radius; no public code exists to compare with, so prefer hausdorff_dt for published
         settings.
 
-    Hausdorff loss by circular kernels: errors weigh r^alpha where the ball of radius r lies on one side of a boundary.
-
-    Per class, mean over voxels of (p - g)^2 sum_r r^alpha [p (f(B_r * (1 - g)) + f(B_r * p)) + g (f(B_r * g) +
-    f(B_r * (1 - p)))], B_r * the mean over a ball and f a soft threshold.  A false positive counts by the largest ball
-    around it without target, and by the largest full of prediction; a false negative likewise.  Beyond the image there is
-    background; ignored voxels leave the mean.  The gradient also runs through f.
+    One value per class. B_r * is the mean over a ball of radius r, f a soft threshold, and a bar the complement. A
+    false positive counts by the largest ball around it without target, and by the largest full of prediction; a false
+    negative likewise. Beyond the image there is background. Ignored voxels leave the mean. The gradient also runs
+    through f.
 
     Args:
         alpha: exponent of the radius.
         radii: radii of the balls, in the unit of the ``spacing`` of the call, in voxels without one.
         tau: share of a ball from which on it lies on one side softly; 1/2 in the paper.
         include_background: whether channel 0 is scored; None: where channels are independent.
-        common: see `SegLoss`.
 
     Raises:
         ValueError: ``radii`` empty or not above 0; ``tau`` outside of [0, 1).

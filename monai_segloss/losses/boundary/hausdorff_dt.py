@@ -85,16 +85,15 @@ class HausdorffDTLoss(SegLoss):
         Beside Dice where the largest error counts, e.g. HD95. Far mistakes dominate; the distances of the prediction
         are computed in each step, which one_sided=True avoids. Weights do not carry over between spacings.
 
-    Hausdorff loss, mean over voxels of (p - g)^2 (d_g^alpha + d_p^alpha), d distances to a boundary in mm.
+    d_g and d_p are at each voxel the distance in mm to the other side, of the target and of the prediction cut at 1/2.
+    They carry no gradient. A class without a boundary has d = 0. Code that measures only inside of the mask is another
+    loss: there a false positive far away weighs no more than one next to the object (``field="inside"``, for
+    comparison).
 
-    d_g and d_p are at each voxel the distance to the other side, of the target and of the prediction cut at 1/2, and carry
-    no gradient.  A class without a boundary has d = 0.  Code that measures only inside of the mask is another loss: there a
-    false positive far away weighs no more than one next to the object (``field="inside"``, for comparison).
-
-    A keyword ``target_field`` of the call takes the precomputed d_g (`monai_segloss.transforms.DistanceFieldd`), of floating
-    point, (B, C, *S) or of the scored classes only.  Distances are measured in the ``spacing`` of the call, that of a
-    MetaTensor, or 1 and a warning.  At 1 mm the values are those of MONAI 1.6.1, which has no spacing and cuts distances to
-    whole numbers where the target is one of integers.
+    A keyword ``target_field`` of the call takes the precomputed d_g (`monai_segloss.transforms.DistanceFieldd`), of
+    floating point, (B, C, *S) or of the scored classes only. Distances are measured in the ``spacing`` of the call,
+    that of a MetaTensor, or 1 and a warning. At 1 mm the values are those of MONAI 1.6.1, which has no spacing and cuts
+    distances to whole numbers where the target is one of integers.
 
     Args:
         alpha: exponent of the distances, at least 0; the paper finds 1 to 3 to work.
@@ -104,7 +103,6 @@ class HausdorffDTLoss(SegLoss):
             ``"argmax"``: with three classes or more a voxel may have none above 1/2.
         include_background: score channel 0 too; for regions, of which it is one, set it.
         batch: mean over the voxels of all samples at a time.
-        reading: see `SegLoss`.
 
     Raises:
         ValueError: ``binarize="argmax"`` with ``sigmoid=True``.

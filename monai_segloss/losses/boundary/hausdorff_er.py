@@ -70,15 +70,14 @@ class HausdorffERLoss(SegLoss):
         costs almost nothing, and one thicker than twice the number of erosions no more than that. It counts voxels and
         not millimeters; for anisotropic images take hausdorff_dt.
 
-    Hausdorff loss by erosion: mean over voxels of sum_k k^alpha e_k, e_0 = (p - g)^2, k = 1 ... ``erosions``.
+    B * is the mean over a voxel and its face neighbors, max a soft threshold at 1/2. Beyond the image the error is 0.
+    An ignored voxel leaves the mean, so that errors do not erode there. Steps are voxels: spacing has no influence.
 
-    e_k is the mean of e_(k-1) over a voxel and its face neighbors, thresholded softly at 1/2.  Beyond the image the error
-    is 0; an ignored voxel leaves the mean, so that errors do not erode there.  Steps are voxels: spacing has no influence.
-
-    The threshold read literally, ``norm="none"``, leaves at most 1/2, and nothing after the second erosion; ports of the
-    original do that.  ``"rescale"`` maps 1/2 ... 1 to 0 ... 1, so that a flat error of 1 stays 1.  ``"minmax"`` stretches
-    each map to 0 ... 1 as kornia and its predecessors do: parity with these, but a single voxel just above 1/2 counts as a
-    full error, and all voxels of a map depend on each other.  Predecessors of kornia erode only two axes of a volume.
+    The threshold read literally, ``norm="none"``, leaves at most 1/2, and nothing after the second erosion; ports of
+    the original do that. ``"rescale"`` maps 1/2 ... 1 to 0 ... 1, so that a flat error of 1 stays 1. ``"minmax"``
+    stretches each map to 0 ... 1 as kornia and its predecessors do: parity with these, but a single voxel just above
+    1/2 counts as a full error, and all voxels of a map depend on each other. Predecessors of kornia erode only two axes
+    of a volume.
 
     Args:
         alpha: exponent of the number of erosions that an error survives.
@@ -86,7 +85,6 @@ class HausdorffERLoss(SegLoss):
         norm: ``"rescale"``, ``"minmax"`` or ``"none"``.
         include_background: whether channel 0 is scored; None: where channels are independent.  With two classes and
             softmax it makes no difference.
-        common: see `SegLoss`.
 
     Raises:
         ValueError: another ``norm``; ``erosions`` that is no whole number of at least 1.

@@ -61,12 +61,11 @@ class LayerSmoothnessLoss(SegLoss):
         Layers that run along a known axis, as skin or retina in B-scans. It supposes that they do: elsewhere it
         punishes every boundary across that axis, and its published weight of 100 then wins over the cross-entropy.
 
-    ``lambda_ce`` * `CrossEntropyLoss` + ``lambda_smooth`` * mean over voxels of |(mean(p) + 1) / (p + 1) - 1|.
-
-    The mean is that of a window of voxels along one ``axis``; windows that are not whole, at the edges of the image and
-    next to ignored voxels, do not count.  In spite of the title of the paper no distance enters, and ``spacing`` has no
-    influence.  Scores of several classes are averaged.  The authors' code sums over voxels, which a mean divides by their
-    number, and weighs the cross-entropy by a map that can be sent as ``weight_map``.
+    CE is `CrossEntropyLoss`. The average is that of a window of voxels along one ``axis``. Windows that are not whole,
+    at the edges of the image and next to ignored voxels, do not count. In spite of the title of the paper no distance
+    enters, and ``spacing`` has no influence. Scores of several classes are averaged. The authors' code sums over
+    voxels, which a mean divides by their number, and weighs the cross-entropy by a map that can be sent as
+    ``weight_map``.
 
     Args:
         window: voxels of the moving average, an odd number.

@@ -42,9 +42,8 @@ class LogHausdorffDTLoss(SegLoss):
         As hausdorff_dt, where its size, which grows with distance squared, would drown the other terms of a sum.
         MONAI's; there is no paper, and the gradient shrinks where the loss is large.
 
-    log(1 + `HausdorffDTLoss`), after the reduction; with ``reduction="none"`` of each (sample, class).
-
-    The mean of the logarithms would be another loss, and at most as large.
+    The logarithm is taken after the reduction; with ``reduction="none"`` of each (sample, class). The mean of the
+    logarithms would be another loss, and at most as large.
 
     Args:
         alpha, one_sided, field, binarize, include_background, batch, reading: as for `HausdorffDTLoss`, the keyword

@@ -72,13 +72,11 @@ class MumfordShahLoss(SegLoss):
         which class is which, and supposes that intensities tell the classes apart. Without an image the target takes
         its place, which only checks a training with labels.
 
-    (sum |I - mu_c|^2 p_c over classes and voxels + ``w_tv`` times the total variation of p) / voxels; mean over samples.
-
-    I is the keyword ``image`` of the call, (B, channels, *S), whose channels add up; scale it, the value grows with the
-    square of its contrast.  Without it I is the target, one channel per class.  mu_c is the mean intensity under the
-    prediction and carries a gradient.  The total variation sums absolute differences along the axes per unit of the
-    ``spacing`` of the call.  Ignored voxels enter neither term.  The authors' code sums over the batch and has no eps, so a
-    class without any probability is NaN there.
+    The mean runs over samples. I is the keyword ``image`` of the call, (B, channels, *S), whose channels add up. Scale
+    it: the value grows with the square of its contrast. Without it I is the target, one channel per class. mu_c is the
+    mean intensity under the prediction and carries a gradient. The total variation sums absolute differences along the
+    axes per unit of the ``spacing`` of the call. Ignored voxels enter neither term. The authors' code sums over the
+    batch and has no eps, so a class without any probability is NaN there.
 
     Args:
         w_tv: factor of the total variation.

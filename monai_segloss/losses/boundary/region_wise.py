@@ -35,23 +35,20 @@ class RegionWiseLoss(SegLoss):
         A loss of distances that trains alone, without a second term or a schedule, as published. Outside of a class all
         errors weigh the same, however far; inside, the boundary weighs least.
 
-    Region-wise loss, mean of z p over voxels and classes, with the rectified map z of the paper.
-
-    Inside of a class z = -d / max d, d the distance to the nearest voxel outside, the largest one of the sample and class;
-    outside z = 1.  So z lies in [-1, 1] whatever the spacing, which matters where voxels are not cubes.  An absent class
-    has z = 1, which punishes what is found there, one that fills the image z = -1.  Ignored voxels make no boundary and
-    have z = 0.  Soft targets are cut at 1/2.  The least value is a constant of the target below 0, which ``offset=True``
-    takes away, with the same gradient.
+    The mean runs over voxels and classes; z is the rectified map of the paper. d is the distance to the nearest voxel
+    outside, max d the largest one of the sample and class. So z lies in [-1, 1] whatever the spacing, which matters
+    where voxels are not cubes. An absent class has z = 1, which punishes what is found there; one that fills the image
+    has z = -1. Ignored voxels make no boundary and have z = 0. Soft targets are cut at 1/2. The least value is a
+    constant of the target below 0, which ``offset=True`` takes away, with the same gradient.
 
     A keyword ``region_wise`` of the call takes precomputed maps, of floating point, (B, C, *S) or of the scored classes
-    only: those of `monai_segloss.transforms.RegionWiseMapd`, or any other z (the paper writes the boundary loss and others
-    so).
+    only: those of `monai_segloss.transforms.RegionWiseMapd`, or any other z (the paper writes the boundary loss and
+    others so).
 
     Args:
         offset: subtract the mean of z g.
         include_background: score channel 0 too, as published.
         batch: mean over the voxels of all samples at a time.
-        reading: see `SegLoss`.
 
     Raises:
         TypeError: ``region_wise`` of integers.

@@ -54,17 +54,15 @@ class ShapeAwareLoss(SegLoss):
         To fine-tune a network that is nearly right: samples whose contour is far off weigh more. The distance carries
         no gradient and grows with the image and the unit, so from scratch it dwarfs the cross-entropy; ramp w_shape up.
 
-    `CrossEntropyLoss` + ``w_shape`` times the mean of E CE over voxels, E for the voxels whose class is wrong, else 0.
-
-    E, one number per sample without gradient, is the mean distance in mm of the voxels on the contour of the prediction to
-    the boundary of the target, then the mean over the foreground classes of which both have a contour; 0 where none has.
-    The prediction is the class of the largest probability.  Where channels are independent each is a loss of its own, cut
-    at 1/2, with its own E and binary cross-entropy.  Neither the border of the image nor an ignored voxel is a contour.
-    ``last`` holds both terms.
+    CE is `CrossEntropyLoss`. E, one number per sample without gradient, is the mean distance in mm of the voxels on the
+    contour of the prediction to the boundary of the target, then the mean over the foreground classes of which both
+    have a contour; 0 where none has. The prediction is the class of the largest probability. Where channels are
+    independent each is a loss of its own, cut at 1/2, with its own E and binary cross-entropy. Neither the border of
+    the image nor an ignored voxel is a contour. ``last`` holds both terms.
 
     A keyword ``sdm_inner`` of the call takes precomputed maps (`monai_segloss.transforms.SignedDistanceMapd` with
-    ``mode="inner"``), of floating point, (B, C, *S) or of the foreground classes only; else they are made in the call, with
-    its ``spacing``, that of a MetaTensor, or 1 and a warning.
+    ``mode="inner"``), of floating point, (B, C, *S) or of the foreground classes only. Else they are made in the call,
+    with its ``spacing``, that of a MetaTensor, or 1 and a warning.
 
     Args:
         w_shape: factor of the second term, per mm.

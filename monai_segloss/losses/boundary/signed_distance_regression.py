@@ -49,19 +49,19 @@ class SignedDistanceRegressionLoss(SegLoss):
         the largest one is the right class only if the background is scored; the best output is a distance, no
         probability.
 
-    Regression of y, the signed distance to the boundary of the target divided per side by its largest, in [-1, 1].
+    w_1, w_2 and w_p are ``w_absolute``, ``w_square`` and ``w_product``. y is the signed distance to the boundary of the
+    target divided per side by its largest, in [-1, 1], negative inside. One value per sample and class, then the mean.
+    As published the product term lacks the 1/3 and lies in [-1/3, 1]. s is the probability: p = 1 - 2 s makes a sigmoid
+    the published tanh of minus half of its logit.
 
-    ``w_absolute`` mean |y - p| + ``w_square`` mean (y - p)^2 + ``w_product`` (1/3 - sum(y p) / sum(y p + y^2 + p^2)), per
-    sample and class, then the mean.  As published the product term lacks the 1/3 and lies in [-1/3, 1].  p is negative
-    inside, as y is: 1 - 2 s of the probability s, so that a sigmoid is the published tanh of minus half of its logit.  A
-    class without a boundary in the sample has no y and leaves the mean; the authors' code regresses it onto 0, the value of
-    a boundary.  Published is the sum of ten times this and the Dice loss of H(p) = sigmoid(-1500 p), whose gradient is 0 but
-    for |p| below 0.005: for a head of distances `DiceLoss` takes it as ``other_act``.
-    Soft targets are cut at 1/2.  ``last`` holds the terms.
+    A class without a boundary in the sample has no y and leaves the mean; the authors' code regresses it onto 0, the
+    value of a boundary. Published is the sum of ten times this and the Dice loss of H(p) = sigmoid(-1500 p), whose
+    gradient is 0 but for |p| below 0.005: for a head of distances `DiceLoss` takes it as ``other_act``. Soft targets
+    are cut at 1/2. ``last`` holds the terms.
 
     A keyword ``sdm_swdm_normalize`` of the call, or with other settings what ``needs`` says, takes precomputed maps
-    (`monai_segloss.transforms.SignedDistanceMapd`), of floating point, (B, C, *S) or of the scored classes only; else they
-    are made in the call, with its ``spacing``, that of a MetaTensor, or 1 and a warning.
+    (`monai_segloss.transforms.SignedDistanceMapd`), of floating point, (B, C, *S) or of the scored classes only. Else
+    they are made in the call, with its ``spacing``, that of a MetaTensor, or 1 and a warning.
 
     Args:
         w_absolute, w_product, w_square: factors of the terms.  Published: 1, 1, 0; Ma et al. compare L1, L2 and their sum.
@@ -71,7 +71,6 @@ class SignedDistanceRegressionLoss(SegLoss):
         include_background: score channel 0 too.  Without it the largest of several probabilities is a wrong class around
             each object; leave it out only where each channel is read by itself, at 1/2 or at p = 0, as published.
         batch: sums over all samples at a time.
-        reading: see `SegLoss`.
 
     Raises:
         TypeError: ``sdm_swdm_normalize`` of integers, or maps of other settings.

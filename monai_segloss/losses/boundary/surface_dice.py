@@ -57,13 +57,12 @@ class SurfaceDiceLoss(SegLoss):
         as the tolerance are compared, not surfaces, so that an error below the tolerance still costs. A contour far
         away has no gradient that leads it back; a flat prediction has no contour.
 
-    Surface Dice by dilation: one minus the Dice of contours dilated by ``tolerance``; mean over samples and classes.
-
-    The contour is a soft mask minus its erosion by one voxel along every axis; the dilation is the largest value in a box
-    of ceil(tolerance / spacing) voxels to each side, so that the tolerance is one length along all axes.  The metric
-    counts surface within the tolerance of the other surface; here two bands overlap, so that the value falls with every
-    voxel of a shift, and vanishes only where both contours are equal.  Neither the border of the image nor an ignored voxel
-    is a contour, and the gradient goes to the largest values of the boxes only.
+    The mean runs over samples and classes. The contour is a soft mask minus its erosion by one voxel along every axis.
+    The dilation is the largest value in a box of ceil(tolerance / spacing) voxels to each side, so that the tolerance
+    is one length along all axes. The metric counts surface within the tolerance of the other surface; here two bands
+    overlap, so that the value falls with every voxel of a shift, and vanishes only where both contours are equal.
+    Neither the border of the image nor an ignored voxel is a contour, and the gradient goes to the largest values of
+    the boxes only.
 
     Args:
         tolerance: in the unit of the ``spacing`` of the call, in voxels without one; None: 1.25 times the largest spacing.

@@ -51,22 +51,23 @@ class WeightedHausdorffLoss(SegLoss):
         To locate objects from points, for which it was made; beside Dice as a Hausdorff loss whose second half sees
         what is missed. Slow: each point is compared with every voxel. The authors say that patents cover it.
 
-    Weighted Hausdorff distance, sum p d(i, Y) / sum p + mean over y in Y of M_a[p d(i, y) + (1 - p) d_max], in mm.
+    The value is in mm. M_a is a generalized mean over the voxels i, near their least value; d_max is the largest
+    distance in the image. The paper has points Y in place of a segmentation. Here Y is made from each class of the
+    target:
 
-    M_a is a generalized mean over the voxels i, near their least value; d_max is the largest distance in the image.  The
-    paper has points Y in place of a segmentation.  Here Y is made from each class of the target:
+    - ``"contour"``: the target as a whole: d(i, Y) is 0 inside of it, and outside the nearest voxel of a mask lies on
+      its contour, over which the second sum runs. It is then 0 where all is right, but the inside is never asked for.
+    - ``"centers"``: the centers of the connected components, to locate objects; best where p is 1 there and 0
+      elsewhere.
 
-    - ``"contour"``: the target as a whole: d(i, Y) is 0 inside of it, and outside the nearest voxel of a mask lies on its
-      contour, over which the second sum runs.  It is then 0 where all is right, but the inside is never asked for.
-    - ``"centers"``: the centers of the connected components, to locate objects; best where p is 1 there and 0 elsewhere.
+    A keyword ``points`` of the call takes other points, above 0 in (B, C, *S), which replace those of the target in
+    both sums. ``target_field_outside`` takes the precomputed d(i, Y) of contours
+    (`monai_segloss.transforms.DistanceFieldd`). A class without points, such as an absent one, costs 0. Ignored voxels
+    have no mass and make no contour.
 
-    A keyword ``points`` of the call takes other points, above 0 in (B, C, *S), which replace those of the target in both
-    sums.  ``target_field_outside`` takes the precomputed d(i, Y) of contours (`monai_segloss.transforms.DistanceFieldd`).
-    A class without points, such as an absent one, costs 0.  Ignored voxels have no mass and make no contour.
-
-    Time grows with voxels times points; memory does not, and a second derivative is refused.  Written from the formula of
-    the paper alone: the authors' code is licensed CC-BY-NC-SA, and they say that US patents cover it.  Whether they cover
-    this loss is not known here; ask before commercial use.
+    Time grows with voxels times points; memory does not, and a second derivative is refused. Written from the formula
+    of the paper alone: the authors' code is licensed CC-BY-NC-SA, and they say that US patents cover it. Whether they
+    cover this loss is not known here; ask before commercial use.
 
     Args:
         points: as above.
@@ -74,7 +75,6 @@ class WeightedHausdorffLoss(SegLoss):
             authors' later code has -9.
         max_points: of a class and sample in the second sum; of more, every n-th one in the order of the array.
         include_background: whether channel 0 is scored; None: where channels are independent.
-        reading: see `SegLoss`.
 
     Raises:
         ValueError: another ``points``; an ``exponent`` or ``max_points`` out of range.

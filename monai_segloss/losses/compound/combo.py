@@ -41,12 +41,10 @@ class ComboLoss(SegLoss):
         Few structures, where one number should move errors between false negatives and false positives. The weight beta
         costs calibration.
 
-    ``alpha`` * weighted binary cross-entropy + (1 - ``alpha``) * Dice loss of the foreground classes.
-
-    The cross-entropy is the mean over classes and voxels of -(beta g log p + (1 - beta)(1 - g) log(1 - p)), each class
-    against the rest, with softmax too (log(1 - p) from the other logits).  The Dice term is 1 - D, smoothed by 1; the
-    paper subtracts the sum of D over the classes, so its value is lower and its Dice gradient larger by the number of
-    classes.  The authors' code has a wrong sign at the second logarithm, which rewards false foreground.
+    The cross-entropy takes each class against the rest, with softmax too (log(1 - p) from the other logits). Dice is
+    the Dice loss of the foreground classes, 1 - D, smoothed by 1. The paper subtracts the sum of D over the classes:
+    its value is lower and its Dice gradient larger by the number of classes. The authors' code has a wrong sign at the
+    second logarithm, which rewards false foreground.
 
     Args:
         alpha: share of the cross-entropy, in [0, 1].

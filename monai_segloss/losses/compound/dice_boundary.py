@@ -27,12 +27,10 @@ class DiceBoundaryLoss(Compound):
         Small or thin structures whose boundary counts, after Dice alone has found them. Call set_epoch, as the trainers
         do; weights are per millimeter and do not carry over between spacings and patch sizes.
 
-    ``lambda_dice`` * `DiceLoss` + ``lambda_boundary`` * `BoundaryLoss` (``offset=True``), from one reading.
-
-    By default the paper's rebalancing, with Dice in the place of its generalized Dice: weights 0.99 and 0.01 in the first
-    epoch, 0.01 of it moved over in each, 0.01 and 0.99 in the end.  The constant of the boundary loss is in, so that both
-    terms are at least 0, with the same gradient.  Dice has no unit, the boundary term is in mm (1 with ``normalize``): its
-    weight is per mm.
+    By default the paper's rebalancing, with Dice in the place of its generalized Dice: weights 0.99 and 0.01 in the
+    first epoch, 0.01 of it moved over in each, 0.01 and 0.99 in the end. The boundary term is `BoundaryLoss` with
+    ``offset=True``: both terms are at least 0, with the same gradient. Dice has no unit; the boundary term is in mm (1
+    with ``normalize``) and its weight per mm.
 
     Args:
         lambda_dice: weight of Dice: a number, a schedule, its name or its mapping form (`monai_segloss.schedules`); None is

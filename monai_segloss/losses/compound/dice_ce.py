@@ -25,12 +25,11 @@ class DiceCELoss(Compound):
     When:
         The baseline to beat: start here, and compare every other loss with it on the same folds and seeds.
 
-    ``lambda_dice`` * `DiceLoss` + ``lambda_ce`` * `CrossEntropyLoss`, from one pass over the logits.
-
-    Equals nnU-Net's default loss plus exactly 1 (nnU-Net counts minus Dice) with ``include_background=False``, also with
-    ignored labels and batch Dice; with ``sigmoid=True`` it equals its loss for regions plus 1, unless voxels are ignored:
-    there nnU-Net sums the cross-entropy over the regions, and here it is the mean.  ``weight`` has one factor per class,
-    background included: cross-entropy uses all (with sigmoid on the positive part), Dice those of the scored classes.
+    Equals nnU-Net's default loss plus exactly 1 (nnU-Net counts minus Dice) with ``include_background=False``, also
+    with ignored labels and batch Dice. With ``sigmoid=True`` it equals its loss for regions plus 1, unless voxels are
+    ignored: there nnU-Net sums the cross-entropy over the regions, and here it is the mean. ``weight`` has one factor
+    per class, background included: cross-entropy uses all (with sigmoid on the positive part), Dice those of the scored
+    classes.
 
     Args:
         squared_pred, jaccard: see `DiceLoss`.

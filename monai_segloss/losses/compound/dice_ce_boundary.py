@@ -27,12 +27,10 @@ class DiceCEBoundaryLoss(Compound):
         The baseline of nnU-Net with a pull to the boundary, for small or thin structures. Call set_epoch, as the
         trainers do; weights are per millimeter and do not carry over between spacings and patch sizes.
 
-    ``lambda_dice`` * `DiceLoss` + ``lambda_ce`` * `CrossEntropyLoss` + ``lambda_boundary`` * `BoundaryLoss`.
-
-    By default Kervadec's rebalancing of the boundary term against the other two, as Ma et al. compare losses: weights 0.99,
-    0.99 and 0.01 in the first epoch (0 there in their code), 0.01 of it moved over in each, 0.01, 0.01 and 0.99 in the end.
-    The boundary term is that of ``offset=True``, so that all terms are at least 0.  Dice and cross-entropy have no unit, the
-    boundary term is in mm (1 with ``normalize``): its weight is per mm.
+    By default Kervadec's rebalancing of the boundary term against the other two, as Ma et al. compare losses: weights
+    0.99, 0.99 and 0.01 in the first epoch (0 there in their code), 0.01 of it moved over in each, 0.01, 0.01 and 0.99
+    in the end. The boundary term is `BoundaryLoss` with ``offset=True``: all terms are at least 0. Dice and
+    cross-entropy have no unit; the boundary term is in mm (1 with ``normalize``) and its weight per mm.
 
     Args:
         lambda_dice, lambda_ce: weights of Dice and cross-entropy: a number, a schedule, its name or its mapping form

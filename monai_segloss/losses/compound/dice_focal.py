@@ -25,11 +25,9 @@ class DiceFocalLoss(Compound):
     When:
         Many classes of very different size; among the most robust in comparisons, within seed noise of dice_ce.
 
-    ``lambda_dice`` * `DiceLoss` + ``lambda_focal`` * `FocalLoss`, both of the same probabilities.
-
-    With ``softmax=True`` the focal term is the softmax form (MONAI's class takes the sigmoid of the same logits there).
-    The paper sums the Dice losses of the classes and gives the focal term .5 (from memory, its text was not at hand); here
-    both terms are means, and their factors 1.
+    Both terms are of the same probabilities: with ``softmax=True`` the focal term is the softmax form (MONAI's class
+    takes the sigmoid of the same logits there). The paper sums the Dice losses of the classes and gives the focal term
+    .5 (from memory, its text was not at hand). Here both terms are means, and their factors 1.
 
     Args:
         squared_pred, jaccard: see `DiceLoss`.

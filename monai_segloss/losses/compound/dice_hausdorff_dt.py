@@ -27,14 +27,11 @@ class DiceHausdorffDTLoss(Compound):
         Where the largest error counts, e.g. HD95, and Dice has to stay. The weight of the distances follows the means
         of the epoch before, which the trainers hand over (set_epoch, end_epoch). one_sided=True halves the cost.
 
-    ``lambda_dice`` * `DiceLoss` + ``lambda_hausdorff`` * `HausdorffDTLoss`, from one reading.
-
-    By default the weight of the Hausdorff term is set in each epoch to mean(Dice) / mean(Hausdorff) of the epoch before,
-    so that both are of the same size.  The published sum, Hausdorff + mean(Hausdorff) / mean(Dice) * Dice (from memory,
-    the paper was not at hand), is this one times a number of some mm^alpha, which upsets optimizers that heed the scale.
-    In the first epoch the weight is 0.01: the term is large there (a few dozen mm^2), and with 1 a short training of
-    nnU-Net ended in an empty prediction.  Dice has no unit, the Hausdorff term is in mm^alpha and its weight per
-    mm^alpha.
+    By default the weight of the Hausdorff term makes both terms of the same size. The published sum, Hausdorff +
+    mean(Hausdorff) / mean(Dice) * Dice (from memory, the paper was not at hand), is this one times a number of some
+    mm^alpha, which upsets optimizers that heed the scale. In the first epoch the weight is 0.01: the term is large
+    there (a few dozen mm^2), and with 1 a short training of nnU-Net ended in an empty prediction. Dice has no unit; the
+    Hausdorff term is in mm^alpha and its weight per mm^alpha.
 
     Args:
         lambda_dice: weight of Dice: a number, a schedule, its name or its mapping form (`monai_segloss.schedules`), where a

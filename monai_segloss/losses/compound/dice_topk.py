@@ -23,8 +23,6 @@ class DiceTopKLoss(Compound):
     When:
         Small or difficult structures with clean labels; the most robust loss of the 2021 comparison of 20 losses.
 
-    ``lambda_dice`` * `DiceLoss` + ``lambda_topk`` * `TopKCrossEntropyLoss`.
-
     Under DistributedDataParallel each process takes the k percent of its own voxels, not of the whole batch.
 
     Args:

@@ -68,12 +68,10 @@ class ExponentialLogarithmicLoss(SegLoss):
         Structures of very different size, with the frequencies of the training set. Powers below 1 make the gradient
         grow where the prediction is nearly right, so it is noisy late in training; gamma 1 is the safe setting.
 
-    ``lambda_dice`` * mean of (-ln D)^gamma + ``lambda_ce`` * mean over voxels of w_y (-ln p_y)^gamma.
-
-    The background is part of both terms.  D is the Dice coefficient smoothed by 1, and the power is taken per class and
-    per voxel before the mean.  Regions (sigmoid, or a single channel): each channel against its complement, the mean over
-    channels and voxels.  The formula was not verified against the paper; SegLoss takes the logarithm of the mean Dice and
-    no power of the cross-entropy, PyMIC squeezes the Dice and weighs by (f + .1)^-.5.
+    The background is part of both terms. D is the Dice coefficient smoothed by 1. The power is taken per class and per
+    voxel, before the mean. Regions (sigmoid, or a single channel): each channel against its complement, the mean over
+    channels and voxels. The formula was not verified against the paper. SegLoss takes the logarithm of the mean Dice
+    and no power of the cross-entropy; PyMIC squeezes the Dice and weighs by (f + .1)^-.5.
 
     Args:
         gamma: exponent of both terms, above 0.

@@ -37,12 +37,10 @@ class GeneralizedDiceBoundaryLoss(Scheduled, SegLoss):
         do; weights are per millimeter. Of many labels the generalized Dice trains mostly the smallest: prefer
         dice_boundary.
 
-    ``lambda_dice`` * `GeneralizedDiceLoss` + ``lambda_boundary`` * `BoundaryLoss` (``offset=True``), from one reading.
-
-    By default the paper's rebalancing: weights 0.99 and 0.01 in the first epoch, 0.01 of it moved over in each, 0.01 and
-    0.99 in the end.  As published the generalized Dice has the background and the boundary term only the foreground (every
-    region).  Its constant is in, so that both terms are at least 0, with the same gradient.  The generalized Dice has no
-    unit, the boundary term is in mm (1 with ``normalize``): its weight is per mm.
+    By default the paper's rebalancing: weights 0.99 and 0.01 in the first epoch, 0.01 of it moved over in each, 0.01
+    and 0.99 in the end. As published the generalized Dice has the background and the boundary term only the foreground
+    (every region). The boundary term is `BoundaryLoss` with ``offset=True``: both terms are at least 0, with the same
+    gradient. The generalized Dice has no unit; the boundary term is in mm (1 with ``normalize``) and its weight per mm.
 
     Args:
         lambda_dice: weight of the generalized Dice: a number, a schedule, its name or its mapping form

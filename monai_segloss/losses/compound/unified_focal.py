@@ -64,17 +64,16 @@ class UnifiedFocalLoss(SegLoss):
         Strong imbalance between background and foreground. Two of its three parameters pull in opposite directions for
         easy voxels; compare with dice_ce and dice_focal on the same folds.
 
-    ``lam`` * focal cross-entropy + (1 - ``lam``) * mean focal Tversky loss; every class but 0 is foreground.
+    Every class but 0 is foreground. Asymmetric: the exponent damps easy background voxels only, -(delta sum_fg log p_t
+    + (1 - delta) sum_bg (1 - p_t)^gamma log p_t) / N. It lifts the foreground only, (1 - TI)^(1 - gamma); the
+    background enters as 1 - TI. Symmetric: both exponents for all classes, as in the authors' code; the paper has gamma
+    and 1 - gamma exchanged there, the same at .5. Regions (sigmoid, or a single channel): each channel is a foreground
+    against its complement, TI is that of the region.
 
-    Asymmetric: the exponent damps easy background voxels only, -(delta sum_fg log p_t + (1 - delta) sum_bg (1 - p_t)^gamma
-    log p_t) / N, and lifts the foreground only, (1 - TI)^(1 - gamma), the background entering as 1 - TI.  Symmetric: both
-    exponents for all classes, as in the authors' code; the paper has gamma and 1 - gamma exchanged there, the same at .5.
-    Regions (sigmoid, or a single channel): each channel is a foreground against its complement, TI is that of the region.
-
-    ``lam`` multiplies the cross-entropy as in the paper (the authors' code: the Tversky part).  MONAI's
-    AsymmetricUnifiedFocalLoss halves the cross-entropy, knows two classes and applies no activation.  With gamma 0 it is
-    lam * weighted cross-entropy + (1 - lam) * Tversky.  The formula was not verified against the paper, but against the
-    authors' code.  A perfect class costs sqrt(1e-6) in the Tversky part at gamma .5, see `FocalTverskyLoss`.
+    ``lam`` multiplies the cross-entropy as in the paper (the authors' code: the Tversky part). MONAI's
+    AsymmetricUnifiedFocalLoss halves the cross-entropy, knows two classes and applies no activation. With gamma 0 it is
+    lam * weighted cross-entropy + (1 - lam) * Tversky. The formula was not verified against the paper, but against the
+    authors' code. A perfect class costs sqrt(1e-6) in the Tversky part at gamma .5, see `FocalTverskyLoss`.
 
     Args:
         kind: ``"asymmetric"`` or ``"symmetric"``.

@@ -62,13 +62,12 @@ class BlobLoss(SegLoss):
         Many lesions of unequal size, where Dice sees only the large ones. Finding components costs CPU time in each
         step unless the loader sends them; with one lesion per patch it adds little to dice_ce.
 
-    ``lambda_global`` * `DiceCELoss` + ``lambda_blob`` * the mean over components of Dice + binary cross-entropy.
-
-    The domain of a component is the volume without the other components of its class, so that these count neither as
-    hit nor as error.  The authors' code multiplies the network's output by the mask instead; with logits a masked voxel
-    is then p = 1/2 and still costs.  Each class is taken against the rest, diagonal neighbors are connected, and the mean
-    runs over the components of a (sample, class), then over those with components.  With one class per voxel the
-    background (channel 0) has no components; ``include_background`` is about the global Dice.
+    L is `DiceCELoss` on the whole volume Omega, and Dice + binary cross-entropy on a component. A component's domain
+    leaves out the other components of its class, which count neither as hit nor as error. The authors' code multiplies
+    the network's output by the mask instead; with logits a masked voxel is then p = 1/2 and still costs. Each class is
+    taken against the rest. Diagonal neighbors are connected. The mean runs over the components of a (sample, class),
+    then over those with components. With one class per voxel the background (channel 0) has no components;
+    ``include_background`` is about the global Dice.
 
     A keyword ``components`` of the call takes precomputed ids, whole numbers with 0 outside: (B, C, *S), the components
     of each channel numbered from 1, or (B, 1, *S) or (B, *S), where a voxel has the id within its class.

@@ -54,16 +54,15 @@ class CCDiceCELoss(SegLoss):
         Small lesions among large ones, and where each lesion must be found: every component weighs the same, and a
         false positive is charged to the nearest one. Components and cells cost CPU time in each step.
 
-    ``lambda_global`` * `DiceCELoss` + ``lambda_cc`` * the mean over Voronoi cells of Dice + binary cross-entropy.
+    L is `DiceCELoss` on the whole volume Omega, and Dice + binary cross-entropy on a cell. A cell is what lies nearer
+    to a component than to the others of its class, by exact Euclidean distance in the ``spacing`` of the call (1
+    without one); a voxel between two belongs to the one that comes first. The Dice of a cell has no smoothing. A
+    (sample, class) without components is left out of the term of the cells; code by the authors takes the whole volume
+    as one cell there. Diagonal neighbors are connected. Each class is taken against the rest; with one class per voxel
+    the background has no components.
 
-    A component's cell is what lies nearer to it than to the other components of its class, by exact Euclidean distance
-    in the ``spacing`` of the call (1 without one); a voxel between two belongs to the one that comes first.  The Dice of
-    a cell has no smoothing.  A (sample, class) without components is left out of the term of the cells; code by the
-    authors takes the whole volume as one cell there.  Diagonal neighbors are connected, each class is taken against the
-    rest, and with one class per voxel the background has no components.
-
-    A keyword ``components`` of the call takes precomputed ids, see `BlobLoss`; a keyword ``cells`` (B, C, *S), or
-    (B, 1, *S) where one class has components, the id of the nearest component of a class at every voxel.
+    A keyword ``components`` of the call takes precomputed ids, see `BlobLoss`; a keyword ``cells`` (B, C, *S), or (B,
+    1, *S) where one class has components, the id of the nearest component of a class at every voxel.
 
     Args:
         lambda_global, lambda_cc: factors of the global term and of the term of the cells.

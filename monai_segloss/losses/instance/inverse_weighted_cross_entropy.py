@@ -34,19 +34,17 @@ class InverseWeightedCrossEntropyLoss(SegLoss):
         Lesions of very unequal size. A lesion of one voxel weighs as much as the whole background, so label noise and
         false positives get loud; compare with blob.
 
-    The mean over voxels of w * cross-entropy, w = N / ((K + 1) |L_j|) in the component L_j of a sample with K.
+    L_j are the K components of a sample, L_0 its background, N its valid voxels (those of the training patch). One
+    class per voxel: the components of all classes, K in all, share the background. Sigmoid or a single channel: each
+    channel by itself, binary cross-entropy, mean over channels too. The weights of a sample sum to N, so a uniform
+    prediction costs log C. Code by the authors clips the weights to (1, 2e5), which lifts the background, whose weight
+    is below 1, and breaks this sum.
 
-    N is the number of valid voxels of the sample (the training patch), L_0 the background.  One class per voxel: the
-    components of all classes, K in all, share the background.  Sigmoid or a single channel: each channel by itself, binary
-    cross-entropy, mean over channels too.  The weights of a sample sum to N, so a uniform prediction costs log C.  Code by
-    the authors clips the weights to (1, 2e5), which lifts the background, whose weight is below 1, and breaks this sum.
-
-    A keyword ``components`` of the call takes precomputed ids, see `BlobLoss`.  ``reduction="none"``: (B, 1, *S), with
+    A keyword ``components`` of the call takes precomputed ids, see `BlobLoss`. ``reduction="none"``: (B, 1, *S), with
     sigmoid (B, C, *S).
 
     Args:
         clip: lowest and highest weight, (low, high); None does not clip.
-        reading: see `SegLoss`.
 
     Raises:
         ValueError: a target of fractions; ids that are no whole numbers, or 0 inside of a class.

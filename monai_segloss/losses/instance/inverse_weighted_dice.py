@@ -42,17 +42,14 @@ class InverseWeightedDiceLoss(SegLoss):
         Lesions of very unequal size, where Dice sees only the large ones. Without a cross-entropy beside it training is
         as unstable as with Dice alone; compare with blob.
 
-    1 - (2 sum w p g + nr) / (sum w (p^2 + g^2) + dr), w = N / ((K + 1) |L_j|), mean over samples and classes.
-
-    Each class against the rest: its K components and the voxels outside of it weigh N / (K + 1) each, N the number of
-    valid voxels of the sample.  With one class per voxel the background (channel 0), where it is scored, is one component.
-    Code by the authors clips the weights to (1, 2e5).
+    The mean runs over samples and classes. Each class against the rest: its K components and the voxels outside of it
+    weigh N / (K + 1) each, N the number of valid voxels of the sample. With one class per voxel the background (channel
+    0), where it is scored, is one component. Code by the authors clips the weights to (1, 2e5).
 
     A keyword ``components`` of the call takes precomputed ids, see `BlobLoss`.
 
     Args:
         clip: lowest and highest weight, (low, high); None does not clip.
-        common: see `SegLoss`.
 
     Raises:
         ValueError: a target of fractions; ids that are no whole numbers, or 0 inside of a class.

@@ -31,19 +31,16 @@ class ExclusionCrossEntropyLoss(VoxelLoss):
         Beside marginal_dice and marginal_cross_entropy on partially labeled data: an organ without labels is at least
         not where a labeled one is. Its gradient on p is at most 1, so alone it trains slowly.
 
-    Mean over voxels of sum_k w_k e_k log(1 + p_k), e_k whether the labels exclude class k from the voxel.
+    e_k is where the labels exclude class k: for a labeled organ where it is not, for the background and an organ
+    without labels the union of the labeled organs. Between 0 and log 2 times the number of classes. One class per voxel
+    only. The formula was not verified against the paper. ``reduction="none"``: (B, 1, *S).
 
-    e of a labeled organ is where it is not; e of the background and of an organ without labels is the union of the labeled
-    organs.  Between 0 and log 2 times the number of classes.  One class per voxel only.  The formula was not verified
-    against the paper.  ``reduction="none"``: (B, 1, *S).
-
-    A keyword ``labeled`` of the call, (B, C) of 0 and 1, says which classes each sample has labels of; it comes before the
-    argument.
+    A keyword ``labeled`` of the call, (B, C) of 0 and 1, says which classes each sample has labels of; it comes before
+    the argument.
 
     Args:
         labeled: indices of the labeled classes, the same for all samples; None is all.
         weight: a factor per class, or one for all.
-        reading: see `SegLoss`.
 
     Raises:
         ValueError: ``sigmoid=True``, or ``labeled`` does not fit.

@@ -37,18 +37,16 @@ class ExclusionDiceLoss(RegionLoss):
         Beside marginal_dice and marginal_cross_entropy on partially labeled data: an organ without labels is at least
         not where a labeled one is. Alone it is satisfied by predicting no organ.
 
-    Dice coefficient 2 sum p e / (sum p + sum e + dr) of prediction and excluded region e, mean over samples and classes.
+    The mean runs over samples and classes. e is the excluded region: for a labeled organ where it is not, for the
+    background and an organ without labels the union of the labeled organs. Between 0 and 1, and 0 if no class is where
+    it must not be. There is no smoothing in the numerator: it would charge a class that no voxel excludes. One class
+    per voxel only. The formula was not verified against the paper.
 
-    e of a labeled organ is where it is not; e of the background and of an organ without labels is the union of the labeled
-    organs.  Between 0 and 1, and 0 if no class is where it must not be.  There is no smoothing in the numerator: it would
-    charge a class that no voxel excludes.  One class per voxel only.  The formula was not verified against the paper.
-
-    A keyword ``labeled`` of the call, (B, C) of 0 and 1, says which classes each sample has labels of; it comes before the
-    argument.
+    A keyword ``labeled`` of the call, (B, C) of 0 and 1, says which classes each sample has labels of; it comes before
+    the argument.
 
     Args:
         labeled: indices of the labeled classes, the same for all samples; None is all.
-        common: see `SegLoss`.
 
     Raises:
         ValueError: ``sigmoid=True``, or ``labeled`` does not fit.

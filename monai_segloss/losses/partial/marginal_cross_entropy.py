@@ -31,20 +31,17 @@ class MarginalCrossEntropyLoss(VoxelLoss):
         Several data sets that label different organs, trained together. It says nothing about the unlabeled organs of a
         sample; every class must be labeled in some of them. Usually with marginal_dice and the exclusion losses.
 
-    `CrossEntropyLoss` of q, the probabilities with every unlabeled class of the sample added to the background.
-
-    log q_0 is a log-sum-exp of the merged logits.  A target voxel of a class that is not labeled is read as background.
-    With all classes labeled this is the cross-entropy.  Label-set code takes the mean of the merged probabilities, not
-    their sum, which adds the constant log of their number per background voxel.  One class per voxel only.
+    log q_0 is a log-sum-exp of the merged logits. A target voxel of a class that is not labeled is read as background.
+    With all classes labeled this is `CrossEntropyLoss`. Label-set code takes the mean of the merged probabilities, not
+    their sum, which adds the constant log of their number per background voxel. One class per voxel only.
     ``reduction="none"``: (B, 1, *S), unnormalized.
 
-    A keyword ``labeled`` of the call, (B, C) of 0 and 1, says which classes each sample has labels of; it comes before the
-    argument.  The background is labeled in any case.
+    A keyword ``labeled`` of the call, (B, C) of 0 and 1, says which classes each sample has labels of; it comes before
+    the argument. The background is labeled in any case.
 
     Args:
         labeled: indices of the labeled classes, the same for all samples; None is all.
         weight: a factor per class, or one for all; the merged classes weigh as background.
-        reading: see `SegLoss`.
 
     Raises:
         ValueError: ``sigmoid=True``, or ``labeled`` does not fit.

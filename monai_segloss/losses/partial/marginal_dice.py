@@ -29,14 +29,12 @@ class MarginalDiceLoss(SegLoss):
         Several data sets that label different organs, trained together, beside marginal_cross_entropy. With
         include_background=False the merged background, and so the unlabeled classes, get no gradient from it.
 
-    `DiceLoss` of q, the probabilities with every unlabeled class of the sample added to the background.
-
-    The mean runs over the classes that a sample has labels of.  A target voxel of a class that is not labeled is read as
-    background.  Some code adds up the logits of the merged classes before the softmax; here it is their probabilities.
+    The mean runs over the classes that a sample has labels of. A target voxel of a class that is not labeled is read as
+    background. Some code adds up the logits of the merged classes before the softmax; here it is their probabilities.
     One class per voxel only.
 
-    A keyword ``labeled`` of the call, (B, C) of 0 and 1, says which classes each sample has labels of; it comes before the
-    argument.  The background is labeled in any case.
+    A keyword ``labeled`` of the call, (B, C) of 0 and 1, says which classes each sample has labels of; it comes before
+    the argument. The background is labeled in any case.
 
     Args:
         labeled: indices of the labeled classes, the same for all samples; None is all.

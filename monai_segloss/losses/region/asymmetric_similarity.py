@@ -36,15 +36,12 @@ class AsymmetricSimilarityLoss(RegionLoss):
         Small lesions whose recall counts beta times as much as precision, for example multiple sclerosis. Recall is
         bought with precision: report both.
 
-    Asymmetric similarity loss, 1 - F_beta, mean over samples and classes.
-
-    It is `TverskyLoss` with alpha = 1 / (1 + beta^2) and beta' = beta^2 / (1 + beta^2), the smoothing included: nr and dr
-    are added to TP and to TP + alpha FP + beta' FN.  A popular version squares the terms of the denominator, which is no
-    F_beta.
+    The mean runs over samples and classes. It is `TverskyLoss` with alpha = 1 / (1 + beta^2) and beta' = beta^2 / (1 +
+    beta^2): smoothing is added to TP and to TP + alpha FP + beta' FN. A popular version squares the terms of the
+    denominator, which is no F_beta.
 
     Args:
         beta: how many times as much recall counts as precision; 1 is Dice.  (Not a weight of false negatives.)
-        common: see `SegLoss`.
 
     Example:
         >>> import torch

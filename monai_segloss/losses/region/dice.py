@@ -77,16 +77,13 @@ class DiceLoss(RegionLoss):
     When:
         The usual region loss. Alone it trains slowly and is unstable for small structures; add cross-entropy.
 
-    Soft Dice loss, 1 - (2 TP + nr) / (P + G + dr), mean over samples and classes.
-
-    With ``squared_pred`` the V-Net form 1 - (2 TP + nr) / (sum p^2 + sum g^2 + dr); with ``batch=True`` the sums run over
-    the batch, which cures classes that are absent from a sample; ``jaccard`` gives the Jaccard (IoU) loss.
+    The mean runs over samples and classes. ``batch=True`` sums over the batch, which cures classes that are absent from
+    a sample.
 
     Args:
-        squared_pred: square prediction and target in the denominator.
+        squared_pred: square prediction and target in the denominator, the V-Net form.
         jaccard: Jaccard index instead of Dice, smoothed as in MONAI (half of the effect of the Dice smoothing).
         soft_label: TP = (|p| + |g| - |p - g|) / 2, whose minimum lies at p = g also for soft labels.
-        common: see `SegLoss`.
 
     Example:
         >>> import torch

@@ -35,11 +35,9 @@ class FocalPositiveLoss(RegionLoss):
         Experiments with a network that predicts its own threshold per voxel, to raise sensitivity. A reconstruction,
         not verified against the paper. It knows no false positive: use it only beside a loss that does.
 
-    Mean over the voxels of a class of (1 - b)^gamma (-log b), b = sigmoid(k (p - T)).  Experimental, a reconstruction.
-
-    The formula of Yang et al. could not be read.  Their abstract wants a loss that guides a threshold per voxel and
-    stresses the foreground; this is the positive part of the focal loss on the differentiable binarization of Liao et al.
-    It was not verified against the paper.  A prediction of everything as foreground, or thresholds of 0, minimize it.
+    The formula of Yang et al. could not be read. Their abstract wants a loss that guides a threshold per voxel and
+    stresses the foreground. This is the positive part of the focal loss on the differentiable binarization of Liao et
+    al. A prediction of everything as foreground, or thresholds of 0, minimize it.
 
     A keyword ``threshold`` of the call holds logits of the thresholds, see `ThresholdMapDiceLoss`; without it T = 1/2.
 

@@ -38,17 +38,14 @@ class FocalTverskyLoss(RegionLoss):
         Small lesions, where the Tversky loss alone leaves hard classes behind. With gamma above 1 the gradient grows as
         a class nears its optimum, so it can overfit easy classes; compare with tversky.
 
-    Focal Tversky loss, mean over samples and classes of (1 - TI)^(1/gamma), gamma >= 1.
-
-    ``alpha`` weighs false positives and ``beta`` false negatives, as everywhere in this library; the paper has the two
-    letters the other way round.  The authors' code calls the exponent gamma (0.75 = 1 / (4/3)).  The power is taken per
-    class, before the mean; a perfect class costs `FLOOR` ** (1 / gamma), about 3e-5, not exactly 0.
+    The power is taken per class; the mean runs over samples and classes. A perfect class costs `FLOOR` ** (1 / gamma),
+    about 3e-5, not exactly 0. The paper exchanges the letters alpha and beta. The authors' code calls the exponent
+    gamma (0.75 = 1 / (4/3)).
 
     Args:
         alpha: weight of false positives.
         beta: weight of false negatives.
         gamma: 1/exponent, at least 1; 1 is the Tversky loss.
-        common: see `SegLoss`.
 
     Raises:
         ValueError: ``gamma`` below 1, which is most often the exponent of the authors' code.

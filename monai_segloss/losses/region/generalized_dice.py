@@ -88,19 +88,18 @@ class GeneralizedDiceLoss(RegionLoss):
         Labels of very different volume. A class of few voxels gets nearly all of the weight, so that with w_type
         'square' large classes are hardly trained where a class is tiny; 'simple' is milder.
 
-    Generalized Dice loss, one value per sample, mean over samples.
+    One value per sample, mean over samples. The weights of a sample are divided by the largest of them, which changes
+    no ratio. Undivided (``scale_free=False``, MONAI's form) they are so small that the smoothing rules: with the
+    default 1e-5 two classes of a million voxels each, both predicted wholly wrong, cost 0.286 instead of 1.
 
-    The weights of a sample are divided by the largest of them, which changes no ratio.  Undivided (``scale_free=False``,
-    MONAI's form) they are so small that the smoothing rules: with the default 1e-5 two classes of a million voxels each,
-    both predicted wholly wrong, cost 0.286 instead of 1.  An absent class has the largest weight of its sample; a sample
-    with none of the scored classes gives 0 without gradient (with uniform weights: 1, nearly without), which background,
-    included, prevents; regions (sigmoid) that are all absent have no such help: use ``batch=True``.
+    An absent class has the largest weight of its sample. A sample with none of the scored classes gives 0 without
+    gradient (with uniform weights: 1, nearly without); scoring the background prevents it. Regions (sigmoid) that are
+    all absent have no such help: use ``batch=True``.
 
     Args:
         w_type: weight of a class of volume G: ``"square"`` 1/G^2, ``"simple"`` 1/G, ``"uniform"`` 1.
         soft_label: L1 form of the counts, for soft labels.
         scale_free: divide the weights of a sample by their largest.
-        common: see `SegLoss`.
 
     Raises:
         ValueError: another ``w_type``.

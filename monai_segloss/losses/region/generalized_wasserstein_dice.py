@@ -83,11 +83,10 @@ class GeneralizedWassersteinDiceLoss(SegLoss):
         Classes with an order or a hierarchy, for example tumor parts, whose confusion is not equally bad. One class per
         voxel. A sample without foreground costs nearly 1 whatever is predicted: use batch=True where there are many.
 
-    Generalized Wasserstein Dice loss, one value per sample, mean over samples; softmax and labels unless told otherwise.
-
-    Works on the C x C soft confusion matrix of a sample; MONAI's class gathers and keeps a distance per class and voxel.
-    The background is built in: its voxels are no true positives, but errors on them count.  Probabilities go in with
-    ``other_act``, a one-hot or soft target with ``to_onehot_y=False``.
+    One value per sample, mean over samples; softmax and labels unless told otherwise. It works on the C x C soft
+    confusion matrix of a sample; MONAI's class keeps a distance per class and voxel. The background is built in: its
+    voxels are no true positives, but errors on them count. Probabilities go in with ``other_act``, a one-hot or soft
+    target with ``to_onehot_y=False``.
 
     Args:
         dist_matrix: distance M[l, c] of predicting c where l is true, (C, C), 0 on the diagonal, the background at the

@@ -46,14 +46,11 @@ class HardnessWeightedDiceLoss(RegionLoss):
         Small structures with hard borders, for example vestibular schwannoma. Wrong labels are the hardest voxels:
         avoid it with noisy labels.
 
-    Hardness-weighted Dice loss, mean over samples and classes.
-
-    The gradient flows through the weights, as in the authors' code.  Not the hardness weighted sampling of Fidon et al.,
-    which is about samples.
+    The mean runs over samples and classes. The gradient flows through the weights, as in the authors' code. This is not
+    the hardness weighted sampling of Fidon et al., which is about samples.
 
     Args:
         lam: strength of the weighting in [0, 1]; 0 is the Dice loss, the paper uses 0.6.
-        common: see `SegLoss`.
 
     Raises:
         ValueError: ``lam`` outside of [0, 1].

@@ -31,10 +31,8 @@ class JaccardLoss(RegionLoss):
         Where IoU is what is reported. It orders predictions of one class like Dice and differs in the mean over classes
         and samples, in which bad ones weigh more; as alone and as unstable for small structures as Dice.
 
-    Jaccard (IoU) loss, 1 - (TP + nr) / (TP + FP + FN + dr), mean over samples and classes.
-
-    The smoothing is added to the plain counts.  ``DiceLoss(jaccard=True)``, as MONAI has it, adds it to doubled counts:
-    the same loss with half of the smoothing.  For soft labels see `JaccardMetricLoss`.
+    The mean runs over samples and classes. ``DiceLoss(jaccard=True)``, as MONAI has it, is the same loss with half of
+    the smoothing. For soft labels see `JaccardMetricLoss`.
 
     Args:
         common: see `SegLoss`.

@@ -25,10 +25,9 @@ class JaccardMetricLoss(RegionLoss):
         Soft labels: several raters, distillation, smoothed or resampled labels. With hard labels it is the Jaccard
         loss.
 
-    Jaccard loss with TP = sum min(p, g), FP = sum max(p - g, 0), FN = sum max(g - p, 0), mean over samples and classes.
-
-    The usual product form is smallest at a prediction of 0 or 1 where the label is a fraction; this one at p = g.  The
-    authors' code scores only the classes that a batch holds; here every class counts, as in `JaccardLoss`.
+    FP = sum max(p - g, 0) and FN = sum max(g - p, 0); the mean runs over samples and classes. Where the label is a
+    fraction the usual product form is smallest at a prediction of 0 or 1. The authors' code scores only the classes
+    that a batch holds; here every class counts, as in `JaccardLoss`.
 
     Args:
         common: see `SegLoss`.

@@ -38,13 +38,12 @@ class LogCoshDiceLoss(SegLoss):
         A smoother Dice loss for noisy optimization. About half of the squared Dice loss, so the gradient vanishes as
         the fit gets good: the last percent train slowly. Little independent evidence.
 
-    Log-cosh Dice loss, mean over samples and classes of log cosh(Dice loss), from 0 to 0.4338 where no class is weighted.
+    The mean runs over samples and classes. It lies between 0 and 0.4338 where no class is weighted.
 
     Args:
         elementwise: take log cosh of each (sample, class) before the mean, and weigh it; False: of the mean of the
             weighted Dice losses, which is what the author's code for one class comes to, and without weights never
             larger.  Then ``reduction="none"`` is refused and ``"sum"`` is the same number as ``"mean"``.
-        common: see `SegLoss`.
 
     Raises:
         ValueError: ``elementwise=False`` with ``reduction="none"``.

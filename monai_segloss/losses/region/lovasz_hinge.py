@@ -52,18 +52,17 @@ class LovaszHingeLoss(SegLoss):
         Binary problems, to raise IoU after training with cross-entropy. The scores are margins and no probabilities
         afterwards: calibrate, or threshold at 0.
 
-    Lovász hinge loss, mean over foreground classes, one number per sample or (`per_image`) for the batch.
+    The mean runs over foreground classes: one number for the batch, or (`per_image`) per sample.
 
-    It reads logits, and feeding it probabilities is the classic mistake: ``softmax=True`` and ``sigmoid=True`` say what
-    the logits mean and are not applied; without either, and for ``other_act``, the input or its result is the score.  One
-    class per voxel: each foreground class against the rest, by its logit minus that of the background, z_c - z_0.  That is
-    convex, and where nothing is lost the largest logit is that of the right class; by z_c alone nothing would train z_0,
-    and by the largest of the other logits a class could stay behind another.  Sigmoid: every channel.  Hard labels only.
-    Under DistributedDataParallel each process ranks its own voxels, not those of the whole batch.
+    ``softmax=True`` and ``sigmoid=True`` say what the logits mean and are not applied. Without either, and for
+    ``other_act``, the input or its result is the score. Feeding it probabilities is the classic mistake. One class per
+    voxel: each foreground class against the rest, by z_c - z_0, its logit minus that of the background. That is convex,
+    and where nothing is lost the largest logit is that of the right class. By z_c alone nothing would train z_0; by the
+    largest of the other logits a class could stay behind another. Sigmoid: every channel. Hard labels only. Under
+    DistributedDataParallel each process ranks its own voxels, not those of the whole batch.
 
     Args:
         per_image: rank the voxels of each sample by themselves; False: those of the batch together.
-        reading: see `SegLoss`.
 
     Raises:
         ValueError: a target of fractions.

@@ -85,18 +85,16 @@ class LovaszSoftmaxLoss(SegLoss):
         To raise IoU, best after training with cross-entropy or added to it; from scratch it is often unstable. It sorts
         the voxels of every class: slow for large 3-D patches with many classes.
 
-    Lovász-Softmax loss on probabilities: the mean over classes, one number for the batch or (`per_image`) per sample.
-
-    Counts are integers and the sort is in float32, so that it is right beyond 2^24 voxels; it keeps one map of slopes per
-    class and no sorted copies.  With sigmoid each channel is a class.  Hard labels only.  Under DistributedDataParallel each
-    process ranks its own voxels, not those of the whole batch.
+    It reads probabilities: one number for the batch, or (`per_image`) per sample. Counts are integers and the sort is
+    in float32, so that it is right beyond 2^24 voxels. It keeps one map of slopes per class and no sorted copies. With
+    sigmoid each channel is a class. Hard labels only. Under DistributedDataParallel each process ranks its own voxels,
+    not those of the whole batch.
 
     Args:
         classes: ``"present"``: the mean over classes that the batch (or the sample) has voxels of; ``"all"``: over all
             scored ones, an absent class costing its largest probability.
         per_image: rank the voxels of each sample by themselves, and take the mean over samples.
         include_background: whether channel 0 is scored.
-        reading: see `SegLoss`.
 
     Raises:
         ValueError: another value of ``classes``; a target of fractions.

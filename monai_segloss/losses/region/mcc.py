@@ -54,11 +54,9 @@ class MCCLoss(RegionLoss):
         Where true negatives should count too, for example lesions that fill much of an image. A class that is absent,
         or everywhere, has no correlation and is left out: add cross-entropy, or use batch=True, to train it there.
 
-    Matthews correlation loss, from 0 (right) over 1 (no relation) to 2 (inverted), mean over samples and classes.
-
-    A class of which a sample has no voxel, or no other, leaves the mean: its numerator is 0 whatever is predicted, so that
-    it would cost a constant 1 without gradient, as in MONAI.  With two classes and softmax both channels have the same
-    coefficient.
+    From 0 (right) over 1 (no relation) to 2 (inverted), mean over samples and classes. A class of which a sample has no
+    voxel, or no other, leaves the mean: its numerator is 0 whatever is predicted. In MONAI it costs a constant 1
+    without gradient. With two classes and softmax both channels have the same coefficient.
 
     Args:
         common: see `SegLoss`; ``smooth_nr`` is added to TP TN - FP FN, ``smooth_dr`` below the root, as in MONAI.

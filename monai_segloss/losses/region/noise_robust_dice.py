@@ -37,10 +37,9 @@ class NoiseRobustDiceLoss(RegionLoss):
         Labels with errors. gamma towards 1 resists noise and trains slower. A class that is absent from a sample can
         cost more than 1.
 
-    Noise-robust Dice loss, mean over samples and classes; gamma 2 is the V-Net Dice loss, 1 a mean absolute error.
-
-    The squares in the denominator are the paper's as far as secondary sources tell (its text was not at hand); the code
-    published with it has them un-squared, and is then not Dice at gamma 2.
+    The mean runs over samples and classes. gamma 2 is the V-Net Dice loss, 1 a mean absolute error. The squares in the
+    denominator are the paper's as far as secondary sources tell (its text was not at hand). The code published with it
+    has them un-squared, and is then not Dice at gamma 2.
 
     Args:
         gamma: exponent of the error, 1 to 2.

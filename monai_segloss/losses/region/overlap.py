@@ -41,11 +41,9 @@ class OverlapLoss(SegLoss):
         Only as a small term beside a loss that reads the labels: it is smallest at any certain prediction, right or
         wrong. Experimental: the formula is a reconstruction from the abstract, not verified against the paper.
 
-    Overlap loss: mean over voxels of (1 - sum_c p_c^2) / 2; two classes: of p_fg p_bg.  Experimental.
-
-    The formula is reconstructed from the paper's abstract ("reduce the overlap between foreground and background") and not
-    verified against its text.  It does not read the labels: without another term it trains certainty, not segmentation.
-    Sigmoid: mean over channels and voxels of p (1 - p).  ``reduction="none"``: (B, 1, *S), with sigmoid (B, C, *S).
+    Two classes: the mean over voxels of p_fg p_bg. Sigmoid: the mean over channels and voxels of p (1 - p). The
+    abstract says "reduce the overlap between foreground and background". ``reduction="none"``: (B, 1, *S), with sigmoid
+    (B, C, *S).
 
     Args:
         reading: see `SegLoss`.

@@ -36,16 +36,13 @@ class PenaltyGeneralizedDiceLoss(RegionLoss):
         Thin or small structures for which the generalized Dice loss is too lenient. It is a monotone function of that
         loss: the minimum is the same, the gradient is larger near it. Published for X-ray angiography only.
 
-    Penalty generalized Dice loss, 1 - GD / (1 + k (1 - GD)), GD the generalized Dice coefficient, mean over samples.
-
-    Without smoothing it equals 1 - 2 TP / (2 TP + (1 + k)(FP + FN)), as the abstract wants it.  Popular code puts the
-    loss 1 - GD where the coefficient belongs, which gives true positives the extra weight.  The formula has not been
-    verified against the paper's text.
+    GD is the generalized Dice coefficient of a sample; the mean runs over samples. Without smoothing it equals 1 - 2 TP
+    / (2 TP + (1 + k)(FP + FN)), as the abstract wants it. Popular code puts the loss 1 - GD where the coefficient
+    belongs, which gives true positives the extra weight. The formula has not been verified against the paper's text.
 
     Args:
         k: strength of the penalty, at least 0; 0 is the generalized Dice loss.
         w_type, soft_label, scale_free: see `GeneralizedDiceLoss`.
-        common: see `SegLoss`.
 
     Raises:
         ValueError: a negative ``k`` or an unknown ``w_type``.

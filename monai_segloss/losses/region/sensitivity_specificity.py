@@ -44,10 +44,9 @@ class SensitivitySpecificityLoss(RegionLoss):
         Lesions of less than a percent of the volume. r trades recall for false positives and must be tuned; with two
         classes and the background included the two channels mirror each other and r loses its effect.
 
-    Sensitivity-specificity loss, mean over samples and classes.
-
-    ``r`` is the weight of the errors on the class (sensitivity); those off it weigh 1 - r, more, since they can lie
-    anywhere in the volume.  Popular code swaps the names of the two parts; NiftyNet sums over the classes.
+    The mean runs over samples and classes. ``r`` weighs errors on the class (sensitivity). Errors off it weigh more, 1
+    - r, since they can lie anywhere in the volume. Popular code swaps the names of the two parts; NiftyNet sums over
+    the classes.
 
     Args:
         r: in [0, 1]; the paper tried 0.01 to 0.1 and used 0.05.

@@ -62,14 +62,13 @@ class ThresholdMapDiceLoss(RegionLoss):
         Experiments with a network that predicts its own threshold per voxel. A reconstruction, not verified against the
         paper. Its gradient vanishes away from the threshold, so it cannot undo confident mistakes: add cross-entropy.
 
-    Dice loss of b = sigmoid(k (p - T)), T a threshold per voxel.  Experimental, a reconstruction.
-
     The formulas of Wang et al. could not be read: this is their idea, a map of thresholds beside the prediction, in the
-    differentiable binarization of Liao et al.; it was not verified against the paper.  Only p - T is trained, so T means
-    nothing unless another loss, such as cross-entropy, holds p.
+    differentiable binarization of Liao et al. Only p - T is trained, so T means nothing unless another loss, such as
+    cross-entropy, holds p.
 
-    A keyword ``threshold`` of the call holds logits of the thresholds, (B, 1, *S) or (B, *S), the same for all classes, and
-    gets a gradient.  Without it T = 1/2: the soft Dice of a nearly hard prediction, which is no experiment with thresholds.
+    A keyword ``threshold`` of the call holds logits of the thresholds, (B, 1, *S) or (B, *S), the same for all classes,
+    and gets a gradient. Without it T = 1/2: the soft Dice of a nearly hard prediction, which is no experiment with
+    thresholds.
 
     Args:
         sharpness: k, above 0; about 4 / k is the range of p - T that gets a gradient.

@@ -38,17 +38,14 @@ class TverskyLoss(RegionLoss):
     When:
         Small lesions whose recall matters: beta above alpha buys recall with precision. Report both.
 
-    Tversky loss, 1 - (TP + nr) / (TP + alpha FP + beta FN + dr), mean over samples and classes.
-
-    The defaults .5/.5 are MONAI's and make it the Dice loss; the paper's best setting is ``alpha=0.3, beta=0.7``, which
-    the nnU-Net trainer uses.  With two classes and the background included the two channels mirror each other and
-    dilute the asymmetry: use ``include_background=False`` to control recall.
+    The mean runs over samples and classes. The defaults .5/.5 are MONAI's and make it the Dice loss. The paper's best
+    setting is ``alpha=0.3, beta=0.7``, which the nnU-Net trainer uses. With two classes and the background included the
+    two channels mirror each other and dilute the asymmetry: use ``include_background=False`` to control recall.
 
     Args:
         alpha: weight of false positives.
         beta: weight of false negatives.
         soft_label: L1 form of the counts, for soft labels.
-        common: see `SegLoss`.
 
     Example:
         >>> import torch

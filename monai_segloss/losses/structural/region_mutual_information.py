@@ -77,17 +77,15 @@ class RegionMutualInformationLoss(SegLoss):
         Fine structure that cross-entropy blurs. Its value is negative at the optimum and grows with the image, so it is
         no criterion for early stopping; images need at least pool * radius voxels per axis.
 
-    ``lambda_ce`` * cross-entropy + ``lambda_rmi`` * sum over classes of the mean over samples of the bound.
-
-    Each point of the max-pooled map becomes the vector of its R = radius^d neighbors; the bound is half the log
-    determinant of the target's covariance that is left when the prediction's is known, divided by R.  The covariances are
-    sums over points and not means, as in the authors' code, so the value depends on the image's size; it can be negative.
-    All of it is computed in float64.  The cross-entropy is divided by the number of voxels plus 1, and with sigmoid summed
-    over channels.  Ignored voxels have probability and target 0 in their neighbors' vectors.
+    The bound is summed over classes and averaged over samples. Each point of the max-pooled map becomes the vector of
+    its R = radius^d neighbors. The bound is half the log determinant of the target's covariance that is left when the
+    prediction's is known, divided by R. The covariances are sums over points and not means, as in the authors' code, so
+    the value depends on the image's size. All of it is computed in float64. With sigmoid the cross-entropy is summed
+    over channels. Ignored voxels have probability and target 0 in their neighbors' vectors.
 
     The authors' code needs CUDA and functions that torch no longer has; theirs is the ridge of 5e-4 (1e-6 in the paper,
-    from memory).  3-D has vectors of radius^3 neighbors.  An axis with fewer than ``radius`` voxels after pooling is one
-    window, so a slice gives what its image gives; a map that is a single point has no information and no gradient.
+    from memory). An axis with fewer than ``radius`` voxels after pooling is one window, so a slice gives what its image
+    gives. A map that is a single point has no information and no gradient.
 
     Args:
         radius: edge of the neighborhood, in voxels after pooling.

@@ -67,16 +67,12 @@ class StructuralSimilarityLoss(SegLoss):
         Thin structures and boundaries, as a refinement of cross-entropy. Details of the paper could not be checked and
         no code of the authors exists; treat it as a variant of its own, and compare with dice_ce.
 
-    ``lambda_ce`` * `CrossEntropyLoss` + ``lambda_structural`` * sum e f BCE / sum f, e the difference in structure.
+    mu and sigma are mean and standard deviation of a channel in a Gaussian window; e_max is the largest e of the batch.
+    BCE is the binary cross-entropy of each channel. e and f carry no gradient. Ignored voxels leave the windows; beyond
+    the edge of the image its last voxels repeat.
 
-    e compares target and prediction of a channel after subtracting the mean and dividing by the standard deviation of a
-    Gaussian window; f keeps the voxels with e above ``threshold`` times the largest e of the batch.  BCE is the binary
-    cross-entropy of each channel, e and f carry no gradient.  Ignored voxels leave the windows; beyond the edge of the
-    image its last voxels repeat.
-
-    The formula was not verified against the paper, of which no code was released: the window, the repeated edge, the
-    missing gradient of e and the largest e over the batch are choices of this library.  A popular copy swaps the means
-    of prediction and target.
+    The formula was not verified against the paper: the window, the repeated edge, the missing gradient of e and the
+    largest e over the batch are choices of this library. A popular copy swaps the means of prediction and target.
 
     Args:
         window: edge of the window in voxels, an odd number.

@@ -38,16 +38,13 @@ class BalancedCrossEntropyLoss(SegLoss):
         Thin or small structures in every image. An image of one class only has weight 0 and teaches nothing, so false
         positives of empty patches go unpunished: use batch=True, or add another term.
 
-    Class-balanced cross-entropy of each sample over its N voxels, w_c = 1 - n_c/N on the n_c voxels of class c.
-
-    With two classes these are the paper's weights, beta = 1 - n_1/N on the foreground and 1 - beta on the background;
-    more classes are our extension.  The paper sums, here each sample is divided by its voxels and the samples are
-    averaged.  Sigmoid, or a single channel: the two-class form of each channel, averaged over channels too.  The formula
-    was not verified against the paper.  ``reduction="none"``: a value per sample, (B, 1, ...), with sigmoid (B, C, ...).
+    n_c of the N voxels of a sample are of class c. Two classes have the paper's weights; more classes are our
+    extension. The paper sums; here each sample is divided by its voxels and the samples are averaged. Sigmoid, or a
+    single channel: the two-class form of each channel, averaged over channels too. The formula was not verified against
+    the paper. ``reduction="none"``: a value per sample, (B, 1, ...), with sigmoid (B, C, ...).
 
     Args:
         batch: count the classes, and average, over the batch and the processes instead of each sample.
-        reading: see `SegLoss`.
 
     Example:
         >>> import torch

@@ -43,15 +43,13 @@ class BinaryCrossEntropyLoss(VoxelLoss):
         Overlapping regions, or each class against the rest. A positive weight above 1 buys recall with precision and
         miscalibrates the probabilities.
 
-    Binary cross-entropy, the mean over channels and voxels of -(w g log p + (1 - g) log(1 - p)).
-
-    Every channel is scored against the rest, the background too, as `torch.nn.BCEWithLogitsLoss` does.  Labels are read
-    one-vs-rest with ``sigmoid=True, to_onehot_y=True``.  ``reduction="none"``: (B, C, *S).
+    beta is ``pos_weight``. Every channel is scored against the rest, the background too, as
+    `torch.nn.BCEWithLogitsLoss` does. Labels are read one-vs-rest with ``sigmoid=True, to_onehot_y=True``.
+    ``reduction="none"``: (B, C, *S).
 
     Args:
         pos_weight: factor of the positive term, one per channel or one for all, at least 0; torch's ``pos_weight``.
             Above 1 it lowers the number of false negatives.
-        reading: see `SegLoss`.
 
     A keyword ``weight_map`` of the call, (B, 1, *S) or (B, *S), weighs voxels; the mean divides by its sum.
 

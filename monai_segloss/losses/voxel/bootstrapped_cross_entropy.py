@@ -46,13 +46,11 @@ class BootstrappedCrossEntropyLoss(SegLoss):
         Most voxels easy from early on. Early in training nearly all voxels count, later only the hard ones, and with
         them the wrongly labeled ones: avoid it where labels are noisy.
 
-    Mean cross-entropy of the voxels of the batch with p_t < ``threshold``, p_t the probability of the true class.
-
-    Where these are fewer than ``k`` percent of the voxels that count, the k percent hardest take their place, at least
-    one.  With sigmoid the voxels of all channels are ranked together; with soft labels p_t is exp(-cross-entropy).  The
-    paper keeps a number of pixels, here it is a percentage, so that patches of any size mean the same; the defaults are
-    those of widespread code (threshold 0.7), not the paper's.  Under DistributedDataParallel each process takes the hard
-    voxels of its own part of the batch.
+    Voxels are ranked over the batch. Where fewer than ``k`` percent of the voxels that count are below the
+    ``threshold``, the k percent hardest take their place, at least one. With sigmoid the voxels of all channels are
+    ranked together. With soft labels p_y is exp(-cross-entropy). The paper keeps a number of pixels; here it is a
+    percentage, so that patches of any size mean the same. The defaults are those of widespread code (threshold 0.7),
+    not the paper's. Under DistributedDataParallel each process takes the hard voxels of its own part of the batch.
 
     Args:
         threshold: t in (0, 1]; 1 is the cross-entropy.

@@ -46,19 +46,16 @@ class CrossEntropyLoss(VoxelLoss):
     When:
         The baseline of every comparison; well calibrated. Small structures drown in the background without weights.
 
-    Cross-entropy.
-
-    Softmax, or probabilities over classes: sum_i w_i (-log p_y) / sum_i w_i, w_i the class weight times the voxel's entry
-    in ``weight_map``, as `torch.nn.CrossEntropyLoss` has it.  Sigmoid, or a single channel: binary cross-entropy, the mean
-    over channels and voxels, ``weight`` on the positive term (torch's ``pos_weight``).  Background always counts; to leave
-    it out give it the weight 0.  ``reduction="none"``: (B, 1, *S), with sigmoid (B, C, *S), unnormalized.
+    Softmax, or probabilities over classes: w_i is the class weight times the voxel's entry in ``weight_map``, as in
+    `torch.nn.CrossEntropyLoss`. Sigmoid, or a single channel: binary cross-entropy, the mean over channels and voxels,
+    ``weight`` on the positive term (torch's ``pos_weight``). Background always counts; to leave it out give it the
+    weight 0. ``reduction="none"``: (B, 1, *S), with sigmoid (B, C, *S), unnormalized.
 
     Args:
         weight: a factor per class, or one for all.  Where all present classes have the weight 0 the loss is 0.
         label_smoothing: e in [0, 1): the target becomes (1 - e) g + e/C.  Softmax only.  The minimum is then not 0.  As
             in torch, w_c also multiplies the share e/C of class c at voxels of other classes, of weight 0 too: they then
             cost without being counted.
-        reading: see `SegLoss`.
 
     A keyword ``weight_map`` of the call, (B, 1, *S) or (B, *S), weighs voxels.
 

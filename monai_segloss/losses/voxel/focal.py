@@ -73,12 +73,10 @@ class FocalLoss(VoxelLoss):
     When:
         Many easy background voxels. Probabilities come out less confident; usually combined with Dice.
 
-    Focal loss; sigmoid unless ``softmax=True`` (or ``use_softmax=True``), as MONAI's class of this name.
-
-    Softmax: the mean over voxels of -alpha_y (1 - p_y)^gamma log p_y; gamma 0 is exactly the cross-entropy (MONAI divides
-    by the number of classes too).  Sigmoid: the mean over channels and voxels of
-    -alpha g (1 - p)^gamma log p - (1 - alpha)(1 - g) p^gamma log(1 - p).  The background drops after the softmax, never
-    before.  ``reduction="none"``: (B, 1, *S) with softmax, (B, C, *S) with sigmoid.
+    Sigmoid unless ``softmax=True`` (or ``use_softmax=True``), as MONAI's class of this name. Softmax: the mean over
+    voxels; gamma 0 is exactly the cross-entropy (MONAI divides by the number of classes too). Sigmoid: the mean over
+    channels and voxels of -alpha g (1 - p)^gamma log p - (1 - alpha)(1 - g) p^gamma log(1 - p). The background drops
+    after the softmax, never before. ``reduction="none"``: (B, 1, *S) with softmax, (B, C, *S) with sigmoid.
 
     Args:
         gamma: exponent, at least 0.
@@ -88,7 +86,6 @@ class FocalLoss(VoxelLoss):
         include_background: whether channel 0 is scored.
         weight: a factor per scored class, or one for all.
         use_softmax: MONAI's name of ``softmax``.
-        reading: see `SegLoss`.
 
     Example:
         >>> import torch

@@ -36,15 +36,13 @@ class LabelSmoothingCrossEntropyLoss(VoxelLoss):
         Overconfident networks, uncertain borders. The probabilities are drawn towards uniform everywhere, so rare
         structures lose most; the minimum is not 0 and does not lie at a certain prediction.
 
-    Cross-entropy against (1 - e) g + e/C, as `CrossEntropyLoss` with ``label_smoothing`` and torch have it.
-
-    Ignored voxels neither contribute nor count.  e is shared among all C classes, the true one included; code for
-    bi-tempered losses shares it among the other C - 1.  ``reduction="none"``: (B, 1, *S), unnormalized.
+    It is `CrossEntropyLoss` with ``label_smoothing``, as torch has it. Ignored voxels neither contribute nor count. e
+    is shared among all C classes, the true one included; code for bi-tempered losses shares it among the other C - 1.
+    ``reduction="none"``: (B, 1, *S), unnormalized.
 
     Args:
         label_smoothing: e in [0, 1).
         weight: a factor per class, or one for all; the mean divides by that of the true class, as torch does.
-        reading: see `SegLoss`.
 
     Raises:
         ValueError: ``sigmoid=True`` or a single channel: smoothing is defined for one class per voxel.

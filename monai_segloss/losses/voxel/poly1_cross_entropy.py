@@ -41,17 +41,14 @@ class Poly1CrossEntropyLoss(VoxelLoss):
         A one-line change of cross-entropy to tune: epsilon above 0 keeps a gradient on voxels that are already right.
         The gain was reported on natural images; on medical data expect little.
 
-    Poly-1 cross-entropy, the mean over voxels of -log p_t + epsilon (1 - p_t), p_t the probability of the truth.
-
-    A class weight multiplies both terms (some code weighs the logarithm only) and the mean divides by the weights, as
-    `CrossEntropyLoss` does.  Sigmoid, or a single channel: the mean over channels and voxels, p_t = p where the target
-    is 1 and 1 - p where it is 0; the weight stands on the positive part.  ``reduction="none"``: (B, 1, *S), with sigmoid
-    (B, C, *S), unnormalized.
+    A class weight multiplies both terms (some code weighs the logarithm only). The mean over voxels divides by the
+    weights, as `CrossEntropyLoss` does. Sigmoid, or a single channel: the mean over channels and voxels, where p_t, the
+    probability of the truth, is p at a target of 1 and 1 - p at 0; the weight stands on the positive part.
+    ``reduction="none"``: (B, 1, *S), with sigmoid (B, C, *S), unnormalized.
 
     Args:
         epsilon: factor of 1 - p_t, at least -1, below which the loss would grow with p_t; 0 is the cross-entropy.
         weight: a factor per class, or one for all.
-        reading: see `SegLoss`.
 
     Example:
         >>> import torch

@@ -78,19 +78,16 @@ class SeesawLoss(SegLoss):
         Many classes with a long tail. Made for instance classification; for voxels there is little evidence, the loss
         depends on what was seen before, and rare classes gain false positives.
 
-    Cross-entropy of probabilities in which class j counts S_ij-fold at a voxel of class i, the mean over voxels.
-
-    Mitigation (``p``) damps the push on class j where it has been seen less often than class i; compensation (``q``)
-    restores it where j is wrongly the more probable.  The counts N are voxels, summed over all calls in training mode
-    with gradients enabled, the present batch included, and over the processes; they are the buffer ``counts`` (int64)
-    and part of ``state_dict``.  In evaluation they stay.  With deep supervision the coarser scales count too.
-    ``reduction="none"``: (B, 1, *S).
+    The mean runs over voxels; class j counts S_yj-fold at a voxel of class y. Mitigation (``p``) damps the push on
+    class j where it has been seen less often than class y. Compensation (``q``) restores it where j is wrongly the more
+    probable. The counts N are voxels, summed over all calls in training mode with gradients enabled, the present batch
+    included, and over the processes. They are the buffer ``counts`` (int64) and part of ``state_dict``. In evaluation
+    they stay. With deep supervision the coarser scales count too. ``reduction="none"``: (B, 1, *S).
 
     Args:
         p: exponent of the ratio of counts, at least 0.
         q: exponent of the ratio of probabilities, at least 0; with p = q = 0 it is the cross-entropy.
         eps: lower end of the probability that is divided by, in (0, 1].
-        reading: see `SegLoss`.
 
     Raises:
         ValueError: ``sigmoid=True``, a single channel or a soft target: the loss is defined for one class per voxel.

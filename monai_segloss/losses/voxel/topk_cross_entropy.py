@@ -62,11 +62,10 @@ class TopKCrossEntropyLoss(SegLoss):
         Few hard voxels among many easy ones; with Dice (dice_topk) among the most robust in comparisons. Noisy labels
         are the hardest voxels: avoid it there.
 
-    Mean of the k percent largest voxel cross-entropies of the batch, at least one voxel.
-
-    The percentage is of the valid voxels; nnU-Net counts the ignored ones, which enter there as zeros.  Class weights are
-    not renormalized.  With sigmoid the k percent are taken of all channels' voxels.  Under DistributedDataParallel each
-    process takes the k percent of its own voxels, as in nnU-Net, not of the whole batch.
+    Voxels are ranked over the batch. The percentage is of the N valid voxels; nnU-Net counts the ignored ones, which
+    enter there as zeros. Class weights are not renormalized. With sigmoid the k percent are taken of all channels'
+    voxels. Under DistributedDataParallel each process takes the k percent of its own voxels, as in nnU-Net, not of the
+    whole batch.
 
     Args:
         k: percentage in (0, 100]; 100 is the cross-entropy.

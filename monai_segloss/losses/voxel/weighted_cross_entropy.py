@@ -45,17 +45,14 @@ class WeightedCrossEntropyLoss(VoxelLoss):
         A known imbalance of classes, or borders that must be kept apart (weight_map). Large factors buy recall of rare
         classes with false positives and with calibration.
 
-    Cross-entropy with weights, sum_i w_i CE_i / D, w_i the weight of the voxel's class times its ``weight_map``.
-
-    D is the sum of the weights, as in torch, or the number of voxels that count: then the weights also scale the loss.
-    Without weights it is `CrossEntropyLoss`.  Sigmoid, or a single channel: the weight of a class stands on its
-    positive term and 1 on the negative one; D sums what stands on the terms (`CrossEntropyLoss` and torch's
-    ``pos_weight`` divide by the voxels instead).  Where all present classes have the weight 0 the loss is 0.
+    m is the ``weight_map``. D is the sum of the weights, as in torch, or the number of voxels that count: then the
+    weights also scale the loss. Without weights it is `CrossEntropyLoss`. Sigmoid, or a single channel: the weight of a
+    class stands on its positive term and 1 on the negative one. D sums what stands on the terms; `CrossEntropyLoss` and
+    torch's ``pos_weight`` divide by the voxels instead. Where all present classes have the weight 0 the loss is 0.
 
     Args:
         weight: a factor per class, background included, or one for all; None is uniform.
         normalize: ``"weights"`` or ``"voxels"``, what the mean divides by.
-        reading: see `SegLoss`.
 
     A keyword ``weight_map`` of the call, (B, 1, *S) or (B, *S), weighs voxels: the paper's
     w_c + 10 exp(-(d1 + d2)^2 / 50) with the distances to the two nearest objects in pixels, for example.
