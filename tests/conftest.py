@@ -12,8 +12,18 @@ import numpy as np
 import pytest
 import torch
 
+from monai_segloss.core.registry import LossInfo
+
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("SEGLOSS_TEST_DATA", ROOT.parent / "shared" / "data"))
+
+REPRESENTATIVES = (
+    "dice", "tversky", "generalized_dice", "lovasz_softmax", "threshold_map_dice", "cross_entropy", "binary_cross_entropy",
+    "topk_cross_entropy", "seesaw", "dice_ce", "unified_focal", "boundary", "hausdorff_dt", "active_boundary",
+    "surface_dice", "border_weighted_ce", "blob", "marginal_dice", "region_mutual_information",
+)  # fmt: skip
+"""One loss per code path: tables, sums of voxels, sorting, sums of losses, maps, components, neighborhoods, partial labels,
+and of every family."""
 
 STATUS = pytest.StashKey[int]()
 
@@ -37,6 +47,18 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(config.stash[STATUS])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of a loss that is not representative are left out of the fast tier, expensive ones also out of the full tier."""
+    for item in items:
+        params = getattr(item, "callspec", None)
+        infos = [x for x in params.params.values() if isinstance(x, LossInfo)] if params else []
+        if any(info.key not in REPRESENTATIVES for info in infos):
+            item.add_marker("further_loss")
+            if item.get_closest_marker("expensive"):
+                item.add_marker("nightly")
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from conftest import REPRESENTATIVES
 
 import monai_segloss
 from monai_segloss.core.registry import LossInfo
@@ -11,18 +12,27 @@ from monai_segloss.testing.harness import supported
 from monai_segloss.testing.properties.module import compiles
 
 ENTRIES = monai_segloss.list_losses()
-PAIRS = [(name, info) for name in PROPERTIES for info in ENTRIES if name in properties_of(info)]
 FIRST_OF_FAMILY = list({info.family: info for info in reversed(ENTRIES)}.values())
+EXPENSIVE = ("compiles", "compiles_in_parts")
+PAIRS = [
+    pytest.param(name, info, id=f"{name}-{info.key}", marks=[pytest.mark.expensive] if name in EXPENSIVE else [])
+    for info in ENTRIES
+    for name in properties_of(info)
+]
 
 
-@pytest.mark.parametrize(("name", "info"), PAIRS, ids=[f"{name}-{info.key}" for name, info in PAIRS])
+@pytest.mark.parametrize(("name", "info"), PAIRS)
 def test_contract(name: str, info: LossInfo) -> None:
     """The property is true on every case, and false where the entry is exempt."""
     PROPERTIES[name](info)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("info", FIRST_OF_FAMILY, ids=lambda info: info.key)
+@pytest.mark.parametrize(
+    "info",
+    [pytest.param(info, marks=[] if info in FIRST_OF_FAMILY else pytest.mark.nightly) for info in ENTRIES],
+    ids=lambda info: info.key,
+)
 def test_the_real_compiler(info: LossInfo) -> None:
     if "compiles" not in info.exempt:
         for case in supported(info, "ignored_2d"):
@@ -33,3 +43,7 @@ def test_the_real_compiler(info: LossInfo) -> None:
 def test_exemptions_name_properties(info: LossInfo) -> None:
     assert set(info.exempt) <= {*PROPERTIES, "shards_equal_the_batch"}
     assert all(len(str(reason)) > 20 for reason in info.exempt.values())
+
+
+def test_a_representative_of_every_family_is_in_the_fast_tier() -> None:
+    assert {monai_segloss.find(key).family for key in REPRESENTATIVES} == {info.family for info in ENTRIES}

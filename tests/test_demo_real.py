@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.real, pytest.mark.slow]
+pytestmark = [pytest.mark.real, pytest.mark.nightly]
 COMMAND = [sys.executable, "-c", "from monai_segloss.cli import main; main()", "demo", "--quick", "--out"]
 TRAINER = "nnUNetTrainerFocalTversky_lr5em2_seed0_2epochs_2iterations"
 

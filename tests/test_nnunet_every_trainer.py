@@ -71,6 +71,8 @@ def train_for_an_epoch(trainer: Any) -> None:
         trainer.run_training()
 
 
+@pytest.mark.slow
+@pytest.mark.expensive
 @pytest.mark.parametrize("info", LABELS, ids=lambda info: info.key)
 def test_trains_resumes_and_predicts(info: LossInfo, space: Workspace) -> None:
     name = named(info, 2, 3)
@@ -87,6 +89,8 @@ def test_trains_resumes_and_predicts(info: LossInfo, space: Workspace) -> None:
     assert set(np.unique(labels)) <= {0, 1, 2}
 
 
+@pytest.mark.slow
+@pytest.mark.expensive
 @pytest.mark.parametrize(("info", "kind"), OTHER, ids=[f"{kind}-{info.key}" for info, kind in OTHER])
 def test_regions_and_ignored_labels(info: LossInfo, kind: str, space: Workspace) -> None:
     """An epoch on every other kind of target that the loss says it supports."""

@@ -387,17 +387,26 @@ def interpreted_losses(key: str, reading: str, monkeypatch: pytest.MonkeyPatch) 
 # -- in the ordinary run -------------------------------------------------------------------------------------------
 
 
-def interpreted(**environment: str) -> None:
+def interpreted(functions: str = "interpreted_*", **environment: str) -> None:
     """Run the functions above."""
-    names = ("-o", "python_functions=interpreted_*", "-W", "ignore::RuntimeWarning", "-p", "no:cacheprovider")
+    names = ("-o", f"python_functions={functions}", "-W", "ignore::RuntimeWarning", "-p", "no:cacheprovider")
     command = [sys.executable, "-m", "pytest", "-q", "-x", *names, __file__]
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
 
 
+SOME = (
+    "interpreted_every_statistic interpreted_masked* interpreted_memory* interpreted_the_operators* interpreted_second*"
+)
+
+
 @needs_triton
-def test_the_kernels_in_the_interpreter() -> None:
-    interpreted(TRITON_INTERPRET="1", SEGLOSS_TEST_STATISTICS_ON="cpu")
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "functions", [SOME, pytest.param("interpreted_*", marks=pytest.mark.nightly)], ids=["some", "all"]
+)
+def test_the_kernels_in_the_interpreter(functions: str) -> None:
+    interpreted(functions, TRITON_INTERPRET="1", SEGLOSS_TEST_STATISTICS_ON="cpu")
 
 
 @needs_triton
@@ -461,6 +470,7 @@ both((*area, "ce", "ce_neg"), 3, torch.float32, torch.float32, activation="sigmo
 
 
 @needs_triton
+@pytest.mark.slow
 def test_the_kernels_compile_for_a_gpu_that_is_not_there(tmp_path: Path) -> None:
     """By the way that a launch takes, up to the driver."""
     environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path), "TRITON_INTERPRET": "0"}

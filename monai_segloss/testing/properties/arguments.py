@@ -110,11 +110,11 @@ def another(name: str, default: Any, case: Case) -> object:
     return default * 1.5 + 0.25 if default in (0, 1) else (1 + default) / 2  # towards 1, which is in every range
 
 
-@on("labels_3d", "labels_2d", support="labels")
+@on("labels_3d", support="labels")
 def reading_arguments_matter(info: LossInfo, case: Case) -> None:
     """Activation, ignored label and reduction change the value; labels without `to_onehot_y` are refused."""
     probabilities = torch.softmax(case.input, 1)
-    others = {"softmax": True, "sigmoid": True, "other_act": lambda p: p**3, "ignore_index": 1, "reduction": "sum"}
+    others = {"softmax": True, "sigmoid": True, "other_act": lambda p: p**2.5, "ignore_index": 1, "reduction": "sum"}
     if "regions" not in info.support:
         refused((ValueError, "sigmoid"), make, info, case, softmax=False, sigmoid=others.pop("sigmoid"))
     found = {
