@@ -161,7 +161,7 @@ def _changes(name: str, value: Any, info: LossInfo) -> bool:
     """Whether a default of the stock loss scores otherwise than what our card recommends, or its default."""
     if name not in SCORING:
         return False
-    recommended = {"include_background": info.nnunet.include_background, "batch": info.nnunet.batch}.get(name)
+    recommended = {"include_background": info.recommended.include_background, "batch": info.recommended.batch}.get(name)
     default = info.parameters[name].default if name in info.parameters else NEUTRAL[name]
     return bool(value != default or recommended in (True, False))
 
