@@ -51,16 +51,17 @@ def match_targets(loss: Any, labels: Labels) -> Any:
 
 
 def _infos(loss: Any) -> list[LossInfo]:
-    if isinstance(loss, WeightedSum):
-        return [info for term in loss.terms.values() for info in _infos(term)]
-    return [info for info in list_losses() if info.cls is type(loss)]
+    own = [info for info in list_losses() if info.cls is type(loss)]
+    if own or not isinstance(loss, WeightedSum):
+        return own
+    return [info for term in loss.terms.values() for info in _infos(term)]
 
 
 def _of_regions(loss: SegLoss) -> dict[str, Any]:
     arguments = {name: value for name, value in loss.arguments.items() if name not in OF_LABELS}
     if arguments.get("other_act") is None:
         arguments["sigmoid"] = True
-    if isinstance(loss, WeightedSum):
+    if "terms" in arguments:  # a sum without a class of its own
         arguments["terms"] = {name: _term(name, value) for name, value in arguments["terms"].items()}
         takes = any("include_background" in info.parameters for info in _infos(loss))
     else:
