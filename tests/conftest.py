@@ -11,19 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from representatives import REPRESENTATIVES
 
 from monai_segloss.core.registry import LossInfo
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("SEGLOSS_TEST_DATA", ROOT.parent / "shared" / "data"))
-
-REPRESENTATIVES = (
-    "dice", "tversky", "generalized_dice", "lovasz_softmax", "threshold_map_dice", "cross_entropy", "binary_cross_entropy",
-    "topk_cross_entropy", "seesaw", "dice_ce", "unified_focal", "boundary", "hausdorff_dt", "active_boundary",
-    "surface_dice", "border_weighted_ce", "blob", "marginal_dice", "region_mutual_information",
-)  # fmt: skip
-"""One loss per code path: tables, sums of voxels, sorting, sums of losses, maps, components, neighborhoods, partial labels,
-and of every family."""
 
 STATUS = pytest.StashKey[int]()
 

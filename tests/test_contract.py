@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import REPRESENTATIVES
+from representatives import REPRESENTATIVES
 
 import monai_segloss
 from monai_segloss.core.registry import LossInfo

@@ -25,6 +25,7 @@ from monai_segloss.demo.problem import DemoError
 from monai_segloss.demo.progress import Display
 from monai_segloss.demo.settings import QUICK, Arm, Settings
 
+pytestmark = pytest.mark.slow
 STAND_INS = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import demo_programs; demo_programs.run()"
 SETTINGS = Settings("focal_tversky", None, "cpu", 2, 2, None, 0, 0, None, True)
 LOSS, BASELINE = Arm("focal_tversky", "nnUNetTrainerX"), Arm("dice_ce", "nnUNetTrainerY", "-baseline")

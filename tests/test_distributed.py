@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -57,6 +58,7 @@ def work(rank: int, folder: str) -> None:
         dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_shards_equal_the_batch(tmp_path: Path) -> None:
     """DistributedDataParallel averages gradients, and so does the sum over ranks divided by their number here."""
     mp.start_processes(work, args=(str(tmp_path),), nprocs=WORLD, start_method="spawn")

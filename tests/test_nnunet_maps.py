@@ -20,6 +20,7 @@ from nnunet_trainers.recording import OtherConfigurationError
 
 pytest_plugins = "nnunet_fixtures"
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:Mean of empty slice:RuntimeWarning"),
     pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),

@@ -19,6 +19,7 @@ from nnunet_trainers.export import ExportError, export
 
 pytest_plugins = "nnunet_fixtures"
 pytestmark = [
+    pytest.mark.slow,
     # nnU-Net means over classes of which it has seen no voxel.
     pytest.mark.filterwarnings("ignore:Mean of empty slice:RuntimeWarning"),
     pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning"),
