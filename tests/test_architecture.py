@@ -131,7 +131,9 @@ def test_files_stay_readable(path: Path) -> None:
 def test_a_loss_lies_where_its_key_and_family_say() -> None:
     for info in monai_segloss.list_losses():
         card = ROOT / "monai_segloss" / "losses" / info.family / f"{info.key}.py"
-        assert Path(inspect.getsourcefile(info.cls) or "") == card
+        found = Path(inspect.getsourcefile(info.cls) or "")  # where the package is installed
+        assert found.parts[-4:] == card.parts[-4:]
+        assert card.is_file()
         assert f"class {info.cls.__name__}(" in inspect.getsource(info.cls)
         assert info.cls.__name__ == f"{camel(info.key)}Loss"
         assert getattr(monai_segloss, info.cls.__name__) is info.cls
