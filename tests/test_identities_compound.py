@@ -188,3 +188,24 @@ def test_what_is_refused() -> None:
     loss = create("exponential_logarithmic", softmax=True, to_onehot_y=True, frequencies=[0.5, 0.5])
     case = cases.get("labels_3d")
     refused((ValueError, "frequencies has 2 values for 3"), loss, case.input, case.target)
+
+
+def test_a_checkpoint_from_before_compounds_were_sums_is_read() -> None:
+    """Class weights and alpha stood in the loss itself, and there were no means of terms."""
+    weight, alpha = torch.tensor([1.0, 2.0], dtype=torch.float64), torch.tensor(0.25, dtype=torch.float64)
+    for loss, state in (
+        (monai_segloss.DiceCELoss(softmax=True), {}),
+        (monai_segloss.DiceCELoss(softmax=True, weight=[1, 2]), {"class_weight": weight}),
+        (
+            monai_segloss.DiceFocalLoss(softmax=True, weight=[1, 2], alpha=0.25),
+            {"class_weight": weight, "alpha": alpha},
+        ),
+        (monai_segloss.DiceCEBoundaryLoss(softmax=True), {"_extra_state": {"means": {"dice": 0.5}}}),
+    ):
+        before = {name: x.clone() for name, x in loss.state_dict().items() if isinstance(x, torch.Tensor)}
+        loss.load_state_dict(dict(state))
+        after = loss.state_dict()
+        assert all(torch.equal(x, after[name]) for name, x in before.items())
+        assert loss.means == state.get("_extra_state", {"means": {}})["means"]
+    with pytest.raises(RuntimeError, match="Unexpected key"):
+        monai_segloss.DiceCELoss(softmax=True).load_state_dict({"something": weight})
