@@ -236,3 +236,11 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {p.stem for p in (configs / "losses").iterdir()} == {info.key for info in LOSSES}
     for arguments in (("copy", "mine"), ("copy", "other", "--name", "nothing")):
         assert run_cli(*arguments)[0] == 2
+
+
+@pytest.mark.parametrize("name", ["evaluate.json", "multi_gpu_train.json"])
+def test_a_file_over_the_training_configuration_imports_what_that_does(name: str) -> None:
+    """Its list of imports takes the place of that one."""
+    configs = bundle_path() / "configs"
+    base, over = (json.loads((configs / each).read_text(encoding="utf-8"))["imports"] for each in ("train.json", name))
+    assert set(base) <= set(over)
