@@ -5,14 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import ClassVar
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from monai_segloss.core.batch import Scored, SegBatch
-from monai_segloss.core.counts import FORMULAS, Stat, Voxels, soft_statistics
+from monai_segloss.core.counts import FORMULAS, Stat, soft_statistics
 from monai_segloss.core.module import SegLoss
 from monai_segloss.core.reduce import Scores
 
@@ -50,11 +49,6 @@ class VoxelSum:
     def view(self) -> Scored:
         """The scored classes."""
         return Scored(self.batch, include_background=not self.first, over_batch=False)
-
-    @cached_property
-    def voxels(self) -> Voxels:
-        """Probabilities, logarithms and target of the scored classes, each computed once."""
-        return self.view.voxels
 
     @property
     def multilabel(self) -> bool:
@@ -94,7 +88,7 @@ class VoxelSum:
             lp = batch.log_prob.contiguous()  # else nll_loss may have no gradient
             weight = (factor.to(lp) if isinstance(factor, Tensor) else lp.new_tensor(factor)).expand(batch.classes)
             return F.nll_loss(lp, batch.labels, weight, reduction="none")[:, None]
-        value = FORMULAS[stat.name](self.voxels, stat.power)
+        value = FORMULAS[stat.name](self.view.voxels, stat.power)
         if isinstance(factor, Tensor):
             factor = factor.to(value).reshape(-1, *(1,) * (value.ndim - 2))
         value = factor * value
@@ -120,7 +114,7 @@ class VoxelSum:
         if w is None:
             return view.sums(*which)
         if w.ndim == batch.ndim and w.shape[1] > 1:
-            return [batch.total(w * FORMULAS[stat.name](self.voxels, stat.power)) for stat in which]
+            return [batch.total(w * FORMULAS[stat.name](view.voxels, stat.power)) for stat in which]
         weight, logits, target = self._masked(), batch.logits, batch.target
         if weight.requires_grad:  # what is ignored must not even come near its gradient
             logits, target = batch.clean, batch.one_hot

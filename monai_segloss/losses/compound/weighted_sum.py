@@ -193,22 +193,20 @@ class Compound(WeightedSum):
     def __init__(self, common: Mapping[str, Any], **terms: Mapping[str, Any]) -> None:
         self._known(common)
         super().__init__(terms, **{name: DEFAULTS[name] for name in self.scoring} | dict(common))
-        self.register_load_state_dict_pre_hook(_of_a_loss_without_terms)  # type: ignore[no-untyped-call]
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Also of a checkpoint from when the compound was no sum: its buffers are constants of the constructor."""
+        if not any(key.startswith(f"{prefix}terms.") for key in state):
+            for name in ("class_weight", "alpha"):
+                state.pop(f"{prefix}{name}", None)
+            for name, value in self.state_dict(prefix=prefix).items():
+                state.setdefault(name, value)
+        super()._load_from_state_dict(state, prefix, *rest)
 
     @property
     def term_weights(self) -> dict[str, float]:
         """Weight of each term in the present epoch; nothing where these are numbers for good."""
         return {} if self.fixed_weights else super().term_weights
-
-
-def _of_a_loss_without_terms(loss: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Complete the state of a checkpoint from when the compound was no sum: its buffers are constants of the constructor."""
-    if any(key.startswith(f"{prefix}terms.") for key in state):
-        return
-    for name in ("class_weight", "alpha"):
-        state.pop(f"{prefix}{name}", None)
-    for name, value in loss.state_dict(prefix=prefix).items():
-        state.setdefault(name, value)
 
 
 def part(argument: str, weight: TermWeight, **settings: Any) -> dict[str, Any]:
