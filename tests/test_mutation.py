@@ -112,7 +112,11 @@ def detach_the_prediction(patch: pytest.MonkeyPatch, info: LossInfo) -> None:
 
 
 def let_ignored_samples_into_the_mean(patch: pytest.MonkeyPatch, info: LossInfo) -> None:
-    patch.setattr(read_batch.Scored, "present", property(lambda self: torch.ones_like(self.fold(self.batch.voxels))))
+    patch.setattr(
+        read_batch.ClassView,
+        "voxel_count",
+        property(lambda self: torch.ones_like(self.reduce_batch(self.batch.voxels))),
+    )
 
 
 def clip_the_logarithm(patch: pytest.MonkeyPatch, info: LossInfo) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import monai_segloss
 from monai_segloss import SegLoss
-from monai_segloss.core.batch import Scored, SegBatch
+from monai_segloss.core.batch import ClassView, SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import ScoringArgs
@@ -44,7 +44,7 @@ class MistakesLoss(RegionLoss):
         super().__init__(**common)
         (self.penalty,) = non_negative(penalty=penalty)
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         n = view.counts()
         mistakes = self.penalty * (n.fp + n.fn)
         return mistakes / (n.tp + mistakes + self.smooth_dr)
@@ -63,14 +63,14 @@ class MaskIgnoredLoss(MistakesLoss):
 class UpsideDownLoss(MistakesLoss):
     """The best prediction has the largest value."""
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         return 1 - super().table(view)
 
 
 class NaNHiddenLoss(MistakesLoss):
     """NaN becomes 0."""
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         return super().table(view).nan_to_num()
 
 
@@ -131,7 +131,7 @@ def test_a_wrong_loss_is_caught_by_name(loss: type[SegLoss], names: tuple[str, .
 
 def test_an_error_of_the_loss_is_in_the_report() -> None:
     class BrokenLoss(MistakesLoss):
-        def table(self, view: Scored) -> Tensor:
+        def table(self, view: ClassView) -> Tensor:
             raise KeyError("penalty")
 
     with pytest.raises(Violation, match="finite on labels_3d: KeyError: 'penalty'"):

@@ -161,12 +161,12 @@ class SegBatch:
         x = x if self.mask is None else x * self.mask[:, None]
         return x.flatten(2).sum(2) if x.ndim > 2 else x
 
-    def scored(self, include_background: bool = True, over_batch: bool = False) -> Scored:
+    def class_view(self, include_background: bool = True, over_batch: bool = False) -> ClassView:
         """The view of a loss that leaves channel 0 out or sums over the batch (and over the processes of DDP)."""
         if not include_background and self.classes == 1:
             warnings.warn("single channel prediction, `include_background=False` ignored.", stacklevel=6)
             include_background = True
-        return Scored(self, include_background, over_batch)
+        return ClassView(self, include_background, over_batch)
 
     def map(self, name: str) -> Tensor | None:
         """A map of one value per voxel that the caller sent, as (B, *S), 0 where ignored, or None."""
@@ -177,7 +177,7 @@ class SegBatch:
         return check.class_shape(name, self.maps[name], self.logits) if name in self.maps else None
 
 
-class Scored:
+class ClassView:
     """Statistics of a `SegBatch` as one loss scores them: with or without background, per sample or over the batch."""
 
     def __init__(self, batch: SegBatch, include_background: bool, over_batch: bool) -> None:
@@ -187,9 +187,9 @@ class Scored:
     def sums(self, *which: Stat) -> list[Tensor]:
         """Statistics (B | 1, C), computed in one pass."""
         self.batch.request(*which)
-        return [self.fold(self.drop(self.batch.sum(stat))) for stat in which]
+        return [self.reduce_batch(self.drop_background(self.batch.sum(stat))) for stat in which]
 
-    def drop(self, table: Tensor) -> Tensor:
+    def drop_background(self, table: Tensor) -> Tensor:
         """Statistics (B, C) of the scored classes; what is not a number in the others shows, since their logits count."""
         return table[:, self.first :] + 0 * table[:, :1].detach() if self.first else table
 
@@ -217,15 +217,15 @@ class Scored:
         return weight if weight is None or weight.ndim == 0 else weight[self.first :]
 
     @property
-    def present(self) -> Tensor:
+    def voxel_count(self) -> Tensor:
         """Number of voxels behind each row, (B | 1, 1)."""
-        return self.fold(self.batch.voxels)
+        return self.reduce_batch(self.batch.voxels)
 
     def counts(self, soft_label: bool = False) -> Counts:
         """True positives, false positives, false negatives; with ``soft_label`` in the L1 form for soft targets."""
         tp, fp, fn = self.sums(*(AREA_L1 if soft_label else AREA))
-        return Counts(tp, fp, fn, self.present)
+        return Counts(tp, fp, fn, self.voxel_count)
 
-    def fold(self, x: Tensor) -> Tensor:
+    def reduce_batch(self, x: Tensor) -> Tensor:
         """Sums per sample as they are, or added up over the batch and over the processes of DDP."""
         return sum_over_processes(x.sum(0, keepdim=True)) if self.over_batch else x

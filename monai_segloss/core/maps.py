@@ -13,7 +13,7 @@ from monai_segloss.core import check
 from monai_segloss.core.errors import LossShapeError
 
 if TYPE_CHECKING:
-    from monai_segloss.core.batch import Scored, SegBatch
+    from monai_segloss.core.batch import ClassView, SegBatch
 
 T = TypeVar("T")
 
@@ -149,7 +149,7 @@ def once(spec: MapSpec, batch: SegBatch, first: int, make: Callable[[], T]) -> T
     return kept[first]
 
 
-def scored_map(spec: MapSpec, view: Scored) -> Tensor:
+def scored_map(spec: MapSpec, view: ClassView) -> Tensor:
     """A map of the scored classes (B, C', *S), as the caller sent it or made here: no gradient, 0 where ignored."""
     batch = view.batch
     if batch.ndim < 3:
@@ -162,7 +162,7 @@ def scored_map(spec: MapSpec, view: Scored) -> Tensor:
     return sent if valid is None else sent.masked_fill(~valid, 0)
 
 
-def _made(spec: MapSpec, view: Scored) -> Tensor:
+def _made(spec: MapSpec, view: ClassView) -> Tensor:
     batch = view.batch
     masks = batch.one_hot[:, view.first :]
     masks = masks > 0.5 if masks.is_floating_point() else masks.bool()

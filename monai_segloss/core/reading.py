@@ -23,7 +23,7 @@ class Reader:
     """Reads ``(input, target)`` as MONAI's arguments say.
 
     The order is fixed: check, then zero the logits of ignored voxels, then activate all channels, then resolve ignored
-    labels; a background channel drops last, in `SegBatch.scored`, never before a softmax.
+    labels; a background channel drops last, in `SegBatch.class_view`, never before a softmax.
 
     Args:
         to_onehot_y: the target holds labels (B, 1, *S) or (B, *S).

@@ -24,16 +24,16 @@ class Scores:
     count: Tensor
 
     @staticmethod
-    def table(values: Tensor, present: Tensor, weight: Tensor | None = None) -> Scores:
-        """Scores of a (B | 1, C) table: rows with ``present`` (B | 1, 1 | C) == 0 leave the mean; class weights scale.
+    def table(values: Tensor, voxel_count: Tensor, weight: Tensor | None = None) -> Scores:
+        """Scores of a (B | 1, C) table: rows with ``voxel_count`` (B | 1, 1 | C) == 0 leave the mean; class weights scale.
 
         They leave its gradient too; what is not a number there shows, since it may be in other gradients.
         """
-        present = (present > 0).to(values.dtype).expand_as(values)
-        values = torch.where(present > 0, values, 0 * values.detach())
+        voxel_count = (voxel_count > 0).to(values.dtype).expand_as(values)
+        values = torch.where(voxel_count > 0, values, 0 * values.detach())
         if weight is not None:
             values = values * weight.to(values)
-        return Scores(values, present)
+        return Scores(values, voxel_count)
 
 
 @dataclass(frozen=True)

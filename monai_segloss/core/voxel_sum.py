@@ -10,7 +10,7 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn import functional as F
 
-from monai_segloss.core.batch import Scored, SegBatch
+from monai_segloss.core.batch import ClassView, SegBatch
 from monai_segloss.core.counts import FORMULAS, Stat, soft_statistics
 from monai_segloss.core.module import SegLoss
 from monai_segloss.core.reduce import Scores
@@ -46,9 +46,9 @@ class VoxelSum:
     _sums: dict[Stat, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     @property
-    def view(self) -> Scored:
+    def view(self) -> ClassView:
         """The scored classes."""
-        return Scored(self.batch, include_background=not self.first, over_batch=False)
+        return ClassView(self.batch, include_background=not self.first, over_batch=False)
 
     @property
     def multilabel(self) -> bool:
@@ -118,7 +118,9 @@ class VoxelSum:
         weight, logits, target = self._masked(), batch.logits, batch.target
         if weight.requires_grad:  # what is ignored must not even come near its gradient
             logits, target = batch.clean, batch.one_hot
-        return [view.drop(x) for x in soft_statistics(logits, target, which, batch.activation, weight).unbind(2)]
+        return [
+            view.drop_background(x) for x in soft_statistics(logits, target, which, batch.activation, weight).unbind(2)
+        ]
 
     def _voxels(self) -> Tensor:
         """Number of voxels that count, or the sum of their entries in the map, (B, 1)."""

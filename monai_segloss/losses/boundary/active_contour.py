@@ -18,9 +18,9 @@ from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.neighborhood import (
     Steps,
     by_spacing,
+    class_view,
     mean_table,
     scored_maps,
-    scored_view,
     valid,
 )
 
@@ -135,7 +135,7 @@ class ActiveContourLoss(SegLoss):
             raise ValueError("eps must be above 0.")
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
-        p, g = scored_maps(batch, scored_view(batch, self.background))
+        p, g = scored_maps(batch, class_view(batch, self.background))
         length = by_spacing(contour_length, batch, p, valid(batch), self.eps)
         misplaced = region(p, g, valid(batch), self.c_in, self.c_out, self.mu)
         return {

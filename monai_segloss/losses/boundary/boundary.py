@@ -6,7 +6,7 @@ from typing import Unpack
 
 from torch import Tensor
 
-from monai_segloss.core.batch import Scored, SegBatch
+from monai_segloss.core.batch import ClassView, SegBatch
 from monai_segloss.core.check import one_of
 from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.maps import MapSpec, scored_map
@@ -37,7 +37,7 @@ class BoundaryForm:
         self.offset = bool(offset)
         self.map = signed_distance(mode=mode, empty=empty, clip=clip, normalize=bool(normalize))
 
-    def scores(self, view: Scored) -> Scores:
+    def scores(self, view: ClassView) -> Scores:
         """Mean over voxels per (sample, class)."""
         batch = view.batch
         phi = scored_map(self.map, view)
@@ -135,4 +135,4 @@ class BoundaryLoss(SegLoss):
         return (self.form.map,)
 
     def loss(self, batch: SegBatch) -> Scores:
-        return self.form.scores(batch.wide.scored(self.include_background, self.batch))
+        return self.form.scores(batch.wide.class_view(self.include_background, self.batch))

@@ -133,9 +133,9 @@ class BoundaryDoULoss(SegLoss):
         return (TP, SE)
 
     def loss(self, batch: SegBatch) -> Scores:
-        view = batch.scored(self.include_background, self.batch)
+        view = batch.class_view(self.include_background, self.batch)
         tp, error = view.sums(TP, SE)
-        c, s = (view.fold(x[:, view.first :]) for x in surface_and_size(batch))
+        c, s = (view.reduce_batch(x[:, view.first :]) for x in surface_and_size(batch))
         alpha = boundary_share(c, s, self.alpha_max, self.clamp_low)
         values = boundary_dou(tp, error, alpha, self.smooth_nr, self.smooth_dr)
-        return Scores.table(values, view.present)
+        return Scores.table(values, view.voxel_count)

@@ -15,10 +15,10 @@ from monai_segloss.losses.boundary.neighborhood import (
     RatioArgs,
     Steps,
     by_spacing,
+    class_view,
     inner_band,
     scaled_radii,
     scored_maps,
-    scored_view,
     valid,
 )
 
@@ -90,15 +90,15 @@ class BoundaryF1Loss(SegLoss):
         )
 
     def loss(self, batch: SegBatch) -> Scores:
-        view, counted = scored_view(batch, self.background, self.batch), valid(batch)
+        view, counted = class_view(batch, self.background, self.batch), valid(batch)
         p, g = (by_spacing(contours, batch, u, counted, self.contour) for u in scored_maps(batch, view))
         wide_p, wide_g = (by_spacing(widened, batch, b, counted, self.tolerance) for b in (p, g))
 
         def met(b: Tensor, others: Tensor) -> Tensor:
-            missed, total = (view.fold(batch.total(x)) for x in (b * (1 - others), b))
+            missed, total = (view.reduce_batch(batch.total(x)) for x in (b * (1 - others), b))
             return 1 - quotient(missed + (self.smooth_dr - self.smooth_nr), total + self.smooth_dr)
 
-        return Scores.table(boundary_f1(met(p, wide_g), met(g, wide_p)), view.present)
+        return Scores.table(boundary_f1(met(p, wide_g), met(g, wide_p)), view.voxel_count)
 
 
 def contours(steps: Steps, u: Tensor, counted: Tensor | None, radius: int) -> Tensor:

@@ -15,10 +15,10 @@ from monai_segloss.losses.boundary.neighborhood import (
     RatioArgs,
     Steps,
     by_spacing,
+    class_view,
     inner_band,
     radii,
     scored_maps,
-    scored_view,
     valid,
 )
 from monai_segloss.losses.region.dice import one_minus_ratio
@@ -99,7 +99,7 @@ class BoundaryIoULoss(SegLoss):
         self.width = width
 
     def loss(self, batch: SegBatch) -> Scores:
-        view = scored_view(batch, self.background, self.batch)
+        view = class_view(batch, self.background, self.batch)
         p, g = (by_spacing(band, batch, u, valid(batch), self.width) for u in scored_maps(batch, view))
-        overlap, error = (view.fold(batch.total(x)) for x in (p * g, p * (1 - g) + g * (1 - p)))
-        return Scores.table(boundary_iou(overlap, error, self.smooth_nr, self.smooth_dr), view.present)
+        overlap, error = (view.reduce_batch(batch.total(x)) for x in (p * g, p * (1 - g) + g * (1 - p)))
+        return Scores.table(boundary_iou(overlap, error, self.smooth_nr, self.smooth_dr), view.voxel_count)

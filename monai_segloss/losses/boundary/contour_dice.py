@@ -16,10 +16,10 @@ from monai_segloss.losses.boundary.neighborhood import (
     RatioArgs,
     Steps,
     by_spacing,
+    class_view,
     inner_band,
     radii,
     scored_maps,
-    scored_view,
     valid,
 )
 
@@ -91,14 +91,14 @@ class ContourDiceLoss(SegLoss):
             raise ValueError("tolerance must be above 0.")
 
     def loss(self, batch: SegBatch) -> Scores:
-        view, counted = scored_view(batch, self.background, self.batch), valid(batch)
+        view, counted = class_view(batch, self.background, self.batch), valid(batch)
         p, g = scored_maps(batch, view)
         one = (1,) * (batch.ndim - 2)
         edges = [inner_band(u, one, counted) for u in (g, p)]
         bands = [by_spacing(band, batch, u, counted, self.tolerance) for u in (p, g)]
         missed = [edge * (1 - near) for edge, near in zip(edges, bands, strict=True)]
-        lost, total = (view.fold(batch.total(a + b)) for a, b in (missed, edges))
-        return Scores.table(contour_dice(lost, total, self.smooth_nr, self.smooth_dr), view.present)
+        lost, total = (view.reduce_batch(batch.total(a + b)) for a, b in (missed, edges))
+        return Scores.table(contour_dice(lost, total, self.smooth_nr, self.smooth_dr), view.voxel_count)
 
 
 def band(steps: Steps, u: Tensor, counted: Tensor | None, tolerance: float) -> Tensor:

@@ -68,8 +68,8 @@ class DistancePenalizedDiceLoss(SegLoss):
         return (self.map,)
 
     def loss(self, batch: SegBatch) -> Scores:
-        view = batch.scored(self.include_background, self.batch)
+        view = batch.class_view(self.include_background, self.batch)
         sums = weighed_area(batch, penalty_weights(batch, self.map, self.lambda_phi))
-        tp, fp, fn = (view.fold(view.drop(x)) for x in sums)
+        tp, fp, fn = (view.reduce_batch(view.drop_background(x)) for x in sums)
         table = dice(tp, fp + fn, self.smooth_nr, self.smooth_dr)
-        return Scores.table(table, view.present, self.weights(view.classes))
+        return Scores.table(table, view.voxel_count, self.weights(view.classes))

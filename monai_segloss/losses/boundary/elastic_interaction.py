@@ -13,7 +13,7 @@ from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import register
-from monai_segloss.losses.boundary.neighborhood import Steps, by_spacing, scored_maps, scored_view
+from monai_segloss.losses.boundary.neighborhood import Steps, by_spacing, class_view, scored_maps
 
 
 def elastic_energy(steps: Steps, d: Tensor, physical: bool, periodic: bool) -> Tensor:
@@ -99,7 +99,7 @@ class ElasticInteractionLoss(SegLoss):
         self.periodic = bool(periodic)
 
     def loss(self, batch: SegBatch) -> Scores:
-        p, g = scored_maps(batch, scored_view(batch, self.background))
+        p, g = scored_maps(batch, class_view(batch, self.background))
         physical = batch.spacing is not None
         energy = by_spacing(elastic_energy, batch, self.alpha * p - g, physical, self.periodic)
         return Scores.table(energy / batch.voxels.clamp_min(1), batch.voxels)

@@ -13,7 +13,7 @@ from monai_segloss.core.module import ReadingArgs, SegLoss, Weight
 from monai_segloss.core.reduce import Scores, quotient
 from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.distances import signed_distance
-from monai_segloss.losses.boundary.neighborhood import scored_view
+from monai_segloss.losses.boundary.neighborhood import class_view
 from monai_segloss.maps.distance import FILLS, MODES, Fill, Mode
 
 
@@ -103,13 +103,13 @@ class GeneralizedSurfaceLoss(SegLoss):
 
     def loss(self, batch: SegBatch) -> Scores:
         batch = batch.wide
-        view = scored_view(batch, self.background, self.batch)
+        view = class_view(batch, self.background, self.batch)
         square = scored_map(self.map, view) ** 2
         both = view.prob + batch.one_hot[:, view.first :]
-        error, worst = (view.fold(batch.total(x)) for x in (square * both * (2 - both), square))
+        error, worst = (view.reduce_batch(batch.total(x)) for x in (square * both * (2 - both), square))
         weight = view.foreground(self.weights(batch.classes))
         if self.per_class:
-            return Scores.table(generalized_surface(error, worst), view.present * (worst != 0), weight)
+            return Scores.table(generalized_surface(error, worst), view.voxel_count * (worst != 0), weight)
         if weight is not None:
             error, worst = error * weight.to(error), worst * weight.to(worst)
-        return Scores.table(generalized_surface(error.sum(1, True), worst.sum(1, True)), view.present)
+        return Scores.table(generalized_surface(error.sum(1, True), worst.sum(1, True)), view.voxel_count)

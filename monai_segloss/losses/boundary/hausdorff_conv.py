@@ -16,7 +16,7 @@ from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.balls import Balls, Sides
-from monai_segloss.losses.boundary.neighborhood import Steps, by_spacing, mean_table, scored_maps, scored_view, valid
+from monai_segloss.losses.boundary.neighborhood import Steps, by_spacing, class_view, mean_table, scored_maps, valid
 
 
 def ball_error(
@@ -123,6 +123,6 @@ class HausdorffConvLoss(SegLoss):
             raise ValueError(f"radii must be numbers above 0, at least one, got {shown(radii)}.")
 
     def loss(self, batch: SegBatch) -> Scores:
-        p, g = scored_maps(batch, scored_view(batch, self.background))
+        p, g = scored_maps(batch, class_view(batch, self.background))
         error = by_spacing(ball_error, batch, p, g, valid(batch), self.radii, self.alpha, self.tau)
         return mean_table(error, batch)

@@ -7,7 +7,7 @@ from typing import ClassVar, Unpack
 from torch import Tensor
 
 from monai_segloss.core.arguments import EXPONENT
-from monai_segloss.core.batch import Scored, SegBatch
+from monai_segloss.core.batch import ClassView, SegBatch
 from monai_segloss.core.check import non_negative, one_of
 from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.maps import MapSpec, scored_map
@@ -47,7 +47,7 @@ class HausdorffForm:
         self.one_sided, self.argmax = bool(one_sided), binarize == "argmax"
         self.field = target_field(field)
 
-    def scores(self, view: Scored) -> Scores:
+    def scores(self, view: ClassView) -> Scores:
         """Mean over voxels per (sample, class)."""
         batch = view.batch
         whole = batch.prob if self.argmax else view.prob

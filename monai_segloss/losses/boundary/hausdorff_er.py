@@ -15,7 +15,7 @@ from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores, quotient
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.filters import CrossSum, Erosions, cross_sum
-from monai_segloss.losses.boundary.neighborhood import mean_table, scored_maps, scored_view, valid
+from monai_segloss.losses.boundary.neighborhood import class_view, mean_table, scored_maps, valid
 
 NORMS = ("rescale", "minmax", "none")
 
@@ -126,6 +126,6 @@ class HausdorffERLoss(SegLoss):
         self.erosions, self.norm = int(erosions), norm
 
     def loss(self, batch: SegBatch) -> Scores:
-        p, g = scored_maps(batch, scored_view(batch, self.background))
+        p, g = scored_maps(batch, class_view(batch, self.background))
         error = erosion_error((p - g) ** 2, valid(batch), self.alpha, self.erosions, self.norm)
         return mean_table(error, batch)

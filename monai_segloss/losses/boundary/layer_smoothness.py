@@ -16,7 +16,7 @@ from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores, Term
 from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.boundary_f1 import half_window
-from monai_segloss.losses.boundary.neighborhood import scored_maps, scored_view, valid
+from monai_segloss.losses.boundary.neighborhood import class_view, scored_maps, valid
 from monai_segloss.losses.voxel.cross_entropy import cross_entropy
 
 
@@ -117,7 +117,7 @@ class LayerSmoothnessLoss(SegLoss):
         batch, space = batch.wide, batch.ndim - 2
         if not -space <= self.axis < space:
             raise ValueError(f"axis is {self.axis}, but input has {space} spatial axes.")
-        p, _ = scored_maps(batch, scored_view(batch, self.background))
+        p, _ = scored_maps(batch, class_view(batch, self.background))
         rough = roughness(p, valid(batch), 2 + self.axis % space, self.radius)
         return {
             "cross_entropy": Term(self.lambda_ce, cross_entropy(batch, weight_map=batch.map("weight_map")).summed()),

@@ -115,7 +115,7 @@ class MumfordShahLoss(SegLoss):
             raise ValueError("eps must be above 0.")
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
-        p, counted = batch.scored(self.include_background).prob, valid(batch)
+        p, counted = batch.class_view(self.include_background).prob, valid(batch)
         kept = torch.ones_like(p[:, :1]) if counted is None else counted.to(p.dtype)
         data = homogeneity(p * kept, image_of(batch).to(p.dtype), kept, self.eps)
         tv = by_spacing(variation, batch, p, counted)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from monai_segloss.core.batch import Scored, SegBatch
+from monai_segloss.core.batch import ClassView, SegBatch
 from monai_segloss.core.errors import LossShapeError
 from monai_segloss.core.module import ReadingArgs
 from monai_segloss.core.reduce import Scores
@@ -32,12 +32,12 @@ class RatioArgs(ReadingArgs, total=False):
     smooth_dr: float
 
 
-def scored_view(batch: SegBatch, include_background: bool | None, over_batch: bool = False) -> Scored:
+def class_view(batch: SegBatch, include_background: bool | None, over_batch: bool = False) -> ClassView:
     """The view of the scored classes; None leaves channel 0 out where there is one class per voxel."""
-    return batch.scored(batch.multilabel if include_background is None else include_background, over_batch)
+    return batch.class_view(batch.multilabel if include_background is None else include_background, over_batch)
 
 
-def scored_maps(batch: SegBatch, view: Scored) -> tuple[Tensor, Tensor]:
+def scored_maps(batch: SegBatch, view: ClassView) -> tuple[Tensor, Tensor]:
     """Probabilities and target of the scored classes, (B, K, *S), both 0 where ignored."""
     p, g = view.prob, batch.one_hot[:, view.first :]
     if batch.mask is not None:

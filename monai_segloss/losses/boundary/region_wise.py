@@ -89,7 +89,7 @@ class RegionWiseLoss(SegLoss):
 
     def loss(self, batch: SegBatch) -> Scores:
         batch = batch.wide
-        view = batch.scored(self.include_background, self.batch)
+        view = batch.class_view(self.include_background, self.batch)
         z = scored_map(self.map, view)
         g = batch.one_hot[:, view.first :].to(z.dtype) if self.offset else None
         return mean_scores(boundary(view.prob, z, g), view)

@@ -119,7 +119,7 @@ class ShapeAwareLoss(SegLoss):
     def factor(self, batch: SegBatch) -> Tensor:
         """E where it belongs: (B, 1, *S) with one class per voxel, else of each channel (B, C, *S)."""
         counted, exclusive = valid(batch), not batch.multilabel
-        view = batch.scored(not exclusive)
+        view = batch.class_view(not exclusive)
         distance = scored_map(self.map, view).abs()
         predicted, target = predicted_masks(batch.prob, exclusive), batch.one_hot > 0.5
         error, known = contour_error(distance, predicted[:, view.first :], target[:, view.first :], counted)

@@ -125,14 +125,14 @@ class SignedDistanceRegressionLoss(SegLoss):
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
         batch = batch.wide
-        view = batch.scored(self.include_background, self.batch)
+        view = batch.class_view(self.include_background, self.batch)
         y = scored_map(self.map, view)
         p = batch.clean[:, view.first :].tanh() if self.tanh else 1 - 2 * view.prob
         known = (batch.total(y.abs()) != 0).to(y.dtype)  # and so is a map of NaN
-        voxels = view.fold(known * batch.voxels)
+        voxels = view.reduce_batch(known * batch.voxels)
 
         def total(x: Tensor) -> Tensor:
-            return view.fold(known * batch.total(x))
+            return view.reduce_batch(known * batch.total(x))
 
         terms = {
             "absolute": total((y - p).abs()) / voxels.clamp_min(1),

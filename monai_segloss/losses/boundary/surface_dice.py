@@ -16,10 +16,10 @@ from monai_segloss.losses.boundary.neighborhood import (
     RatioArgs,
     Steps,
     by_spacing,
+    class_view,
     inner_band,
     radii,
     scored_maps,
-    scored_view,
     spanned,
     valid,
 )
@@ -106,7 +106,7 @@ class SurfaceDiceLoss(SegLoss):
         self.tolerance = tolerance
 
     def loss(self, batch: SegBatch) -> Scores:
-        view, counted = scored_view(batch, self.background, self.batch), valid(batch)
+        view, counted = class_view(batch, self.background, self.batch), valid(batch)
         p, g = (by_spacing(thick_contour, batch, u, counted, self.tolerance) for u in scored_maps(batch, view))
-        missed, total = (view.fold(batch.total(x)) for x in (p * (1 - g) + g * (1 - p), p + g))
-        return Scores.table(surface_dice(missed, total, self.smooth_nr, self.smooth_dr), view.present)
+        missed, total = (view.reduce_batch(batch.total(x)) for x in (p * (1 - g) + g * (1 - p), p + g))
+        return Scores.table(surface_dice(missed, total, self.smooth_nr, self.smooth_dr), view.voxel_count)

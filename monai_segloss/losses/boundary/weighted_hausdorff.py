@@ -8,7 +8,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from monai_segloss.core.batch import Scored, SegBatch
+from monai_segloss.core.batch import ClassView, SegBatch
 from monai_segloss.core.check import one_of, within
 from monai_segloss.core.errors import LossShapeError
 from monai_segloss.core.maps import MapSpec, scored_map
@@ -19,7 +19,7 @@ from monai_segloss.core.registry import register
 from monai_segloss.kernels.distance import distance_to
 from monai_segloss.kernels.points import EPS, centers, mean_reach, some_of
 from monai_segloss.losses.boundary.distances import target_field
-from monai_segloss.losses.boundary.neighborhood import refuse_points, scored_view
+from monai_segloss.losses.boundary.neighborhood import class_view, refuse_points
 from monai_segloss.maps.contour import contour_map
 
 POINTS = ("contour", "centers")
@@ -120,7 +120,7 @@ class WeightedHausdorffLoss(SegLoss):
     def loss(self, batch: SegBatch) -> Scores:
         refuse_points(batch)
         batch = batch.wide
-        view = scored_view(batch, self.background)
+        view = class_view(batch, self.background)
         p = view.prob
         counted = torch.ones_like(p[:, :1], dtype=torch.bool) if batch.mask is None else batch.mask[:, None]
         p = p * counted
@@ -137,7 +137,7 @@ class WeightedHausdorffLoss(SegLoss):
         return Scores.table(torch.stack(table).view(p.shape[:2]), batch.voxels)
 
     @torch.no_grad()
-    def target(self, view: Scored, counted: Tensor) -> tuple[Tensor, Tensor]:
+    def target(self, view: ClassView, counted: Tensor) -> tuple[Tensor, Tensor]:
         """The points, and the distance of each voxel to them, (B, C', *S)."""
         batch = view.batch
         sent = batch.class_map("points")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Unpack
 
 from monai_segloss.core import check
-from monai_segloss.core.batch import Scored, SegBatch
+from monai_segloss.core.batch import ClassView, SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.reduce import Scores, Term
@@ -15,10 +15,10 @@ from monai_segloss.losses.region.dice import DiceForm
 from monai_segloss.losses.voxel.binary_cross_entropy import BINARY
 
 
-def combo_ce(view: Scored, beta: float) -> Scores:
+def combo_ce(view: ClassView, beta: float) -> Scores:
     """-(beta sum g log p + (1 - beta) sum (1 - g) log(1 - p)), (B | 1, C), and the voxels."""
     positive, negative = view.sums(*BINARY)
-    return Scores(beta * positive + (1 - beta) * negative, view.present)
+    return Scores(beta * positive + (1 - beta) * negative, view.voxel_count)
 
 
 @register(
@@ -90,7 +90,7 @@ class ComboLoss(SegLoss):
         return self.dice.statistics + BINARY
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
-        view = batch.scored(batch.multilabel if self.by_activation else self.include_background, self.batch)
+        view = batch.class_view(batch.multilabel if self.by_activation else self.include_background, self.batch)
         return {
             "cross_entropy": Term(self.alpha, combo_ce(view, self.beta)),
             "dice": Term(1 - self.alpha, self.dice.scores(view, None)),

@@ -124,7 +124,7 @@ class ExponentialLogarithmicLoss(SegLoss):
         return (*AREA, *self._powers(batch.multilabel))
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
-        view, multilabel = batch.scored(over_batch=self.batch), batch.multilabel
+        view, multilabel = batch.class_view(over_batch=self.batch), batch.multilabel
         tp, fp, fn = view.sums(*AREA)
         overlap = exponential_logarithmic_dice(tp, fp + fn, self.gamma, self.smooth_nr, self.smooth_dr)
         powers = view.sums(*self._powers(multilabel))
@@ -132,9 +132,9 @@ class ExponentialLogarithmicLoss(SegLoss):
         if f is not None:
             weights = frequency_weights(f.to(tp), multilabel).view(-1, view.classes)
             powers = [w * x for w, x in zip(weights, powers, strict=True)]
-        ce = Scores(sum(powers[1:], powers[0]), view.present if multilabel else view.present / view.classes)
+        ce = Scores(sum(powers[1:], powers[0]), view.voxel_count if multilabel else view.voxel_count / view.classes)
         return {
-            "dice": Term(self.lambda_dice, Scores.table(overlap, view.present)),
+            "dice": Term(self.lambda_dice, Scores.table(overlap, view.voxel_count)),
             "cross_entropy": Term(self.lambda_ce, ce),
         }
 

@@ -103,11 +103,11 @@ class GeneralizedDiceBoundaryLoss(Scheduled, SegLoss):
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
         batch = batch.wide
-        view, each = batch.scored(self.include_background, self.batch), batch.scored(batch.multilabel)
+        view, each = batch.class_view(self.include_background, self.batch), batch.class_view(batch.multilabel)
         return self.weigh(
             batch,
             {
-                "generalized_dice": lambda: Scores.table(self.form.table(view), view.present),
+                "generalized_dice": lambda: Scores.table(self.form.table(view), view.voxel_count),
                 "boundary": lambda: self.boundary.scores(each),
             },
         )

@@ -31,7 +31,7 @@ OUTSIDE = (Stat("fp"), Stat("ce_neg"))
 
 def blob_values(batch: SegBatch, segments: Segments, smooth_nr: float, smooth_dr: float) -> tuple[Tensor, Tensor]:
     """Dice loss and binary cross-entropy of each component (T,), on all voxels but those of its class's others."""
-    first, v = first_class(batch), batch.scored().voxels
+    first, v = first_class(batch), batch.class_view().voxels
     p, q, lp = v.p[:, first:], v.q[:, first:], v.lp[:, first:]
     tp, fn, ce, size = segments.sums(p, q, -lp, p.new_ones(()))
     fp, ce_neg = (batch.sum(stat)[:, first:].flatten()[segments.owner].to(size.dtype) for stat in OUTSIDE)
@@ -120,7 +120,7 @@ class BlobLoss(SegLoss):
         refuse_fractions(batch)
         batch, weight = batch.wide, self.weights(batch.classes)
         batch.request(*self.dice.statistics, *cross_entropy(batch, weight).statistics, *OUTSIDE)
-        view = batch.scored(self.include_background, self.batch)
+        view = batch.class_view(self.include_background, self.batch)
         segments = Segments.of(components(batch))
         overlap, likelihood = (
             Scores(*instance_table(segments, values, batch, weight))

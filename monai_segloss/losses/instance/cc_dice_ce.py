@@ -23,7 +23,7 @@ from monai_segloss.losses.voxel.cross_entropy import cross_entropy
 
 def cell_values(batch: SegBatch, segments: Segments) -> tuple[Tensor, Tensor]:
     """Dice loss without smoothing and binary cross-entropy of each cell (T,)."""
-    first, v = first_class(batch), batch.scored().voxels
+    first, v = first_class(batch), batch.class_view().voxels
     tp, fp, fn, ce, ce_neg = (FORMULAS[name](v, 0)[:, first:] for name in ("tp", "fp", "fn", "ce", "ce_neg"))
     hit, extra, missed, likelihood, size = segments.sums(tp, fp, fn, ce + ce_neg, tp.new_ones(()))
     return dice(hit, extra + missed, 0, 0), likelihood / size
@@ -110,7 +110,7 @@ class CCDiceCELoss(SegLoss):
         refuse_fractions(batch)
         batch, weight = batch.wide, self.weights(batch.classes)
         batch.request(*self.dice.statistics, *cross_entropy(batch, weight).statistics)
-        view = batch.scored(self.include_background, self.batch)
+        view = batch.class_view(self.include_background, self.batch)
         segments = cells(batch)
         overlap, likelihood = (
             Scores(*instance_table(segments, values, batch, weight)) for values in cell_values(batch, segments)

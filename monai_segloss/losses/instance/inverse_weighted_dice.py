@@ -76,11 +76,11 @@ class InverseWeightedDiceLoss(SegLoss):
 
     def loss(self, batch: SegBatch) -> Scores:
         refuse_fractions(batch)
-        view, ids = batch.scored(self.include_background, self.batch), components(batch)
+        view, ids = batch.class_view(self.include_background, self.batch), components(batch)
         if first_class(batch):
             ids = torch.cat(((batch.one_hot[:, :1] > 0.5).long(), ids), 1)
         weights = inverse_weights(batch, ids[:, view.first :], self.clip)
         v = view.voxels
-        tp, error = (view.fold(batch.total(weights * FORMULAS[name](v, 0))) for name in ("tp", "se"))
+        tp, error = (view.reduce_batch(batch.total(weights * FORMULAS[name](v, 0))) for name in ("tp", "se"))
         table = dice(tp, error, self.smooth_nr, self.smooth_dr)
-        return Scores.table(table, view.present, self.weights(view.classes))
+        return Scores.table(table, view.voxel_count, self.weights(view.classes))

@@ -7,7 +7,7 @@ from typing import Unpack
 
 from torch import Tensor
 
-from monai_segloss.core.batch import Scored, SegBatch
+from monai_segloss.core.batch import ClassView, SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import ScoringArgs
 from monai_segloss.core.reduce import quotient
@@ -73,9 +73,9 @@ class ExclusionDiceLoss(RegionLoss):
         refuse_sigmoid(self.reader.sigmoid)
         self.labeled = labeled_indices(labeled)
 
-    def view(self, batch: SegBatch) -> Scored:
+    def view(self, batch: SegBatch) -> ClassView:
         return super().view(exclusion(batch, labeled_classes(batch, self.labeled)))
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         hit, rest, where = view.sums(Stat("tp"), Stat("fp"), Stat("g"))
         return exclusion_dice(hit, rest, where, self.smooth_dr)

@@ -64,9 +64,9 @@ class MarginalDiceLoss(SegLoss):
 
     def loss(self, batch: SegBatch) -> Scores:
         labeled = labeled_classes(batch, self.labeled)
-        view = merged(batch, labeled).scored(self.include_background, self.batch)
+        view = merged(batch, labeled).class_view(self.include_background, self.batch)
         tp, fp, fn = view.sums(*AREA)
-        present = view.present
+        voxel_count = view.voxel_count
         if labeled is not None:
-            present = view.fold(batch.voxels * labeled[:, view.first :])
-        return Scores.table(dice(tp, fp + fn, self.smooth_nr, self.smooth_dr), present, self.weights(view.classes))
+            voxel_count = view.reduce_batch(batch.voxels * labeled[:, view.first :])
+        return Scores.table(dice(tp, fp + fn, self.smooth_nr, self.smooth_dr), voxel_count, self.weights(view.classes))

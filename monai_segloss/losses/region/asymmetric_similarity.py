@@ -6,7 +6,7 @@ from typing import Unpack
 
 from torch import Tensor
 
-from monai_segloss.core.batch import Scored
+from monai_segloss.core.batch import ClassView
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.counts import Counts
 from monai_segloss.core.module import ScoringArgs
@@ -59,5 +59,5 @@ class AsymmetricSimilarityLoss(RegionLoss):
         super().__init__(**common)
         (self.beta,) = non_negative(beta=beta)
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         return asymmetric_similarity(view.counts(), self.beta, self.smooth_nr, self.smooth_dr)

@@ -7,7 +7,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from monai_segloss.core.batch import Scored, SegBatch
+from monai_segloss.core.batch import ClassView, SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import ScoringArgs
@@ -72,9 +72,9 @@ class FocalPositiveLoss(RegionLoss):
         (self.gamma,) = non_negative(gamma=gamma)
         self.sharpness = sharp(sharpness)
 
-    def view(self, batch: SegBatch) -> Scored:
+    def view(self, batch: SegBatch) -> ClassView:
         return super().view(Binarized(batch, self.sharpness))
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         focal, volume = view.sums(Stat("focal", self.gamma), Stat("g"))
         return focal_positive(focal, volume, self.smooth_dr)

@@ -6,7 +6,7 @@ from typing import Unpack
 
 from torch import Tensor
 
-from monai_segloss.core.batch import Scored
+from monai_segloss.core.batch import ClassView
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.counts import Counts
 from monai_segloss.core.module import ScoringArgs
@@ -74,5 +74,5 @@ class FocalTverskyLoss(RegionLoss):
             )
         self.gamma = float(gamma)
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         return focal_tversky(view.counts(), self.alpha, self.beta, self.gamma, self.smooth_nr, self.smooth_dr)

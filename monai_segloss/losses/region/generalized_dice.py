@@ -8,7 +8,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from monai_segloss.core.batch import AREA, AREA_L1, Scored
+from monai_segloss.core.batch import AREA, AREA_L1, ClassView
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import ScoringArgs
 from monai_segloss.core.recommend import Recommended
@@ -63,7 +63,7 @@ class GeneralizedForm:
         """True positives, false positives, false negatives and the volume."""
         return (*(AREA_L1 if self.soft_label else AREA), Stat("g"))
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         """One minus the coefficient of each sample, (B | 1, 1)."""
         tp, fp, fn, g = view.sums(*self.statistics)
         w = volume_weights(g, self.exponent, self.scale_free)
@@ -130,5 +130,5 @@ class GeneralizedDiceLoss(RegionLoss):
         self.form = GeneralizedForm.of(w_type, scale_free, self.smooth_nr, self.smooth_dr, soft_label)
         self.sums = self.form.statistics
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         return self.form.table(view)

@@ -136,12 +136,12 @@ class GeneralizedWassersteinDiceLoss(SegLoss):
         return (G,)
 
     def loss(self, batch: SegBatch) -> Scores:
-        view = batch.scored(over_batch=self.batch)
+        view = batch.class_view(over_batch=self.batch)
         g = view.sums(G)[0]
         g = g if batch.target.requires_grad else g.detach()  # no gradient in the logits, which need not be looked for
-        confusion = view.fold(soft_confusion(batch.logits, batch.target, batch.activation, batch.mask))
+        confusion = view.reduce_batch(soft_confusion(batch.logits, batch.target, batch.activation, batch.mask))
         table = wasserstein_dice(confusion, g, self._distances(confusion), self.pooled, self.smooth_nr, self.smooth_dr)
-        return Scores.table(table, view.present)
+        return Scores.table(table, view.voxel_count)
 
     def _distances(self, confusion: Tensor) -> Tensor:
         classes = confusion.shape[1]

@@ -7,7 +7,7 @@ from typing import Unpack
 
 from torch import Tensor
 
-from monai_segloss.core.batch import AREA, Scored
+from monai_segloss.core.batch import AREA, ClassView
 from monai_segloss.core.check import within
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import ScoringArgs
@@ -73,5 +73,5 @@ class HardnessWeightedDiceLoss(RegionLoss):
         super().__init__(**common)
         (self.lam,) = within(0, 1, lam=lam)
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         return hardness_weighted_dice(view.sums(*STATISTICS), self.lam, self.smooth_nr, self.smooth_dr)

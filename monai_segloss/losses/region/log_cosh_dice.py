@@ -70,10 +70,10 @@ class LogCoshDiceLoss(SegLoss):
         return AREA
 
     def loss(self, batch: SegBatch) -> Scores:
-        view = batch.scored(self.include_background, self.batch)
+        view = batch.class_view(self.include_background, self.batch)
         weight = self.weights(view.classes)
         if not self.elementwise:
             mean, _ = reduce(self.dice.scores(view, weight), "mean", 2)
             return Scores(log_cosh(mean), mean.new_ones(()))
         dice = self.dice.scores(view, None)
-        return Scores.table(log_cosh(dice.total), view.present, weight)
+        return Scores.table(log_cosh(dice.total), view.voxel_count, weight)

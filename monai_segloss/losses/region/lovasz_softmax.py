@@ -119,7 +119,7 @@ class LovaszSoftmaxLoss(SegLoss):
         self.classes, self.per_image = classes, bool(per_image)
 
     def loss(self, batch: SegBatch) -> Scores:
-        view = batch.scored(self.include_background)
+        view = batch.class_view(self.include_background)
         g = check.hard(batch.one_hot)[:, view.first :]
         table, there = lovasz(batch, view.prob, g, 0.0, self.per_image, absent=self.classes == "all")
         counted = (there if self.classes == "present" else torch.ones_like(there)).to(table.dtype)

@@ -7,7 +7,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from monai_segloss.core.batch import AREA, Scored
+from monai_segloss.core.batch import AREA, ClassView
 from monai_segloss.core.counts import Counts, Stat
 from monai_segloss.core.module import ScoringArgs
 from monai_segloss.core.region_loss import RegionLoss
@@ -78,9 +78,9 @@ class MCCLoss(RegionLoss):
     def __init__(self, *, smooth_nr: float = 0.0, **common: Unpack[ScoringArgs]) -> None:  # type: ignore[misc]
         super().__init__(smooth_nr=smooth_nr, **common)
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         return mcc(view.counts(), view.sums(TN)[0], self.smooth_nr, self.smooth_dr)
 
-    def voxel_count(self, view: Scored) -> Tensor:
+    def voxel_count(self, view: ClassView) -> Tensor:
         (g,) = view.sums(G)
-        return (g > 0) & (g < view.present)
+        return (g > 0) & (g < view.voxel_count)

@@ -6,7 +6,7 @@ from typing import Unpack
 
 from torch import Tensor
 
-from monai_segloss.core.batch import Scored
+from monai_segloss.core.batch import ClassView
 from monai_segloss.core.check import within
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import ScoringArgs
@@ -67,6 +67,6 @@ class NoiseRobustDiceLoss(RegionLoss):
         (self.gamma,) = within(1, 2, gamma=gamma)
         self.sums = (Stat("ae", self.gamma), Stat("p_sq"), Stat("g_sq"))
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         error, p_sq, g_sq = view.sums(*self.sums)
         return noise_robust_dice(error, p_sq, g_sq, self.smooth_dr)

@@ -6,7 +6,7 @@ from typing import Unpack
 
 from torch import Tensor
 
-from monai_segloss.core.batch import Scored
+from monai_segloss.core.batch import ClassView
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.module import ScoringArgs
 from monai_segloss.core.recommend import Recommended
@@ -75,5 +75,5 @@ class PenaltyGeneralizedDiceLoss(RegionLoss):
         self.form = GeneralizedForm.of(w_type, scale_free, self.smooth_nr, self.smooth_dr, soft_label)
         self.sums = self.form.statistics
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         return penalize(self.form.table(view), self.k)

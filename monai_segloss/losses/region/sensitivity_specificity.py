@@ -7,7 +7,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from monai_segloss.core.batch import Scored
+from monai_segloss.core.batch import ClassView
 from monai_segloss.core.check import within
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import ScoringArgs
@@ -75,6 +75,6 @@ class SensitivitySpecificityLoss(RegionLoss):
         (self.r,), self.squared = within(0, 1, r=r), bool(squared)
         self.sums = SQUARED if squared else LINEAR
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         missed, false, g = view.sums(*self.sums)
-        return sensitivity_specificity(missed, false, g, view.present, self.r, self.smooth_dr)
+        return sensitivity_specificity(missed, false, g, view.voxel_count, self.r, self.smooth_dr)

@@ -7,7 +7,7 @@ from typing import Unpack
 from torch import Tensor
 
 from monai_segloss.core import check
-from monai_segloss.core.batch import Scored, SegBatch
+from monai_segloss.core.batch import ClassView, SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import ScoringArgs
 from monai_segloss.core.region_loss import RegionLoss
@@ -100,8 +100,8 @@ class ThresholdMapDiceLoss(RegionLoss):
         self.sharpness = sharp(sharpness)
         self.dice = DiceForm(False, False, self.smooth_nr, self.smooth_dr)
 
-    def view(self, batch: SegBatch) -> Scored:
+    def view(self, batch: SegBatch) -> ClassView:
         return super().view(Binarized(batch, self.sharpness))
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         return self.dice.table(view)

@@ -6,7 +6,7 @@ from typing import Unpack
 
 from torch import Tensor
 
-from monai_segloss.core.batch import AREA, AREA_L1, Scored
+from monai_segloss.core.batch import AREA, AREA_L1, ClassView
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.counts import Counts
 from monai_segloss.core.module import ScoringArgs
@@ -67,5 +67,5 @@ class TverskyLoss(RegionLoss):
         self.soft_label = soft_label
         self.sums = AREA_L1 if soft_label else AREA
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         return tversky(view.counts(self.soft_label), self.alpha, self.beta, self.smooth_nr, self.smooth_dr)

@@ -66,11 +66,11 @@ class BalancedCrossEntropyLoss(SegLoss):
         super().__init__(batch=batch, **reading)
 
     def loss(self, batch: SegBatch) -> Scores:
-        view = batch.scored(over_batch=self.batch)
+        view = batch.class_view(over_batch=self.batch)
         g, ce, *negative = view.sums(*self.statistics(batch))
-        values = balanced_cross_entropy(ce, g, view.present)
+        values = balanced_cross_entropy(ce, g, view.voxel_count)
         if negative:
-            values = values + balanced_cross_entropy(negative[0], view.present - g, view.present)
+            values = values + balanced_cross_entropy(negative[0], view.voxel_count - g, view.voxel_count)
         else:
             values = values.sum(1, keepdim=True)
-        return Scores.table(values, view.present)
+        return Scores.table(values, view.voxel_count)
