@@ -18,7 +18,7 @@ from monai_segloss.core import counts
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.module import SegLoss
 from monai_segloss.core.reading import Reader
-from monai_segloss.core.reduce import Scores, Term
+from monai_segloss.core.reduce import Term, Unreduced
 from monai_segloss.core.registry import LossInfo
 from monai_segloss.testing import PROPERTIES, cases
 from monai_segloss.testing.harness import supported
@@ -251,10 +251,10 @@ def a_millionth_more(loss: Callable[..., Any]) -> Callable[..., Any]:
 
     def slipped(self: SegLoss, batch: SegBatch) -> Any:
         found = loss(self, batch)
-        if isinstance(found, Scores):
-            return Scores(found.total * (1 + 1e-6), found.count)
+        if isinstance(found, Unreduced):
+            return Unreduced(found.total * (1 + 1e-6), found.count)
         first, term = next(iter(found.items()))
-        return {**found, first: Term(term.weight, Scores(term.scores.total * (1 + 1e-6), term.scores.count))}
+        return {**found, first: Term(term.weight, Unreduced(term.unreduced.total * (1 + 1e-6), term.unreduced.count))}
 
     return slipped
 

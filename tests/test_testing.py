@@ -19,7 +19,7 @@ from monai_segloss.core.batch import ClassView, SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import ScoringArgs
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.testing import (
     PROPERTIES,
@@ -77,7 +77,7 @@ class NaNHiddenLoss(MistakesLoss):
 class ChangesItsInputLoss(MistakesLoss):
     """Logits are changed in place."""
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         with torch.no_grad():
             batch.logits.mul_(0.5)
         return super().loss(batch)
@@ -86,9 +86,9 @@ class ChangesItsInputLoss(MistakesLoss):
 class WrongMeanLoss(MistakesLoss):
     """The mean divides by one more."""
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         found = super().loss(batch)
-        return Scores(found.total, found.count + 1)
+        return Unreduced(found.total, found.count + 1)
 
 
 class TestMistakes(LossContract):

@@ -18,7 +18,7 @@ from monai_segloss.core.errors import nearest
 from monai_segloss.core.exact import wide
 from monai_segloss.core.maps import MapSpec, refusal
 from monai_segloss.core.reading import Reader
-from monai_segloss.core.reduce import REDUCTIONS, Scores, Term, reduce
+from monai_segloss.core.reduce import REDUCTIONS, Term, Unreduced, reduce
 
 Weight = Sequence[float] | float | Tensor
 
@@ -144,7 +144,7 @@ class SegLoss(nn.Module, ABC):
         return ()
 
     @abstractmethod
-    def loss(self, batch: SegBatch) -> Scores | Mapping[str, Term]:
+    def loss(self, batch: SegBatch) -> Unreduced | Mapping[str, Term]:
         """The formula."""
 
     @final  # type: ignore[misc]

@@ -9,7 +9,7 @@ from torch import Tensor
 from monai_segloss.core.batch import AREA, ClassView, SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import SegLoss
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 
 
 class RegionLoss(SegLoss):
@@ -36,6 +36,6 @@ class RegionLoss(SegLoss):
     def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
         return self.sums
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         view = self.view(batch)
-        return Scores.table(self.table(view), self.voxel_count(view), self.weights(view.classes))
+        return Unreduced.table(self.table(view), self.voxel_count(view), self.weights(view.classes))

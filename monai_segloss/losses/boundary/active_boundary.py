@@ -14,7 +14,7 @@ from monai_segloss.core.derivatives import no_second_derivative
 from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.active_boundary import ahead, at, value_and_slope
 from monai_segloss.kernels.distance import distance_to
@@ -118,7 +118,7 @@ class ActiveBoundaryLoss(SegLoss):
             raise ValueError(f"max_dist must be above 0, got {max_dist!r}.")
         self.max_dist = float(max_dist)
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         if batch.classes == 1:
             raise ValueError("input has a single channel: the active boundary loss is defined for one class per voxel.")
         log_p, mask = no_second_derivative(batch.log_prob, "ActiveBoundaryLoss"), valid(batch)
@@ -128,4 +128,4 @@ class ActiveBoundaryLoss(SegLoss):
             log_p.detach(), distance, counted, self.max_ratio, self.max_dist, self.label_smoothing
         )
         linear = (slope * log_p).flatten(1).sum(1, keepdim=True)
-        return Scores.table(value + (linear - linear.detach()), batch.voxels)
+        return Unreduced.table(value + (linear - linear.detach()), batch.voxels)

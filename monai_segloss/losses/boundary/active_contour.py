@@ -13,7 +13,7 @@ from monai_segloss.core.check import non_negative
 from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores, Term
+from monai_segloss.core.reduce import Term, Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.neighborhood import (
     Steps,
@@ -139,6 +139,6 @@ class ActiveContourLoss(SegLoss):
         length = by_spacing(contour_length, batch, p, valid(batch), self.eps)
         misplaced = region(p, g, valid(batch), self.c_in, self.c_out, self.mu)
         return {
-            "length": Term(self.w_length, Scores.table(length, batch.voxels)),
+            "length": Term(self.w_length, Unreduced.table(length, batch.voxels)),
             "region": Term(self.w_region, mean_table(misplaced, batch)),
         }

@@ -12,9 +12,9 @@ from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.maps import MapSpec, scored_map
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
-from monai_segloss.losses.boundary.distances import mean_scores, signed_distance
+from monai_segloss.losses.boundary.distances import mean_over_voxels, signed_distance
 from monai_segloss.maps.distance import FILLS, MODES, Clip, Fill, Mode, clipping
 
 
@@ -37,12 +37,12 @@ class BoundaryForm:
         self.offset = bool(offset)
         self.map = signed_distance(mode=mode, empty=empty, clip=clip, normalize=bool(normalize))
 
-    def scores(self, view: ClassView) -> Scores:
+    def unreduced(self, view: ClassView) -> Unreduced:
         """Mean over voxels per (sample, class)."""
         batch = view.batch
         phi = scored_map(self.map, view)
         g = batch.one_hot[:, view.first :].to(phi.dtype) if self.offset else None
-        return mean_scores(boundary(view.prob, phi, g), view)
+        return mean_over_voxels(boundary(view.prob, phi, g), view)
 
 
 @register(
@@ -134,5 +134,5 @@ class BoundaryLoss(SegLoss):
     def needs(self) -> tuple[MapSpec, ...]:
         return (self.form.map,)
 
-    def loss(self, batch: SegBatch) -> Scores:
-        return self.form.scores(batch.wide.class_view(self.include_background, self.batch))
+    def loss(self, batch: SegBatch) -> Unreduced:
+        return self.form.unreduced(batch.wide.class_view(self.include_background, self.batch))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.module import SegLoss
-from monai_segloss.core.reduce import Scores, quotient
+from monai_segloss.core.reduce import Unreduced, quotient
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.dilation import dilation
 from monai_segloss.losses.boundary.neighborhood import (
@@ -89,7 +89,7 @@ class BoundaryF1Loss(SegLoss):
             half_window(name, edge) for name, edge in (("contour", contour), ("tolerance", tolerance))
         )
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         view, counted = class_view(batch, self.background, self.batch), valid(batch)
         p, g = (by_spacing(contours, batch, u, counted, self.contour) for u in scored_maps(batch, view))
         wide_p, wide_g = (by_spacing(widened, batch, b, counted, self.tolerance) for b in (p, g))
@@ -98,7 +98,7 @@ class BoundaryF1Loss(SegLoss):
             missed, total = (view.reduce_batch(batch.total(x)) for x in (b * (1 - others), b))
             return 1 - quotient(missed + (self.smooth_dr - self.smooth_nr), total + self.smooth_dr)
 
-        return Scores.table(boundary_f1(met(p, wide_g), met(g, wide_p)), view.voxel_count)
+        return Unreduced.table(boundary_f1(met(p, wide_g), met(g, wide_p)), view.voxel_count)
 
 
 def contours(steps: Steps, u: Tensor, counted: Tensor | None, radius: int) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.module import SegLoss
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.neighborhood import (
     RatioArgs,
@@ -98,8 +98,8 @@ class BoundaryIoULoss(SegLoss):
             raise ValueError(f"width must be above 0, or None, got {width!r}.")
         self.width = width
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         view = class_view(batch, self.background, self.batch)
         p, g = (by_spacing(band, batch, u, valid(batch), self.width) for u in scored_maps(batch, view))
         overlap, error = (view.reduce_batch(batch.total(x)) for x in (p * g, p * (1 - g) + g * (1 - p)))
-        return Scores.table(boundary_iou(overlap, error, self.smooth_nr, self.smooth_dr), view.voxel_count)
+        return Unreduced.table(boundary_iou(overlap, error, self.smooth_nr, self.smooth_dr), view.voxel_count)

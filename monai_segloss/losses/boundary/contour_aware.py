@@ -11,7 +11,7 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.dilation import dilation
 from monai_segloss.kernels.filters import gaussian, smooth_axis
@@ -99,9 +99,9 @@ class ContourAwareLoss(SegLoss):
             raise ValueError("sigma must be above 0.")
         self.radius = half_window("size", size)
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         value = cross_entropy(batch, weight_map=self.weight_map(batch)[:, 0]).per_voxel()
-        return Scores(value if self.reduction == "none" else value.flatten(2).sum(2), batch.voxels)
+        return Unreduced(value if self.reduction == "none" else value.flatten(2).sum(2), batch.voxels)
 
     def weight_map(self, batch: SegBatch) -> Tensor:
         """M (B, 1, *S)."""

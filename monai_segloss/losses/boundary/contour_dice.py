@@ -9,7 +9,7 @@ from torch import Tensor
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.module import SegLoss
-from monai_segloss.core.reduce import Scores, quotient
+from monai_segloss.core.reduce import Unreduced, quotient
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.dilation import dilation, erosion
 from monai_segloss.losses.boundary.neighborhood import (
@@ -90,7 +90,7 @@ class ContourDiceLoss(SegLoss):
         if not self.tolerance:
             raise ValueError("tolerance must be above 0.")
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         view, counted = class_view(batch, self.background, self.batch), valid(batch)
         p, g = scored_maps(batch, view)
         one = (1,) * (batch.ndim - 2)
@@ -98,7 +98,7 @@ class ContourDiceLoss(SegLoss):
         bands = [by_spacing(band, batch, u, counted, self.tolerance) for u in (p, g)]
         missed = [edge * (1 - near) for edge, near in zip(edges, bands, strict=True)]
         lost, total = (view.reduce_batch(batch.total(a + b)) for a, b in (missed, edges))
-        return Scores.table(contour_dice(lost, total, self.smooth_nr, self.smooth_dr), view.voxel_count)
+        return Unreduced.table(contour_dice(lost, total, self.smooth_nr, self.smooth_dr), view.voxel_count)
 
 
 def band(steps: Steps, u: Tensor, counted: Tensor | None, tolerance: float) -> Tensor:

@@ -10,7 +10,7 @@ from monai_segloss.core.batch import ClassView, SegBatch
 from monai_segloss.core.counts import one_hot_labels
 from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import SegLoss
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.maps.distance import Side, distance_field, signed_distance_map
 
 
@@ -35,7 +35,7 @@ def foreground_view(loss: SegLoss, batch: SegBatch) -> ClassView:
     return batch.class_view(loss.include_background or single, loss.batch)
 
 
-def mean_scores(values: Tensor, view: ClassView) -> Scores:
+def mean_over_voxels(values: Tensor, view: ClassView) -> Unreduced:
     """Mean over the voxels that count of a map (B, C', *S), per (sample, class) or class."""
     voxel_count = view.voxel_count
-    return Scores.table(view.reduce_batch(view.batch.total(values)) / voxel_count.clamp_min(1), voxel_count)
+    return Unreduced.table(view.reduce_batch(view.batch.total(values)) / voxel_count.clamp_min(1), voxel_count)

@@ -11,7 +11,7 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.neighborhood import Steps, by_spacing, class_view, scored_maps
 
@@ -98,8 +98,8 @@ class ElasticInteractionLoss(SegLoss):
         (self.alpha,) = non_negative(alpha=alpha)
         self.periodic = bool(periodic)
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         p, g = scored_maps(batch, class_view(batch, self.background))
         physical = batch.spacing is not None
         energy = by_spacing(elastic_energy, batch, self.alpha * p - g, physical, self.periodic)
-        return Scores.table(energy / batch.voxels.clamp_min(1), batch.voxels)
+        return Unreduced.table(energy / batch.voxels.clamp_min(1), batch.voxels)

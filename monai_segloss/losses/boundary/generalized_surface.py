@@ -10,7 +10,7 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import one_of
 from monai_segloss.core.maps import MapSpec, scored_map
 from monai_segloss.core.module import ReadingArgs, SegLoss, Weight
-from monai_segloss.core.reduce import Scores, quotient
+from monai_segloss.core.reduce import Unreduced, quotient
 from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.distances import signed_distance
 from monai_segloss.losses.boundary.neighborhood import class_view
@@ -101,7 +101,7 @@ class GeneralizedSurfaceLoss(SegLoss):
     def needs(self) -> tuple[MapSpec, ...]:
         return (self.map,)
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         batch = batch.wide
         view = class_view(batch, self.background, self.batch)
         square = scored_map(self.map, view) ** 2
@@ -109,7 +109,7 @@ class GeneralizedSurfaceLoss(SegLoss):
         error, worst = (view.reduce_batch(batch.total(x)) for x in (square * both * (2 - both), square))
         weight = view.foreground(self.weights(batch.classes))
         if self.per_class:
-            return Scores.table(generalized_surface(error, worst), view.voxel_count * (worst != 0), weight)
+            return Unreduced.table(generalized_surface(error, worst), view.voxel_count * (worst != 0), weight)
         if weight is not None:
             error, worst = error * weight.to(error), worst * weight.to(worst)
-        return Scores.table(generalized_surface(error.sum(1, True), worst.sum(1, True)), view.voxel_count)
+        return Unreduced.table(generalized_surface(error.sum(1, True), worst.sum(1, True)), view.voxel_count)

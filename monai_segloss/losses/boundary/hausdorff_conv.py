@@ -13,7 +13,7 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative, within
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.balls import Balls, Sides
 from monai_segloss.losses.boundary.neighborhood import Steps, by_spacing, class_view, mean_table, scored_maps, valid
@@ -122,7 +122,7 @@ class HausdorffConvLoss(SegLoss):
         if not self.radii or not all(self.radii):
             raise ValueError(f"radii must be numbers above 0, at least one, got {shown(radii)}.")
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         p, g = scored_maps(batch, class_view(batch, self.background))
         error = by_spacing(ball_error, batch, p, g, valid(batch), self.radii, self.alpha, self.tau)
         return mean_table(error, batch)

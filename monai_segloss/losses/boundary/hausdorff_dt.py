@@ -13,9 +13,9 @@ from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.maps import MapSpec, scored_map
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
-from monai_segloss.losses.boundary.distances import foreground_view, mean_scores, predicted_masks, target_field
+from monai_segloss.losses.boundary.distances import foreground_view, mean_over_voxels, predicted_masks, target_field
 from monai_segloss.maps.distance import Side
 
 FIELDS: tuple[Side, ...] = ("both", "inside")
@@ -47,7 +47,7 @@ class HausdorffForm:
         self.one_sided, self.argmax = bool(one_sided), binarize == "argmax"
         self.field = target_field(field)
 
-    def scores(self, view: ClassView) -> Scores:
+    def unreduced(self, view: ClassView) -> Unreduced:
         """Mean over voxels per (sample, class)."""
         batch = view.batch
         whole = batch.prob if self.argmax else view.prob
@@ -58,7 +58,7 @@ class HausdorffForm:
             predicted = predicted_masks(whole.detach(), self.argmax)[:, -view.classes :]
             fields.append(self.field.make(predicted, batch.sizes, valid).to(batch.clean.dtype))
         g = batch.one_hot[:, view.first :].to(p.dtype)
-        return mean_scores(hausdorff_dt(p, g, self.alpha, *fields), view)
+        return mean_over_voxels(hausdorff_dt(p, g, self.alpha, *fields), view)
 
 
 @register(
@@ -140,5 +140,5 @@ class HausdorffDTLoss(SegLoss):
     def needs(self) -> tuple[MapSpec, ...]:
         return (self.form.field,)
 
-    def loss(self, batch: SegBatch) -> Scores:
-        return self.form.scores(foreground_view(self, batch.wide))
+    def loss(self, batch: SegBatch) -> Unreduced:
+        return self.form.unreduced(foreground_view(self, batch.wide))

@@ -12,7 +12,7 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores, quotient
+from monai_segloss.core.reduce import Unreduced, quotient
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.filters import CrossSum, Erosions, cross_sum
 from monai_segloss.losses.boundary.neighborhood import class_view, mean_table, scored_maps, valid
@@ -125,7 +125,7 @@ class HausdorffERLoss(SegLoss):
             raise ValueError(f"norm must be one of {', '.join(map(repr, NORMS))}, got {norm!r}.")
         self.erosions, self.norm = int(erosions), norm
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         p, g = scored_maps(batch, class_view(batch, self.background))
         error = erosion_error((p - g) ** 2, valid(batch), self.alpha, self.erosions, self.norm)
         return mean_table(error, batch)

@@ -13,7 +13,7 @@ from monai_segloss.core.check import non_negative
 from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores, Term
+from monai_segloss.core.reduce import Term, Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.boundary_f1 import half_window
 from monai_segloss.losses.boundary.neighborhood import class_view, scored_maps, valid
@@ -121,5 +121,5 @@ class LayerSmoothnessLoss(SegLoss):
         rough = roughness(p, valid(batch), 2 + self.axis % space, self.radius)
         return {
             "cross_entropy": Term(self.lambda_ce, cross_entropy(batch, weight_map=batch.map("weight_map")).summed()),
-            "smoothness": Term(self.lambda_smooth, Scores(rough, batch.voxels)),
+            "smoothness": Term(self.lambda_smooth, Unreduced(rough, batch.voxels)),
         }

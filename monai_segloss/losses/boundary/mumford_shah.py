@@ -16,7 +16,7 @@ from monai_segloss.core.exact import products
 from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores, Term
+from monai_segloss.core.reduce import Term, Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.neighborhood import Steps, by_spacing, valid
 
@@ -119,7 +119,7 @@ class MumfordShahLoss(SegLoss):
         kept = torch.ones_like(p[:, :1]) if counted is None else counted.to(p.dtype)
         data = homogeneity(p * kept, image_of(batch).to(p.dtype), kept, self.eps)
         tv = by_spacing(variation, batch, p, counted)
-        spread, rough = (Scores.table(x / batch.voxels.clamp_min(1), batch.voxels) for x in (data, tv))
+        spread, rough = (Unreduced.table(x / batch.voxels.clamp_min(1), batch.voxels) for x in (data, tv))
         return {"homogeneity": Term(1.0, spread), "variation": Term(self.w_tv, rough)}
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from monai_segloss.core.batch import ClassView, SegBatch
 from monai_segloss.core.errors import LossShapeError
 from monai_segloss.core.module import ReadingArgs
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.kernels.dilation import dilation
 
 Steps = tuple[float, ...]
@@ -51,9 +51,9 @@ def valid(batch: SegBatch) -> Tensor | None:
     return None if batch.mask is None else batch.mask[:, None]
 
 
-def mean_table(x: Tensor, batch: SegBatch) -> Scores:
+def mean_table(x: Tensor, batch: SegBatch) -> Unreduced:
     """The mean over the voxels that count of a map (B, K, *S) that is 0 elsewhere, per (sample, class)."""
-    return Scores.table(x.flatten(2).sum(2) / batch.voxels.clamp_min(1), batch.voxels)
+    return Unreduced.table(x.flatten(2).sum(2) / batch.voxels.clamp_min(1), batch.voxels)
 
 
 def by_spacing(f: Callable[..., Tensor], batch: SegBatch, *maps: Any) -> Tensor:

@@ -12,7 +12,7 @@ from monai_segloss.core.check import non_negative, one_of
 from monai_segloss.core.maps import MapSpec, scored_map
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores, Term, quotient
+from monai_segloss.core.reduce import Term, Unreduced, quotient
 from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.distances import signed_distance
 from monai_segloss.maps.distance import FILLS, MODES, Fill, Mode
@@ -140,4 +140,4 @@ class SignedDistanceRegressionLoss(SegLoss):
             "square": total((y - p) ** 2) / voxels.clamp_min(1),
         }
         weighted = zip(terms.items(), self.factors, strict=True)
-        return {name: Term(weight, Scores.table(value, voxels)) for (name, value), weight in weighted if weight}
+        return {name: Term(weight, Unreduced.table(value, voxels)) for (name, value), weight in weighted if weight}

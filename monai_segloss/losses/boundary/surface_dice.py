@@ -9,7 +9,7 @@ from torch import Tensor
 
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.module import SegLoss
-from monai_segloss.core.reduce import Scores, quotient
+from monai_segloss.core.reduce import Unreduced, quotient
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.dilation import dilation
 from monai_segloss.losses.boundary.neighborhood import (
@@ -105,8 +105,8 @@ class SurfaceDiceLoss(SegLoss):
             raise ValueError(f"tolerance must be above 0, or None, got {tolerance!r}.")
         self.tolerance = tolerance
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         view, counted = class_view(batch, self.background, self.batch), valid(batch)
         p, g = (by_spacing(thick_contour, batch, u, counted, self.tolerance) for u in scored_maps(batch, view))
         missed, total = (view.reduce_batch(batch.total(x)) for x in (p * (1 - g) + g * (1 - p), p + g))
-        return Scores.table(surface_dice(missed, total, self.smooth_nr, self.smooth_dr), view.voxel_count)
+        return Unreduced.table(surface_dice(missed, total, self.smooth_nr, self.smooth_dr), view.voxel_count)

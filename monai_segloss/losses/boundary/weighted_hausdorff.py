@@ -14,7 +14,7 @@ from monai_segloss.core.errors import LossShapeError
 from monai_segloss.core.maps import MapSpec, scored_map
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.distance import distance_to
 from monai_segloss.kernels.points import EPS, centers, mean_reach, some_of
@@ -117,7 +117,7 @@ class WeightedHausdorffLoss(SegLoss):
     def needs(self) -> tuple[MapSpec, ...]:
         return (target_field("outside"),) if self.points == "contour" else ()
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         refuse_points(batch)
         batch = batch.wide
         view = class_view(batch, self.background)
@@ -134,7 +134,7 @@ class WeightedHausdorffLoss(SegLoss):
                 continue
             reach = mean_reach(p[b, c], index, rows[b], counted[b, 0], self.exponent)
             table.append(weighted_hausdorff(p[b, c], d[b, c], reach))
-        return Scores.table(torch.stack(table).view(p.shape[:2]), batch.voxels)
+        return Unreduced.table(torch.stack(table).view(p.shape[:2]), batch.voxels)
 
     @torch.no_grad()
     def target(self, view: ClassView, counted: Tensor) -> tuple[Tensor, Tensor]:

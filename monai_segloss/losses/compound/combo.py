@@ -9,16 +9,16 @@ from monai_segloss.core import check
 from monai_segloss.core.batch import ClassView, SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import ReadingArgs, SegLoss
-from monai_segloss.core.reduce import Scores, Term
+from monai_segloss.core.reduce import Term, Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.losses.region.dice import DiceForm
 from monai_segloss.losses.voxel.binary_cross_entropy import BINARY
 
 
-def combo_ce(view: ClassView, beta: float) -> Scores:
+def combo_ce(view: ClassView, beta: float) -> Unreduced:
     """-(beta sum g log p + (1 - beta) sum (1 - g) log(1 - p)), (B | 1, C), and the voxels."""
     positive, negative = view.sums(*BINARY)
-    return Scores(beta * positive + (1 - beta) * negative, view.voxel_count)
+    return Unreduced(beta * positive + (1 - beta) * negative, view.voxel_count)
 
 
 @register(
@@ -93,5 +93,5 @@ class ComboLoss(SegLoss):
         view = batch.class_view(batch.multilabel if self.by_activation else self.include_background, self.batch)
         return {
             "cross_entropy": Term(self.alpha, combo_ce(view, self.beta)),
-            "dice": Term(1 - self.alpha, self.dice.scores(view, None)),
+            "dice": Term(1 - self.alpha, self.dice.unreduced(view, None)),
         }

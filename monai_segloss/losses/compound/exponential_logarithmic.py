@@ -14,7 +14,7 @@ from monai_segloss.core.batch import AREA, SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import ReadingArgs, SegLoss, class_weight
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores, Term
+from monai_segloss.core.reduce import Term, Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.losses.region.dice import dice
 
@@ -132,9 +132,9 @@ class ExponentialLogarithmicLoss(SegLoss):
         if f is not None:
             weights = frequency_weights(f.to(tp), multilabel).view(-1, view.classes)
             powers = [w * x for w, x in zip(weights, powers, strict=True)]
-        ce = Scores(sum(powers[1:], powers[0]), view.voxel_count if multilabel else view.voxel_count / view.classes)
+        ce = Unreduced(sum(powers[1:], powers[0]), view.voxel_count if multilabel else view.voxel_count / view.classes)
         return {
-            "dice": Term(self.lambda_dice, Scores.table(overlap, view.voxel_count)),
+            "dice": Term(self.lambda_dice, Unreduced.table(overlap, view.voxel_count)),
             "cross_entropy": Term(self.lambda_ce, ce),
         }
 

@@ -10,7 +10,7 @@ from monai_segloss.core.counts import Stat
 from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import ScoringArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores, Term
+from monai_segloss.core.reduce import Term, Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.boundary import BoundaryForm
 from monai_segloss.losses.compound.scheduled import Scheduled, share, term_schedule
@@ -107,7 +107,7 @@ class GeneralizedDiceBoundaryLoss(Scheduled, SegLoss):
         return self.weigh(
             batch,
             {
-                "generalized_dice": lambda: Scores.table(self.form.table(view), view.voxel_count),
-                "boundary": lambda: self.boundary.scores(each),
+                "generalized_dice": lambda: Unreduced.table(self.form.table(view), view.voxel_count),
+                "boundary": lambda: self.boundary.unreduced(each),
             },
         )

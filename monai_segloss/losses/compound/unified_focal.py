@@ -13,7 +13,7 @@ from monai_segloss.core.batch import AREA, ClassView, SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import ScoringArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores, Term
+from monai_segloss.core.reduce import Term, Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.losses.region.focal_tversky import focal_tversky
 from monai_segloss.losses.region.tversky import tversky
@@ -26,14 +26,14 @@ def unified_focal_statistics(multilabel: bool, asymmetric: bool, gamma: float) -
     return Stat("ce") if asymmetric else Stat("focal", gamma), Stat("focal_neg" if multilabel else "focal", gamma)
 
 
-def unified_focal_ce(view: ClassView, asymmetric: bool, delta: float, gamma: float) -> Scores:
+def unified_focal_ce(view: ClassView, asymmetric: bool, delta: float, gamma: float) -> Unreduced:
     """-(delta sum_fg log p_t + (1 - delta) sum_bg (1 - p_t)^gamma log p_t), (B | 1, C), and the voxels."""
     multilabel = view.batch.multilabel
     rare, common = view.sums(*unified_focal_statistics(multilabel, asymmetric, gamma))
     if multilabel:
-        return Scores(delta * rare + (1 - delta) * common, view.voxel_count)
+        return Unreduced(delta * rare + (1 - delta) * common, view.voxel_count)
     total = torch.cat(((1 - delta) * common[:, :1], delta * rare[:, 1:]), 1)
-    return Scores(total, view.voxel_count / view.classes)
+    return Unreduced(total, view.voxel_count / view.classes)
 
 
 def unified_focal_tversky(
@@ -125,5 +125,5 @@ class UnifiedFocalLoss(SegLoss):
         table = unified_focal_tversky(view, *shape, self.smooth_nr, self.smooth_dr)
         return {
             "focal": Term(self.lam, ce),
-            "focal_tversky": Term(1 - self.lam, Scores.table(table, view.voxel_count)),
+            "focal_tversky": Term(1 - self.lam, Unreduced.table(table, view.voxel_count)),
         }

@@ -160,12 +160,12 @@ class WeightedSum(Scheduled, SegLoss):
         batch.request(*self._statistics(batch))
         share(batch, (spec for name in self.evaluated for spec in losses[name].needs))
         for name in self.evaluated:
-            factor, scores = self.factor(name, batch), losses[name].loss(batch)
-            if isinstance(scores, Mapping):
-                self._parts |= {f"{name}/{part}": t.weight for part, t in scores.items()}
-                out |= {f"{name}/{part}": Term(factor * t.weight, t.scores) for part, t in scores.items()}
+            factor, unreduced = self.factor(name, batch), losses[name].loss(batch)
+            if isinstance(unreduced, Mapping):
+                self._parts |= {f"{name}/{part}": t.weight for part, t in unreduced.items()}
+                out |= {f"{name}/{part}": Term(factor * t.weight, t.unreduced) for part, t in unreduced.items()}
             else:
-                out[name] = Term(factor, scores)
+                out[name] = Term(factor, unreduced)
         return out
 
     def _wide(self, batch: SegBatch) -> SegBatch:

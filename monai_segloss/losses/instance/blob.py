@@ -12,7 +12,7 @@ from monai_segloss.core.check import non_negative
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import ScoringArgs, SegLoss
-from monai_segloss.core.reduce import Scores, Term
+from monai_segloss.core.reduce import Term, Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.components import Segments
 from monai_segloss.losses.instance.instances import (
@@ -123,12 +123,12 @@ class BlobLoss(SegLoss):
         view = batch.class_view(self.include_background, self.batch)
         segments = Segments.of(components(batch))
         overlap, likelihood = (
-            Scores(*instance_table(segments, values, batch, weight))
+            Unreduced(*instance_table(segments, values, batch, weight))
             for values in blob_values(batch, segments, self.smooth_nr, self.smooth_dr)
         )
         whole, blob = self.lambda_global, self.lambda_blob
         return {
-            "dice": Term(whole * self.lambda_dice, self.dice.scores(view, view.foreground(weight))),
+            "dice": Term(whole * self.lambda_dice, self.dice.unreduced(view, view.foreground(weight))),
             "cross_entropy": Term(whole * self.lambda_ce, cross_entropy(batch, weight).summed()),
             "blob_dice": Term(blob * self.lambda_dice, overlap),
             "blob_cross_entropy": Term(blob * self.lambda_ce, likelihood),

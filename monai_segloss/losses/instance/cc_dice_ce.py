@@ -13,7 +13,7 @@ from monai_segloss.core.counts import FORMULAS
 from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import ScoringArgs, SegLoss
-from monai_segloss.core.reduce import Scores, Term
+from monai_segloss.core.reduce import Term, Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.components import Segments
 from monai_segloss.losses.instance.instances import CELLS, cells, first_class, instance_table, refuse_fractions
@@ -113,11 +113,11 @@ class CCDiceCELoss(SegLoss):
         view = batch.class_view(self.include_background, self.batch)
         segments = cells(batch)
         overlap, likelihood = (
-            Scores(*instance_table(segments, values, batch, weight)) for values in cell_values(batch, segments)
+            Unreduced(*instance_table(segments, values, batch, weight)) for values in cell_values(batch, segments)
         )
         whole, cell = self.lambda_global, self.lambda_cc
         return {
-            "dice": Term(whole * self.lambda_dice, self.dice.scores(view, view.foreground(weight))),
+            "dice": Term(whole * self.lambda_dice, self.dice.unreduced(view, view.foreground(weight))),
             "cross_entropy": Term(whole * self.lambda_ce, cross_entropy(batch, weight).summed()),
             "cc_dice": Term(cell * self.lambda_dice, overlap),
             "cc_cross_entropy": Term(cell * self.lambda_ce, likelihood),

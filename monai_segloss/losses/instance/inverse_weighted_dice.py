@@ -11,7 +11,7 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import FORMULAS
 from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import ScoringArgs, SegLoss
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.losses.instance.instances import (
     COMPONENTS,
@@ -74,7 +74,7 @@ class InverseWeightedDiceLoss(SegLoss):
     def needs(self) -> tuple[MapSpec, ...]:
         return (COMPONENTS,)
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         refuse_fractions(batch)
         view, ids = batch.class_view(self.include_background, self.batch), components(batch)
         if first_class(batch):
@@ -83,4 +83,4 @@ class InverseWeightedDiceLoss(SegLoss):
         v = view.voxels
         tp, error = (view.reduce_batch(batch.total(weights * FORMULAS[name](v, 0))) for name in ("tp", "se"))
         table = dice(tp, error, self.smooth_nr, self.smooth_dr)
-        return Scores.table(table, view.voxel_count, self.weights(view.classes))
+        return Unreduced.table(table, view.voxel_count, self.weights(view.classes))

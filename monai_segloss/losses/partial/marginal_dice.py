@@ -7,7 +7,7 @@ from typing import Unpack
 
 from monai_segloss.core.batch import AREA, SegBatch
 from monai_segloss.core.module import ScoringArgs, SegLoss
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.losses.partial.merging import labeled_classes, labeled_indices, merged, refuse_sigmoid
 from monai_segloss.losses.region.dice import dice
@@ -62,11 +62,13 @@ class MarginalDiceLoss(SegLoss):
         refuse_sigmoid(self.reader.sigmoid)
         self.labeled = labeled_indices(labeled)
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         labeled = labeled_classes(batch, self.labeled)
         view = merged(batch, labeled).class_view(self.include_background, self.batch)
         tp, fp, fn = view.sums(*AREA)
         voxel_count = view.voxel_count
         if labeled is not None:
             voxel_count = view.reduce_batch(batch.voxels * labeled[:, view.first :])
-        return Scores.table(dice(tp, fp + fn, self.smooth_nr, self.smooth_dr), voxel_count, self.weights(view.classes))
+        return Unreduced.table(
+            dice(tp, fp + fn, self.smooth_nr, self.smooth_dr), voxel_count, self.weights(view.classes)
+        )

@@ -10,7 +10,7 @@ from torch import Tensor
 from monai_segloss.core.batch import AREA, AREA_L1, ClassView
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import ScoringArgs
-from monai_segloss.core.reduce import Scores, quotient
+from monai_segloss.core.reduce import Unreduced, quotient
 from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.core.registry import register
 
@@ -57,9 +57,9 @@ class DiceForm:
         error = 2 * error if self.jaccard else error
         return dice(tp, error, self.smooth_nr, self.smooth_dr)
 
-    def scores(self, view: ClassView, weight: Tensor | None) -> Scores:
+    def unreduced(self, view: ClassView, weight: Tensor | None) -> Unreduced:
         """The table with the samples that count."""
-        return Scores.table(self.table(view), view.voxel_count, weight)
+        return Unreduced.table(self.table(view), view.voxel_count, weight)
 
 
 @register(

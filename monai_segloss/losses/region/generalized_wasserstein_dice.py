@@ -14,7 +14,7 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import ScoringArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.confusion import soft_confusion
 from monai_segloss.losses.region.dice import one_minus_ratio
@@ -135,13 +135,13 @@ class GeneralizedWassersteinDiceLoss(SegLoss):
     def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
         return (G,)
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         view = batch.class_view(over_batch=self.batch)
         g = view.sums(G)[0]
         g = g if batch.target.requires_grad else g.detach()  # no gradient in the logits, which need not be looked for
         confusion = view.reduce_batch(soft_confusion(batch.logits, batch.target, batch.activation, batch.mask))
         table = wasserstein_dice(confusion, g, self._distances(confusion), self.pooled, self.smooth_nr, self.smooth_dr)
-        return Scores.table(table, view.voxel_count)
+        return Unreduced.table(table, view.voxel_count)
 
     def _distances(self, confusion: Tensor) -> Tensor:
         classes = confusion.shape[1]

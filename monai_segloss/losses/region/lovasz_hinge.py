@@ -12,7 +12,7 @@ from monai_segloss.core.counts import activate
 from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.losses.region.lovasz_softmax import lovasz, voxels_behind
 
@@ -87,7 +87,7 @@ class LovaszHingeLoss(SegLoss):
         self.reader.probabilities = False
         self.per_image = bool(per_image)
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         z, g = margins(batch)
         table, _ = lovasz(batch, z, g, 1.0, self.per_image)
-        return Scores.table(table.mean(1, keepdim=True), voxels_behind(batch, self.per_image))
+        return Unreduced.table(table.mean(1, keepdim=True), voxels_behind(batch, self.per_image))

@@ -11,7 +11,7 @@ from monai_segloss.core import check
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.module import ScoringArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.sorting import RankedErrors
 
@@ -118,10 +118,10 @@ class LovaszSoftmaxLoss(SegLoss):
             raise ValueError(f"classes must be one of {', '.join(map(repr, CLASSES))}, got {classes!r}.")
         self.classes, self.per_image = classes, bool(per_image)
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         view = batch.class_view(self.include_background)
         g = check.hard(batch.one_hot)[:, view.first :]
         table, there = lovasz(batch, view.prob, g, 0.0, self.per_image, absent=self.classes == "all")
         counted = (there if self.classes == "present" else torch.ones_like(there)).to(table.dtype)
         mean = (table * counted).sum(1, keepdim=True) / counted.sum(1, keepdim=True).clamp_min(1)
-        return Scores.table(mean, voxels_behind(batch, self.per_image))
+        return Unreduced.table(mean, voxels_behind(batch, self.per_image))

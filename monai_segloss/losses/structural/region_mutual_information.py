@@ -17,7 +17,7 @@ from monai_segloss.core.errors import LossShapeError
 from monai_segloss.core.exact import exact, rounded
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores, Term
+from monai_segloss.core.reduce import Term, Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.neighborhood import refuse_points
 
@@ -143,8 +143,8 @@ class RegionMutualInformationLoss(SegLoss):
             p = p * batch.mask[:, None]
         g, p = (neighborhoods(x, self.radius, self.pool) for x in (g, p))
         table = rounded(region_mutual_information(exact(g), exact(p), self.ridge), ce.device).to(ce.dtype)
-        counted = Scores.table(table, batch.voxels)
+        counted = Unreduced.table(table, batch.voxels)
         return {
-            "cross_entropy": Term(self.lambda_ce, Scores(ce, batch.voxels.sum() + 1)),
-            "rmi": Term(self.lambda_rmi, Scores(counted.total, counted.count / batch.classes)),
+            "cross_entropy": Term(self.lambda_ce, Unreduced(ce, batch.voxels.sum() + 1)),
+            "rmi": Term(self.lambda_rmi, Unreduced(counted.total, counted.count / batch.classes)),
         }

@@ -16,7 +16,7 @@ from monai_segloss.core.derivatives import no_second_derivative
 from monai_segloss.core.exact import exact
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores, Term
+from monai_segloss.core.reduce import Term, Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.filters import gaussian, smooth
 from monai_segloss.kernels.slabs import by_slabs
@@ -123,7 +123,7 @@ class StructuralSimilarityLoss(SegLoss):
         v = Voxels(z, batch.one_hot.to(z.dtype), batch.activation)
         e, f = self.differences(v.g, v.p.detach(), batch.mask)
         bce = FORMULAS["ce"](v, 0) + FORMULAS["ce_neg"](v, 0)
-        structural = Scores((e * f * bce).flatten(2).sum(2), f.flatten(2).sum(2))
+        structural = Unreduced((e * f * bce).flatten(2).sum(2), f.flatten(2).sum(2))
         return {
             "cross_entropy": Term(self.lambda_ce, cross_entropy(batch).summed()),
             "structural": Term(self.lambda_structural, structural),

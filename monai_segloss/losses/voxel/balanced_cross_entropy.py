@@ -10,7 +10,7 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.losses.voxel.binary_cross_entropy import BINARY
 from monai_segloss.losses.voxel.cross_entropy import CE, G
@@ -65,7 +65,7 @@ class BalancedCrossEntropyLoss(SegLoss):
     def __init__(self, *, batch: bool = False, **reading: Unpack[ReadingArgs]) -> None:
         super().__init__(batch=batch, **reading)
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         view = batch.class_view(over_batch=self.batch)
         g, ce, *negative = view.sums(*self.statistics(batch))
         values = balanced_cross_entropy(ce, g, view.voxel_count)
@@ -73,4 +73,4 @@ class BalancedCrossEntropyLoss(SegLoss):
             values = values + balanced_cross_entropy(negative[0], view.voxel_count - g, view.voxel_count)
         else:
             values = values.sum(1, keepdim=True)
-        return Scores.table(values, view.voxel_count)
+        return Unreduced.table(values, view.voxel_count)
