@@ -16,8 +16,8 @@ from monai_segloss.core.counts import (
     Stat,
     Voxels,
     activate,
-    counted,
     log_activate,
+    mask_logits,
     one_hot_labels,
     soft_statistics,
 )
@@ -58,7 +58,7 @@ class SegBatch:
         self.steps = steps
         self.shared: dict[Any, dict[int, Any]] = {}  # maps that several terms of a sum need, see `core.maps.share`
         self._sums: dict[Stat, Tensor] = {}
-        self._clean: Tensor | None = None
+        self._masked_logits: Tensor | None = None
         self._grad = torch.is_grad_enabled()
 
     @property
@@ -89,22 +89,22 @@ class SegBatch:
         return self.activation == "sigmoid" or self.classes == 1
 
     @property
-    def clean(self) -> Tensor:
+    def masked_logits(self) -> Tensor:
         """Logits in float32 (or float64) with 0 at ignored voxels, so that a NaN there reaches no gradient."""
-        if self._clean is None:
+        if self._masked_logits is None:
             with torch.set_grad_enabled(self._grad):  # whoever reads it first, perhaps without gradients, others follow
-                self._clean = counted(self.logits, self.mask)
-        return self._clean
+                self._masked_logits = mask_logits(self.logits, self.mask)
+        return self._masked_logits
 
     @property
     def prob(self) -> Tensor:
         """Probabilities (B, C, *S)."""
-        return activate(self.clean, self.activation)
+        return activate(self.masked_logits, self.activation)
 
     @property
     def log_prob(self) -> Tensor:
         """log of the probabilities (B, C, *S)."""
-        return log_activate(self.clean, self.activation)
+        return log_activate(self.masked_logits, self.activation)
 
     @property
     def one_hot(self) -> Tensor:
@@ -137,7 +137,9 @@ class SegBatch:
         """The batch in float32 at least, so that gradients of sums and of maps add up there and not in half precision."""
         if self.logits.dtype in (torch.float32, torch.float64):
             return self
-        wide = SegBatch(self.clean, self.target, self.mask, self.activation, self._spacing, self.maps, self.steps)
+        wide = SegBatch(
+            self.masked_logits, self.target, self.mask, self.activation, self._spacing, self.maps, self.steps
+        )
         wide.shared = self.shared
         return wide
 
@@ -198,14 +200,14 @@ class ClassView:
         """Probabilities of the scored classes (B, C', *S); others have no part in them where channels are independent."""
         batch = self.batch
         if batch.activation == "sigmoid":
-            return activate(batch.clean[:, self.first :], "sigmoid")
+            return activate(batch.masked_logits[:, self.first :], "sigmoid")
         return batch.prob[:, self.first :]
 
     @property
     def voxels(self) -> Voxels:
         """The scored classes for the formula of a statistic before its sum."""
         batch = self.batch
-        return Voxels(batch.clean, batch.one_hot.to(batch.clean.dtype), batch.activation, self.first)
+        return Voxels(batch.masked_logits, batch.one_hot.to(batch.masked_logits.dtype), batch.activation, self.first)
 
     @property
     def classes(self) -> int:

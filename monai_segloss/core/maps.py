@@ -158,7 +158,7 @@ def scored_map(spec: MapSpec, view: ClassView) -> Tensor:
     if sent is None:
         return once(spec, batch, view.first, lambda: _made(spec, view))
     valid = None if batch.mask is None else batch.mask[:, None]
-    sent = check.scored_shape(spec.key, sent, batch.logits, view.first).detach().to(batch.clean.dtype)
+    sent = check.scored_shape(spec.key, sent, batch.logits, view.first).detach().to(batch.masked_logits.dtype)
     return sent if valid is None else sent.masked_fill(~valid, 0)
 
 
@@ -167,4 +167,4 @@ def _made(spec: MapSpec, view: ClassView) -> Tensor:
     masks = batch.one_hot[:, view.first :]
     masks = masks > 0.5 if masks.is_floating_point() else masks.bool()
     valid = None if batch.mask is None else batch.mask[:, None]
-    return spec.make(masks, batch.sizes, valid, batch.has_labels).to(batch.clean.dtype)
+    return spec.make(masks, batch.sizes, valid, batch.has_labels).to(batch.masked_logits.dtype)

@@ -117,7 +117,7 @@ class VoxelSum:
             return [batch.total(w * FORMULAS[stat.name](view.voxels, stat.power)) for stat in which]
         weight, logits, target = self._masked(), batch.logits, batch.target
         if weight.requires_grad:  # what is ignored must not even come near its gradient
-            logits, target = batch.clean, batch.one_hot
+            logits, target = batch.masked_logits, batch.one_hot
         return [
             view.drop_background(x) for x in soft_statistics(logits, target, which, batch.activation, weight).unbind(2)
         ]

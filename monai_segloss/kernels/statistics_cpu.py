@@ -20,8 +20,8 @@ from monai_segloss.core.counts import (
     Activation,
     Stat,
     activate,
-    counted,
     is_labels,
+    mask_logits,
     plain_statistics,
     soft_statistics,
 )
@@ -61,8 +61,8 @@ def definition(x: Inputs, form: Form, statistics: Callable[..., Tensor] = plain_
     z, t, y, w = x
     if not form.sharpness:
         return statistics(z, y, form.which, form.activation, w)
-    p = activate(counted(z, w), form.activation)
-    level = 0.5 if t is None else counted(t[:, None].to(p.dtype), w).sigmoid()
+    p = activate(mask_logits(z, w), form.activation)
+    level = 0.5 if t is None else mask_logits(t[:, None].to(p.dtype), w).sigmoid()
     return statistics(form.sharpness * (p - level), y, form.which, "sigmoid", w)
 
 

@@ -103,7 +103,7 @@ class BorderWeightedCELoss(VoxelLoss):
         return (TOUCHING,)
 
     def voxel_sum(self, batch: SegBatch) -> VoxelSum:
-        w = self.weight_map(batch).to(batch.clean.dtype)
+        w = self.weight_map(batch).to(batch.masked_logits.dtype)
         return weighed_cross_entropy(batch, w, None)
 
     def weight_map(self, batch: SegBatch) -> Tensor:

@@ -127,7 +127,7 @@ class SignedDistanceRegressionLoss(SegLoss):
         batch = batch.wide
         view = batch.class_view(self.include_background, self.batch)
         y = scored_map(self.map, view)
-        p = batch.clean[:, view.first :].tanh() if self.tanh else 1 - 2 * view.prob
+        p = batch.masked_logits[:, view.first :].tanh() if self.tanh else 1 - 2 * view.prob
         known = (batch.total(y.abs()) != 0).to(y.dtype)  # and so is a map of NaN
         voxels = view.reduce_batch(known * batch.voxels)
 

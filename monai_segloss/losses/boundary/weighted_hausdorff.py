@@ -150,4 +150,4 @@ class WeightedHausdorffLoss(SegLoss):
             points = centers((batch.one_hot[:, view.first :] > 0.5) & counted)
         else:
             points = (sent[:, -view.classes :] > 0) & counted
-        return points, distance_to(points, batch.sizes).to(batch.clean.dtype)
+        return points, distance_to(points, batch.sizes).to(batch.masked_logits.dtype)

@@ -97,7 +97,7 @@ def _sent(name: str, batch: SegBatch) -> Tensor | None:
 
 def instance_table(segments: Segments, values: Tensor, batch: SegBatch, weight: Tensor | None) -> tuple[Tensor, Tensor]:
     """Mean of a value per component (T,) in each (sample, class), times the class weights, and which have components."""
-    mean, there = (x.to(batch.clean.dtype) for x in segments.mean_by_row(values))
+    mean, there = (x.to(batch.masked_logits.dtype) for x in segments.mean_by_row(values))
     if weight is not None and weight.ndim:
         weight = weight[first_class(batch) :]
     return mean if weight is None else mean * weight.to(mean), there

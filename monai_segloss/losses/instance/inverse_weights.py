@@ -40,5 +40,5 @@ def inverse_weights(batch: SegBatch, ids: Tensor, clip: tuple[float, float] | No
     weights[voxel] = inside[segments.segment]
     if clip is not None:
         weights = weights.clamp(*clip)
-    weights = weights.view(samples, classes, *space).to(batch.clean.dtype)
+    weights = weights.view(samples, classes, *space).to(batch.masked_logits.dtype)
     return weights if batch.mask is None else weights.masked_fill(~batch.mask[:, None], 0)

@@ -20,7 +20,7 @@ from monai_segloss.losses.region.lovasz_softmax import lovasz, voxels_behind
 def margins(batch: SegBatch) -> tuple[Tensor, Tensor]:
     """Score and target of each binary problem, (B, K, *S): a channel, or with one class per voxel a foreground class."""
     named = isinstance(batch.activation, str)
-    scores = batch.clean if named else activate(batch.clean, batch.activation)
+    scores = batch.masked_logits if named else activate(batch.masked_logits, batch.activation)
     g = check.hard(batch.one_hot)
     if batch.multilabel:
         return scores, g

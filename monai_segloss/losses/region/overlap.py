@@ -72,6 +72,6 @@ class OverlapLoss(SegLoss):
         multilabel = batch.multilabel
         if self.reduction != "none":
             return overlap(batch.sum(PQ), batch.voxels, multilabel)
-        value = FORMULAS["pq"](Voxels(batch.clean, batch.clean, batch.activation), 0)
+        value = FORMULAS["pq"](Voxels(batch.masked_logits, batch.masked_logits, batch.activation), 0)
         value = value if multilabel else value.sum(1, keepdim=True) / 2
         return Unreduced(value if batch.mask is None else value * batch.mask[:, None], batch.voxels)

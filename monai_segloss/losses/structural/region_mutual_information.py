@@ -138,7 +138,7 @@ class RegionMutualInformationLoss(SegLoss):
         which = (Stat("ce"), Stat("ce_neg")) if batch.multilabel else (Stat("ce"),)
         batch.request(*which)
         ce = torch.stack([batch.sum(stat) for stat in which]).sum(0)
-        p, g = batch.prob, batch.one_hot.to(batch.clean.dtype)
+        p, g = batch.prob, batch.one_hot.to(batch.masked_logits.dtype)
         if batch.mask is not None:
             p = p * batch.mask[:, None]
         g, p = (neighborhoods(x, self.radius, self.pool) for x in (g, p))

@@ -119,7 +119,9 @@ class StructuralSimilarityLoss(SegLoss):
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
         refuse_points(batch)
         batch = batch.wide
-        z = no_second_derivative(batch.clean, "StructuralSimilarityLoss")  # e and f are constants of the first one
+        z = no_second_derivative(
+            batch.masked_logits, "StructuralSimilarityLoss"
+        )  # e and f are constants of the first one
         v = Voxels(z, batch.one_hot.to(z.dtype), batch.activation)
         e, f = self.differences(v.g, v.p.detach(), batch.mask)
         bce = FORMULAS["ce"](v, 0) + FORMULAS["ce_neg"](v, 0)
