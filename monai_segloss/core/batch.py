@@ -133,7 +133,7 @@ class SegBatch:
         return known_spacing(self.spacing, self.ndim - 2)
 
     @property
-    def wide(self) -> SegBatch:
+    def full_precision(self) -> SegBatch:
         """The batch in float32 at least, so that gradients of sums and of maps add up there and not in half precision."""
         if self.logits.dtype in (torch.float32, torch.float64):
             return self

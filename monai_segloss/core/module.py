@@ -15,7 +15,7 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.derivatives import refuse_vmap
 from monai_segloss.core.errors import nearest
-from monai_segloss.core.exact import wide
+from monai_segloss.core.exact import widest_dtype
 from monai_segloss.core.maps import MapSpec, refusal
 from monai_segloss.core.reading import Reader
 from monai_segloss.core.reduce import REDUCTIONS, Term, Unreduced, reduce
@@ -196,14 +196,14 @@ class SegLoss(nn.Module, ABC):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SegLoss:
         """Move the module; its buffers keep their precision under `half`, and on a device without float64 lose it."""
 
-        def gently(x: Tensor) -> Tensor:
+        def keep_float64(x: Tensor) -> Tensor:
             try:
                 moved = fn(x)
             except TypeError:
                 moved = fn(x.float())
-            return moved if x.dtype != torch.float64 else moved.to(wide(moved.device))
+            return moved if x.dtype != torch.float64 else moved.to(widest_dtype(moved.device))
 
-        return super()._apply(gently, recurse)  # type: ignore[no-untyped-call]
+        return super()._apply(keep_float64, recurse)  # type: ignore[no-untyped-call]
 
     def weights(self, classes: int) -> Tensor | None:
         """Class weights for ``classes`` scored channels, checked."""

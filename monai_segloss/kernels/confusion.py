@@ -9,7 +9,7 @@ from torch import Tensor
 
 from monai_segloss.core.counts import Activation, activate, is_labels, learned, mask_logits
 from monai_segloss.core.derivatives import pulled
-from monai_segloss.core.exact import products, wide
+from monai_segloss.core.exact import products, widest_dtype
 from monai_segloss.kernels.voxels import Left, some_voxels
 
 FEW_CLASSES = 16
@@ -60,7 +60,7 @@ class _Confusion(torch.autograd.Function):
         full = z.dtype in (torch.float32, torch.float64)
         left.x = kept = torch.empty_like(z) if softmax and full and left.wanted else None
         kind = "softmax" if softmax else "none"
-        total = torch.zeros((len(z), z.shape[1], z.shape[1]), dtype=wide(z.device), device=z.device)
+        total = torch.zeros((len(z), z.shape[1], z.shape[1]), dtype=widest_dtype(z.device), device=z.device)
         for b, part in some_voxels(z):
             own = None if mask is None else mask[b, part]
             p = activate(mask_logits(z[b, :, part], own), kind)

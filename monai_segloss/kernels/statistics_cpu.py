@@ -26,7 +26,7 @@ from monai_segloss.core.counts import (
     soft_statistics,
 )
 from monai_segloss.core.derivatives import pulled
-from monai_segloss.core.exact import wide
+from monai_segloss.core.exact import widest_dtype
 from monai_segloss.kernels import emit, native
 
 CHUNK = {"cpu": 1 << 20}
@@ -76,7 +76,9 @@ class Chunks:
         """(B, C, K)."""
         found = [definition(part, self.form, self.statistics) for _, part in self._chunks(x)]
         return (
-            found[0] if len(found) == 1 else torch.stack(found).sum(0, dtype=wide(found[0].device)).to(found[0].dtype)
+            found[0]
+            if len(found) == 1
+            else torch.stack(found).sum(0, dtype=widest_dtype(found[0].device)).to(found[0].dtype)
         )
 
     def gradient(self, grad: Tensor, x: Inputs) -> tuple[Tensor, Tensor | None]:

@@ -135,4 +135,4 @@ class BoundaryLoss(SegLoss):
         return (self.form.map,)
 
     def loss(self, batch: SegBatch) -> Unreduced:
-        return self.form.unreduced(batch.wide.class_view(self.include_background, self.batch))
+        return self.form.unreduced(batch.full_precision.class_view(self.include_background, self.batch))

@@ -102,7 +102,7 @@ class GeneralizedSurfaceLoss(SegLoss):
         return (self.map,)
 
     def loss(self, batch: SegBatch) -> Unreduced:
-        batch = batch.wide
+        batch = batch.full_precision
         view = class_view(batch, self.background, self.batch)
         square = scored_map(self.map, view) ** 2
         both = view.prob + batch.one_hot[:, view.first :]

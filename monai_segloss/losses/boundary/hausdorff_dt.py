@@ -141,4 +141,4 @@ class HausdorffDTLoss(SegLoss):
         return (self.form.field,)
 
     def loss(self, batch: SegBatch) -> Unreduced:
-        return self.form.unreduced(foreground_view(self, batch.wide))
+        return self.form.unreduced(foreground_view(self, batch.full_precision))

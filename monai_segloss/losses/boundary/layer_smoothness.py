@@ -114,7 +114,7 @@ class LayerSmoothnessLoss(SegLoss):
         self.lambda_ce, self.lambda_smooth = non_negative(lambda_ce=lambda_ce, lambda_smooth=lambda_smooth)
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
-        batch, space = batch.wide, batch.ndim - 2
+        batch, space = batch.full_precision, batch.ndim - 2
         if not -space <= self.axis < space:
             raise ValueError(f"axis is {self.axis}, but input has {space} spatial axes.")
         p, _ = scored_maps(batch, class_view(batch, self.background))

@@ -82,7 +82,7 @@ class LogHausdorffDTLoss(SegLoss):
         return (self.form.field,)
 
     def loss(self, batch: SegBatch) -> Unreduced:
-        unreduced = self.form.unreduced(foreground_view(self, batch.wide))
+        unreduced = self.form.unreduced(foreground_view(self, batch.full_precision))
         if self.reduction == "none":
             return Unreduced(unreduced.total.log1p(), unreduced.count)
         value, _ = reduce(unreduced, self.reduction, batch.ndim)

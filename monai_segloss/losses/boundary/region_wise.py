@@ -88,7 +88,7 @@ class RegionWiseLoss(SegLoss):
         return (self.map,)
 
     def loss(self, batch: SegBatch) -> Unreduced:
-        batch = batch.wide
+        batch = batch.full_precision
         view = batch.class_view(self.include_background, self.batch)
         z = scored_map(self.map, view)
         g = batch.one_hot[:, view.first :].to(z.dtype) if self.offset else None

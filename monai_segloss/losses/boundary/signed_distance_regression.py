@@ -124,7 +124,7 @@ class SignedDistanceRegressionLoss(SegLoss):
         return (self.map,)
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
-        batch = batch.wide
+        batch = batch.full_precision
         view = batch.class_view(self.include_background, self.batch)
         y = scored_map(self.map, view)
         p = batch.masked_logits[:, view.first :].tanh() if self.tanh else 1 - 2 * view.prob

@@ -119,7 +119,7 @@ class WeightedHausdorffLoss(SegLoss):
 
     def loss(self, batch: SegBatch) -> Unreduced:
         refuse_points(batch)
-        batch = batch.wide
+        batch = batch.full_precision
         view = class_view(batch, self.background)
         p = view.prob
         counted = torch.ones_like(p[:, :1], dtype=torch.bool) if batch.mask is None else batch.mask[:, None]

@@ -99,10 +99,12 @@ class GeneralizedDiceBoundaryLoss(Scheduled, SegLoss):
         return (self.boundary.map,)
 
     def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
-        return self.form.statistics if batch.wide is batch else ()  # else of the copy that distances need anyway
+        return (
+            self.form.statistics if batch.full_precision is batch else ()
+        )  # else of the copy that distances need anyway
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
-        batch = batch.wide
+        batch = batch.full_precision
         view, each = batch.class_view(self.include_background, self.batch), batch.class_view(batch.multilabel)
         return self.weigh(
             batch,

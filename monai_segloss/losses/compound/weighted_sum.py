@@ -170,7 +170,7 @@ class WeightedSum(Scheduled, SegLoss):
 
     def _wide(self, batch: SegBatch) -> SegBatch:
         """The batch in float32 where a term takes a copy in float32 anyway, so that the gradients add up there."""
-        return batch.wide if any(self._losses()[name].needs for name in self._active) else batch
+        return batch.full_precision if any(self._losses()[name].needs for name in self._active) else batch
 
     def _sums(self) -> dict[str, Scheduled]:
         return {name: term for name, term in self._losses().items() if isinstance(term, Scheduled)}

@@ -118,7 +118,7 @@ class BlobLoss(SegLoss):
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
         refuse_fractions(batch)
-        batch, weight = batch.wide, self.weights(batch.classes)
+        batch, weight = batch.full_precision, self.weights(batch.classes)
         batch.request(*self.dice.statistics, *cross_entropy(batch, weight).statistics, *OUTSIDE)
         view = batch.class_view(self.include_background, self.batch)
         segments = Segments.of(components(batch))

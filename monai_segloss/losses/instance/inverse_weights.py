@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.exact import wide
+from monai_segloss.core.exact import widest_dtype
 from monai_segloss.kernels.components import Segments
 
 
@@ -23,7 +23,7 @@ def inverse_weights(batch: SegBatch, ids: Tensor, clip: tuple[float, float] | No
     """
     segments = Segments.of(ids)
     samples, classes, *space = ids.shape
-    size = torch.bincount(segments.segment, minlength=len(segments.owner)).to(wide(ids.device))
+    size = torch.bincount(segments.segment, minlength=len(segments.owner)).to(widest_dtype(ids.device))
     row, voxel = segments.owner, segments.voxel
     if joint:
         edge = ids.shape[2:].numel()

@@ -134,7 +134,7 @@ class RegionMutualInformationLoss(SegLoss):
         refuse_points(batch)
         if self.pool > 1 and batch.ndim > 5:
             raise LossShapeError(f"input has shape {tuple(batch.logits.shape)}; pool={self.pool} pools 3 axes at most.")
-        batch = batch.wide
+        batch = batch.full_precision
         which = (Stat("ce"), Stat("ce_neg")) if batch.multilabel else (Stat("ce"),)
         batch.request(*which)
         ce = torch.stack([batch.sum(stat) for stat in which]).sum(0)

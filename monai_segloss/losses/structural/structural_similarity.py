@@ -118,7 +118,7 @@ class StructuralSimilarityLoss(SegLoss):
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
         refuse_points(batch)
-        batch = batch.wide
+        batch = batch.full_precision
         z = no_second_derivative(
             batch.masked_logits, "StructuralSimilarityLoss"
         )  # e and f are constants of the first one

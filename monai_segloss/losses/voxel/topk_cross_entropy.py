@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.exact import wide
+from monai_segloss.core.exact import widest_dtype
 from monai_segloss.core.module import ReadingArgs, SegLoss, Weight
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Unreduced
@@ -29,7 +29,7 @@ def hardest(batch: SegBatch, values: Tensor, k: float) -> Unreduced:
         kept = max(1, int(values.numel() * k / 100))
         return Unreduced(values.flatten().topk(kept, sorted=False).values.sum(), values.new_tensor(float(kept)))
     channels = values.shape[1] if batch.multilabel else 1
-    kept_of_mask = (batch.mask.sum().to(wide(values.device)) * channels * k / 100).floor().clamp_min(1)
+    kept_of_mask = (batch.mask.sum().to(widest_dtype(values.device)) * channels * k / 100).floor().clamp_min(1)
     ranked = torch.where(batch.mask[:, None], values, values.new_full((), -1)).flatten()
     if ranked.device.type == "cpu" and not torch.compiler.is_compiling():
         ranked = ranked.topk(int(kept_of_mask), sorted=False).values
