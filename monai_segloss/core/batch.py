@@ -40,7 +40,7 @@ class SegBatch:
         spacing: physical size of a voxel in array axis order, (ndim,) or (B, ndim), or None; the
             error of an affine that cannot be right is raised where a loss asks for the spacing.
         maps: what the caller sent beside the target, by name.
-        steps: the spacing as numbers, one row for all samples or one per sample, where the caller gave numbers.
+        spacing_rows: the spacing as numbers, one row for all samples or one per sample, where the caller gave numbers.
     """
 
     def __init__(
@@ -51,11 +51,11 @@ class SegBatch:
         activation: Activation,
         spacing: Tensor | SpacingError | None = None,
         maps: Mapping[str, Tensor] | None = None,
-        steps: tuple[tuple[float, ...], ...] | None = None,
+        spacing_rows: tuple[tuple[float, ...], ...] | None = None,
     ) -> None:
         self.logits, self.target, self.mask, self.activation = logits, target, mask, activation
         self._spacing, self.maps = spacing, dict(maps or {})
-        self.steps = steps
+        self.spacing_rows = spacing_rows
         self.shared: dict[Any, dict[int, Any]] = {}  # maps that several terms of a sum need, see `core.maps.share`
         self._sums: dict[Stat, Tensor] = {}
         self._masked_logits: Tensor | None = None
@@ -128,7 +128,7 @@ class SegBatch:
         return self.mask.reshape(shape[0], -1).sum(1, keepdim=True).to(dtype)
 
     @property
-    def sizes(self) -> Tensor:
+    def required_spacing(self) -> Tensor:
         """The spacing, for losses that measure distances: 1, and a warning, where neither caller nor metadata has one."""
         return known_spacing(self.spacing, self.ndim - 2)
 
@@ -138,7 +138,7 @@ class SegBatch:
         if self.logits.dtype in (torch.float32, torch.float64):
             return self
         wide = SegBatch(
-            self.masked_logits, self.target, self.mask, self.activation, self._spacing, self.maps, self.steps
+            self.masked_logits, self.target, self.mask, self.activation, self._spacing, self.maps, self.spacing_rows
         )
         wide.shared = self.shared
         return wide

@@ -16,7 +16,7 @@ from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Term, Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.neighborhood import (
-    Steps,
+    Spacing,
     by_spacing,
     class_view,
     mean_table,
@@ -25,7 +25,7 @@ from monai_segloss.losses.boundary.neighborhood import (
 )
 
 
-def contour_length(steps: Steps, u: Tensor, counted: Tensor | None, eps: float) -> Tensor:
+def contour_length(spacing: Spacing, u: Tensor, counted: Tensor | None, eps: float) -> Tensor:
     """Mean of sqrt(|grad u|^2 + eps) per (sample, class), (B, K), by forward differences.
 
     All differences of a voxel are taken at that voxel; the last one along each axis has none.  A difference with an
@@ -43,7 +43,7 @@ def contour_length(steps: Steps, u: Tensor, counted: Tensor | None, eps: float) 
     kept = torch.ones_like(here[:, :1]) if counted is None else first(counted).to(u.dtype)
     square = torch.zeros_like(here)
     for axis in axes:
-        difference = (first(u, axis) - here) / steps[axis - 2]
+        difference = (first(u, axis) - here) / spacing[axis - 2]
         if counted is not None:
             difference = difference * (first(counted, axis) & first(counted))
         square = square + difference**2

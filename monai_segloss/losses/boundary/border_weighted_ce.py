@@ -126,7 +126,7 @@ class BorderWeightedCELoss(VoxelLoss):
     def _of_instances(self, batch: SegBatch, mask: Tensor, ids: Tensor, factors: list[float] | None) -> Tensor:
         return border_weight_map(
             mask,
-            batch.sizes,
+            batch.required_spacing,
             None if batch.mask is None else batch.mask[:, None],
             w0=self.border_weight,
             sigma=self.sigma,

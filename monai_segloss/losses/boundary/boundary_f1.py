@@ -13,7 +13,7 @@ from monai_segloss.core.registry import register
 from monai_segloss.kernels.dilation import dilation
 from monai_segloss.losses.boundary.neighborhood import (
     RatioArgs,
-    Steps,
+    Spacing,
     by_spacing,
     class_view,
     inner_band,
@@ -101,14 +101,14 @@ class BoundaryF1Loss(SegLoss):
         return Unreduced.table(boundary_f1(met(p, wide_g), met(g, wide_p)), view.voxel_count)
 
 
-def contours(steps: Steps, u: Tensor, counted: Tensor | None, radius: int) -> Tensor:
+def contours(spacing: Spacing, u: Tensor, counted: Tensor | None, radius: int) -> Tensor:
     """Soft inner contour of masks (B, K, *S)."""
-    return inner_band(u, scaled_radii(radius, steps, u), counted)
+    return inner_band(u, scaled_radii(radius, spacing, u), counted)
 
 
-def widened(steps: Steps, b: Tensor, counted: Tensor | None, radius: int) -> Tensor:
+def widened(spacing: Spacing, b: Tensor, counted: Tensor | None, radius: int) -> Tensor:
     """The largest value around each voxel."""
-    return dilation(b, scaled_radii(radius, steps, b), counted)
+    return dilation(b, scaled_radii(radius, spacing, b), counted)
 
 
 def half_window(name: str, edge: int) -> int:

@@ -13,7 +13,7 @@ from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.neighborhood import (
     RatioArgs,
-    Steps,
+    Spacing,
     by_spacing,
     class_view,
     inner_band,
@@ -32,11 +32,11 @@ def boundary_iou(overlap: Tensor, error: Tensor, smooth_nr: float, smooth_dr: fl
     return one_minus_ratio(overlap, error, smooth_nr, smooth_dr)
 
 
-def band(steps: Steps, u: Tensor, counted: Tensor | None, width: float | None) -> Tensor:
+def band(spacing: Spacing, u: Tensor, counted: Tensor | None, width: float | None) -> Tensor:
     """Voxels of a soft mask (B, K, *S) within ``width`` of another side; None: `SHARE` of the diagonal."""
     if width is None:
-        width = SHARE * math.sqrt(sum((n * s) ** 2 for n, s in zip(u.shape[2:], steps, strict=True) if n > 1))
-    return inner_band(u, radii(width, steps), counted)
+        width = SHARE * math.sqrt(sum((n * s) ** 2 for n, s in zip(u.shape[2:], spacing, strict=True) if n > 1))
+    return inner_band(u, radii(width, spacing), counted)
 
 
 @register(

@@ -14,7 +14,7 @@ from monai_segloss.core.registry import register
 from monai_segloss.kernels.dilation import dilation, erosion
 from monai_segloss.losses.boundary.neighborhood import (
     RatioArgs,
-    Steps,
+    Spacing,
     by_spacing,
     class_view,
     inner_band,
@@ -101,7 +101,7 @@ class ContourDiceLoss(SegLoss):
         return Unreduced.table(contour_dice(lost, total, self.smooth_nr, self.smooth_dr), view.voxel_count)
 
 
-def band(steps: Steps, u: Tensor, counted: Tensor | None, tolerance: float) -> Tensor:
+def band(spacing: Spacing, u: Tensor, counted: Tensor | None, tolerance: float) -> Tensor:
     """Voxels near a boundary, on both of its sides, softly (B, K, *S)."""
-    radius = radii(tolerance, steps)
+    radius = radii(tolerance, spacing)
     return dilation(u, radius, counted) - erosion(u, radius, counted)

@@ -13,10 +13,10 @@ from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
-from monai_segloss.losses.boundary.neighborhood import Steps, by_spacing, class_view, scored_maps
+from monai_segloss.losses.boundary.neighborhood import Spacing, by_spacing, class_view, scored_maps
 
 
-def elastic_energy(steps: Steps, d: Tensor, physical: bool, periodic: bool) -> Tensor:
+def elastic_energy(spacing: Spacing, d: Tensor, physical: bool, periodic: bool) -> Tensor:
     """Sum over frequencies of |k| |F(d)|^2 per (sample, class), (B, K), F orthonormal.
 
     |k| counts periods of the image, or with ``physical`` periods per unit of the spacing.
@@ -26,7 +26,7 @@ def elastic_energy(steps: Steps, d: Tensor, physical: bool, periodic: bool) -> T
     spectrum = torch.fft.rfftn(d, size, axes, norm="ortho")
     square = spectrum.real**2 + spectrum.imag**2
     k = torch.zeros((), dtype=d.dtype, device=d.device)
-    for axis, (n, step, length) in enumerate(zip(size, steps, d.shape[2:], strict=True)):
+    for axis, (n, step, length) in enumerate(zip(size, spacing, d.shape[2:], strict=True)):
         fold = axis == len(size) - 1
         frequency = (torch.fft.rfftfreq if fold else torch.fft.fftfreq)(n, dtype=d.dtype, device=d.device)
         scaled = frequency / step if physical else frequency * length

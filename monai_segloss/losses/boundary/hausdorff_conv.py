@@ -16,11 +16,11 @@ from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.balls import Balls, Sides
-from monai_segloss.losses.boundary.neighborhood import Steps, by_spacing, class_view, mean_table, scored_maps, valid
+from monai_segloss.losses.boundary.neighborhood import Spacing, by_spacing, class_view, mean_table, scored_maps, valid
 
 
 def ball_error(
-    steps: Steps, p: Tensor, g: Tensor, counted: Tensor | None, radii: Sequence[float], alpha: float, tau: float
+    spacing: Spacing, p: Tensor, g: Tensor, counted: Tensor | None, radii: Sequence[float], alpha: float, tau: float
 ) -> Tensor:
     """sum_r r^alpha of the errors whose ball of radius r lies on one side, per voxel of (B, K, *S).
 
@@ -30,7 +30,7 @@ def ball_error(
     maps = [g, p] if counted is None else [g, p, (~counted).to(p.dtype)]
     spectra: dict[tuple[int, ...], list[Tensor]] = {}
     for r in radii:
-        balls = Balls(p, r, steps)
+        balls = Balls(p, r, spacing)
         if balls.size not in spectra:  # a small ball needs little room beyond the image
             spectra[balls.size] = [balls.transform(x) for x in maps]
         of_g, of_p, *holes = spectra[balls.size]

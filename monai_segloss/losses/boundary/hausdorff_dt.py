@@ -56,7 +56,7 @@ class HausdorffForm:
         if not self.one_sided:
             valid = None if batch.mask is None else batch.mask[:, None]
             predicted = predicted_masks(whole.detach(), self.argmax)[:, -view.classes :]
-            fields.append(self.field.make(predicted, batch.sizes, valid).to(batch.masked_logits.dtype))
+            fields.append(self.field.make(predicted, batch.required_spacing, valid).to(batch.masked_logits.dtype))
         g = batch.one_hot[:, view.first :].to(p.dtype)
         return mean_over_voxels(hausdorff_dt(p, g, self.alpha, *fields), view)
 

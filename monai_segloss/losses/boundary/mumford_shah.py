@@ -18,7 +18,7 @@ from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Term, Unreduced
 from monai_segloss.core.registry import register
-from monai_segloss.losses.boundary.neighborhood import Steps, by_spacing, valid
+from monai_segloss.losses.boundary.neighborhood import Spacing, by_spacing, valid
 
 
 def homogeneity(u: Tensor, image: Tensor, counted: Tensor, eps: float) -> Tensor:
@@ -37,10 +37,10 @@ def homogeneity(u: Tensor, image: Tensor, counted: Tensor, eps: float) -> Tensor
     return values.sum(1, keepdim=True)
 
 
-def variation(steps: Steps, u: Tensor, counted: Tensor | None) -> Tensor:
+def variation(spacing: Spacing, u: Tensor, counted: Tensor | None) -> Tensor:
     """Sum over classes and pairs of neighbors of |difference| / spacing, (B, 1), but for pairs with an ignored voxel."""
     total = u.new_zeros(u.shape[0], 1)
-    for axis, step in enumerate(steps, start=2):
+    for axis, step in enumerate(spacing, start=2):
         n = u.shape[axis] - 1
         difference = (u.narrow(axis, 1, n) - u.narrow(axis, 0, n)).abs() / step
         if counted is not None:

@@ -19,7 +19,7 @@ from monai_segloss.core.module import ReadingArgs
 from monai_segloss.core.reduce import Unreduced
 from monai_segloss.kernels.dilation import dilation
 
-Steps = tuple[float, ...]
+Spacing = tuple[float, ...]
 """Voxel spacing of one sample, in array axis order."""
 FARTHEST = 2**31
 """Voxels that no axis has."""
@@ -57,7 +57,7 @@ def mean_table(x: Tensor, batch: SegBatch) -> Unreduced:
 
 
 def by_spacing(f: Callable[..., Tensor], batch: SegBatch, *maps: Any) -> Tensor:
-    """``f(steps, *maps)`` of the batch, or of sample after sample where their spacing differs; what is no map stays."""
+    """``f(spacing, *maps)`` of the batch, or of sample after sample where their spacing differs; what is no map stays."""
     refuse_points(batch)
     rows = spacing_rows(batch)
     if len(set(rows)) == 1:
@@ -66,12 +66,12 @@ def by_spacing(f: Callable[..., Tensor], batch: SegBatch, *maps: Any) -> Tensor:
     return torch.cat(one)
 
 
-def spacing_rows(batch: SegBatch) -> tuple[Steps, ...]:
+def spacing_rows(batch: SegBatch) -> tuple[Spacing, ...]:
     """The spacing in numbers: one row for all samples, or one per sample; 1 where none was given."""
     if batch.spacing is None:
         return ((1.0,) * (batch.ndim - 2),)
-    if batch.steps is not None:
-        return batch.steps
+    if batch.spacing_rows is not None:
+        return batch.spacing_rows
     return tuple(tuple(row) for row in batch.spacing.reshape(-1, batch.ndim - 2).tolist())
 
 
@@ -83,19 +83,19 @@ def refuse_points(batch: SegBatch) -> None:
         )
 
 
-def radii(length: float, steps: Steps) -> tuple[int, ...]:
+def radii(length: float, spacing: Spacing) -> tuple[int, ...]:
     """Voxels along each axis that cover a length in the unit of the spacing, at least one."""
-    return tuple(max(1, math.ceil(min(length / step, FARTHEST) - 1e-6)) for step in steps)
+    return tuple(max(1, math.ceil(min(length / step, FARTHEST) - 1e-6)) for step in spacing)
 
 
-def spanned(steps: Steps, x: Tensor) -> Steps:
+def spanned(spacing: Spacing, x: Tensor) -> Spacing:
     """The spacing of the axes of (B, K, *S) that have several voxels: a slice is its volume, however thick."""
-    return tuple(step for step, n in zip(steps, x.shape[2:], strict=True) if n > 1) or steps
+    return tuple(step for step, n in zip(spacing, x.shape[2:], strict=True) if n > 1) or spacing
 
 
-def scaled_radii(radius: int, steps: Steps, x: Tensor) -> tuple[int, ...]:
+def scaled_radii(radius: int, spacing: Spacing, x: Tensor) -> tuple[int, ...]:
     """A radius in voxels of the finest axis of (B, K, *S), as voxels of each axis."""
-    return radii(radius * min(spanned(steps, x)), steps) if radius else (0,) * len(steps)
+    return radii(radius * min(spanned(spacing, x)), spacing) if radius else (0,) * len(spacing)
 
 
 def inner_band(x: Tensor, radius: tuple[int, ...], counted: Tensor | None = None) -> Tensor:

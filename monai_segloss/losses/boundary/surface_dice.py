@@ -14,7 +14,7 @@ from monai_segloss.core.registry import register
 from monai_segloss.kernels.dilation import dilation
 from monai_segloss.losses.boundary.neighborhood import (
     RatioArgs,
-    Steps,
+    Spacing,
     by_spacing,
     class_view,
     inner_band,
@@ -33,11 +33,11 @@ def surface_dice(missed: Tensor, total: Tensor, smooth_nr: float, smooth_dr: flo
     return quotient(missed + (smooth_dr - smooth_nr), total + smooth_dr)
 
 
-def thick_contour(steps: Steps, u: Tensor, counted: Tensor | None, tolerance: float | None) -> Tensor:
+def thick_contour(spacing: Spacing, u: Tensor, counted: Tensor | None, tolerance: float | None) -> Tensor:
     """Soft inner contour of masks (B, K, *S), one voxel wide, dilated by a box that covers the tolerance."""
-    tolerance = REACH * max(spanned(steps, u)) if tolerance is None else tolerance
-    contour = inner_band(u, (1,) * len(steps), counted)
-    return dilation(contour, radii(tolerance, steps), counted)
+    tolerance = REACH * max(spanned(spacing, u)) if tolerance is None else tolerance
+    contour = inner_band(u, (1,) * len(spacing), counted)
+    return dilation(contour, radii(tolerance, spacing), counted)
 
 
 @register(

@@ -125,7 +125,7 @@ class WeightedHausdorffLoss(SegLoss):
         counted = torch.ones_like(p[:, :1], dtype=torch.bool) if batch.mask is None else batch.mask[:, None]
         p = p * counted
         points, d = self.target(view, counted)
-        rows = batch.sizes.to(p).expand(len(p), -1)
+        rows = batch.required_spacing.to(p).expand(len(p), -1)
         table = []
         for b, c in product(range(len(p)), range(p.shape[1])):
             index = some_of(points[b, c], self.max_points)
@@ -150,4 +150,4 @@ class WeightedHausdorffLoss(SegLoss):
             points = centers((batch.one_hot[:, view.first :] > 0.5) & counted)
         else:
             points = (sent[:, -view.classes :] > 0) & counted
-        return points, distance_to(points, batch.sizes).to(batch.masked_logits.dtype)
+        return points, distance_to(points, batch.required_spacing).to(batch.masked_logits.dtype)

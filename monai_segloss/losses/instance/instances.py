@@ -71,7 +71,9 @@ def cells(batch: SegBatch) -> Segments:
     counted = None if batch.mask is None else batch.mask[:, None]
     ids = _sent("cells", batch)
     if ids is None:
-        found = once(CELLS, batch, first_class(batch), lambda: nearest_component(components(batch), batch.sizes))
+        found = once(
+            CELLS, batch, first_class(batch), lambda: nearest_component(components(batch), batch.required_spacing)
+        )
         return Segments.of(found, counted)
     mask = inside(batch)
     if ids.shape[1] != mask.shape[1]:
