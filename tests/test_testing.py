@@ -18,7 +18,7 @@ from monai_segloss import SegLoss
 from monai_segloss.core.batch import ClassView, SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.module import FormulaArgs
 from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.testing import (
@@ -40,7 +40,7 @@ SLOW = ("compiles", "gradcheck", "tensor_arguments", "second_derivatives", "ever
 class MistakesLoss(RegionLoss):
     """1 - (TP + nr) / (TP + penalty (FP + FN) + dr): not registered."""
 
-    def __init__(self, *, penalty: float = 2.0, **common: Unpack[ScoringArgs]) -> None:
+    def __init__(self, *, penalty: float = 2.0, **common: Unpack[FormulaArgs]) -> None:
         super().__init__(**common)
         (self.penalty,) = non_negative(penalty=penalty)
 

@@ -202,7 +202,7 @@ def _full_signature(cls: type[SegLoss], positional: tuple[str, ...] = ()) -> ins
     """The signature of a class with the shared arguments spelled out, and MONAI's order of positional arguments."""
     own = inspect.signature(cls.__init__).parameters.values()
     known = {p.name: p for p in own if p.name != "self" and p.kind is not p.VAR_KEYWORD}
-    shared = [n for n in DEFAULTS if n in (*cls.scoring, *READING) and n not in known]
+    shared = [n for n in DEFAULTS if n in (*cls.formula_arguments, *READING) and n not in known]
     known |= {n: inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=DEFAULTS[n]) for n in shared}
     order = (*positional, *(n for n in known if n not in positional))
     kinds = [

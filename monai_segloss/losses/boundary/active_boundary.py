@@ -96,7 +96,7 @@ class ActiveBoundaryLoss(SegLoss):
         The order of the divergence is that of the authors' code.
     """
 
-    scoring = ()
+    formula_arguments = ()
 
     def __init__(
         self,

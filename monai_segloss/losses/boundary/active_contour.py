@@ -113,7 +113,7 @@ class ActiveContourLoss(SegLoss):
         Where ``mu`` stands in the formula is from memory of the authors' code and was not verified against the paper.
     """
 
-    scoring = ("include_background",)
+    formula_arguments = ("include_background",)
 
     def __init__(
         self,

@@ -76,7 +76,7 @@ class BorderWeightedCELoss(VoxelLoss):
         arXiv:1505.04597, equations 1 and 2.
     """
 
-    scoring = ("weight",)
+    formula_arguments = ("weight",)
     own_pass = True
     accepts = ("components", "weight_map")
 

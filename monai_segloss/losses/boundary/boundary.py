@@ -113,7 +113,7 @@ class BoundaryLoss(SegLoss):
         arXiv:1812.07032.
     """
 
-    scoring = ("include_background", "batch")
+    formula_arguments = ("include_background", "batch")
 
     def __init__(
         self,

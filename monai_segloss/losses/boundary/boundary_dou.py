@@ -114,7 +114,7 @@ class BoundaryDoULoss(SegLoss):
         arXiv:2308.00220.
     """
 
-    scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")
+    formula_arguments = ("include_background", "batch", "smooth_nr", "smooth_dr")
 
     def __init__(
         self,

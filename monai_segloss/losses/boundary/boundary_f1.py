@@ -72,7 +72,7 @@ class BoundaryF1Loss(SegLoss):
         arXiv:1905.07852.
     """
 
-    scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")
+    formula_arguments = ("include_background", "batch", "smooth_nr", "smooth_dr")
 
     def __init__(
         self,

@@ -90,7 +90,7 @@ class ContourAwareLoss(SegLoss):
         choice.
     """
 
-    scoring = ()
+    formula_arguments = ()
 
     def __init__(self, *, k: float = 5.0, size: int = 5, sigma: float = 1.0, **reading: Unpack[ReadingArgs]) -> None:
         super().__init__(**reading)

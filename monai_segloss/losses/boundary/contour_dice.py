@@ -74,7 +74,7 @@ class ContourDiceLoss(SegLoss):
         that approximates the metric, not a formula.
     """
 
-    scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")
+    formula_arguments = ("include_background", "batch", "smooth_nr", "smooth_dr")
 
     def __init__(
         self,

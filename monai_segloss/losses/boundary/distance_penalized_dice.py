@@ -7,7 +7,7 @@ from typing import Unpack
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.maps import MapSpec
-from monai_segloss.core.module import ScoringArgs, SegLoss
+from monai_segloss.core.module import FormulaArgs, SegLoss
 from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.voxel_weights import penalty, penalty_weights, weighed_area
@@ -58,7 +58,7 @@ class DistancePenalizedDiceLoss(SegLoss):
         (extended abstract), arXiv:1908.03679.
     """
 
-    def __init__(self, *, lambda_phi: float = 1.0, **common: Unpack[ScoringArgs]) -> None:
+    def __init__(self, *, lambda_phi: float = 1.0, **common: Unpack[FormulaArgs]) -> None:
         super().__init__(**common)
         (self.lambda_phi,) = non_negative(lambda_phi=lambda_phi)
         self.map = penalty(self)

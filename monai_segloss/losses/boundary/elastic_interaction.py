@@ -83,7 +83,7 @@ class ElasticInteractionLoss(SegLoss):
         arXiv:2007.02663.
     """
 
-    scoring = ("include_background",)
+    formula_arguments = ("include_background",)
 
     def __init__(
         self,

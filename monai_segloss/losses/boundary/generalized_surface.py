@@ -78,7 +78,7 @@ class GeneralizedSurfaceLoss(SegLoss):
         the class.
     """
 
-    scoring = ("include_background", "batch", "weight")
+    formula_arguments = ("include_background", "batch", "weight")
 
     def __init__(
         self,

@@ -96,7 +96,7 @@ class HausdorffConvLoss(SegLoss):
         The formula was not verified against the paper: threshold, radii and padding are reconstructed.
     """
 
-    scoring = ("include_background",)
+    formula_arguments = ("include_background",)
     bounds: ClassVar = {"alpha": EXPONENT}
 
     def __init__(

@@ -119,7 +119,7 @@ class HausdorffDTLoss(SegLoss):
         2020, arXiv:1904.10030.
     """
 
-    scoring = ("include_background", "batch")
+    formula_arguments = ("include_background", "batch")
     bounds: ClassVar = {"alpha": EXPONENT}
 
     def __init__(

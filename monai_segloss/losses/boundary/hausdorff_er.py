@@ -104,7 +104,7 @@ class HausdorffERLoss(SegLoss):
         The formula was not verified against the paper; its re-implementations agree on it but for the threshold.
     """
 
-    scoring = ("include_background",)
+    formula_arguments = ("include_background",)
     bounds: ClassVar = {"alpha": EXPONENT}
 
     def __init__(

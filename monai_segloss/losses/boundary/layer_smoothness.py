@@ -91,9 +91,9 @@ class LayerSmoothnessLoss(SegLoss):
         images, MICCAI 2020, arXiv:2007.05324.
     """
 
-    scoring = ("include_background",)
+    formula_arguments = ("include_background",)
     accepts = ("weight_map",)
-    scalar = True
+    scalar_only = True
 
     def __init__(
         self,

@@ -60,7 +60,7 @@ class LogHausdorffDTLoss(SegLoss):
         MONAI, after Karimi & Salcudean, IEEE TMI 39(2), 2020, arXiv:1904.10030.
     """
 
-    scoring = ("include_background", "batch")
+    formula_arguments = ("include_background", "batch")
     bounds: ClassVar = {"alpha": EXPONENT}
 
     def __init__(

@@ -98,7 +98,7 @@ class MumfordShahLoss(SegLoss):
         arXiv:1904.02872.
     """
 
-    scoring = ("include_background",)
+    formula_arguments = ("include_background",)
     accepts = ("image",)
 
     def __init__(

@@ -69,7 +69,7 @@ class RegionWiseLoss(SegLoss):
         What a full and an absent class have is this library's choice.
     """
 
-    scoring = ("include_background", "batch")
+    formula_arguments = ("include_background", "batch")
 
     def __init__(
         self,

@@ -93,7 +93,7 @@ class ShapeAwareLoss(SegLoss):
         another method.
     """
 
-    scoring = ()
+    formula_arguments = ()
 
     def __init__(self, *, w_shape: float = 1.0, domain: str = "mismatch", **reading: Unpack[ReadingArgs]) -> None:
         super().__init__(**reading)

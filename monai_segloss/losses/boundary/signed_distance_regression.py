@@ -91,7 +91,7 @@ class SignedDistanceRegressionLoss(SegLoss):
         That the fraction is one of sums, and not taken at each voxel, was not verified against the paper.
     """
 
-    scoring = ("include_background", "batch")
+    formula_arguments = ("include_background", "batch")
 
     def __init__(
         self,

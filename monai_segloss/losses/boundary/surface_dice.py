@@ -89,7 +89,7 @@ class SurfaceDiceLoss(SegLoss):
         The formula is that of MIST as its code has it. It was not verified against a text.
     """
 
-    scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")
+    formula_arguments = ("include_background", "batch", "smooth_nr", "smooth_dr")
 
     def __init__(
         self,

@@ -92,8 +92,8 @@ class WeightedHausdorffLoss(SegLoss):
         Ribera, Güera, Chen & Delp, Locating objects without bounding boxes, CVPR 2019, arXiv:1806.07564, equation 9.
     """
 
-    scoring = ("include_background",)
-    accepts = marks = ("points",)
+    formula_arguments = ("include_background",)
+    accepts = point_maps = ("points",)
 
     def __init__(
         self,

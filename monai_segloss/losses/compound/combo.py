@@ -66,8 +66,8 @@ class ComboLoss(SegLoss):
         arXiv:1805.02798.
     """
 
-    scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")
-    scalar = True
+    formula_arguments = ("include_background", "batch", "smooth_nr", "smooth_dr")
+    scalar_only = True
 
     def __init__(
         self,
@@ -80,8 +80,8 @@ class ComboLoss(SegLoss):
         smooth_dr: float = 1.0,
         **reading: Unpack[ReadingArgs],
     ) -> None:
-        scoring = {"include_background": include_background, "smooth_nr": smooth_nr, "smooth_dr": smooth_dr}
-        super().__init__(batch=batch, **scoring, **reading)
+        formula_arguments = {"include_background": include_background, "smooth_nr": smooth_nr, "smooth_dr": smooth_dr}
+        super().__init__(batch=batch, **formula_arguments, **reading)
         self.by_activation = include_background is None
         self.alpha, self.beta = check.within(0, 1, alpha=alpha, beta=beta)
         self.dice = DiceForm(False, False, self.smooth_nr, self.smooth_dr)

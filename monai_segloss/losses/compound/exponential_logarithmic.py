@@ -93,9 +93,9 @@ class ExponentialLogarithmicLoss(SegLoss):
         arXiv:1809.00076.
     """
 
-    scoring = ("batch", "smooth_nr", "smooth_dr")
+    formula_arguments = ("batch", "smooth_nr", "smooth_dr")
     bounds: ClassVar = {"gamma": EXPONENT}
-    scalar = True
+    scalar_only = True
 
     def __init__(
         self,

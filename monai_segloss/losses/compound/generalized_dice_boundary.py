@@ -8,7 +8,7 @@ from typing import Unpack
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.maps import MapSpec
-from monai_segloss.core.module import ScoringArgs, SegLoss
+from monai_segloss.core.module import FormulaArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Term, Unreduced
 from monai_segloss.core.registry import register
@@ -71,8 +71,8 @@ class GeneralizedDiceBoundaryLoss(Scheduled, SegLoss):
         The figures of the schedule from memory.
     """
 
-    scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")
-    scalar = True
+    formula_arguments = ("include_background", "batch", "smooth_nr", "smooth_dr")
+    scalar_only = True
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class GeneralizedDiceBoundaryLoss(Scheduled, SegLoss):
         normalize: bool = False,
         empty: Fill = "zero",
         clip: Clip = None,
-        **common: Unpack[ScoringArgs],
+        **common: Unpack[FormulaArgs],
     ) -> None:
         super().__init__(**common)
         self.form = GeneralizedForm.of(w_type, True, self.smooth_nr, self.smooth_dr, False)

@@ -11,7 +11,7 @@ from torch import Tensor
 from monai_segloss.core import check
 from monai_segloss.core.batch import AREA, ClassView, SegBatch
 from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ScoringArgs, SegLoss
+from monai_segloss.core.module import FormulaArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Term, Unreduced
 from monai_segloss.core.registry import register
@@ -95,8 +95,8 @@ class UnifiedFocalLoss(SegLoss):
         medical image segmentation, CMIG 2022, arXiv:2102.04525.
     """
 
-    scoring = ("batch", "smooth_nr", "smooth_dr")
-    scalar = True
+    formula_arguments = ("batch", "smooth_nr", "smooth_dr")
+    scalar_only = True
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class UnifiedFocalLoss(SegLoss):
         lam: float = 0.5,
         delta: float = 0.6,
         gamma: float = 0.5,
-        **common: Unpack[ScoringArgs],
+        **common: Unpack[FormulaArgs],
     ) -> None:
         super().__init__(**common)
         if kind not in KINDS:

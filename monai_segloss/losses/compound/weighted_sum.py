@@ -65,7 +65,7 @@ class WeightedSum(Scheduled, SegLoss):
         0.8466
     """
 
-    scalar = True
+    scalar_only = True
 
     def __init__(self, terms: Mapping[str, TermWeight], **common: Any) -> None:
         terms, common = plain(terms), plain(common)
@@ -105,8 +105,8 @@ class WeightedSum(Scheduled, SegLoss):
         return tuple(dict.fromkeys(name for term in self._losses().values() for name in term.accepts))
 
     @property
-    def marks(self) -> tuple[str, ...]:  # type: ignore[override]
-        return tuple(dict.fromkeys(name for term in self._losses().values() for name in term.marks))
+    def point_maps(self) -> tuple[str, ...]:  # type: ignore[override]
+        return tuple(dict.fromkeys(name for term in self._losses().values() for name in term.point_maps))
 
     @property
     def needs(self) -> tuple[MapSpec, ...]:
@@ -192,7 +192,7 @@ class Compound(WeightedSum):
 
     def __init__(self, common: Mapping[str, Any], **terms: Mapping[str, Any]) -> None:
         self._known(common)
-        super().__init__(terms, **{name: DEFAULTS[name] for name in self.scoring} | dict(common))
+        super().__init__(terms, **{name: DEFAULTS[name] for name in self.formula_arguments} | dict(common))
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Also of a checkpoint from when the compound was no sum: its buffers are constants of the constructor."""

@@ -11,7 +11,7 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.maps import MapSpec
-from monai_segloss.core.module import ScoringArgs, SegLoss
+from monai_segloss.core.module import FormulaArgs, SegLoss
 from monai_segloss.core.reduce import Term, Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.components import Segments
@@ -96,7 +96,7 @@ class BlobLoss(SegLoss):
         (several classes), arXiv:2604.24276.
     """
 
-    scalar = True
+    scalar_only = True
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class BlobLoss(SegLoss):
         lambda_blob: float = 1.0,
         lambda_dice: float = 1.0,
         lambda_ce: float = 1.0,
-        **common: Unpack[ScoringArgs],
+        **common: Unpack[FormulaArgs],
     ) -> None:
         super().__init__(**common)
         self.dice = DiceForm(False, False, self.smooth_nr, self.smooth_dr)

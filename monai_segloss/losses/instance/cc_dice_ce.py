@@ -12,7 +12,7 @@ from monai_segloss.core.check import non_negative
 from monai_segloss.core.counts import FORMULAS
 from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.maps import MapSpec
-from monai_segloss.core.module import ScoringArgs, SegLoss
+from monai_segloss.core.module import FormulaArgs, SegLoss
 from monai_segloss.core.reduce import Term, Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.components import Segments
@@ -86,7 +86,7 @@ class CCDiceCELoss(SegLoss):
     """
 
     accepts = ("components",)
-    scalar = True
+    scalar_only = True
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class CCDiceCELoss(SegLoss):
         lambda_cc: float = 1.0,
         lambda_dice: float = 1.0,
         lambda_ce: float = 1.0,
-        **common: Unpack[ScoringArgs],
+        **common: Unpack[FormulaArgs],
     ) -> None:
         super().__init__(**common)
         self.dice = DiceForm(False, False, self.smooth_nr, self.smooth_dr)

@@ -61,7 +61,7 @@ class InverseWeightedCrossEntropyLoss(SegLoss):
         MICCAI 2020, arXiv:2007.10033.
     """
 
-    scoring = ()
+    formula_arguments = ()
 
     def __init__(self, *, clip: Sequence[float] | None = None, **reading: Unpack[ReadingArgs]) -> None:
         super().__init__(**reading)

@@ -10,7 +10,7 @@ import torch
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import FORMULAS
 from monai_segloss.core.maps import MapSpec
-from monai_segloss.core.module import ScoringArgs, SegLoss
+from monai_segloss.core.module import FormulaArgs, SegLoss
 from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.losses.instance.instances import (
@@ -66,7 +66,7 @@ class InverseWeightedDiceLoss(SegLoss):
         MICCAI 2020, arXiv:2007.10033.
     """
 
-    def __init__(self, *, clip: Sequence[float] | None = None, **common: Unpack[ScoringArgs]) -> None:
+    def __init__(self, *, clip: Sequence[float] | None = None, **common: Unpack[FormulaArgs]) -> None:
         super().__init__(**common)
         self.clip = clipping(clip)
 

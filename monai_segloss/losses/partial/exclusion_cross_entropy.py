@@ -57,7 +57,7 @@ class ExclusionCrossEntropyLoss(VoxelLoss):
         arXiv:2007.03868.
     """
 
-    scoring = ("weight",)
+    formula_arguments = ("weight",)
     own_pass = True
     accepts = ("labeled",)
 

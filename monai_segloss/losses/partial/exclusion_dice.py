@@ -9,7 +9,7 @@ from torch import Tensor
 
 from monai_segloss.core.batch import ClassView, SegBatch
 from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.module import FormulaArgs
 from monai_segloss.core.reduce import quotient
 from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.core.registry import register
@@ -63,12 +63,12 @@ class ExclusionDiceLoss(RegionLoss):
         arXiv:2007.03868.
     """
 
-    scoring = ("include_background", "batch", "smooth_dr", "weight")
+    formula_arguments = ("include_background", "batch", "smooth_dr", "weight")
     accepts = ("labeled",)
 
     sums = ()
 
-    def __init__(self, *, labeled: Sequence[int] | None = None, **common: Unpack[ScoringArgs]) -> None:
+    def __init__(self, *, labeled: Sequence[int] | None = None, **common: Unpack[FormulaArgs]) -> None:
         super().__init__(**common)
         refuse_sigmoid(self.reader.sigmoid)
         self.labeled = labeled_indices(labeled)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Unpack
 
 from monai_segloss.core.batch import AREA, SegBatch
-from monai_segloss.core.module import ScoringArgs, SegLoss
+from monai_segloss.core.module import FormulaArgs, SegLoss
 from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.losses.partial.merging import labeled_classes, labeled_indices, merged, refuse_sigmoid
@@ -57,7 +57,7 @@ class MarginalDiceLoss(SegLoss):
 
     accepts = ("labeled",)
 
-    def __init__(self, *, labeled: Sequence[int] | None = None, **common: Unpack[ScoringArgs]) -> None:
+    def __init__(self, *, labeled: Sequence[int] | None = None, **common: Unpack[FormulaArgs]) -> None:
         super().__init__(**common)
         refuse_sigmoid(self.reader.sigmoid)
         self.labeled = labeled_indices(labeled)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from monai_segloss.core.batch import AREA, AREA_L1, ClassView
 from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.module import FormulaArgs
 from monai_segloss.core.reduce import Unreduced, quotient
 from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.core.registry import register
@@ -104,7 +104,7 @@ class DiceLoss(RegionLoss):
         squared_pred: bool = False,
         jaccard: bool = False,
         soft_label: bool = False,
-        **common: Unpack[ScoringArgs],
+        **common: Unpack[FormulaArgs],
     ) -> None:
         super().__init__(**common)
         self.dice = DiceForm(squared_pred, jaccard, self.smooth_nr, self.smooth_dr, soft_label)

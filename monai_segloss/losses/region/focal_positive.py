@@ -10,7 +10,7 @@ from torch import Tensor
 from monai_segloss.core.batch import ClassView, SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.module import FormulaArgs
 from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.core.registry import register
 from monai_segloss.losses.region.threshold_map_dice import Binarized, sharp
@@ -62,12 +62,12 @@ class FocalPositiveLoss(RegionLoss):
         arXiv:1911.08947.
     """
 
-    scoring = ("include_background", "batch", "smooth_dr", "weight")
+    formula_arguments = ("include_background", "batch", "smooth_dr", "weight")
     accepts = ("threshold",)
 
     sums = ()
 
-    def __init__(self, *, gamma: float = 2.0, sharpness: float = 50.0, **common: Unpack[ScoringArgs]) -> None:
+    def __init__(self, *, gamma: float = 2.0, sharpness: float = 50.0, **common: Unpack[FormulaArgs]) -> None:
         super().__init__(**common)
         (self.gamma,) = non_negative(gamma=gamma)
         self.sharpness = sharp(sharpness)

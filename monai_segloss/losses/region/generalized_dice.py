@@ -10,7 +10,7 @@ from torch import Tensor
 
 from monai_segloss.core.batch import AREA, AREA_L1, ClassView
 from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.module import FormulaArgs
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.core.registry import register
@@ -116,7 +116,7 @@ class GeneralizedDiceLoss(RegionLoss):
         DLMIA 2017, arXiv:1707.03237.
     """
 
-    scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")
+    formula_arguments = ("include_background", "batch", "smooth_nr", "smooth_dr")
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ class GeneralizedDiceLoss(RegionLoss):
         w_type: str = "square",
         soft_label: bool = False,
         scale_free: bool = True,
-        **common: Unpack[ScoringArgs],
+        **common: Unpack[FormulaArgs],
     ) -> None:
         super().__init__(**common)
         self.form = GeneralizedForm.of(w_type, scale_free, self.smooth_nr, self.smooth_dr, soft_label)

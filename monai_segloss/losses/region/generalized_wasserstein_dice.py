@@ -12,7 +12,7 @@ from torch import Tensor
 from monai_segloss.core.arguments import numbers
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ScoringArgs, SegLoss
+from monai_segloss.core.module import FormulaArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
@@ -111,7 +111,7 @@ class GeneralizedWassersteinDiceLoss(SegLoss):
         convolutional networks, BrainLes 2017, arXiv:1707.00478; Tilborghs et al., 2020 (GDL), arXiv:2007.15546.
     """
 
-    scoring = ("batch", "smooth_nr", "smooth_dr")
+    formula_arguments = ("batch", "smooth_nr", "smooth_dr")
 
     def __init__(  # type: ignore[misc]
         self,
@@ -119,7 +119,7 @@ class GeneralizedWassersteinDiceLoss(SegLoss):
         dist_matrix: Matrix | None = None,
         weighting_mode: str = "default",
         to_onehot_y: bool = True,
-        **common: Unpack[ScoringArgs],
+        **common: Unpack[FormulaArgs],
     ) -> None:
         if not common.get("sigmoid") and common.get("other_act") is None:
             common["softmax"] = True

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from monai_segloss.core.batch import AREA, SegBatch
 from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ScoringArgs, SegLoss
+from monai_segloss.core.module import FormulaArgs, SegLoss
 from monai_segloss.core.reduce import Unreduced, reduce
 from monai_segloss.core.registry import register
 from monai_segloss.losses.region.dice import DiceForm
@@ -59,7 +59,7 @@ class LogCoshDiceLoss(SegLoss):
         Jadon, A survey of loss functions for semantic segmentation, CIBCB 2020, arXiv:2006.14822, equation 32.
     """
 
-    def __init__(self, *, elementwise: bool = True, **common: Unpack[ScoringArgs]) -> None:
+    def __init__(self, *, elementwise: bool = True, **common: Unpack[FormulaArgs]) -> None:
         super().__init__(**common)
         self.elementwise = bool(elementwise)
         if not elementwise and self.reduction == "none":

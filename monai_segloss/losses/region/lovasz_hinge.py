@@ -80,7 +80,7 @@ class LovaszHingeLoss(SegLoss):
         Triki & Blaschko, The Lovász-Softmax loss, CVPR 2018, arXiv:1705.08790.
     """
 
-    scoring = ()
+    formula_arguments = ()
 
     def __init__(self, *, per_image: bool = True, **reading: Unpack[ReadingArgs]) -> None:
         super().__init__(**reading)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from monai_segloss.core import check
 from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.module import ScoringArgs, SegLoss
+from monai_segloss.core.module import FormulaArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
@@ -110,9 +110,9 @@ class LovaszSoftmaxLoss(SegLoss):
         Berman, Rannen Triki & Blaschko, The Lovász-Softmax loss, CVPR 2018, arXiv:1705.08790.
     """
 
-    scoring = ("include_background",)
+    formula_arguments = ("include_background",)
 
-    def __init__(self, *, classes: str = "present", per_image: bool = False, **common: Unpack[ScoringArgs]) -> None:
+    def __init__(self, *, classes: str = "present", per_image: bool = False, **common: Unpack[FormulaArgs]) -> None:
         super().__init__(**common)
         if classes not in CLASSES:
             raise ValueError(f"classes must be one of {', '.join(map(repr, CLASSES))}, got {classes!r}.")

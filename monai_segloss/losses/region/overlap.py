@@ -60,7 +60,7 @@ class OverlapLoss(SegLoss):
         (abstract only; the formula is a reconstruction), arXiv:1812.05807.
     """
 
-    scoring = ()
+    formula_arguments = ()
 
     def __init__(self, **reading: Unpack[ReadingArgs]) -> None:
         super().__init__(**reading)

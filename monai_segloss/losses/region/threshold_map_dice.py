@@ -9,7 +9,7 @@ from torch import Tensor
 from monai_segloss.core import check
 from monai_segloss.core.batch import ClassView, SegBatch
 from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.module import FormulaArgs
 from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.binarized import binarized_statistics
@@ -95,7 +95,7 @@ class ThresholdMapDiceLoss(RegionLoss):
 
     sums = ()
 
-    def __init__(self, *, sharpness: float = 50.0, **common: Unpack[ScoringArgs]) -> None:
+    def __init__(self, *, sharpness: float = 50.0, **common: Unpack[FormulaArgs]) -> None:
         super().__init__(**common)
         self.sharpness = sharp(sharpness)
         self.dice = DiceForm(False, False, self.smooth_nr, self.smooth_dr)

@@ -9,7 +9,7 @@ from torch import Tensor
 from monai_segloss.core.batch import AREA, AREA_L1, ClassView
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.counts import Counts
-from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.module import FormulaArgs
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.core.registry import register
@@ -60,7 +60,7 @@ class TverskyLoss(RegionLoss):
     """
 
     def __init__(
-        self, *, alpha: float = 0.5, beta: float = 0.5, soft_label: bool = False, **common: Unpack[ScoringArgs]
+        self, *, alpha: float = 0.5, beta: float = 0.5, soft_label: bool = False, **common: Unpack[FormulaArgs]
     ) -> None:
         super().__init__(**common)
         self.alpha, self.beta = non_negative(alpha=alpha, beta=beta)

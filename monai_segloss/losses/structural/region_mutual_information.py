@@ -107,8 +107,8 @@ class RegionMutualInformationLoss(SegLoss):
         Zhao et al., Region mutual information loss for semantic segmentation, NeurIPS 2019, arXiv:1910.12037.
     """
 
-    scoring = ()
-    scalar = True
+    formula_arguments = ()
+    scalar_only = True
 
     def __init__(
         self,

@@ -93,8 +93,8 @@ class StructuralSimilarityLoss(SegLoss):
         Zhao et al., Correlation maximized structural similarity loss for semantic segmentation, 2019, arXiv:1910.08711.
     """
 
-    scoring = ()
-    scalar = True
+    formula_arguments = ()
+    scalar_only = True
 
     def __init__(
         self,

@@ -57,7 +57,7 @@ class BalancedCrossEntropyLoss(SegLoss):
         Xie & Tu, Holistically-nested edge detection, ICCV 2015, arXiv:1504.06375, equation 2.
     """
 
-    scoring = ("batch",)
+    formula_arguments = ("batch",)
 
     def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
         return (G, *(BINARY if batch.multilabel else (CE,)))

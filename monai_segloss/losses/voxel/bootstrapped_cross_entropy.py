@@ -70,8 +70,8 @@ class BootstrappedCrossEntropyLoss(SegLoss):
         arXiv:1605.06885.
     """
 
-    scoring = ()
-    scalar = True
+    formula_arguments = ()
+    scalar_only = True
 
     def __init__(self, *, threshold: float = 0.7, k: float = 10.0, **reading: Unpack[ReadingArgs]) -> None:
         super().__init__(**reading)

@@ -98,7 +98,7 @@ class FocalLoss(VoxelLoss):
         Lin et al., Focal loss for dense object detection, ICCV 2017, arXiv:1708.02002.
     """
 
-    scoring = ("include_background", "weight")
+    formula_arguments = ("include_background", "weight")
 
     def __init__(
         self,

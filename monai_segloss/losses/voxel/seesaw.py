@@ -104,7 +104,7 @@ class SeesawLoss(SegLoss):
         Wang et al., Seesaw loss for long-tailed instance segmentation, CVPR 2021, arXiv:2008.10032.
     """
 
-    scoring = ()
+    formula_arguments = ()
 
     def __init__(self, *, p: float = 0.8, q: float = 2.0, eps: float = 1e-2, **reading: Unpack[ReadingArgs]) -> None:
         super().__init__(**reading)

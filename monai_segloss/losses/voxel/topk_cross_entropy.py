@@ -88,8 +88,8 @@ class TopKCrossEntropyLoss(SegLoss):
         arXiv:1605.06885 (a threshold in place of the percentage); Isensee et al., nnU-Net, Nat. Methods 2021.
     """
 
-    scoring = ("weight",)
-    scalar = True
+    formula_arguments = ("weight",)
+    scalar_only = True
 
     def __init__(
         self,
