@@ -42,7 +42,7 @@ class LossInfo:
         support: targets and shapes it supports, out of `EVERYTHING`.
         example: constructor arguments of the smallest sensible example, beside the activation.
         size: shortest edge, in voxels, of an image that the loss makes sense on.
-        grain: width, in voxels, of the narrowest error that the loss notices.
+        min_error_width: width, in voxels, of the narrowest error that the loss notices.
         recommended: arguments that trainers and bundles pass.
         exempt: property of the contract -> why it is honestly false for this loss: a reason, which is about all cases, or
             an `Exempt`, which may name the cases.
@@ -56,7 +56,7 @@ class LossInfo:
     support: tuple[str, ...] = EVERYTHING
     example: Mapping[str, Any] = field(default_factory=dict)
     size: int = 1
-    grain: int = 1
+    min_error_width: int = 1
     recommended: Recommended = field(default_factory=Recommended)
     exempt: Mapping[str, str | Exempt] = field(default_factory=dict)
 

@@ -54,7 +54,7 @@ def spread(e: Tensor, counted: Tensor | None) -> Tensor:
 @register(
     "hausdorff_er",
     tags=("hausdorff", "distance", "morphology"),
-    grain=3,
+    min_error_width=3,
     recommended=Recommended(batch=None),
     exempt={"slice_equals_volume": "in a volume of one slice the error also erodes from its two faces"},
 )
