@@ -56,7 +56,7 @@ class SegBatch:
         self.logits, self.target, self.mask, self.activation = logits, target, mask, activation
         self._spacing, self.maps = spacing, dict(maps or {})
         self.spacing_rows = spacing_rows
-        self.shared: dict[Any, dict[int, Any]] = {}  # maps that several terms of a sum need, see `core.maps.share`
+        self.shared: dict[Any, dict[int, Any]] = {}  # maps that several terms of a sum need, see `core.maps.share_maps`
         self._sums: dict[Stat, Tensor] = {}
         self._masked_logits: Tensor | None = None
         self._grad = torch.is_grad_enabled()

@@ -131,7 +131,7 @@ def refusal(name: str, known: tuple[str, ...]) -> str:
     return f"; it takes {', '.join(known)}{why}."
 
 
-def share(batch: SegBatch, needs: Iterable[MapSpec]) -> None:
+def share_maps(batch: SegBatch, needs: Iterable[MapSpec]) -> None:
     """Let the terms of a sum make a map that several of them need only once in a call."""
     wanted = list(needs)
     for spec in wanted:
@@ -139,8 +139,8 @@ def share(batch: SegBatch, needs: Iterable[MapSpec]) -> None:
             batch.shared.setdefault(spec, {})
 
 
-def once(spec: MapSpec, batch: SegBatch, first: int, make: Callable[[], T]) -> T:
-    """What ``make`` finds for the channels from ``first`` on; kept for the other terms, see `share`, or not at all."""
+def cached(spec: MapSpec, batch: SegBatch, first: int, make: Callable[[], T]) -> T:
+    """What ``make`` finds for the channels from ``first`` on; kept for the other terms, see `share_maps`, or not at all."""
     kept = batch.shared.get(spec)
     if kept is None:
         return make()
@@ -156,7 +156,7 @@ def scored_map(spec: MapSpec, view: ClassView) -> Tensor:
         raise LossShapeError(f"input has shape {tuple(batch.logits.shape)}; the map {spec.key} needs spatial axes.")
     sent = batch.maps.get(spec.key)
     if sent is None:
-        return once(spec, batch, view.first, lambda: _made(spec, view))
+        return cached(spec, batch, view.first, lambda: _made(spec, view))
     valid = None if batch.mask is None else batch.mask[:, None]
     sent = check.scored_shape(spec.key, sent, batch.logits, view.first).detach().to(batch.masked_logits.dtype)
     return sent if valid is None else sent.masked_fill(~valid, 0)

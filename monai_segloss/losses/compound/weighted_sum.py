@@ -12,7 +12,7 @@ from monai_segloss.core.arguments import plain
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.errors import nearest
-from monai_segloss.core.maps import MapSpec, share
+from monai_segloss.core.maps import MapSpec, share_maps
 from monai_segloss.core.module import DEFAULTS, READING, SegLoss
 from monai_segloss.core.reduce import Term
 from monai_segloss.core.registry import LossInfo, find
@@ -158,7 +158,7 @@ class WeightedSum(Scheduled, SegLoss):
         out: dict[str, Term] = {}
         losses, batch = self._losses(), self._wide(batch)
         batch.request(*self._statistics(batch))
-        share(batch, (spec for name in self.evaluated for spec in losses[name].needs))
+        share_maps(batch, (spec for name in self.evaluated for spec in losses[name].needs))
         for name in self.evaluated:
             factor, unreduced = self.factor(name, batch), losses[name].loss(batch)
             if isinstance(unreduced, Mapping):
