@@ -113,10 +113,10 @@ def _by_label(x: Tensor, target: Tensor) -> bool:
     return target.ndim == 2 and x.device.type == "cpu" and x.shape[1] > FEW_CLASSES
 
 
-def _known(target: Tensor, mask: Tensor | None, nobody: int) -> Tensor:
-    """Labels (m,) of one sample, ``nobody`` where nothing counts."""
+def _known(target: Tensor, mask: Tensor | None, ignored_label: int) -> Tensor:
+    """Labels (m,) of one sample, ``ignored_label`` where nothing counts."""
     labels = target[0].long()
-    return labels if mask is None else labels.masked_fill(~mask[0], nobody)
+    return labels if mask is None else labels.masked_fill(~mask[0], ignored_label)
 
 
 def _one_hot(target: Tensor, mask: Tensor | None, like: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ def centers(mask: Tensor) -> Tensor:
     return out
 
 
-def some_of(points: Tensor, most: int) -> Tensor:
+def subsample(points: Tensor, most: int) -> Tensor:
     """Indices (K, ndim) of the points of one map (*S); of more than ``most`` every n-th one."""
     index = points.nonzero()
     if len(index) <= most:
@@ -37,7 +37,7 @@ def some_of(points: Tensor, most: int) -> Tensor:
     return index[torch.arange(most, device=index.device) * len(index) // most]
 
 
-def mean_reach(p: Tensor, index: Tensor, spacing: Tensor, counted: Tensor, exponent: float) -> Tensor:
+def generalized_mean_distance(p: Tensor, index: Tensor, spacing: Tensor, counted: Tensor, exponent: float) -> Tensor:
     """Mean over points of M_a[p d + (1 - p) d_max], M_a the generalized mean over the voxels that count, in mm.
 
     Value and gradient come from one pass over the table of distances, in chunks of which nothing is kept; a second
@@ -52,11 +52,11 @@ def mean_reach(p: Tensor, index: Tensor, spacing: Tensor, counted: Tensor, expon
     """
     wanted = p.requires_grad and torch.is_grad_enabled()
     p = no_second_derivative(p, "WeightedHausdorffLoss")
-    value: Tensor = _MeanReach.apply(p, index, spacing, counted, exponent, wanted)[0]
+    value: Tensor = _GeneralizedMeanDistance.apply(p, index, spacing, counted, exponent, wanted)[0]
     return value
 
 
-class _MeanReach(torch.autograd.Function):
+class _GeneralizedMeanDistance(torch.autograd.Function):
     """The value, and with it the gradient."""
 
     @staticmethod

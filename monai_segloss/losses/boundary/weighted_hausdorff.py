@@ -17,7 +17,7 @@ from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.distance import distance_to
-from monai_segloss.kernels.points import EPS, centers, mean_reach, some_of
+from monai_segloss.kernels.points import EPS, centers, generalized_mean_distance, subsample
 from monai_segloss.losses.boundary.distances import target_field
 from monai_segloss.losses.boundary.neighborhood import class_view, refuse_points
 from monai_segloss.maps.contour import contour_map
@@ -128,11 +128,11 @@ class WeightedHausdorffLoss(SegLoss):
         rows = batch.required_spacing.to(p).expand(len(p), -1)
         table = []
         for b, c in product(range(len(p)), range(p.shape[1])):
-            index = some_of(points[b, c], self.max_points)
+            index = subsample(points[b, c], self.max_points)
             if not len(index):  # an absent class
                 table.append(p[b, c].sum() * 0)
                 continue
-            reach = mean_reach(p[b, c], index, rows[b], counted[b, 0], self.exponent)
+            reach = generalized_mean_distance(p[b, c], index, rows[b], counted[b, 0], self.exponent)
             table.append(weighted_hausdorff(p[b, c], d[b, c], reach))
         return Unreduced.table(torch.stack(table).view(p.shape[:2]), batch.voxels)
 
