@@ -14,7 +14,7 @@ from monai_segloss.core.module import ReadingArgs, Weight
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.registry import register
 from monai_segloss.core.voxel_sum import VoxelLoss, VoxelSum
-from monai_segloss.losses.boundary.neighborhood import refuse_points
+from monai_segloss.losses.boundary.neighborhood import require_spatial
 from monai_segloss.losses.boundary.voxel_weights import weighed_cross_entropy
 from monai_segloss.losses.instance.instances import TOUCHING, components, inside
 from monai_segloss.maps.border import border_weight_map
@@ -115,7 +115,7 @@ class BorderWeightedCELoss(VoxelLoss):
                 raise ValueError("weight_map has the weights of the classes in it: leave out weight and balanced.")
             channels = sent.unbind(1) if batch.multilabel else (sent,)
             return torch.stack([check.voxel_map("weight_map", x, batch.logits, batch.mask) for x in channels], 1)
-        refuse_points(batch)
+        require_spatial(batch)
         mask, ids = inside(batch), components(batch, TOUCHING)
         factors = None if weight is None else weight.expand(batch.classes).tolist()
         if not batch.multilabel:

@@ -1,4 +1,4 @@
-"""Generalized surface loss: errors weighed by squared distances, as a share of the worst.  Celaya et al., 2023."""
+"""Generalized surface loss: errors weighted by squared distances, as a share of the worst.  Celaya et al., 2023."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def generalized_surface(error: Tensor, worst: Tensor) -> Tensor:
     tags=("distance", "boundary"),
 )
 class GeneralizedSurfaceLoss(SegLoss):
-    r"""Errors weighed by their squared distance to the boundary of the target, as a share of the worst prediction.
+    r"""Errors weighted by their squared distance to the boundary of the target, as a share of the worst prediction.
 
     Formula:
         1 - \frac{\sum_k w_k \sum_i \left(D_{ik} (1 - (g_{ik} + p_{ik}))\right)^2}{\sum_k w_k \sum_i D_{ik}^2}

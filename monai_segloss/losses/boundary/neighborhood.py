@@ -47,7 +47,7 @@ def scored_maps(batch: SegBatch, view: ClassView) -> tuple[Tensor, Tensor]:
 
 def valid(batch: SegBatch) -> Tensor | None:
     """The voxels that count, (B, 1, *S), or None."""
-    refuse_points(batch)
+    require_spatial(batch)
     return None if batch.mask is None else batch.mask[:, None]
 
 
@@ -58,7 +58,7 @@ def mean_table(x: Tensor, batch: SegBatch) -> Unreduced:
 
 def by_spacing(f: Callable[..., Tensor], batch: SegBatch, *maps: Any) -> Tensor:
     """``f(spacing, *maps)`` of the batch, or of sample after sample where their spacing differs; what is no map stays."""
-    refuse_points(batch)
+    require_spatial(batch)
     rows = spacing_rows(batch)
     if len(set(rows)) == 1:
         return f(rows[0], *maps)
@@ -75,7 +75,7 @@ def spacing_rows(batch: SegBatch) -> tuple[Spacing, ...]:
     return tuple(tuple(row) for row in batch.spacing.reshape(-1, batch.ndim - 2).tolist())
 
 
-def refuse_points(batch: SegBatch) -> None:
+def require_spatial(batch: SegBatch) -> None:
     """Voxels without a place, (B, C), have no neighbors."""
     if batch.ndim < 3:
         raise LossShapeError(

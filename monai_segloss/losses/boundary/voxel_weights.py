@@ -1,4 +1,4 @@
-"""What the losses of weights made from the target share: their maps, and sums of voxels so weighed."""
+"""What the losses of weights made from the target share: their maps, and sums of voxels with these weights."""
 
 from __future__ import annotations
 

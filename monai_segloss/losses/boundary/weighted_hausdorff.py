@@ -19,7 +19,7 @@ from monai_segloss.core.registry import register
 from monai_segloss.kernels.distance import distance_to
 from monai_segloss.kernels.points import EPS, centers, generalized_mean_distance, subsample
 from monai_segloss.losses.boundary.distances import target_field
-from monai_segloss.losses.boundary.neighborhood import class_view, refuse_points
+from monai_segloss.losses.boundary.neighborhood import class_view, require_spatial
 from monai_segloss.maps.contour import contour_map
 
 POINTS = ("contour", "centers")
@@ -118,7 +118,7 @@ class WeightedHausdorffLoss(SegLoss):
         return (target_field("outside"),) if self.points == "contour" else ()
 
     def loss(self, batch: SegBatch) -> Unreduced:
-        refuse_points(batch)
+        require_spatial(batch)
         batch = batch.full_precision
         view = class_view(batch, self.background)
         p = view.prob

@@ -17,7 +17,7 @@ from monai_segloss.schedules import Ratio, TermWeight
     tags=("overlap", "distance", "boundary", "schedule"),
 )
 class DiceHausdorffDTLoss(Compound):
-    r"""Dice plus the Hausdorff loss by distance transforms, weighed in each epoch to be of the same size.
+    r"""Dice plus the Hausdorff loss by distance transforms, weighted in each epoch to be of the same size.
 
     Formula:
         \mathrm{Dice} + \lambda_e\,\mathrm{HD},\quad \lambda_e = \overline{\mathrm{Dice}}_{e-1} /

@@ -28,8 +28,8 @@ def exponential_logarithmic_dice(tp: Tensor, error: Tensor, gamma: float, smooth
     """(-ln D)^gamma per class, (B | 1, C): the logarithm of 1 - D near D = 1, of the fraction's parts near D = 0."""
     loss, hits = dice(tp, error, smooth_nr, smooth_dr), 2 * tp + smooth_nr
     low = (hits + error + (smooth_dr - smooth_nr)).clamp_min(LEAST).log() - hits.clamp_min(LEAST).log()
-    nats = torch.where(loss > 0.5, low, -torch.log1p(-loss.clamp_max(0.5)))
-    return nats.clamp_min(FLOOR if gamma < 1 else 0) ** gamma
+    neg_log = torch.where(loss > 0.5, low, -torch.log1p(-loss.clamp_max(0.5)))
+    return neg_log.clamp_min(FLOOR if gamma < 1 else 0) ** gamma
 
 
 def frequency_weights(frequencies: Tensor, complement: bool = False) -> Tensor:

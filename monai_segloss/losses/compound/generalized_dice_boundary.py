@@ -106,7 +106,7 @@ class GeneralizedDiceBoundaryLoss(Scheduled, SegLoss):
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
         batch = batch.full_precision
         view, each = batch.class_view(self.include_background, self.batch), batch.class_view(batch.multilabel)
-        return self.weigh(
+        return self.weighted_terms(
             batch,
             {
                 "generalized_dice": lambda: Unreduced.table(self.form.table(view), view.voxel_count),

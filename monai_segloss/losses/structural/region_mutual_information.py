@@ -19,7 +19,7 @@ from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Term, Unreduced
 from monai_segloss.core.registry import register
-from monai_segloss.losses.boundary.neighborhood import refuse_points
+from monai_segloss.losses.boundary.neighborhood import require_spatial
 
 
 def region_mutual_information(g: Tensor, p: Tensor, ridge: float) -> Tensor:
@@ -131,7 +131,7 @@ class RegionMutualInformationLoss(SegLoss):
         self.lambda_ce, self.lambda_rmi = non_negative(lambda_ce=lambda_ce, lambda_rmi=lambda_rmi)
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
-        refuse_points(batch)
+        require_spatial(batch)
         if self.pool > 1 and batch.ndim > 5:
             raise LossShapeError(f"input has shape {tuple(batch.logits.shape)}; pool={self.pool} pools 3 axes at most.")
         batch = batch.full_precision

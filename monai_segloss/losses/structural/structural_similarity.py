@@ -20,7 +20,7 @@ from monai_segloss.core.reduce import Term, Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.filters import gaussian, smooth
 from monai_segloss.kernels.slabs import by_slabs
-from monai_segloss.losses.boundary.neighborhood import refuse_points
+from monai_segloss.losses.boundary.neighborhood import require_spatial
 from monai_segloss.losses.voxel.cross_entropy import cross_entropy
 
 ROUNDING = 1e-14
@@ -117,7 +117,7 @@ class StructuralSimilarityLoss(SegLoss):
         self.lambda_ce, self.lambda_structural = non_negative(lambda_ce=lambda_ce, lambda_structural=lambda_structural)
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
-        refuse_points(batch)
+        require_spatial(batch)
         batch = batch.full_precision
         z = no_second_derivative(
             batch.masked_logits, "StructuralSimilarityLoss"
