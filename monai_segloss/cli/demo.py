@@ -57,7 +57,7 @@ def demo(
     Example: segloss demo --data nnUNet_raw/Dataset004_Hippocampus --device cuda --epochs 50
     """
     from monai_segloss.demo.problem import DemoError
-    from monai_segloss.demo.process import terminable
+    from monai_segloss.demo.process import sigterm_as_keyboard_interrupt
     from monai_segloss.demo.settings import DATA_ITERATIONS, EPOCHS, ITERATIONS, LR, QUICK_LENGTH, Settings
 
     length = QUICK_LENGTH if quick else (EPOCHS, ITERATIONS if data is None else DATA_ITERATIONS)
@@ -74,7 +74,7 @@ def demo(
         quick=quick,
     )
     try:
-        with terminable():
+        with sigterm_as_keyboard_interrupt():
             page = _run(wanted, out, baseline, fresh)
         typer.echo(f"\nReport: {page}")
     except DemoError as error:
