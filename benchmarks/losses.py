@@ -101,7 +101,7 @@ class Scale:
             self.process.communicate()
 
 
-def weigh() -> None:
+def measure_memory() -> None:
     """Answer the questions of a `Scale`; every loss first runs on a small input, so that its code is loaded."""
     for line in sys.stdin:
         key, classes, edge, batch = json.loads(line)
