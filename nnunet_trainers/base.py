@@ -21,8 +21,8 @@ from monai_segloss.core.registry import find
 from monai_segloss.files import atomic, write_json
 from monai_segloss.schedules.means import TermMeans
 from nnunet_trainers import building, cascade, diverged, maps, partial_labels, precision, recording, resuming
-from nnunet_trainers.beside import Beside
 from nnunet_trainers.deep_supervision import NnUNetLoss
+from nnunet_trainers.extra_inputs import ExtraInputs
 from nnunet_trainers.naming import TrainerName, numeric_parameters
 
 GPU = torch.device("cuda")
@@ -64,7 +64,7 @@ class SegLossTrainer(nnUNetTrainer):
         self.save_every = min(50, max(1, self.num_epochs // 20))
         self.terms = TermMeans()
         self.continued: list[dict[str, Any]] = []
-        self.beside = Beside()
+        self.extra_inputs = ExtraInputs()
 
     # -- what is trained ----------------------------------------------------------------------------------------
 
@@ -131,7 +131,7 @@ class SegLossTrainer(nnUNetTrainer):
         super().initialize()
         precision.autocast(self.network, self.device)
         self._optimize_loss()
-        self.beside = self.loss.source = Beside(self._layout(), self._labeled())
+        self.extra_inputs = self.loss.source = ExtraInputs(self._layout(), self._labeled())
         self.print_to_log_file(f"segloss configuration: {json.dumps(self.configuration_record())}")
 
     def _build_loss(self) -> nn.Module:
@@ -179,15 +179,15 @@ class SegLossTrainer(nnUNetTrainer):
 
     def get_training_transforms(self, *arguments: Any, **options: Any) -> Any:
         """nnU-Net's augmentation; at its end the workers make the maps that the loss needs."""
-        return self.beside.insert(super().get_training_transforms(*arguments, **options))
+        return self.extra_inputs.insert(super().get_training_transforms(*arguments, **options))
 
     def get_validation_transforms(self, *arguments: Any, **options: Any) -> Any:
         """The same for the online validation."""
-        return self.beside.insert(super().get_validation_transforms(*arguments, **options))
+        return self.extra_inputs.insert(super().get_validation_transforms(*arguments, **options))
 
     def hand_over(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Give the loss what belongs to this batch beside the target, for its next call; the batch as nnU-Net knows it."""
-        batch, self.loss.beside = self.beside.split(batch, self.device)
+        batch, self.loss.extra_inputs = self.extra_inputs.split(batch, self.device)
         return batch
 
     # -- what is refused ----------------------------------------------------------------------------------------

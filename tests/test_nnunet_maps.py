@@ -177,7 +177,7 @@ def test_a_step_of_others_is_told_what_the_target_carries(space: Workspace, kind
             trainer.loss(output, batch["target"])
         value = trainer.loss(output, trainer.hand_over(batch)["target"])
         assert torch.isfinite(value)
-    plain = [trainer.beside.layout.split(scale)[0] for scale in batch["target"]]
+    plain = [trainer.extra_inputs.layout.split(scale)[0] for scale in batch["target"]]
     assert torch.isfinite(trainer.loss(output, plain)), "without packed maps the loss makes its own"
 
 
@@ -212,7 +212,7 @@ def test_labeled_classes_reach_the_loss_by_case(space: Workspace) -> None:
 
     def spy(batch: dict[str, Any]) -> dict[str, Any]:
         result: dict[str, Any] = hand_over(batch)
-        for scale in trainer.loss.beside:
+        for scale in trainer.loss.extra_inputs:
             seen.extend(zip(batch["keys"], scale["labeled"].tolist(), strict=True))
         return result
 
@@ -260,7 +260,7 @@ def test_other_losses_say_that_they_do_not_read_the_file(space: Workspace) -> No
     trainer = space.trainer(f"nnUNetTrainerDice_{SHORT}")
     trainer.initialize()
     assert "takes every class as labeled" in Path(trainer.log_file).read_text()
-    assert trainer.beside.labeled is None
+    assert trainer.extra_inputs.labeled is None
 
 
 def test_only_maps_of_the_cpu_are_made_in_workers() -> None:

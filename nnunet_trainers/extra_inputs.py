@@ -19,7 +19,7 @@ HAND_OVER = (
 
 
 @dataclass(frozen=True)
-class Beside:
+class ExtraInputs:
     """Where it comes from; nothing for most losses.
 
     Args:
