@@ -208,10 +208,10 @@ class Demo:
         scores = measure.measure(read_dataset(self.raw), self.cases(), self.predictions(arm), self.tolerance())
         return report.Result(arm.trainer, arm.loss, epochs, scores, self.predictions(arm))
 
-    def _facts(self, results: list[report.Result]) -> report.Facts:
+    def _facts(self, results: list[report.Result]) -> report.ReportData:
         names = ["data", "plan", *(f"{what}{arm.suffix}" for arm in self.arms for what in ("train", "predict"))]
         times = {name: (self.stages.seconds(name), self.stages.attempts(name)) for name in names}
-        return report.Facts(
+        return report.ReportData(
             settings=self.settings,
             command=self.command,
             dataset=read_dataset(self.raw),

@@ -146,12 +146,14 @@ def resolve_loss(name: str) -> str:
 def refuse_unsupported(loss: str, dataset: RawDataset) -> None:
     """Refuse what a loss cannot do before any work is done."""
     from monai_segloss.config import LossConfig
-    from nnunet_trainers.building import Facts
+    from nnunet_trainers.building import DatasetProperties
     from nnunet_trainers.building import refuse_unsupported as refuse
 
-    facts = Facts(regions=dataset.regions, ignore_label=dataset.ignore_label, batch_dice=False, dimensions=3)
+    properties = DatasetProperties(
+        regions=dataset.regions, ignore_label=dataset.ignore_label, batch_dice=False, dimensions=3
+    )
     try:
-        refuse(LossConfig(loss=loss), facts)
+        refuse(LossConfig(loss=loss), properties)
     except NotImplementedError as error:
         raise DemoError(f"--loss {loss}: {error}") from None
 
