@@ -44,7 +44,7 @@ class LossInfo:
         size: shortest edge, in voxels, of an image that the loss makes sense on.
         min_error_width: width, in voxels, of the narrowest error that the loss notices.
         recommended: arguments that trainers and bundles pass.
-        exempt: property of the contract -> why it is honestly false for this loss: a reason, which is about all cases, or
+        exempt: property of the contract -> why it is false by design for this loss: a reason, which is about all cases, or
             an `Exempt`, which may name the cases.
     """
 

@@ -47,7 +47,7 @@ def check_loss(
         loss: the class.  Where it is registered, what is not given here is that of its entry.
         example: constructor arguments beside those that say how input and target are read; default none.
         support: what the loss reads, out of ``"labels", "regions", "soft labels", "ignore", "2-D", "3-D"``; default all.
-        exempt: properties that are honestly false for the loss, each with a reason or an `Exempt`, which names the cases.
+        exempt: properties that are false by design for the loss, each with a reason or an `Exempt`, which names the cases.
             There the property must really be false.
         size: shortest edge, in voxels, of an image that the loss makes sense on; default 1.
         min_error_width: width, in voxels, of the narrowest error that the loss notices; default 1.
