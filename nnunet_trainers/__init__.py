@@ -23,7 +23,7 @@ def discovery_dir() -> str:
 
 
 def extend_environment(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Append the discovery folder to ``nnUNet_extTrainer``, behind the user's own folders, at most once."""
+    """Append the discovery folder to ``nnUNet_extTrainer``, after the user's own folders, at most once."""
     folders = [folder for folder in environ.get(VARIABLE, "").split(os.pathsep) if folder]
     if discovery_dir() not in folders:
         environ[VARIABLE] = os.pathsep.join([*folders, discovery_dir()])

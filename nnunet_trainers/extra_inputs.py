@@ -23,7 +23,7 @@ class ExtraInputs:
     """Where it comes from; nothing for most losses.
 
     Args:
-        layout: of the maps that the workers pack behind the target.
+        layout: of the maps that the workers pack after the target.
         labeled: classes that each case has labels of.
     """
 
@@ -55,7 +55,7 @@ class ExtraInputs:
             channels = self.layout.target_channels
             raise LossShapeError(
                 f"target has {target.shape[1]} channels, expected {channels}: the augmentation workers packed "
-                f"{self.layout.names} behind it; {HAND_OVER}"
+                f"{self.layout.names} after it; {HAND_OVER}"
             )
         if self.labeled is not None:
             raise LossShapeError(f"the labeled classes of this batch ({self.labeled.path}) are missing; {HAND_OVER}")

@@ -164,13 +164,13 @@ def first_batch(trainer: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", ["labels", "regions_ignore"])
 def test_a_step_of_others_is_told_what_the_target_carries(space: Workspace, kind: str) -> None:
-    """A target with maps behind it has their names in the message; once handed over, the loss takes it."""
+    """A target with maps after it has their names in the message; once handed over, the loss takes it."""
     trainer = space.trainer(f"nnUNetTrainerBlob_{SHORT}", kind)
     batch = first_batch(trainer)
     output = trainer.network(batch["data"])
     (key,) = (spec.key for spec in trainer.loss.needs)
     message = (
-        rf"target has \d channels, expected \d: .* packed the map '{key}' behind it; .*hand_over.*docs/how-to/nnunet"
+        rf"target has \d channels, expected \d: .* packed the map '{key}' after it; .*hand_over.*docs/how-to/nnunet"
     )
     for _ in range(2):
         with pytest.raises(LossShapeError, match=message):

@@ -220,7 +220,7 @@ class ClassView:
 
     @property
     def voxel_count(self) -> Tensor:
-        """Number of voxels behind each row, (B | 1, 1)."""
+        """Number of voxels that each row sums over, (B | 1, 1)."""
         return self.reduce_batch(self.batch.voxels)
 
     def counts(self, soft_label: bool = False) -> Counts:

@@ -87,7 +87,7 @@ class MapSpec:
 def map_key(name: str, function: Callable[..., Tensor], settings: Mapping[str, Any]) -> str:
     """Key of a map: its name, followed by the settings that are not the defaults of the function, in its order.
 
-    A word that is the first argument says what kind of map it is and stands by itself, another setting behind its name; a
+    A word that is the first argument says what kind of map it is and stands by itself, another setting follows its name; a
     flag is its name.
 
     Example:

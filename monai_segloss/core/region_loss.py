@@ -30,7 +30,7 @@ class RegionLoss(SegLoss):
         return batch.class_view(self.include_background, self.batch)
 
     def voxel_count(self, view: ClassView) -> Tensor:
-        """Voxels behind each entry of the table, (B | 1, C | 1); entries with 0 leave the mean."""
+        """Voxels that each entry of the table sums over, (B | 1, C | 1); entries with 0 leave the mean."""
         return view.voxel_count
 
     def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:

@@ -58,7 +58,7 @@ class SegLossTrainer(SupervisedTrainer):
         super().__init__(
             *args,
             prepare_batch=self._prepare_with_maps,
-            # first in the list: the handlers behind it find the plain label and the finished metrics
+            # first in the list: the handlers after it find the plain label and the finished metrics
             train_handlers=[_LossEvents(), *(train_handlers or ())],
             **kwargs,
         )

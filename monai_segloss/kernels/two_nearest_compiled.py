@@ -39,7 +39,7 @@ def two_nearest(ids: Volume, spacing: list[float]) -> tuple[NDArray[np.float32],
     for axis, (length, step) in enumerate(zip(ids.shape, spacing, strict=True)):
         if length == 1:
             continue
-        # a view: lines along the axis, the axes before it and behind it as one each
+        # a view: lines along the axis, the axes before it and after it as one each
         shape = (2, int(np.prod(ids.shape[:axis])), length, int(np.prod(ids.shape[axis + 1 :])))
         call = partial(_along, squared.reshape(shape), owners.reshape(shape), squares(length, step, False))
         in_stages([[partial(call, *part) for part in parts(shape[1] * shape[3], threads)]], threads)

@@ -14,7 +14,7 @@ def __getattr__(name: str) -> type:
     except TrainerNameError as advice:
         if not searches_more_folders():
             raise
-        # The name may be right for a folder behind ours; where it is not, nnU-Net ends with a message of its own.
+        # The name may be right for a folder after ours; where it is not, nnU-Net ends with a message of its own.
         print(f"  {advice}")
     except AttributeError:
         if near := trainers.near(name):

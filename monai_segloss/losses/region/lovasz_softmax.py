@@ -39,7 +39,7 @@ def lovasz(
 
 
 def voxels_behind(batch: SegBatch, per_image: bool) -> Tensor:
-    """Number of voxels behind each row of `lovasz`, (B | 1, 1)."""
+    """Number of voxels that each row sums over of `lovasz`, (B | 1, 1)."""
     return batch.voxels if per_image else batch.voxels.sum(0, keepdim=True)
 
 
