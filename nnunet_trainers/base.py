@@ -154,7 +154,7 @@ class SegLossTrainer(nnUNetTrainer):
         if learnable:
             self.optimizer.add_param_group({"params": learnable, "weight_decay": 0.0})
 
-    # -- what the loss takes beside the target -----------------------------------------------------------------
+    # -- what the loss takes alongside the target -----------------------------------------------------------------
 
     def _layout(self) -> maps.Layout | None:
         wanted = maps.worker_maps(self.loss.needs)
@@ -188,7 +188,7 @@ class SegLossTrainer(nnUNetTrainer):
         return self.extra_inputs.insert(super().get_validation_transforms(*arguments, **options))
 
     def hand_over(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Give the loss what belongs to this batch beside the target, for its next call; the batch as nnU-Net knows it."""
+        """Give the loss what belongs to this batch with the target, for its next call; the batch as nnU-Net knows it."""
         batch, self.loss.extra_inputs = self.extra_inputs.split(batch, self.device)
         return batch
 

@@ -50,7 +50,7 @@ class NnUNetLoss(nn.Module):
         self.ignore_channel = ignore_channel
         self.last: dict[str, Tensor] = {}
         self.extra_inputs: Sequence[Mapping[str, Tensor]] = ()
-        """What the next call takes beside its target, by scale; of no other call, so that no batch has that of another."""
+        """What the next call takes with its target, by scale; of no other call, so that no batch has that of another."""
         self.source: ExtraInputs | None = None
 
     @property

@@ -1,4 +1,4 @@
-"""What reaches a loss beside the target of a batch: maps of the workers, and the labeled classes of its cases."""
+"""What reaches a loss alongside the target of a batch: maps of the workers, and the labeled classes of its cases."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ExtraInputs:
         return transforms if self.layout is None else maps.insert(transforms, self.layout)
 
     def split(self, batch: dict[str, Any], device: torch.device) -> tuple[dict[str, Any], list[Mapping[str, Tensor]]]:
-        """The batch as nnU-Net knows it, and what belongs to it beside the target, by scale, on the device."""
+        """The batch as nnU-Net knows it, and what belongs to it alongside the target, by scale, on the device."""
         targets = batch["target"]
         scales: list[dict[str, Tensor]] = [{} for _ in targets] if isinstance(targets, list) else [{}]
         if self.layout is not None:

@@ -1,4 +1,4 @@
-"""Maps made in the workers of nnU-Net's loader: packed beside the segmentation there, split off before each step.
+"""Maps made in the workers of nnU-Net's loader: packed alongside the segmentation there, split off before each step.
 
 The loader carries whatever channels the segmentation has, also through the scales of deep supervision (at the nearest
 voxel), and drops other entries of a sample.  So the maps travel as channels after those of the target.

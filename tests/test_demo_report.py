@@ -41,7 +41,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def facts(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> report.ReportData:
-    """A perfect training, and beside it one that predicts only the organ."""
+    """A perfect training, and next to it one that predicts only the organ."""
     dataset, predicted, results = read_dataset(raw), tmp_path_factory.mktemp("predicted"), []
     for name in ("focal_tversky", "dice_ce"):
         folder = predicted / name

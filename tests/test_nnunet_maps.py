@@ -1,4 +1,4 @@
-"""What reaches a loss beside the target in nnU-Net: maps made in the workers, labeled classes of each case."""
+"""What reaches a loss alongside the target in nnU-Net: maps made in the workers, labeled classes of each case."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def demo(
         Path | None, typer.Option(help="nnU-Net raw data set to use in place of generated volumes; it is only read.")
     ] = None,
     baseline: Annotated[
-        bool, typer.Option("--baseline", help="Train nnU-Net's own loss (dice_ce) on the same split beside it.")
+        bool, typer.Option("--baseline", help="Train nnU-Net's own loss (dice_ce) on the same split next to it.")
     ] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
     epochs: Annotated[int | None, typer.Option(min=1, help="Length of the training.")] = None,

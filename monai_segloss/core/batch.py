@@ -39,7 +39,7 @@ class SegBatch:
         activation: ``"softmax"``, ``"sigmoid"``, ``"none"`` or a callable.
         spacing: physical size of a voxel in array axis order, (ndim,) or (B, ndim), or None; the
             error of an affine that cannot be right is raised where a loss asks for the spacing.
-        maps: what the caller sent beside the target, by name.
+        maps: what the caller sent alongside the target, by name.
         spacing_rows: the spacing as numbers, one row for all samples or one per sample, where the caller gave numbers.
     """
 

@@ -1,4 +1,4 @@
-"""Maps: what a loss takes beside the target, declared so that loaders can make it ahead of time."""
+"""Maps: what a loss takes alongside the target, declared so that loaders can make it ahead of time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class MapSpec:
 
     Args:
         key: keyword of the call, and key in a batch; one key is one map, see `map_key`.
-        function: of the module level, from masks (B, C', *S) bool to the map (B, C', *S), 0 where nothing counts.  Beside
+        function: of the module level, from masks (B, C', *S) bool to the map (B, C', *S), 0 where nothing counts.  Alongside
             the masks it takes what it needs of the arguments of `make`, by name; its settings are keyword-only.
         exclusive: the map is 0 outside of its class, so that for labels one channel holds the maps of all classes.
         on_cpu: made on the CPU, which is best done in the worker processes of a loader.

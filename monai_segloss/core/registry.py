@@ -40,7 +40,7 @@ class LossInfo:
         aliases: other names that `create` and `find` know.
         tags: words to search by.
         support: targets and shapes it supports, out of `EVERYTHING`.
-        example: constructor arguments of the smallest sensible example, beside the activation.
+        example: constructor arguments of the smallest sensible example, alongside the activation.
         size: shortest edge, in voxels, of an image that the loss makes sense on.
         min_error_width: width, in voxels, of the narrowest error that the loss notices.
         recommended: arguments that trainers and bundles pass.

@@ -28,7 +28,7 @@ class Demo:
     Args:
         work: the folder.
         settings: what is asked for.
-        arms: the training, maybe a baseline beside it.
+        arms: the training, maybe a baseline next to it.
         command: what the user typed, for the report.
         source: the user's data set; None for the generated one.
         display: where progress goes.

@@ -68,9 +68,9 @@ def workers() -> int:
 
 def program(name: str) -> list[str]:
     """The command that starts a program of nnU-Net with this interpreter, also where the environment is not active."""
-    beside = shutil.which(name, path=str(Path(sys.executable).parent))
-    if beside:
-        return [beside]
+    sibling = shutil.which(name, path=str(Path(sys.executable).parent))
+    if sibling:
+        return [sibling]
     module, function = ENTRY_POINTS[name]
     return [sys.executable, "-c", f"from {module} import {function}; {function}()"]
 

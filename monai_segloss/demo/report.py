@@ -58,7 +58,7 @@ class ReportData:
         plan: of the trained configuration.
         tolerance: of the surface Dice in mm.
         times: seconds and attempts by stage.
-        results: the training, maybe a baseline beside it.
+        results: the training, maybe a baseline next to it.
     """
 
     settings: Settings

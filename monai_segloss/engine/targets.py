@@ -30,7 +30,7 @@ class CheckedLabeld(MapTransform):
     """Label maps that hold what the data set says, with the ignored voxels in a mask of their own.
 
     Where the data set has an ignore label, these voxels become 0 in the label and the key ``mask`` is added: 1 where a voxel
-    counts.  Losses of this package take it beside the label, and metrics leave its zeros out.  Numbers that a file stores as
+    counts.  Losses of this package take it with the label, and metrics leave its zeros out.  Numbers that a file stores as
     fractions by rounding, as 0.9999999, are the whole numbers that they stand for.
 
     Args:

@@ -59,10 +59,10 @@ def distances(x: Volume, spacings: Sequence[tuple[float, ...]], n: int, surface:
             field.fill(alike)
             continue
         deep, high, wide = ((1.0,) * (3 - len(spacing)) + tuple(spacing))[:3]
-        beside, along = squares(volume.shape[1], high, surface), squares(volume.shape[2], wide, surface)
+        across, along = squares(volume.shape[1], high, surface), squares(volume.shape[2], wide, surface)
         flat, flat_field = volume.reshape(len(volume), -1), field.reshape(len(field), -1)
         sweep = partial(_sweep, flat, np.float32(deep), half, flat_field)
-        plane = partial(_planes, field, volume, beside, along, surface, n == 0)
+        plane = partial(_planes, field, volume, across, along, surface, n == 0)
         sweeps += [partial(sweep, *part) for part in parts(flat.shape[1], threads)]
         planes += [partial(plane, *part) for part in parts(len(volume), threads)]
     in_stages([sweeps, planes], threads)

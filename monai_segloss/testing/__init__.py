@@ -45,7 +45,7 @@ def check_loss(
 
     Args:
         loss: the class.  Where it is registered, what is not given here is that of its entry.
-        example: constructor arguments beside those that say how input and target are read; default none.
+        example: constructor arguments alongside those that say how input and target are read; default none.
         support: what the loss reads, out of ``"labels", "regions", "soft labels", "ignore", "2-D", "3-D"``; default all.
         exempt: properties that are false by design for the loss, each with a reason or an `Exempt`, which names the cases.
             There the property must really be false.

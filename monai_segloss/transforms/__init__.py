@@ -1,4 +1,4 @@
-"""MONAI transforms from labels to the maps that losses take beside them.
+"""MONAI transforms from labels to the maps that losses take alongside them.
 
 Each map is a transform of an array and one of a dictionary, ``SignedDistanceMap`` and ``SignedDistanceMapd``.  Put them
 after the last transform that moves, scales or crops the label and before collation; on cached volumes they may stand

@@ -39,7 +39,7 @@ def target_boundary(labels: Tensor, counted: Tensor) -> Tensor:
         "gradcheck": "neighbors and the choice of voxels carry no gradient, so the gradient is not the derivative",
         "second_derivatives": "neighbors carry no gradient, so that there is none of the gradient either",
         "perfect_prediction_is_zero": Exempt(
-            "beside the right boundary smoothed directions still cost something", cases=("ignored",)
+            "next to the right boundary smoothed directions still cost something", cases=("ignored",)
         ),
         "perfect_prediction_is_the_minimum": Exempt(
             "it compares distances and no classes; a prediction without boundary costs 0", cases=("ignored",)
@@ -55,7 +55,7 @@ class ActiveBoundaryLoss(SegLoss):
         \arg\min_\delta M_{i + \delta}\big)}
 
     When:
-        Beside cross-entropy and Lovász-Softmax, as published, to refine predictions that are nearly right. It never
+        Alongside cross-entropy and Lovász-Softmax, as published, to refine predictions that are nearly right. It never
         reads which class lies on which side, so it does not train alone; in 3-D it visits 26 neighbors of each voxel of
         the predicted boundary.
 

@@ -60,7 +60,7 @@ class BorderWeightedCELoss(VoxelLoss):
         reading: see `SegLoss`; ``reduction="none"`` gives one value per voxel.
 
     Raises:
-        ValueError: ``sigma`` not above 0; ``balanced`` beside ``weight``, or one of them beside a ``weight_map``, which has
+        ValueError: ``sigma`` not above 0; ``balanced`` with ``weight``, or one of them with a ``weight_map``, which has
             w_c in it; ids that are no whole numbers or 0 inside of a class.
 
     Example:

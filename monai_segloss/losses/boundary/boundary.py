@@ -74,7 +74,7 @@ class BoundaryLoss(SegLoss):
         \frac{1}{N} \sum_i \phi_i\, p_i,\quad \phi = \mathrm{signed\ distance,\ negative\ inside}
 
     When:
-        Beside Dice or cross-entropy where classes are small and the boundary matters: far mistakes cost more. Not
+        Alongside Dice or cross-entropy where classes are small and the boundary matters: far mistakes cost more. Not
         alone, since a class that is absent from a patch gives no gradient, and weights do not carry over between
         millimeters, voxels and patch sizes.
 

@@ -41,7 +41,7 @@ class BoundaryF1Loss(SegLoss):
         b(p)}{\sum b(g)}
 
     When:
-        Beside Dice, cross-entropy or Jaccard, whose weight the authors lower as training goes on. Contours farther
+        Alongside Dice, cross-entropy or Jaccard, whose weight the authors lower as training goes on. Contours farther
         apart than the tolerance have no gradient that leads them together; a flat prediction has no contour.
 
     b(u) is u minus its erosion in a window of ``contour`` voxels; its wide form is the largest b in a window of

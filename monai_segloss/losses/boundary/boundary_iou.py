@@ -50,7 +50,7 @@ class BoundaryIoULoss(SegLoss):
         1 - \frac{\sum b(p)\, b(g) + s_n}{\sum b(p) + b(g) - b(p)\, b(g) + s_d},\quad b(u) = u - (u \ominus B_w)
 
     When:
-        Beside Dice or cross-entropy, to train what the Boundary IoU metric measures. Far from the target it has no
+        Alongside Dice or cross-entropy, to train what the Boundary IoU metric measures. Far from the target it has no
         gradient that leads there, and a flat prediction has no band; nobody published it as a loss, so compare with
         dice_ce.
 

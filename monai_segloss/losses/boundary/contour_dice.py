@@ -41,7 +41,7 @@ class ContourDiceLoss(SegLoss):
         = u - (u \ominus 1),\quad B(u) = (u \oplus d) - (u \ominus d)
 
     When:
-        Beside Dice or cross-entropy, for structures with fuzzy contours, where disagreement within a tolerance is no
+        Alongside Dice or cross-entropy, for structures with fuzzy contours, where disagreement within a tolerance is no
         error. A contour outside of the band has no gradient that leads it there; a flat prediction has no contour.
 
     The contour is a soft mask minus its erosion by one voxel, the band its dilation minus its erosion by ``tolerance``.

@@ -52,7 +52,7 @@ class ElasticInteractionLoss(SegLoss):
         \frac{1}{N} \sum_k |k|\, |\mathcal{F}(\alpha p - g)_k|^2
 
     When:
-        Beside Dice or cross-entropy, for long thin structures: a boundary far from the target is still drawn to it. A
+        Alongside Dice or cross-entropy, for long thin structures: a boundary far from the target is still drawn to it. A
         constant added to a probability costs nothing, so it does not train alone; opposite edges of an image interact
         unless periodic=False.
 

@@ -35,7 +35,7 @@ class GeneralizedSurfaceLoss(SegLoss):
 
     When:
         In place of the boundary or a Hausdorff loss where weights should carry over: it lies in [0, 1] and does not
-        know the unit of the spacing. Published beside Dice and cross-entropy with a share that grows from 0 to 1.
+        know the unit of the spacing. Published alongside Dice and cross-entropy with a share that grows from 0 to 1.
         Voxels on the inner boundary weigh nothing, so alone it does not settle the last voxel.
 
     The sums run over the classes of a sample, the mean over samples. D is the distance to the boundary of the target;

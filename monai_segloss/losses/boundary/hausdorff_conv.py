@@ -62,7 +62,7 @@ class HausdorffConvLoss(SegLoss):
         \bar p))\big],\quad f(x) = \frac{\max\{x - \tau, 0\}}{1 - \tau}
 
     When:
-        Beside Dice or cross-entropy, where distance maps of the prediction are too slow. It costs two Fourier
+        Alongside Dice or cross-entropy, where distance maps of the prediction are too slow. It costs two Fourier
         transforms per class and radius; no public code exists to compare with, so prefer hausdorff_dt for published
         settings.
 

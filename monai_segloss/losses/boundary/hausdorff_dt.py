@@ -82,7 +82,7 @@ class HausdorffDTLoss(SegLoss):
         \frac{1}{N} \sum_i (p_i - g_i)^2 \left(d_g(i)^{\alpha} + d_p(i)^{\alpha}\right)
 
     When:
-        Beside Dice where the largest error counts, e.g. HD95. Far mistakes dominate; the distances of the prediction
+        Alongside Dice where the largest error counts, e.g. HD95. Far mistakes dominate; the distances of the prediction
         are computed in each step, which one_sided=True avoids. Weights do not carry over between spacings.
 
     d_g and d_p are at each voxel the distance in mm to the other side, of the target and of the prediction cut at 1/2.

@@ -66,7 +66,7 @@ class HausdorffERLoss(SegLoss):
         0\}
 
     When:
-        Beside Dice or cross-entropy, to shrink thick errors. Alone it is blind: an error narrower than three voxels
+        Alongside Dice or cross-entropy, to shrink thick errors. Alone it is blind: an error narrower than three voxels
         costs almost nothing, and one thicker than twice the number of erosions no more than that. It counts voxels and
         not millimeters; for anisotropic images take hausdorff_dt.
 

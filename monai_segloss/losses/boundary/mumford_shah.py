@@ -68,7 +68,7 @@ class MumfordShahLoss(SegLoss):
         \frac{\sum_i I_i\, p_{ci}}{\sum_i p_{ci} + \epsilon}
 
     When:
-        Beside cross-entropy on images of which few have labels: with the image it needs no target. It does not know
+        Alongside cross-entropy on images of which few have labels: with the image it needs no target. It does not know
         which class is which, and supposes that intensities tell the classes apart. Without an image the target takes
         its place, which only checks a training with labels.
 

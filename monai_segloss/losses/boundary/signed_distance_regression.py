@@ -44,7 +44,7 @@ class SignedDistanceRegressionLoss(SegLoss):
         p^2}\right),\quad p = 1 - 2 s
 
     When:
-        For smooth shapes of compact organs, one channel per organ: sigmoid, or a tanh head of its own. Published beside
+        For smooth shapes of compact organs, one channel per organ: sigmoid, or a tanh head of its own. Published alongside
         Dice, with ten times its weight. With softmax the channels of several classes cannot all be right at once, and
         the largest one is the right class only if the background is scored; the best output is a distance, no
         probability.
@@ -74,7 +74,7 @@ class SignedDistanceRegressionLoss(SegLoss):
 
     Raises:
         TypeError: ``sdm_swdm_normalize`` of integers, or maps of other settings.
-        ValueError: an unknown word; no factor above 0; ``head="tanh"`` beside an activation.
+        ValueError: an unknown word; no factor above 0; ``head="tanh"`` with an activation.
 
     Example:
         >>> import torch

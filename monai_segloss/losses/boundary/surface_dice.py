@@ -53,7 +53,7 @@ class SurfaceDiceLoss(SegLoss):
         \partial u = u - (u \ominus 1),\quad D(u) = u \oplus \tau
 
     When:
-        Beside Dice or cross-entropy, where the normalized surface Dice (NSD) is what counts. A stand-in: bands as wide
+        Alongside Dice or cross-entropy, where the normalized surface Dice (NSD) is what counts. A stand-in: bands as wide
         as the tolerance are compared, not surfaces, so that an error below the tolerance still costs. A contour far
         away has no gradient that leads it back; a flat prediction has no contour.
 

@@ -48,7 +48,7 @@ class WeightedHausdorffLoss(SegLoss):
         (1 - p_i)\, d_{max}\right],\quad M_{a,i}[x_i] = \left(\frac{1}{N} \sum_i x_i^a\right)^{1/a}
 
     When:
-        To locate objects from points, for which it was made; beside Dice as a Hausdorff loss whose second half sees
+        To locate objects from points, for which it was made; alongside Dice as a Hausdorff loss whose second half sees
         what is missed. Slow: each point is compared with every voxel. The authors say that patents cover it.
 
     The value is in mm. M_a is a generalized mean over the voxels i, near their least value; d_max is the largest

@@ -35,7 +35,7 @@ class DiceBoundaryLoss(Compound):
     Args:
         lambda_dice: weight of Dice: a number, a schedule, its name or its mapping form (`monai_segloss.schedules`); None is
             1 - ``lambda_boundary``.
-        lambda_boundary: weight of the boundary term per mm, likewise.  The authors' constants are 0.01 and 0.1, beside
+        lambda_boundary: weight of the boundary term per mm, likewise.  The authors' constants are 0.01 and 0.1, alongside
             ``lambda_dice=1``.
         squared_pred, jaccard: see `DiceLoss`.
         mode, normalize, empty, clip: see `BoundaryLoss`, whose map (``sdm``) the call takes.

@@ -1,4 +1,4 @@
-"""Blob loss: a loss per connected component, beside the global one.  Kofler et al., IPMI 2023."""
+"""Blob loss: a loss per connected component, alongside the global one.  Kofler et al., IPMI 2023."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def blob_values(batch: SegBatch, segments: Segments, smooth_nr: float, smooth_dr
     },
 )
 class BlobLoss(SegLoss):
-    r"""Dice and cross-entropy of every connected component by itself, beside the global Dice + cross-entropy.
+    r"""Dice and cross-entropy of every connected component by itself, alongside the global Dice + cross-entropy.
 
     Formula:
         \lambda_g L(p, g; \Omega) + \lambda_b\, \frac{1}{K} \sum_{n=1}^{K} L\left(p, B_n; \Omega \setminus \bigcup_{m

@@ -1,4 +1,4 @@
-"""Dice + cross-entropy in the Voronoi cell of every component, beside the global one.  Bouteille et al., ISBI 2026."""
+"""Dice + cross-entropy in the Voronoi cell of every component, alongside the global one.  Bouteille et al., ISBI 2026."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def cell_values(batch: SegBatch, segments: Segments) -> tuple[Tensor, Tensor]:
     },
 )
 class CCDiceCELoss(SegLoss):
-    r"""Dice + cross-entropy in the Voronoi cell of every connected component, beside the global Dice + cross-entropy.
+    r"""Dice + cross-entropy in the Voronoi cell of every connected component, alongside the global Dice + cross-entropy.
 
     Formula:
         L(p, g; \Omega) + \lambda\, \frac{1}{K} \sum_{n=1}^{K} L(p, g; V_n),\quad V_n = \{x : d(x, C_n) \le d(x, C_m)\

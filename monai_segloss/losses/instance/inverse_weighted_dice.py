@@ -39,7 +39,7 @@ class InverseWeightedDiceLoss(SegLoss):
         1)\,|L_{j(i)}|}
 
     When:
-        Lesions of very unequal size, where Dice sees only the large ones. Without a cross-entropy beside it training is
+        Lesions of very unequal size, where Dice sees only the large ones. Without a cross-entropy next to it training is
         as unstable as with Dice alone; compare with blob.
 
     The mean runs over samples and classes. Each class against the rest: its K components and the voxels outside of it

@@ -34,7 +34,7 @@ class ExclusionDiceLoss(RegionLoss):
         \frac{2 \sum_i p_i e_i}{\sum_i p_i + \sum_i e_i + s_d}
 
     When:
-        Beside marginal_dice and marginal_cross_entropy on partially labeled data: an organ without labels is at least
+        Alongside marginal_dice and marginal_cross_entropy on partially labeled data: an organ without labels is at least
         not where a labeled one is. Alone it is satisfied by predicting no organ.
 
     The mean runs over samples and classes. e is the excluded region: for a labeled organ where it is not, for the

@@ -26,7 +26,7 @@ class MarginalDiceLoss(SegLoss):
         p_k
 
     When:
-        Several data sets that label different organs, trained together, beside marginal_cross_entropy. With
+        Several data sets that label different organs, trained together, alongside marginal_cross_entropy. With
         include_background=False the merged background, and so the unlabeled classes, get no gradient from it.
 
     The mean runs over the classes that a sample has labels of. A target voxel of a class that is not labeled is read as

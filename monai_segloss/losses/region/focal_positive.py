@@ -33,7 +33,7 @@ class FocalPositiveLoss(RegionLoss):
 
     When:
         Experiments with a network that predicts its own threshold per voxel, to raise sensitivity. A reconstruction,
-        not verified against the paper. It knows no false positive: use it only beside a loss that does.
+        not verified against the paper. It knows no false positive: use it only alongside a loss that does.
 
     The formula of Yang et al. could not be read. Their abstract wants a loss that guides a threshold per voxel and
     stresses the foreground. This is the positive part of the focal loss on the differentiable binarization of Liao et

@@ -38,7 +38,7 @@ class OverlapLoss(SegLoss):
         \frac{1}{N} \sum_i \tfrac12 \Bigl(1 - \sum_c p_{ic}^2\Bigr)
 
     When:
-        Only as a small term beside a loss that reads the labels: it is smallest at any certain prediction, right or
+        Only as a small term alongside a loss that reads the labels: it is smallest at any certain prediction, right or
         wrong. Experimental: the formula is a reconstruction from the abstract, not verified against the paper.
 
     Two classes: the mean over voxels of p_fg p_bg. Sigmoid: the mean over channels and voxels of p (1 - p). The

@@ -62,7 +62,7 @@ class ThresholdMapDiceLoss(RegionLoss):
         Experiments with a network that predicts its own threshold per voxel. A reconstruction, not verified against the
         paper. Its gradient vanishes away from the threshold, so it cannot undo confident mistakes: add cross-entropy.
 
-    The formulas of Wang et al. could not be read: this is their idea, a map of thresholds beside the prediction, in the
+    The formulas of Wang et al. could not be read: this is their idea, a map of thresholds alongside the prediction, in the
     differentiable binarization of Liao et al. Only p - T is trained, so T means nothing unless another loss, such as
     cross-entropy, holds p.
 
