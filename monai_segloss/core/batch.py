@@ -21,6 +21,7 @@ from monai_segloss.core.counts import (
     one_hot_labels,
     soft_statistics,
 )
+from monai_segloss.core.errors import Renamed, renamed_in
 from monai_segloss.core.spacing import SpacingError, known_spacing
 from monai_segloss.core.sync import sum_over_processes
 
@@ -42,6 +43,9 @@ class SegBatch:
         maps: what the caller sent alongside the target, by name.
         spacing_rows: the spacing as numbers, one row for all samples or one per sample, where the caller gave numbers.
     """
+
+    clean, wide, sizes = Renamed("masked_logits"), Renamed("full_precision"), Renamed("required_spacing")
+    scored = Renamed("class_view")
 
     def __init__(
         self,
@@ -182,6 +186,8 @@ class SegBatch:
 class ClassView:
     """Statistics of a `SegBatch` as one loss scores them: with or without background, per sample or over the batch."""
 
+    present, fold, drop = Renamed("voxel_count"), Renamed("reduce_batch"), Renamed("drop_background")
+
     def __init__(self, batch: SegBatch, include_background: bool, over_batch: bool) -> None:
         self.batch, self.over_batch = batch, over_batch
         self.first = 0 if include_background else 1
@@ -231,3 +237,6 @@ class ClassView:
     def reduce_batch(self, x: Tensor) -> Tensor:
         """Sums per sample as they are, or added up over the batch and over the processes of DDP."""
         return sum_over_processes(x.sum(0, keepdim=True)) if self.over_batch else x
+
+
+__getattr__ = renamed_in(__name__, Scored=ClassView)

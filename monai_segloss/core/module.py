@@ -14,7 +14,7 @@ from monai_segloss.core.arguments import checked, numbers
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.derivatives import refuse_vmap
-from monai_segloss.core.errors import nearest
+from monai_segloss.core.errors import Renamed, adopt_renamed, nearest, renamed_in
 from monai_segloss.core.exact import widest_dtype
 from monai_segloss.core.maps import MapSpec, refusal
 from monai_segloss.core.reading import Reader
@@ -95,6 +95,7 @@ class SegLoss(nn.Module, ABC):
     """Largest values of arguments, where these are less than `arguments.LARGEST`."""
     scalar_only: ClassVar[bool] = False
     """Whether the loss is one number by nature, so that ``reduction="none"`` is refused."""
+    scoring, marks, scalar = Renamed("formula_arguments"), Renamed("point_maps"), Renamed("scalar_only")
     include_background: bool
     batch: bool
     smooth_nr: float
@@ -102,6 +103,10 @@ class SegLoss(nn.Module, ABC):
     class_weight: Tensor | None
     weight_of_all: bool = False
     """Whether the class weights may hold that of a background which is not scored, because other terms score it."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        adopt_renamed(cls, SegLoss)
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__()
@@ -232,3 +237,6 @@ def class_weight(weight: Weight, name: str = "weight") -> Tensor:
     if not x.numel():
         raise ValueError(f"{name} must be a number or one per class, got none.")
     return x
+
+
+__getattr__ = renamed_in(__name__, ScoringArgs=FormulaArgs)

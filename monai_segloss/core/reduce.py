@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from monai_segloss.core.errors import Renamed, renamed_in
+
 REDUCTIONS = ("mean", "sum", "none")
 
 
@@ -29,11 +31,11 @@ class Unreduced:
 
         They leave its gradient too; what is not a number there shows, since it may be in other gradients.
         """
-        voxel_count = (voxel_count > 0).to(values.dtype).expand_as(values)
-        values = torch.where(voxel_count > 0, values, 0 * values.detach())
+        count = (voxel_count > 0).to(values.dtype).expand_as(values)
+        values = torch.where(count > 0, values, 0 * values.detach())
         if weight is not None:
             values = values * weight.to(values)
-        return Unreduced(values, voxel_count)
+        return Unreduced(values, count)
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Term:
 
     weight: float | Tensor
     unreduced: Unreduced
+    scores = Renamed("unreduced")
 
 
 def quotient(part: Tensor, whole: Tensor) -> Tensor:
@@ -76,3 +79,6 @@ def _reduce(unreduced: Unreduced, reduction: str, ndim: int) -> Tensor:
         return total.sum()
     divisor = count.expand_as(total).sum() if count.ndim else count
     return total.sum() / torch.where(divisor > 0, divisor, torch.inf)
+
+
+__getattr__ = renamed_in(__name__, Scores=Unreduced)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from monai_segloss.core.arguments import checked, plain
 from monai_segloss.core.docstring import IDENTIFIER, first_paragraph, sections
-from monai_segloss.core.errors import UnknownLoss, nearest, renamed
+from monai_segloss.core.errors import Renamed, UnknownLoss, nearest, renamed
 from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import DEFAULTS, KINDS, READING, SegLoss
@@ -101,17 +101,7 @@ class LossInfo:
         entered = "__signature__" in vars(self.cls)
         return (inspect.signature(self.cls) if entered else _full_signature(self.cls)).parameters
 
-    @property
-    def nnunet(self) -> Recommended:
-        """The former name of ``recommended``."""
-        renamed("LossInfo.nnunet", "recommended")
-        return self.recommended
-
-    @property
-    def waive(self) -> Mapping[str, str | Exempt]:
-        """The former name of ``exempt``."""
-        renamed("LossInfo.waive", "exempt")
-        return self.exempt
+    nnunet, waive, grain = Renamed("recommended"), Renamed("exempt"), Renamed("min_error_width")
 
     def exemption(self, name: str) -> Exempt | None:
         """The exemption from a property of the contract, or None."""
@@ -132,6 +122,9 @@ class LossInfo:
             "nnU-Net": f"nnUNetv2_train DATASET 3d_fullres 0 -tr nnUNetTrainer{camel(self.key)}",
             "trainer": "; ".join([words, *self.recommended.words]),
         }
+
+
+FORMER = {name: x.new for name, x in vars(LossInfo).items() if isinstance(x, Renamed)}
 
 
 def __getattr__(name: str) -> Any:
@@ -169,10 +162,9 @@ def register(key: str, *, positional: str = "", **facts: Any) -> Callable[[T], T
     def enter(cls: T) -> T:
         if cls.__name__ != f"{camel(key)}Loss":
             raise ValueError(f"class {cls.__name__} registered as {key!r} must be called {camel(key)}Loss.")
-        for old, new in (("nnunet", "recommended"), ("waive", "exempt")):
-            if old in facts:
-                renamed(f"the field {old}", new)
-                facts[new] = facts.pop(old)
+        for old in facts.keys() & FORMER.keys():
+            renamed(f"the field {old}", FORMER[old])
+            facts[FORMER[old]] = facts.pop(old)
         facts.setdefault("family", cls.__module__.split(".")[-2] if "." in cls.__module__ else "own")
         info = LossInfo(key=key, cls=cls, **facts)
         for name in (key, *info.aliases):

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from monai_segloss.core.batch import ClassView, SegBatch
 from monai_segloss.core.counts import FORMULAS, Stat, soft_statistics
+from monai_segloss.core.errors import Renamed
 from monai_segloss.core.module import SegLoss
 from monai_segloss.core.reduce import Unreduced
 
@@ -76,6 +77,8 @@ class VoxelSum:
             m = self.weight_map if self.weight_map.ndim == value.ndim else self.weight_map[:, None]
             value = value * m.to(value.dtype)
         return value if self.batch.mask is None else value * self.batch.mask[:, None]
+
+    scores = Renamed("unreduced")
 
     def unreduced(self, reduction: str) -> Unreduced:
         """What a loss hands to the reduction: the map for ``"none"``, else the sums."""

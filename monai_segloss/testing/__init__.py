@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
-from monai_segloss.core.errors import nearest
+from monai_segloss.core.errors import Renamed, adopt_renamed, nearest, renamed
 from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.module import SegLoss
 from monai_segloss.core.registry import EVERYTHING, LOSSES, LossInfo
@@ -40,6 +40,7 @@ def check_loss(
     min_error_width: int | None = None,
     only: Iterable[str] = (),
     skip: Iterable[str] = (),
+    grain: int | None = None,
 ) -> None:
     """Check every property of the contract that says something about a loss, on every input case that it supports.
 
@@ -53,6 +54,7 @@ def check_loss(
         min_error_width: width, in voxels, of the narrowest error that the loss notices; default 1.
         only: names of the properties to check; default all.
         skip: names of properties not to check.
+        grain: the former name of ``min_error_width``.
 
     Raises:
         Violation: an AssertionError with a line for each violated property and case.
@@ -63,6 +65,9 @@ def check_loss(
         >>> from monai_segloss.testing import check_loss
         >>> check_loss(DiceLoss, only=["finite", "labels_equal_onehot"])
     """
+    if grain is not None:
+        renamed("the argument grain", "min_error_width")
+        min_error_width = grain
     info = entry(loss, example=example, support=support, exempt=exempt, size=size, min_error_width=min_error_width)
     wrong = []
     for name in properties_of(info, only, skip):
@@ -134,8 +139,13 @@ class LossContract:
     exempt: ClassVar[Mapping[str, str | Exempt] | None] = None
     size: ClassVar[int | None] = None
     min_error_width: ClassVar[int | None] = None
+    grain = Renamed("min_error_width")
     only: ClassVar[Iterable[str]] = ()
     skip: ClassVar[Iterable[str]] = ()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        adopt_renamed(cls, LossContract)
 
     def entry(self) -> LossInfo:
         """What the registry would say."""
