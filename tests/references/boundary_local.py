@@ -6,56 +6,19 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
-from .reading import Array, Reading, read, reduce, spanned
-
-Spacing = Sequence[float] | None
-
-
-def on_reading(formula: Callable[..., Array]) -> Callable[..., Array]:
-    """A formula of a `Reading`, called with logits and target."""
-
-    @functools.wraps(formula)
-    def full(
-        input: Array,
-        target: Any,
-        activation: str | None,
-        mask: Any = None,
-        *,
-        labels: bool = False,
-        ignore_index: int | None = None,
-        **arguments: Any,
-    ) -> Array:
-        r = read(input, target, activation, mask, labels=labels, ignore_index=ignore_index)
-        return formula(r, **arguments)
-
-    return full
+from .boundary import voxel_mean
+from .entry import reference
+from .reading import Array, Reading, reduce_table, spanned
 
 
 def scored(r: Reading, include_background: bool | None) -> tuple[Array, Array]:
     """Probabilities and target of the scored classes, 0 where ignored; None: the background of regions only."""
-    if include_background is None:
-        include_background = r.activation == "sigmoid"
-    first = 0 if include_background or r.p.shape[1] == 1 else 1
+    first = r.first(include_background)
     return (r.p * r.valid)[:, first:], r.g[:, first:]
-
-
-def table(values: Array, r: Reading, reduction: str) -> Array:
-    """Reduction of a table (B | 1, K); a sample counts if one of its voxels does."""
-    counted = r.present()[:, None] if len(values) == len(r.z) else np.array([[r.valid.any()]])
-    if reduction == "none":
-        values = values.reshape(*values.shape, *[1] * len(r.axes))
-        counted = counted.reshape(*counted.shape, *[1] * len(r.axes))
-    return reduce(values, counted, reduction)
-
-
-def voxel_mean(x: Array, r: Reading, reduction: str) -> Array:
-    voxels = np.maximum(r.valid.sum(axis=(1, *r.axes)), 1)[:, None]
-    return table((x * r.valid).sum(axis=r.axes) / voxels, r, reduction)
 
 
 def each(x: Array, f: Callable[[Array, Array], Array], r: Reading) -> Array:
@@ -63,15 +26,9 @@ def each(x: Array, f: Callable[[Array, Array], Array], r: Reading) -> Array:
     return np.array([[f(x[b, c], r.valid[b, 0] > 0) for c in range(x.shape[1])] for b in range(len(x))])
 
 
-@on_reading
+@reference("hausdorff_er")
 def hausdorff_er(
-    r: Reading,
-    *,
-    alpha: float = 2.0,
-    erosions: int = 10,
-    norm: str = "rescale",
-    include_background: bool | None = None,
-    reduction: str = "mean",
+    r: Reading, alpha: float, erosions: int, norm: str, include_background: bool | None, reduction: str
 ) -> Array:
     """Karimi 2020, equation 11; a neighbor that is ignored leaves the mean of the cross."""
     p, g = scored(r, include_background)
@@ -90,7 +47,7 @@ def hausdorff_er(
             total += k**alpha * e
         return total
 
-    return voxel_mean(each((p - g) ** 2, of, r), r, reduction)
+    return voxel_mean(r, each((p - g) ** 2, of, r), reduction)
 
 
 @functools.cache
@@ -103,20 +60,12 @@ def ball_matrix(shape: tuple[int, ...], steps: tuple[float, ...], radius: float)
     return near.astype(float), int((lengths <= radius + 1e-9).sum())
 
 
-@on_reading
+@reference("hausdorff_conv")
 def hausdorff_conv(
-    r: Reading,
-    *,
-    spacing: Spacing = None,
-    alpha: float = 2.0,
-    radii: Sequence[float] = (3, 6, 9, 12, 15, 18),
-    tau: float = 0.5,
-    include_background: bool | None = None,
-    reduction: str = "mean",
+    r: Reading, alpha: float, radii: Sequence[float], tau: float, include_background: bool | None, reduction: str
 ) -> Array:
     """Karimi 2020, section II-C, with sums over pairs of voxels; ignored voxels leave the balls."""
     p, g = scored(r, include_background)
-    steps = steps_of(r, spacing)
 
     def soft(x: Array) -> Array:
         return np.maximum(x - tau, 0) / (1 - tau)
@@ -124,7 +73,7 @@ def hausdorff_conv(
     total = np.zeros_like(p)
     void = 1 - np.broadcast_to(r.valid, p.shape)
     for radius in radii:
-        near, points = ball_matrix(p.shape[2:], steps, radius)
+        near, points = ball_matrix(p.shape[2:], r.steps, radius)
 
         def ball(x: Array, near: Array = near) -> Array:
             return (x.reshape(*x.shape[:2], -1) @ near).reshape(x.shape)
@@ -135,20 +84,19 @@ def hausdorff_conv(
         total += radius**alpha * soft(truth) * (p - g) ** 2 * g
         total += radius**alpha * soft(1 - predicted) * (p - g) ** 2 * g
         total += radius**alpha * soft(predicted) * (p - g) ** 2 * p
-    return voxel_mean(total, r, reduction)
+    return voxel_mean(r, total, reduction)
 
 
-@on_reading
+@reference("boundary_dou")
 def boundary_dou(
     r: Reading,
-    *,
-    alpha_max: float = 0.8,
-    clamp_low: bool = False,
-    include_background: bool = True,
-    batch: bool = True,
-    smooth_nr: float = 1e-5,
-    smooth_dr: float = 1e-5,
-    reduction: str = "mean",
+    alpha_max: float,
+    clamp_low: bool,
+    include_background: bool,
+    batch: bool,
+    smooth_nr: float,
+    smooth_dr: float,
+    reduction: str,
 ) -> Array:
     """Sun 2023 with the surface of the published code; an absent class as in Dice."""
     p, g = scored(r, include_background)
@@ -168,11 +116,7 @@ def boundary_dou(
     alpha = np.where(s > 0, 1 - 2 * c / np.maximum(s, 1), -1.0)
     alpha = np.clip(alpha, 0.0 if clamp_low else -1.0, alpha_max)
     values = 1 - ((1 - alpha) * i + smooth_nr) / (z + y - (1 + alpha) * i + smooth_dr)
-    return table(values, r, reduction)
-
-
-def steps_of(r: Reading, spacing: Spacing) -> tuple[float, ...]:
-    return (1.0,) * len(r.axes) if spacing is None else tuple(spacing)
+    return reduce_table(r, values, reduction)
 
 
 def largest(x: Array, radius: Sequence[int], valid: Array) -> Array:
@@ -204,42 +148,38 @@ def folded(x: Array, r: Reading, batch: bool) -> Array:
     return total.sum(axis=0, keepdims=True) if batch else total
 
 
-@on_reading
+@reference("boundary_iou")
 def boundary_iou(
     r: Reading,
-    *,
-    spacing: Spacing = None,
-    width: float | None = None,
-    include_background: bool | None = None,
-    batch: bool = False,
-    smooth_nr: float = 1e-5,
-    smooth_dr: float = 1e-5,
-    reduction: str = "mean",
+    width: float | None,
+    include_background: bool | None,
+    batch: bool,
+    smooth_nr: float,
+    smooth_dr: float,
+    reduction: str,
 ) -> Array:
     """Cheng 2021, soft, without the border of the image."""
-    steps = steps_of(r, spacing)
+    steps = r.steps
     if width is None:
         width = 0.02 * float(np.linalg.norm(spanned(r.p.shape[2:], np.array(r.p.shape[2:]) * steps)))
     p, g = (inner(u, covering(width, steps), r) for u in scored(r, include_background))
     both, either = (folded(x, r, batch) for x in (p * g, p + g - p * g))
-    return table(1 - (both + smooth_nr) / (either + smooth_dr), r, reduction)
+    return reduce_table(r, 1 - (both + smooth_nr) / (either + smooth_dr), reduction)
 
 
-@on_reading
+@reference("boundary_f1")
 def boundary_f1(
     r: Reading,
-    *,
-    spacing: Spacing = None,
-    contour: int = 3,
-    tolerance: int = 5,
-    include_background: bool | None = None,
-    batch: bool = False,
-    smooth_nr: float = 1e-5,
-    smooth_dr: float = 1e-5,
-    reduction: str = "mean",
+    contour: int,
+    tolerance: int,
+    include_background: bool | None,
+    batch: bool,
+    smooth_nr: float,
+    smooth_dr: float,
+    reduction: str,
 ) -> Array:
     """Bokhovkin 2019; windows are those of the finest axis."""
-    steps = steps_of(r, spacing)
+    steps = r.steps
     near, wide = (
         covering(edge // 2 * min(spanned(r.p.shape[2:], steps)), steps) if edge > 1 else [0] * len(steps)
         for edge in (contour, tolerance)
@@ -248,38 +188,24 @@ def boundary_f1(
     wide_p, wide_g = (each(b, lambda u, valid: largest(u, wide, valid), r) for b in (p, g))
     precision = (folded(p * wide_g, r, batch) + smooth_nr) / (folded(p, r, batch) + smooth_dr)
     recall = (folded(g * wide_p, r, batch) + smooth_nr) / (folded(g, r, batch) + smooth_dr)
-    return table(1 - 2 * precision * recall / (precision + recall), r, reduction)
+    return reduce_table(r, 1 - 2 * precision * recall / (precision + recall), reduction)
 
 
-@on_reading
+@reference("contour_dice")
 def contour_dice(
     r: Reading,
-    *,
-    spacing: Spacing = None,
-    tolerance: float = 2.0,
-    include_background: bool | None = None,
-    batch: bool = False,
-    smooth_nr: float = 1e-5,
-    smooth_dr: float = 1e-5,
-    reduction: str = "mean",
+    tolerance: float,
+    include_background: bool | None,
+    batch: bool,
+    smooth_nr: float,
+    smooth_dr: float,
+    reduction: str,
 ) -> Array:
     """Specktor-Fadida 2022, soft; the band of both sides."""
-    steps = steps_of(r, spacing)
+    steps = r.steps
     wide = covering(tolerance, steps)
     maps = scored(r, include_background)
     edge_p, edge_g = (inner(u, [1] * len(steps), r) for u in maps)
     band_p, band_g = (each(u, lambda x, valid: largest(x, wide, valid) - smallest(x, wide, valid), r) for u in maps)
     met = folded(edge_g * band_p + edge_p * band_g, r, batch)
-    return table(1 - (met + smooth_nr) / (folded(edge_g + edge_p, r, batch) + smooth_dr), r, reduction)
-
-
-REFERENCES: dict[str, Callable[..., Array]] = {
-    "hausdorff_er": hausdorff_er,
-    "hausdorff_conv": hausdorff_conv,
-    "boundary_dou": boundary_dou,
-    "boundary_iou": boundary_iou,
-    "boundary_f1": boundary_f1,
-    "contour_dice": contour_dice,
-}
-
-UNIFORM: dict[str, Callable[[float, float, int], float]] = {}
+    return reduce_table(r, 1 - (met + smooth_nr) / (folded(edge_g + edge_p, r, batch) + smooth_dr), reduction)
