@@ -6,13 +6,15 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
 from .boundary import voxel_mean
 from .entry import reference
-from .reading import Array, Reading, reduce_table, spanned
+from .reading import Array, Reading, spanned
+from .region import Table
 
 
 def scored(r: Reading, include_background: bool | None) -> tuple[Array, Array]:
@@ -89,34 +91,21 @@ def hausdorff_conv(
 
 @reference("boundary_dou")
 def boundary_dou(
-    r: Reading,
-    alpha_max: float,
-    clamp_low: bool,
-    include_background: bool,
-    batch: bool,
-    smooth_nr: float,
-    smooth_dr: float,
-    reduction: str,
+    r: Reading, alpha_max: float, clamp_low: bool, smooth_nr: float, smooth_dr: float, **scoring: Any
 ) -> Array:
     """Sun 2023 with the surface of the published code; an absent class as in Dice."""
-    p, g = scored(r, include_background)
+    table = Table(r, **scoring)
+    p, g = scored(r, table.include_background)
     cross = ndimage.generate_binary_structure(len(r.axes), 1)
 
     def surface(mask: Array, valid: Array) -> Array:
         same_or_ignored = (mask > 0.5) | ~valid
         return (mask > 0.5) & ~ndimage.binary_erosion(same_or_ignored, cross, border_value=0)
 
-    parts = {
-        "Z": p**2, "Y": g**2, "I": p * g, "S": (g > 0.5).astype(float), "C": each(g, surface, r).astype(float)
-    }  # fmt: skip
-    sums = {name: x.sum(axis=r.axes) for name, x in parts.items()}
-    if batch:
-        sums = {name: x.sum(axis=0, keepdims=True) for name, x in sums.items()}
-    z, y, i, s, c = (sums[name] for name in "ZYISC")
+    z, y, i, s, c = (table.sum(x) for x in (p**2, g**2, p * g, g > 0.5, each(g, surface, r)))
     alpha = np.where(s > 0, 1 - 2 * c / np.maximum(s, 1), -1.0)
     alpha = np.clip(alpha, 0.0 if clamp_low else -1.0, alpha_max)
-    values = 1 - ((1 - alpha) * i + smooth_nr) / (z + y - (1 + alpha) * i + smooth_dr)
-    return reduce_table(r, values, reduction)
+    return table.reduce(1 - ((1 - alpha) * i + smooth_nr) / (z + y - (1 + alpha) * i + smooth_dr))
 
 
 def largest(x: Array, radius: Sequence[int], valid: Array) -> Array:
@@ -143,69 +132,37 @@ def inner(x: Array, radius: Sequence[int], r: Reading) -> Array:
     return each(x, lambda u, valid: (u - smallest(u, radius, valid)) * valid, r)
 
 
-def folded(x: Array, r: Reading, batch: bool) -> Array:
-    total = (x * r.valid).sum(axis=r.axes)
-    return total.sum(axis=0, keepdims=True) if batch else total
-
-
 @reference("boundary_iou")
-def boundary_iou(
-    r: Reading,
-    width: float | None,
-    include_background: bool | None,
-    batch: bool,
-    smooth_nr: float,
-    smooth_dr: float,
-    reduction: str,
-) -> Array:
+def boundary_iou(r: Reading, width: float | None, smooth_nr: float, smooth_dr: float, **scoring: Any) -> Array:
     """Cheng 2021, soft, without the border of the image."""
-    steps = r.steps
+    table, steps = Table(r, **scoring), r.steps
     if width is None:
         width = 0.02 * float(np.linalg.norm(spanned(r.p.shape[2:], np.array(r.p.shape[2:]) * steps)))
-    p, g = (inner(u, covering(width, steps), r) for u in scored(r, include_background))
-    both, either = (folded(x, r, batch) for x in (p * g, p + g - p * g))
-    return reduce_table(r, 1 - (both + smooth_nr) / (either + smooth_dr), reduction)
+    p, g = (inner(u, covering(width, steps), r) for u in scored(r, table.include_background))
+    return table.reduce(1 - (table.sum(p * g) + smooth_nr) / (table.sum(p + g - p * g) + smooth_dr))
 
 
 @reference("boundary_f1")
-def boundary_f1(
-    r: Reading,
-    contour: int,
-    tolerance: int,
-    include_background: bool | None,
-    batch: bool,
-    smooth_nr: float,
-    smooth_dr: float,
-    reduction: str,
-) -> Array:
+def boundary_f1(r: Reading, contour: int, tolerance: int, smooth_nr: float, smooth_dr: float, **scoring: Any) -> Array:
     """Bokhovkin 2019; windows are those of the finest axis."""
-    steps = r.steps
+    table, steps = Table(r, **scoring), r.steps
     near, wide = (
         covering(edge // 2 * min(spanned(r.p.shape[2:], steps)), steps) if edge > 1 else [0] * len(steps)
         for edge in (contour, tolerance)
     )
-    p, g = (inner(u, near, r) for u in scored(r, include_background))
+    p, g = (inner(u, near, r) for u in scored(r, table.include_background))
     wide_p, wide_g = (each(b, lambda u, valid: largest(u, wide, valid), r) for b in (p, g))
-    precision = (folded(p * wide_g, r, batch) + smooth_nr) / (folded(p, r, batch) + smooth_dr)
-    recall = (folded(g * wide_p, r, batch) + smooth_nr) / (folded(g, r, batch) + smooth_dr)
-    return reduce_table(r, 1 - 2 * precision * recall / (precision + recall), reduction)
+    precision = (table.sum(p * wide_g) + smooth_nr) / (table.sum(p) + smooth_dr)
+    recall = (table.sum(g * wide_p) + smooth_nr) / (table.sum(g) + smooth_dr)
+    return table.reduce(1 - 2 * precision * recall / (precision + recall))
 
 
 @reference("contour_dice")
-def contour_dice(
-    r: Reading,
-    tolerance: float,
-    include_background: bool | None,
-    batch: bool,
-    smooth_nr: float,
-    smooth_dr: float,
-    reduction: str,
-) -> Array:
+def contour_dice(r: Reading, tolerance: float, smooth_nr: float, smooth_dr: float, **scoring: Any) -> Array:
     """Specktor-Fadida 2022, soft; the band of both sides."""
-    steps = r.steps
-    wide = covering(tolerance, steps)
-    maps = scored(r, include_background)
-    edge_p, edge_g = (inner(u, [1] * len(steps), r) for u in maps)
+    table, wide = Table(r, **scoring), covering(tolerance, r.steps)
+    maps = scored(r, table.include_background)
+    edge_p, edge_g = (inner(u, [1] * len(r.axes), r) for u in maps)
     band_p, band_g = (each(u, lambda x, valid: largest(x, wide, valid) - smallest(x, wide, valid), r) for u in maps)
-    met = folded(edge_g * band_p + edge_p * band_g, r, batch)
-    return reduce_table(r, 1 - (met + smooth_nr) / (folded(edge_g + edge_p, r, batch) + smooth_dr), reduction)
+    met = table.sum(edge_g * band_p + edge_p * band_g)
+    return table.reduce(1 - (met + smooth_nr) / (table.sum(edge_g + edge_p) + smooth_dr))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .boundary import Mask, by_class, edge, signed
-from .boundary_local import covering, each, folded, inner, largest, scored
+from .boundary_local import covering, each, inner, largest, scored
 from .entry import reference
-from .reading import Array, Reading, Weight, reduce, reduce_table
+from .reading import Array, Reading, Weight, reduce
+from .region import Table
 from .voxel import cross_entropy_voxels
 
 
@@ -21,49 +24,30 @@ def surface_maps(r: Reading, first: int, mode: str, empty: str = "zero", normali
 
 
 @reference("generalized_surface")
-def generalized_surface(
-    r: Reading,
-    mode: str,
-    empty: str,
-    per_class: bool,
-    weight: Weight,
-    include_background: bool | None,
-    batch: bool,
-    reduction: str,
-) -> Array:
+def generalized_surface(r: Reading, mode: str, empty: str, per_class: bool, weight: Weight, **scoring: Any) -> Array:
     """Celaya 2023, as printed: 1 - sum w (D (1 - (g + s)))^2 / sum w D^2."""
-    first = r.first(include_background)
-    distance = surface_maps(r, first, mode, empty)
-    p, g = scored(r, first == 0)
-    w = np.ones(p.shape[1]) if weight is None else np.array(weight, dtype=float)[first:]
-    kept = folded((distance * (1 - (g + p))) ** 2, r, batch)
-    whole = folded(distance**2, r, batch)
+    table = Table(r, **scoring)
+    distance = surface_maps(r, table.first, mode, empty)
+    p, g = scored(r, table.include_background)
+    w = r.per_class(weight).ravel()[table.first :]
+    kept, whole = table.sum((distance * (1 - (g + p))) ** 2), table.sum(distance**2)
     if per_class:
         ratio = np.divide(kept, whole, out=np.ones_like(kept), where=whole > 0)
-        return reduce_table(r, w * (1 - ratio), reduction, whole > 0)
+        return table.reduce(w * (1 - ratio), whole > 0)
     kept, whole = ((w * x).sum(axis=1, keepdims=True) for x in (kept, whole))
-    return reduce_table(r, 1 - np.divide(kept, whole, out=np.ones_like(kept), where=whole > 0), reduction)
+    return table.reduce(1 - np.divide(kept, whole, out=np.ones_like(kept), where=whole > 0))
 
 
 @reference("surface_dice")
-def surface_dice(
-    r: Reading,
-    tolerance: float | None,
-    include_background: bool | None,
-    batch: bool,
-    smooth_nr: float,
-    smooth_dr: float,
-    reduction: str,
-) -> Array:
+def surface_dice(r: Reading, tolerance: float | None, smooth_nr: float, smooth_dr: float, **scoring: Any) -> Array:
     """MIST: Dice of the dilated contours."""
-    steps = r.steps
-    box = covering(1.25 * max(steps) if tolerance is None else tolerance, steps)
+    table = Table(r, **scoring)
+    box = covering(1.25 * max(r.steps) if tolerance is None else tolerance, r.steps)
     p, g = (
-        each(inner(u, [1] * len(steps), r), lambda x, valid: largest(x, box, valid) * valid, r)
-        for u in scored(r, include_background)
+        each(inner(u, [1] * len(r.axes), r), lambda x, valid: largest(x, box, valid) * valid, r)
+        for u in scored(r, table.include_background)
     )
-    met, both = folded(p * g, r, batch), folded(p + g, r, batch)
-    return reduce_table(r, 1 - (2 * met + smooth_nr) / (both + smooth_dr), reduction)
+    return table.reduce(1 - (2 * table.sum(p * g) + smooth_nr) / (table.sum(p + g) + smooth_dr))
 
 
 def contour_distance(predicted: Mask, target: Mask, valid: Mask, distance: Array) -> float | None:
@@ -100,28 +84,15 @@ def shape_aware(r: Reading, w_shape: float, domain: str, reduction: str) -> Arra
 
 @reference("signed_distance_regression")
 def signed_distance_regression(
-    r: Reading,
-    w_absolute: float,
-    w_product: float,
-    w_square: float,
-    head: str,
-    mode: str,
-    empty: str,
-    include_background: bool,
-    batch: bool,
-    reduction: str,
+    r: Reading, w_absolute: float, w_product: float, w_square: float, head: str, mode: str, empty: str, **scoring: Any
 ) -> Array:
     """Xue 2020: mean |y - p| - sum y p / sum (y p + y^2 + p^2), the fraction's least value added."""
-    first = r.first(include_background)
-    y = surface_maps(r, first, mode, empty, normalize=True)
-    p = (np.tanh(r.z) if head == "tanh" else 1 - 2 * r.p)[:, first:]
+    table = Table(r, **scoring)
+    y = surface_maps(r, table.first, mode, empty, normalize=True)
+    p = (np.tanh(r.z) if head == "tanh" else 1 - 2 * r.p)[:, table.first :]
     known = (np.abs(y).sum(axis=r.axes, keepdims=True) > 0) * r.valid  # (B, K, *S): voxels of classes with a boundary
-    size = known.sum(axis=r.axes)
-    sums = [(x * known).sum(axis=r.axes) for x in (np.abs(y - p), (y - p) ** 2, y * p, y * p + y**2 + p**2)]
-    if batch:
-        size, *sums = (x.sum(axis=0, keepdims=True) for x in (size, *sums))
-    there = size > 0
-    l1, l2 = (np.divide(x, size, out=np.zeros_like(x), where=there) for x in sums[:2])
+    size = table.sum(known)
+    sums = [table.sum(x * known) for x in (np.abs(y - p), (y - p) ** 2, y * p, y * p + y**2 + p**2)]
+    l1, l2 = (np.divide(x, size, out=np.zeros_like(x), where=size > 0) for x in sums[:2])
     fraction = np.divide(sums[2], sums[3], out=np.zeros_like(l1), where=sums[3] > 0)
-    values = w_absolute * l1 + w_square * l2 + w_product * (1 / 3 - fraction)
-    return reduce_table(r, values, reduction, there)
+    return table.reduce(w_absolute * l1 + w_square * l2 + w_product * (1 / 3 - fraction), size > 0)

@@ -73,7 +73,7 @@ def marginal_dice(r: Reading, labeled: Any, smooth_nr: float, smooth_dr: float, 
     table = Table(r, **scoring)
     q, h, has_labels = merge(r, labeled)
     loss = 1 - (2 * table.sum(q * h) + smooth_nr) / (table.sum(q) + table.sum(h) + smooth_dr)
-    counted = (has_labels * r.present()[:, None])[:, r.first(table.include_background) :]
+    counted = (has_labels * r.present()[:, None])[:, table.first :]
     return table.reduce(loss, counted.max(axis=0, keepdims=True) if table.batch else counted)
 
 

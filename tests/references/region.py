@@ -16,17 +16,23 @@ class Table:
     """One value per (sample or batch, scored class), made from sums over the voxels that count."""
 
     r: Reading
-    include_background: bool
+    include_background: bool | None
     batch: bool
     reduction: str
     weight: Weight = None
 
+    @property
+    def first(self) -> int:
+        """The first scored channel."""
+        return self.r.first(self.include_background)
+
     def sum(self, x: Array) -> Array:
-        """Sum of the sample or of the batch; the background channel leaves last."""
+        """Sum of the sample or of the batch, (B | 1, K); x has all channels or the scored ones."""
         table = (x * self.r.valid).sum(axis=self.r.axes)
         if self.batch:
             table = table.sum(axis=0, keepdims=True)
-        return table[:, self.r.first(self.include_background) :]
+        scored = self.r.z.shape[1] - self.first
+        return table[:, -scored:]
 
     def reduce(self, table: Array, counted: Array | None = None) -> Array:
         if self.weight is not None:
