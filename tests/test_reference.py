@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from references import REFERENCES, UNIFORM
+from references import PUBLISHED, REFERENCES, UNIFORM
 from references import reference as enter
 
 import monai_segloss
-from monai_segloss.core.module import READING
+from monai_segloss.core.module import DEFAULTS, READING
 from monai_segloss.core.registry import LossInfo
 from monai_segloss.losses.boundary.hausdorff_er import NORMS
 from monai_segloss.maps.distance import MODES
@@ -104,6 +104,15 @@ def compare(info: LossInfo, case: Case, **arguments: Any) -> None:
 @pytest.mark.parametrize("info", ENTRIES, ids=lambda info: info.key)
 def test_every_loss_has_a_reference(info: LossInfo) -> None:
     assert info.key in REFERENCES
+
+
+@pytest.mark.parametrize("info", ENTRIES, ids=lambda info: info.key)
+def test_defaults_are_those_that_the_reference_states(info: LossInfo) -> None:
+    own = {name: p.default for name, p in info.parameters.items() if name not in READING}
+    off = {name: value for name, value in own.items() if value is None or value is False}
+    assert PUBLISHED[info.key] == {
+        name: value for name, value in own.items() if value != {**off, **DEFAULTS}.get(name, ...)
+    }
 
 
 def test_a_reference_ignores_no_argument_and_repeats_no_default() -> None:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from .entry import REFERENCES, UNIFORM, reference
+from .entry import PUBLISHED, REFERENCES, UNIFORM, reference
 from .reading import Array
 
-__all__ = ["REFERENCES", "UNIFORM", "Array", "reference"]
+__all__ = ["PUBLISHED", "REFERENCES", "UNIFORM", "Array", "reference"]
 
 for family in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{family.name}")

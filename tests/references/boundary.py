@@ -100,7 +100,7 @@ def voxel_mean(r: Reading, x: Array, reduction: str, batch: bool = False) -> Arr
     return reduce_table(r, total / np.maximum(voxels, 1), reduction)
 
 
-@reference("boundary")
+@reference("boundary", mode="kervadec", empty="zero")
 def boundary(
     r: Reading,
     mode: str,
@@ -121,7 +121,7 @@ def boundary(
     return voxel_mean(r, values[:, r.first(include_background) :], reduction, batch)
 
 
-@reference("hausdorff_dt")
+@reference("hausdorff_dt", alpha=2.0, include_background=False, field="both", binarize="threshold")
 def hausdorff_dt(
     r: Reading,
     alpha: float,
@@ -146,7 +146,7 @@ def hausdorff_dt(
     return voxel_mean(r, values[:, r.first(include_background) :], reduction, batch)
 
 
-@reference("log_hausdorff_dt")
+@reference("log_hausdorff_dt", alpha=2.0, include_background=False, field="both", binarize="threshold")
 def log_hausdorff_dt(r: Reading, **arguments: Any) -> Array:
     """log(1 + the reduced loss)."""
     return np.log1p(hausdorff_dt(r, **arguments))

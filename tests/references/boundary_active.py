@@ -57,7 +57,7 @@ def _sample(
     return float(np.mean(values)) if values else 0.0
 
 
-@reference("active_boundary")
+@reference("active_boundary", max_ratio=0.01, max_dist=20.0, label_smoothing=0.2)
 def active_boundary(r: Reading, max_ratio: float, max_dist: float, label_smoothing: float, reduction: str) -> Array:
     """Wang 2022 with exact distances."""
     settings = (max_ratio, max_dist, label_smoothing)

@@ -12,7 +12,7 @@ from .reading import Array, Reading, reduce, reduce_table
 from .voxel import cross_entropy_voxels
 
 
-@reference("active_contour")
+@reference("active_contour", w_length=1.0, w_region=1.0, mu=1.0, c_in=1.0, c_out=0.0, eps=1e-8, include_background=None)
 def active_contour(
     r: Reading,
     w_length: float,
@@ -44,7 +44,7 @@ def active_contour(
     return w_length * reduce_table(r, each(p, length, r), reduction) + w_region * voxel_mean(r, region, reduction)
 
 
-@reference("mumford_shah")
+@reference("mumford_shah", w_tv=0.001, eps=1e-6)
 def mumford_shah(
     r: Reading, w_tv: float, eps: float, include_background: bool, reduction: str, image: Array | None = None
 ) -> Array:
@@ -65,7 +65,7 @@ def mumford_shah(
     return reduce_table(r, values, reduction)
 
 
-@reference("elastic_interaction")
+@reference("elastic_interaction", alpha=1.0, periodic=True, include_background=None)
 def elastic_interaction(
     r: Reading, alpha: float, periodic: bool, include_background: bool | None, reduction: str
 ) -> Array:
@@ -82,7 +82,7 @@ def elastic_interaction(
     return reduce_table(r, each(alpha * p - g, energy, r), reduction)
 
 
-@reference("contour_aware")
+@reference("contour_aware", k=5.0, size=5, sigma=1.0)
 def contour_aware(r: Reading, k: float, size: int, sigma: float, reduction: str) -> Array:
     """Chen 2021; the Gaussian of the voxels that count."""
     steps = r.steps
@@ -100,7 +100,7 @@ def contour_aware(r: Reading, k: float, size: int, sigma: float, reduction: str)
     return reduce(cross_entropy_voxels(r) * weights, r.valid, reduction)
 
 
-@reference("layer_smoothness")
+@reference("layer_smoothness", window=5, axis=-1, lambda_ce=1.0, lambda_smooth=100.0, include_background=None)
 def layer_smoothness(
     r: Reading,
     window: int,

@@ -28,7 +28,7 @@ def each(x: Array, f: Callable[[Array, Array], Array], r: Reading) -> Array:
     return np.array([[f(x[b, c], r.valid[b, 0] > 0) for c in range(x.shape[1])] for b in range(len(x))])
 
 
-@reference("hausdorff_er")
+@reference("hausdorff_er", alpha=2.0, erosions=10, norm="rescale", include_background=None)
 def hausdorff_er(
     r: Reading, alpha: float, erosions: int, norm: str, include_background: bool | None, reduction: str
 ) -> Array:
@@ -62,7 +62,7 @@ def ball_matrix(shape: tuple[int, ...], steps: tuple[float, ...], radius: float)
     return near.astype(float), int((lengths <= radius + 1e-9).sum())
 
 
-@reference("hausdorff_conv")
+@reference("hausdorff_conv", alpha=2.0, radii=(3, 6, 9, 12, 15, 18), tau=0.5, include_background=None)
 def hausdorff_conv(
     r: Reading, alpha: float, radii: Sequence[float], tau: float, include_background: bool | None, reduction: str
 ) -> Array:
@@ -89,7 +89,7 @@ def hausdorff_conv(
     return voxel_mean(r, total, reduction)
 
 
-@reference("boundary_dou")
+@reference("boundary_dou", alpha_max=0.8, batch=True)
 def boundary_dou(
     r: Reading, alpha_max: float, clamp_low: bool, smooth_nr: float, smooth_dr: float, **scoring: Any
 ) -> Array:
@@ -132,7 +132,7 @@ def inner(x: Array, radius: Sequence[int], r: Reading) -> Array:
     return each(x, lambda u, valid: (u - smallest(u, radius, valid)) * valid, r)
 
 
-@reference("boundary_iou")
+@reference("boundary_iou", include_background=None)
 def boundary_iou(r: Reading, width: float | None, smooth_nr: float, smooth_dr: float, **scoring: Any) -> Array:
     """Cheng 2021, soft, without the border of the image."""
     table, steps = Table(r, **scoring), r.steps
@@ -142,7 +142,7 @@ def boundary_iou(r: Reading, width: float | None, smooth_nr: float, smooth_dr: f
     return table.reduce(1 - (table.sum(p * g) + smooth_nr) / (table.sum(p + g - p * g) + smooth_dr))
 
 
-@reference("boundary_f1")
+@reference("boundary_f1", contour=3, tolerance=5, include_background=None)
 def boundary_f1(r: Reading, contour: int, tolerance: int, smooth_nr: float, smooth_dr: float, **scoring: Any) -> Array:
     """Bokhovkin 2019; windows are those of the finest axis."""
     table, steps = Table(r, **scoring), r.steps
@@ -157,7 +157,7 @@ def boundary_f1(r: Reading, contour: int, tolerance: int, smooth_nr: float, smoo
     return table.reduce(1 - 2 * precision * recall / (precision + recall))
 
 
-@reference("contour_dice")
+@reference("contour_dice", tolerance=2.0, include_background=None)
 def contour_dice(r: Reading, tolerance: float, smooth_nr: float, smooth_dr: float, **scoring: Any) -> Array:
     """Specktor-Fadida 2022, soft; the band of both sides."""
     table, wide = Table(r, **scoring), covering(tolerance, r.steps)

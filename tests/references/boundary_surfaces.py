@@ -23,7 +23,7 @@ def surface_maps(r: Reading, first: int, mode: str, empty: str = "zero", normali
     return by_class(r, of)[:, first:]
 
 
-@reference("generalized_surface")
+@reference("generalized_surface", mode="maurer", empty="zero", include_background=None)
 def generalized_surface(r: Reading, mode: str, empty: str, per_class: bool, weight: Weight, **scoring: Any) -> Array:
     """Celaya 2023, as printed: 1 - sum w (D (1 - (g + s)))^2 / sum w D^2."""
     table = Table(r, **scoring)
@@ -38,7 +38,7 @@ def generalized_surface(r: Reading, mode: str, empty: str, per_class: bool, weig
     return table.reduce(1 - np.divide(kept, whole, out=np.ones_like(kept), where=whole > 0))
 
 
-@reference("surface_dice")
+@reference("surface_dice", include_background=None)
 def surface_dice(r: Reading, tolerance: float | None, smooth_nr: float, smooth_dr: float, **scoring: Any) -> Array:
     """MIST: Dice of the dilated contours."""
     table = Table(r, **scoring)
@@ -58,7 +58,7 @@ def contour_distance(predicted: Mask, target: Mask, valid: Mask, distance: Array
     return float(distance[drawn].mean())
 
 
-@reference("shape_aware")
+@reference("shape_aware", w_shape=1.0, domain="mismatch")
 def shape_aware(r: Reading, w_shape: float, domain: str, reduction: str) -> Array:
     """Al Arif 2017: CE + w mean over the wrong voxels of E CE; prediction and E carry no gradient."""
     value = cross_entropy_voxels(r)
@@ -82,7 +82,15 @@ def shape_aware(r: Reading, w_shape: float, domain: str, reduction: str) -> Arra
     return reduce(value * (1 + w_shape * factor), r.valid, reduction)
 
 
-@reference("signed_distance_regression")
+@reference(
+    "signed_distance_regression",
+    w_absolute=1.0,
+    w_product=1.0,
+    w_square=0.0,
+    head="probability",
+    mode="swdm",
+    empty="zero",
+)
 def signed_distance_regression(
     r: Reading, w_absolute: float, w_product: float, w_square: float, head: str, mode: str, empty: str, **scoring: Any
 ) -> Array:

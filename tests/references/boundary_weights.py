@@ -53,13 +53,13 @@ def cross_entropy(r: Reading, w: Array, weight: Weight, reduction: str) -> Array
     return reduce(np.broadcast_to(w, values.shape) * values, r.valid, reduction)
 
 
-@reference("distance_penalized_ce")
+@reference("distance_penalized_ce", lambda_phi=1.0)
 def distance_penalized_ce(r: Reading, lambda_phi: float, weight: Weight, reduction: str) -> Array:
     """Caliva 2019: mean (1 + Phi) CE."""
     return cross_entropy(r, penalty_weight(r, lambda_phi), weight, reduction)
 
 
-@reference("distance_penalized_dice")
+@reference("distance_penalized_dice", lambda_phi=1.0)
 def distance_penalized_dice(r: Reading, lambda_phi: float, smooth_nr: float, smooth_dr: float, **scoring: Any) -> Array:
     """1 - (2 sum w p g + nr) / (sum w p + sum w g + dr)."""
     table, w = Table(r, **scoring), penalty_weight(r, lambda_phi)
@@ -99,7 +99,7 @@ def border(
     return np.where(valid, out, 0.0).astype(SINGLE).astype(float)
 
 
-@reference("border_weighted_ce")
+@reference("border_weighted_ce", border_weight=10.0, sigma=5.0, background_only=True)
 def border_weighted_ce(
     r: Reading,
     border_weight: float,
@@ -145,7 +145,7 @@ def centers(mask: Mask) -> Mask:
     return out
 
 
-@reference("weighted_hausdorff")
+@reference("weighted_hausdorff", points="contour", exponent=-9.0, max_points=256, include_background=None)
 def weighted_hausdorff(
     r: Reading, points: str, exponent: float, max_points: int, include_background: bool | None, reduction: str
 ) -> Array:

@@ -24,7 +24,7 @@ def dice_of_scored(r: Reading, weight: Weight, include_background: bool, **overl
     return dice(r, weight=weight, include_background=include_background, **overlap)
 
 
-@reference("dice_ce", plus_dice("cross_entropy"))
+@reference("dice_ce", plus_dice("cross_entropy"), lambda_dice=1.0, lambda_ce=1.0, label_smoothing=0.0)
 def dice_ce(
     r: Reading,
     lambda_dice: float,
@@ -39,14 +39,14 @@ def dice_ce(
     return lambda_dice * dice_of_scored(r, weight, reduction=reduction, **overlap) + lambda_ce * ce
 
 
-@reference("dice_focal", plus_dice("focal"))
+@reference("dice_focal", plus_dice("focal"), gamma=2.0, lambda_dice=1.0, lambda_focal=1.0)
 def dice_focal(r: Reading, lambda_dice: float, lambda_focal: float, gamma: float, alpha: Any, **overlap: Any) -> Array:
     """Zhu 2019, with the mean forms of Dice and focal; both score the same classes."""
     common = {name: overlap[name] for name in ("include_background", "weight", "reduction")}
     return lambda_dice * dice(r, **overlap) + lambda_focal * focal(r, gamma=gamma, alpha=alpha, **common)
 
 
-@reference("dice_topk", plus_dice("topk_cross_entropy"))
+@reference("dice_topk", plus_dice("topk_cross_entropy"), k=10.0, lambda_dice=1.0, lambda_topk=1.0, label_smoothing=0.0)
 def dice_topk(
     r: Reading,
     lambda_dice: float,
@@ -61,7 +61,7 @@ def dice_topk(
     return lambda_dice * dice_of_scored(r, weight, reduction=reduction, **overlap) + lambda_topk * topk
 
 
-@reference("unified_focal")
+@reference("unified_focal", kind="asymmetric", lam=0.5, delta=0.6, gamma=0.5)
 def unified_focal(
     r: Reading,
     kind: str,
@@ -94,7 +94,7 @@ def unified_focal(
     return lam * ce + (1 - lam) * table.reduce(powers)
 
 
-@reference("combo")
+@reference("combo", alpha=0.5, beta=0.5, include_background=None, smooth_nr=1.0, smooth_dr=1.0)
 def combo(
     r: Reading, alpha: float, beta: float, include_background: bool | None, reduction: str, **overlap: Any
 ) -> Array:
@@ -105,7 +105,7 @@ def combo(
     return alpha * ce + (1 - alpha) * dice(r, include_background=first == 0, reduction=reduction, **overlap)
 
 
-@reference("exponential_logarithmic")
+@reference("exponential_logarithmic", gamma=0.3, lambda_dice=0.8, lambda_ce=0.2, smooth_nr=1.0, smooth_dr=1.0)
 def exponential_logarithmic(
     r: Reading,
     gamma: float,

@@ -28,7 +28,7 @@ def take(arguments: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return {name: arguments.pop(name) for name in names}
 
 
-@reference("dice_boundary")
+@reference("dice_boundary", lambda_boundary="rebalance", mode="kervadec", empty="zero")
 def dice_boundary(
     r: Reading,
     lambda_dice: float | None,
@@ -45,7 +45,7 @@ def dice_boundary(
     )
 
 
-@reference("generalized_dice_boundary")
+@reference("generalized_dice_boundary", lambda_boundary="rebalance", w_type="square", mode="kervadec", empty="zero")
 def generalized_dice_boundary(
     r: Reading, lambda_dice: float | None, lambda_boundary: float | str, reduction: str, **terms: Any
 ) -> Array:
@@ -56,7 +56,7 @@ def generalized_dice_boundary(
     return first_epoch(lambda_dice, lambda_boundary) * overlap + first_epoch(lambda_boundary, 0) * phi
 
 
-@reference("dice_ce_boundary")
+@reference("dice_ce_boundary", lambda_boundary="rebalance", label_smoothing=0.0, mode="kervadec", empty="zero")
 def dice_ce_boundary(
     r: Reading,
     lambda_dice: float | None,
@@ -75,7 +75,7 @@ def dice_ce_boundary(
     return region_part + first_epoch(lambda_ce, lambda_boundary) * ce + first_epoch(lambda_boundary, 0) * phi
 
 
-@reference("dice_hausdorff_dt")
+@reference("dice_hausdorff_dt", lambda_dice=1.0, alpha=2.0, binarize="threshold")
 def dice_hausdorff_dt(
     r: Reading,
     lambda_dice: float,

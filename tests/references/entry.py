@@ -21,9 +21,10 @@ READ = ("labels", "ignore_index", "spacing", "at")
 
 REFERENCES: dict[str, Formula] = {}
 UNIFORM: dict[str, Closed] = {}
+PUBLISHED: dict[str, dict[str, Any]] = {}
 
 
-def reference(key: str, uniform: Closed | None = None) -> Callable[[Formula], Formula]:
+def reference(key: str, uniform: Closed | None = None, **published: Any) -> Callable[[Formula], Formula]:
     """Enter the formula of a loss: a function of a `Reading` and of the arguments of the loss that it names.
 
     An argument without a default has that of the registry; `**rest` takes all that it does not name.  An argument with a
@@ -33,6 +34,8 @@ def reference(key: str, uniform: Closed | None = None) -> Callable[[Formula], Fo
     Args:
         key: of the loss.
         uniform: value, without smoothing, at the uniform prediction p = 1/C for a class of `volume` voxels of `n`.
+        published: the defaults that the source states: neither off (None, False) nor those of all losses.  A test compares
+            them with the registry.
 
     Raises:
         TypeError: where the formula and the loss do not have the same arguments, or a formula is given one that it ignores.
@@ -64,7 +67,7 @@ def reference(key: str, uniform: Closed | None = None) -> Callable[[Formula], Fo
             common = {name: given.pop(name) for name in READ if name in given}
             return of_reading(read(*tensors, **common), **given)
 
-        REFERENCES[key] = of_logits
+        REFERENCES[key], PUBLISHED[key] = of_logits, published
         if uniform is not None:
             UNIFORM[key] = uniform
         return of_reading

@@ -61,7 +61,7 @@ def instances(
     return dice, bce
 
 
-@reference("blob")
+@reference("blob", lambda_global=2.0, lambda_blob=1.0, lambda_dice=1.0, lambda_ce=1.0)
 def blob(
     r: Reading,
     lambda_global: float,
@@ -86,7 +86,7 @@ def blob(
     return lambda_global * whole + lambda_blob * (lambda_dice * dice + lambda_ce * bce)
 
 
-@reference("cc_dice_ce")
+@reference("cc_dice_ce", lambda_global=1.0, lambda_cc=1.0, lambda_dice=1.0, lambda_ce=1.0)
 def cc_dice_ce(
     r: Reading,
     lambda_global: float,

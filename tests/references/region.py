@@ -75,7 +75,7 @@ def tversky_table(
     return 1 - (tp + smooth_nr) / (tp + alpha * fp + beta * fn + smooth_dr)
 
 
-@reference("tversky", uniform_tversky)
+@reference("tversky", uniform_tversky, alpha=0.5, beta=0.5)
 def tversky(
     r: Reading, alpha: float, beta: float, smooth_nr: float, smooth_dr: float, soft_label: bool, **scoring: Any
 ) -> Array:
@@ -83,7 +83,9 @@ def tversky(
     return table.reduce(tversky_table(table, alpha, beta, smooth_nr, smooth_dr, soft_label))
 
 
-@reference("focal_tversky", lambda volume, n, c: uniform_tversky(volume, n, c) ** 0.75)
+@reference(
+    "focal_tversky", lambda volume, n, c: uniform_tversky(volume, n, c) ** 0.75, alpha=0.3, beta=0.7, gamma=4 / 3
+)
 def focal_tversky(
     r: Reading, alpha: float, beta: float, gamma: float, smooth_nr: float, smooth_dr: float, **scoring: Any
 ) -> Array:

@@ -36,14 +36,14 @@ def generalized_coefficient(
     return score[:, None]
 
 
-@reference("generalized_dice")
+@reference("generalized_dice", w_type="square", scale_free=True)
 def generalized_dice(r: Reading, include_background: bool, batch: bool, reduction: str, **weighting: Any) -> Array:
     """Sudre 2017."""
     table = Table(r, include_background, batch, reduction)
     return table.reduce(1 - generalized_coefficient(table, **weighting))
 
 
-@reference("penalty_generalized_dice")
+@reference("penalty_generalized_dice", k=2.5, w_type="square", scale_free=True)
 def penalty_generalized_dice(
     r: Reading, k: float, include_background: bool, batch: bool, reduction: str, **weighting: Any
 ) -> Array:
@@ -53,7 +53,7 @@ def penalty_generalized_dice(
     return table.reduce(1 - score / (1 + k * (1 - score)))
 
 
-@reference("generalized_wasserstein_dice")
+@reference("generalized_wasserstein_dice", weighting_mode="default")
 def generalized_wasserstein_dice(
     r: Reading, batch: bool, smooth_nr: float, smooth_dr: float, dist_matrix: Any, weighting_mode: str, reduction: str
 ) -> Array:

@@ -31,7 +31,7 @@ def table(r: Reading, errors: Array, g: Array, per_image: bool) -> tuple[Array, 
     return np.array(values), np.array(volumes), np.array(voxels, dtype=float)
 
 
-@reference("lovasz_softmax", lambda volume, n, c: 1 - 1 / c)
+@reference("lovasz_softmax", lambda volume, n, c: 1 - 1 / c, classes="present")
 def lovasz_softmax(r: Reading, include_background: bool, classes: str, per_image: bool, reduction: str) -> Array:
     """Berman 2018: the mean over the classes (that are there), then over images."""
     first = r.first(include_background)
@@ -42,7 +42,7 @@ def lovasz_softmax(r: Reading, include_background: bool, classes: str, per_image
     return reduce_table(r, mean, reduction, voxels)
 
 
-@reference("lovasz_hinge", lambda volume, n, c: 1.0)
+@reference("lovasz_hinge", lambda volume, n, c: 1.0, per_image=True)
 def lovasz_hinge(r: Reading, per_image: bool, reduction: str) -> Array:
     """Yu 2015, Berman 2018: margins of the logits, with one class per voxel above that of the background."""
     z, g = r.z, r.g

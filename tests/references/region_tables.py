@@ -32,6 +32,7 @@ def jaccard_metric(r: Reading, smooth_nr: float, smooth_dr: float, **scoring: An
 @reference(
     "asymmetric_similarity",
     lambda volume, n, c: 1 - 3.25 * volume / (n - volume + 3.25 * volume + 2.25 * volume * (c - 1)),
+    beta=1.5,
 )
 def asymmetric_similarity(r: Reading, beta: float, smooth_nr: float, smooth_dr: float, **scoring: Any) -> Array:
     """Hashemi 2019: 1 - F_beta, smoothed after division by 1 + beta^2."""
@@ -41,7 +42,7 @@ def asymmetric_similarity(r: Reading, beta: float, smooth_nr: float, smooth_dr: 
     return table.reduce(1 - (s * tp + s * smooth_nr) / (s * tp + b * fn + fp + s * smooth_dr))
 
 
-@reference("sensitivity_specificity", lambda volume, n, c: 0.05 * (1 - 1 / c) ** 2 + 0.95 / c**2)
+@reference("sensitivity_specificity", lambda volume, n, c: 0.05 * (1 - 1 / c) ** 2 + 0.95 / c**2, r=0.05, squared=True)
 def sensitivity_specificity(reading: Reading, r: float, squared: bool, smooth_dr: float, **scoring: Any) -> Array:
     """Brosch 2015; squared=False: r (1 - sensitivity) + (1 - r)(1 - specificity)."""
     table, p, g = Table(reading, **scoring), reading.p, reading.g
@@ -50,7 +51,7 @@ def sensitivity_specificity(reading: Reading, r: float, squared: bool, smooth_dr
     return table.reduce(sensitivity + (1 - r) * table.sum(false) / (table.sum(1 - g) + smooth_dr))
 
 
-@reference("mcc", lambda volume, n, c: 1.0)
+@reference("mcc", lambda volume, n, c: 1.0, smooth_nr=0.0)
 def mcc(r: Reading, smooth_nr: float, smooth_dr: float, **scoring: Any) -> Array:
     """Abhishek 2021, of the classes with voxels, but not all voxels."""
     table = Table(r, **scoring)
@@ -64,6 +65,7 @@ def mcc(r: Reading, smooth_nr: float, smooth_dr: float, **scoring: Any) -> Array
 @reference(
     "noise_robust_dice",
     lambda volume, n, c: (volume * (1 - 1 / c) ** 1.5 + (n - volume) / c**1.5) / (n / c**2 + volume),
+    gamma=1.5,
 )
 def noise_robust_dice(r: Reading, gamma: float, smooth_dr: float, **scoring: Any) -> Array:
     """Wang 2020."""
@@ -76,7 +78,7 @@ def _uniform_hardness(volume: float, n: float, c: int, lam: float = 0.6) -> floa
     return 1 - 2 * on * volume / c / (on * volume * (1 + 1 / c) + off * (n - volume) / c)
 
 
-@reference("hardness_weighted_dice", _uniform_hardness)
+@reference("hardness_weighted_dice", _uniform_hardness, lam=0.6)
 def hardness_weighted_dice(r: Reading, lam: float, smooth_nr: float, smooth_dr: float, **scoring: Any) -> Array:
     """Wang 2019."""
     table = Table(r, **scoring)
@@ -88,7 +90,7 @@ def log_cosh(x: Array) -> Array:
     return np.logaddexp(x, -x) - np.log(2)
 
 
-@reference("log_cosh_dice", lambda volume, n, c: np.log(np.cosh(uniform_dice(volume, n, c))))
+@reference("log_cosh_dice", lambda volume, n, c: np.log(np.cosh(uniform_dice(volume, n, c))), elementwise=True)
 def log_cosh_dice(r: Reading, elementwise: bool, smooth_nr: float, smooth_dr: float, **scoring: Any) -> Array:
     """Jadon 2020; elementwise: log cosh of each entry, else of the mean."""
     table = Table(r, **scoring)

@@ -23,7 +23,7 @@ def _b(c: int) -> float:
     return 1 / (1 + np.exp(-50 * (1 / c - 0.5)))
 
 
-@reference("threshold_map_dice", lambda volume, n, c: 1 - 2 * _b(c) * volume / (_b(c) * n + volume))
+@reference("threshold_map_dice", lambda volume, n, c: 1 - 2 * _b(c) * volume / (_b(c) * n + volume), sharpness=50.0)
 def threshold_map_dice(
     r: Reading, smooth_nr: float, smooth_dr: float, sharpness: float, threshold: Array | None = None, **scoring: Any
 ) -> Array:
@@ -32,7 +32,9 @@ def threshold_map_dice(
     return table.reduce(1 - (2 * table.sum(b * r.g) + smooth_nr) / (table.sum(b) + table.sum(r.g) + smooth_dr))
 
 
-@reference("focal_positive", lambda volume, n, c: -((1 - _b(c)) ** 2) * np.log(_b(c)) * (volume > 0))
+@reference(
+    "focal_positive", lambda volume, n, c: -((1 - _b(c)) ** 2) * np.log(_b(c)) * (volume > 0), gamma=2.0, sharpness=50.0
+)
 def focal_positive(
     r: Reading, smooth_dr: float, gamma: float, sharpness: float, threshold: Array | None = None, **scoring: Any
 ) -> Array:

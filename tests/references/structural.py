@@ -41,7 +41,9 @@ def _windows(valid: _Same, value: _Same, window: int, sigma: float) -> tuple[Arr
     return mean, np.sqrt(sum(a * (v - mean) ** 2 for a, v in zip(weights, values, strict=True)) / w)
 
 
-@reference("structural_similarity")
+@reference(
+    "structural_similarity", window=3, sigma=1.5, stability=0.01, threshold=0.1, lambda_ce=0.5, lambda_structural=0.5
+)
 def structural_similarity(
     r: Reading,
     window: int,
@@ -86,7 +88,7 @@ def _vectors(x: Array, radius: int, pool: int) -> Array:
     return np.array(rows)
 
 
-@reference("region_mutual_information")
+@reference("region_mutual_information", radius=3, pool=3, ridge=0.0005, lambda_ce=0.5, lambda_rmi=0.5)
 def region_mutual_information(
     r: Reading, radius: int, pool: int, ridge: float, lambda_ce: float, lambda_rmi: float, reduction: str
 ) -> Array:

@@ -39,7 +39,7 @@ def log_c(volume: float, n: float, c: int) -> float:
     return np.log(c)
 
 
-@reference("cross_entropy", log_c)
+@reference("cross_entropy", log_c, label_smoothing=0.0)
 def cross_entropy(
     r: Reading, weight: Weight, label_smoothing: float, reduction: str, weight_map: Array | None = None
 ) -> Array:
@@ -51,13 +51,13 @@ def cross_entropy(
     return weighted_mean(r, values * extra, w * extra, reduction)
 
 
-@reference("label_smoothing_cross_entropy", log_c)
+@reference("label_smoothing_cross_entropy", log_c, label_smoothing=0.1)
 def label_smoothing_cross_entropy(r: Reading, **arguments: Any) -> Array:
     """Szegedy 2016."""
     return cross_entropy(r, **arguments)
 
 
-@reference("focal", lambda volume, n, c: (1 - 1 / c) ** 2 * np.log(c))
+@reference("focal", lambda volume, n, c: (1 - 1 / c) ** 2 * np.log(c), gamma=2.0)
 def focal(
     r: Reading,
     include_background: bool,
@@ -92,7 +92,7 @@ def focal_values(r: Reading, gamma: float, alpha: float | Sequence[float] | None
     return -positive.reshape(1, classes, *[1] * len(r.axes)) * r.g * np.exp(gamma * r.log_q) * r.log_p
 
 
-@reference("topk_cross_entropy", log_c)
+@reference("topk_cross_entropy", log_c, k=10.0, label_smoothing=0.0)
 def topk_cross_entropy(r: Reading, k: float, weight: Weight, label_smoothing: float, reduction: str) -> Array:
     """The mean of the k percent largest cross entropies among the voxels (sigmoid: and channels) that count (Wu 2016)."""
     if r.activation == "sigmoid":
@@ -106,7 +106,7 @@ def topk_cross_entropy(r: Reading, k: float, weight: Weight, label_smoothing: fl
     return kept.sum() if reduction == "sum" else kept.mean()
 
 
-@reference("weighted_cross_entropy", log_c)
+@reference("weighted_cross_entropy", log_c, normalize="weights")
 def weighted_cross_entropy(
     r: Reading, weight: Weight, normalize: str, reduction: str, weight_map: Array | None = None
 ) -> Array:

@@ -30,7 +30,7 @@ def balanced_cross_entropy(r: Reading, batch: bool, reduction: str) -> Array:
     return reduce_table(r, np.stack(rows), reduction, np.array(counted))
 
 
-@reference("poly1_cross_entropy", lambda volume, n, c: np.log(c) + 1 - 1 / c)
+@reference("poly1_cross_entropy", lambda volume, n, c: np.log(c) + 1 - 1 / c, epsilon=1.0)
 def poly1_cross_entropy(r: Reading, epsilon: float, weight: Weight, reduction: str) -> Array:
     """Leng 2022: -log p_t + epsilon (1 - p_t); the weight of a class multiplies both."""
     w, q = r.per_class(weight), np.exp(r.log_q)
@@ -41,7 +41,7 @@ def poly1_cross_entropy(r: Reading, epsilon: float, weight: Weight, reduction: s
     return weighted_mean(r, values, divisor, reduction)
 
 
-@reference("bootstrapped_cross_entropy", log_c)
+@reference("bootstrapped_cross_entropy", log_c, threshold=0.7, k=10.0)
 def bootstrapped_cross_entropy(r: Reading, threshold: float, k: float, reduction: str) -> Array:
     """Wu 2016: the mean over the voxels with p_t < threshold; where they are too few, the k percent of lowest p_t."""
     values = cross_entropy_voxels(r)
@@ -54,7 +54,7 @@ def bootstrapped_cross_entropy(r: Reading, threshold: float, k: float, reduction
     return chosen.sum() if reduction == "sum" else chosen.mean()
 
 
-@reference("seesaw")
+@reference("seesaw", p=0.8, q=2.0, eps=0.01)
 def seesaw(r: Reading, p: float, q: float, eps: float, reduction: str, counts: Sequence[float] | None = None) -> Array:
     """Wang 2021: cross entropy of z_j + log S_ij at a voxel of class i.
 
