@@ -63,6 +63,7 @@ def reference(key: str, uniform: Closed | None = None, **published: Any) -> Call
             known = {**defaults, **given}
             return formula(r, **(known if takes_the_rest else {name: known[name] for name in known.keys() & names}))
 
+        @functools.wraps(formula)
         def of_logits(*tensors: Any, **given: Any) -> Array:
             common = {name: given.pop(name) for name in READ if name in given}
             return of_reading(read(*tensors, **common), **given)
