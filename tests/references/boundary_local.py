@@ -91,10 +91,10 @@ def hausdorff_conv(
 
 @reference("boundary_dou", alpha_max=0.8, batch=True)
 def boundary_dou(
-    r: Reading, alpha_max: float, clamp_low: bool, smooth_nr: float, smooth_dr: float, **scoring: Any
+    r: Reading, alpha_max: float, clamp_low: bool, smooth_nr: float, smooth_dr: float, **formula_arguments: Any
 ) -> Array:
     """Sun 2023 with the surface of the published code; an absent class as in Dice."""
-    table = Table(r, **scoring)
+    table = Table(r, **formula_arguments)
     p, g = scored(r, table.include_background)
     cross = ndimage.generate_binary_structure(len(r.axes), 1)
 
@@ -133,9 +133,11 @@ def inner(x: Array, radius: Sequence[int], r: Reading) -> Array:
 
 
 @reference("boundary_iou", include_background=None)
-def boundary_iou(r: Reading, width: float | None, smooth_nr: float, smooth_dr: float, **scoring: Any) -> Array:
+def boundary_iou(
+    r: Reading, width: float | None, smooth_nr: float, smooth_dr: float, **formula_arguments: Any
+) -> Array:
     """Cheng 2021, soft, without the border of the image."""
-    table, steps = Table(r, **scoring), r.steps
+    table, steps = Table(r, **formula_arguments), r.steps
     if width is None:
         width = 0.02 * float(np.linalg.norm(spanned(r.p.shape[2:], np.array(r.p.shape[2:]) * steps)))
     p, g = (inner(u, covering(width, steps), r) for u in scored(r, table.include_background))
@@ -143,9 +145,11 @@ def boundary_iou(r: Reading, width: float | None, smooth_nr: float, smooth_dr: f
 
 
 @reference("boundary_f1", contour=3, tolerance=5, include_background=None)
-def boundary_f1(r: Reading, contour: int, tolerance: int, smooth_nr: float, smooth_dr: float, **scoring: Any) -> Array:
+def boundary_f1(
+    r: Reading, contour: int, tolerance: int, smooth_nr: float, smooth_dr: float, **formula_arguments: Any
+) -> Array:
     """Bokhovkin 2019; windows are those of the finest axis."""
-    table, steps = Table(r, **scoring), r.steps
+    table, steps = Table(r, **formula_arguments), r.steps
     near, wide = (
         covering(edge // 2 * min(spanned(r.p.shape[2:], steps)), steps) if edge > 1 else [0] * len(steps)
         for edge in (contour, tolerance)
@@ -158,9 +162,9 @@ def boundary_f1(r: Reading, contour: int, tolerance: int, smooth_nr: float, smoo
 
 
 @reference("contour_dice", tolerance=2.0, include_background=None)
-def contour_dice(r: Reading, tolerance: float, smooth_nr: float, smooth_dr: float, **scoring: Any) -> Array:
+def contour_dice(r: Reading, tolerance: float, smooth_nr: float, smooth_dr: float, **formula_arguments: Any) -> Array:
     """Specktor-Fadida 2022, soft; the band of both sides."""
-    table, wide = Table(r, **scoring), covering(tolerance, r.steps)
+    table, wide = Table(r, **formula_arguments), covering(tolerance, r.steps)
     maps = scored(r, table.include_background)
     edge_p, edge_g = (inner(u, [1] * len(r.axes), r) for u in maps)
     band_p, band_g = (each(u, lambda x, valid: largest(x, wide, valid) - smallest(x, wide, valid), r) for u in maps)

@@ -24,9 +24,11 @@ def surface_maps(r: Reading, first: int, mode: str, empty: str = "zero", normali
 
 
 @reference("generalized_surface", mode="maurer", empty="zero", include_background=None)
-def generalized_surface(r: Reading, mode: str, empty: str, per_class: bool, weight: Weight, **scoring: Any) -> Array:
+def generalized_surface(
+    r: Reading, mode: str, empty: str, per_class: bool, weight: Weight, **formula_arguments: Any
+) -> Array:
     """Celaya 2023, as printed: 1 - sum w (D (1 - (g + s)))^2 / sum w D^2."""
-    table = Table(r, **scoring)
+    table = Table(r, **formula_arguments)
     distance = surface_maps(r, table.first, mode, empty)
     p, g = scored(r, table.include_background)
     w = r.per_class(weight).ravel()[table.first :]
@@ -39,9 +41,11 @@ def generalized_surface(r: Reading, mode: str, empty: str, per_class: bool, weig
 
 
 @reference("surface_dice", include_background=None)
-def surface_dice(r: Reading, tolerance: float | None, smooth_nr: float, smooth_dr: float, **scoring: Any) -> Array:
+def surface_dice(
+    r: Reading, tolerance: float | None, smooth_nr: float, smooth_dr: float, **formula_arguments: Any
+) -> Array:
     """MIST: Dice of the dilated contours."""
-    table = Table(r, **scoring)
+    table = Table(r, **formula_arguments)
     box = covering(1.25 * max(r.steps) if tolerance is None else tolerance, r.steps)
     p, g = (
         each(inner(u, [1] * len(r.axes), r), lambda x, valid: largest(x, box, valid) * valid, r)
@@ -92,10 +96,17 @@ def shape_aware(r: Reading, w_shape: float, domain: str, reduction: str) -> Arra
     empty="zero",
 )
 def signed_distance_regression(
-    r: Reading, w_absolute: float, w_product: float, w_square: float, head: str, mode: str, empty: str, **scoring: Any
+    r: Reading,
+    w_absolute: float,
+    w_product: float,
+    w_square: float,
+    head: str,
+    mode: str,
+    empty: str,
+    **formula_arguments: Any,
 ) -> Array:
     """Xue 2020: mean |y - p| - sum y p / sum (y p + y^2 + p^2), the fraction's least value added."""
-    table = Table(r, **scoring)
+    table = Table(r, **formula_arguments)
     y = surface_maps(r, table.first, mode, empty, normalize=True)
     p = (np.tanh(r.z) if head == "tanh" else 1 - 2 * r.p)[:, table.first :]
     known = (np.abs(y).sum(axis=r.axes, keepdims=True) > 0) * r.valid  # (B, K, *S): voxels of classes with a boundary

@@ -60,9 +60,11 @@ def distance_penalized_ce(r: Reading, lambda_phi: float, weight: Weight, reducti
 
 
 @reference("distance_penalized_dice", lambda_phi=1.0)
-def distance_penalized_dice(r: Reading, lambda_phi: float, smooth_nr: float, smooth_dr: float, **scoring: Any) -> Array:
+def distance_penalized_dice(
+    r: Reading, lambda_phi: float, smooth_nr: float, smooth_dr: float, **formula_arguments: Any
+) -> Array:
     """1 - (2 sum w p g + nr) / (sum w p + sum w g + dr)."""
-    table, w = Table(r, **scoring), penalty_weight(r, lambda_phi)
+    table, w = Table(r, **formula_arguments), penalty_weight(r, lambda_phi)
     return table.reduce(1 - (2 * table.sum(w * r.p * r.g) + smooth_nr) / (table.sum(w * (r.p + r.g)) + smooth_dr))
 
 

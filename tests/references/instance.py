@@ -72,7 +72,7 @@ def blob(
     smooth_dr: float,
     weight: Weight,
     reduction: str,
-    **scoring: Any,
+    **formula_arguments: Any,
 ) -> Array:
     """Kofler 2023: a component on the volume without the other components of its class."""
 
@@ -82,7 +82,7 @@ def blob(
 
     dice, bce = instances(r, domains, (smooth_nr, smooth_dr), weight, reduction)
     terms = {"lambda_dice": lambda_dice, "lambda_ce": lambda_ce, "smooth_nr": smooth_nr, "smooth_dr": smooth_dr}
-    whole = dice_ce(r, weight=weight, reduction=reduction, **terms, **scoring)
+    whole = dice_ce(r, weight=weight, reduction=reduction, **terms, **formula_arguments)
     return lambda_global * whole + lambda_blob * (lambda_dice * dice + lambda_ce * bce)
 
 
@@ -95,7 +95,7 @@ def cc_dice_ce(
     lambda_ce: float,
     weight: Weight,
     reduction: str,
-    **scoring: Any,
+    **formula_arguments: Any,
 ) -> Array:
     """Bouteille 2026: a component on the voxels that are nearer to it than to the others, the first of equals."""
 
@@ -106,7 +106,7 @@ def cc_dice_ce(
 
     dice, bce = instances(r, domains, (0.0, 0.0), weight, reduction)
     terms = {"lambda_dice": lambda_dice, "lambda_ce": lambda_ce, "weight": weight, "reduction": reduction}
-    return lambda_global * dice_ce(r, **terms, **scoring) + lambda_cc * (lambda_dice * dice + lambda_ce * bce)
+    return lambda_global * dice_ce(r, **terms, **formula_arguments) + lambda_cc * (lambda_dice * dice + lambda_ce * bce)
 
 
 def weights(r: Reading, clip: Sequence[float] | None, joint: bool) -> Array:
@@ -139,8 +139,8 @@ def inverse_weighted_cross_entropy(r: Reading, clip: Sequence[float] | None, red
 
 @reference("inverse_weighted_dice")
 def inverse_weighted_dice(
-    r: Reading, clip: Sequence[float] | None, smooth_nr: float, smooth_dr: float, **scoring: Any
+    r: Reading, clip: Sequence[float] | None, smooth_nr: float, smooth_dr: float, **formula_arguments: Any
 ) -> Array:
-    table, w = Table(r, **scoring), weights(r, clip, joint=False)
+    table, w = Table(r, **formula_arguments), weights(r, clip, joint=False)
     squares = table.sum(w * r.p**2) + table.sum(w * r.g**2)
     return table.reduce(1 - (2 * table.sum(w * r.p * r.g) + smooth_nr) / (squares + smooth_dr))

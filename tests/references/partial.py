@@ -68,9 +68,9 @@ def marginal_cross_entropy(r: Reading, labeled: Any, weight: Weight, reduction: 
 
 
 @reference("marginal_dice", uniform_dice)
-def marginal_dice(r: Reading, labeled: Any, smooth_nr: float, smooth_dr: float, **scoring: Any) -> Array:
+def marginal_dice(r: Reading, labeled: Any, smooth_nr: float, smooth_dr: float, **formula_arguments: Any) -> Array:
     """The mean over the labeled classes of each sample; with batch over those that some sample has labels of."""
-    table = Table(r, **scoring)
+    table = Table(r, **formula_arguments)
     q, h, has_labels = merge(r, labeled)
     loss = 1 - (2 * table.sum(q * h) + smooth_nr) / (table.sum(q) + table.sum(h) + smooth_dr)
     counted = (has_labels * r.present()[:, None])[:, table.first :]
@@ -78,8 +78,8 @@ def marginal_dice(r: Reading, labeled: Any, smooth_nr: float, smooth_dr: float, 
 
 
 @reference("exclusion_dice", lambda volume, n, c: 2 * (n - volume) / c / (n / c + n - volume))
-def exclusion_dice(r: Reading, labeled: Any, smooth_dr: float, **scoring: Any) -> Array:
-    table, e = Table(r, **scoring), excluded(r, labeled)
+def exclusion_dice(r: Reading, labeled: Any, smooth_dr: float, **formula_arguments: Any) -> Array:
+    table, e = Table(r, **formula_arguments), excluded(r, labeled)
     return table.reduce(2 * table.sum(r.p * e) / (table.sum(r.p) + table.sum(e) + smooth_dr))
 
 

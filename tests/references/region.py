@@ -50,10 +50,16 @@ def uniform_tversky(volume: float, n: float, c: int) -> float:
 
 @reference("dice", uniform_dice)
 def dice(
-    r: Reading, smooth_nr: float, smooth_dr: float, squared_pred: bool, jaccard: bool, soft_label: bool, **scoring: Any
+    r: Reading,
+    smooth_nr: float,
+    smooth_dr: float,
+    squared_pred: bool,
+    jaccard: bool,
+    soft_label: bool,
+    **formula_arguments: Any,
 ) -> Array:
     """Drozdzal 2016; squared: Milletari 2016; jaccard: Rahman 2016; soft_label: Wang 2023 (L1 form)."""
-    table = Table(r, **scoring)
+    table = Table(r, **formula_arguments)
     power = 2 if squared_pred else 1
     p, g = table.sum(r.p**power), table.sum(r.g**power)
     exact = not (soft_label or squared_pred)
@@ -77,9 +83,15 @@ def tversky_table(
 
 @reference("tversky", uniform_tversky, alpha=0.5, beta=0.5)
 def tversky(
-    r: Reading, alpha: float, beta: float, smooth_nr: float, smooth_dr: float, soft_label: bool, **scoring: Any
+    r: Reading,
+    alpha: float,
+    beta: float,
+    smooth_nr: float,
+    smooth_dr: float,
+    soft_label: bool,
+    **formula_arguments: Any,
 ) -> Array:
-    table = Table(r, **scoring)
+    table = Table(r, **formula_arguments)
     return table.reduce(tversky_table(table, alpha, beta, smooth_nr, smooth_dr, soft_label))
 
 
@@ -87,12 +99,12 @@ def tversky(
     "focal_tversky", lambda volume, n, c: uniform_tversky(volume, n, c) ** 0.75, alpha=0.3, beta=0.7, gamma=4 / 3
 )
 def focal_tversky(
-    r: Reading, alpha: float, beta: float, gamma: float, smooth_nr: float, smooth_dr: float, **scoring: Any
+    r: Reading, alpha: float, beta: float, gamma: float, smooth_nr: float, smooth_dr: float, **formula_arguments: Any
 ) -> Array:
     """(1 - TI)^(1 / gamma) per class, then the mean (Abraham 2019, equation 4, with alpha on the false positives).
 
     The derivative is infinite at 0 unless gamma is 1, so that the loss is constant below 1 - TI = 1e-6.
     """
-    table = Table(r, **scoring)
+    table = Table(r, **formula_arguments)
     values = tversky_table(table, alpha, beta, smooth_nr, smooth_dr, soft_label=False)
     return table.reduce(values if gamma == 1 else np.maximum(values, 1e-6) ** (1 / gamma))

@@ -13,17 +13,17 @@ from .region import Table, uniform_dice
 
 
 @reference("jaccard", lambda volume, n, c: 1 - volume / (n + (c - 1) * volume))
-def jaccard(r: Reading, smooth_nr: float, smooth_dr: float, **scoring: Any) -> Array:
+def jaccard(r: Reading, smooth_nr: float, smooth_dr: float, **formula_arguments: Any) -> Array:
     """Rahman 2016."""
-    table = Table(r, **scoring)
+    table = Table(r, **formula_arguments)
     tp, p, g = table.sum(r.p * r.g), table.sum(r.p), table.sum(r.g)
     return table.reduce(1 - (tp + smooth_nr) / (p + g - tp + smooth_dr))
 
 
 @reference("jaccard_metric")
-def jaccard_metric(r: Reading, smooth_nr: float, smooth_dr: float, **scoring: Any) -> Array:
+def jaccard_metric(r: Reading, smooth_nr: float, smooth_dr: float, **formula_arguments: Any) -> Array:
     """Wang 2023: the intersection is half of |p| + |g| - |p - g|."""
-    table = Table(r, **scoring)
+    table = Table(r, **formula_arguments)
     p, g = table.sum(np.abs(r.p)), table.sum(np.abs(r.g))
     tp = (p + g - table.sum(np.abs(r.p - r.g))) / 2
     return table.reduce(1 - (tp + smooth_nr) / (p + g - tp + smooth_dr))
@@ -34,27 +34,31 @@ def jaccard_metric(r: Reading, smooth_nr: float, smooth_dr: float, **scoring: An
     lambda volume, n, c: 1 - 3.25 * volume / (n - volume + 3.25 * volume + 2.25 * volume * (c - 1)),
     beta=1.5,
 )
-def asymmetric_similarity(r: Reading, beta: float, smooth_nr: float, smooth_dr: float, **scoring: Any) -> Array:
+def asymmetric_similarity(
+    r: Reading, beta: float, smooth_nr: float, smooth_dr: float, **formula_arguments: Any
+) -> Array:
     """Hashemi 2019: 1 - F_beta, smoothed after division by 1 + beta^2."""
-    table = Table(r, **scoring)
+    table = Table(r, **formula_arguments)
     s, b = 1 + beta**2, beta**2
     tp, fp, fn = (table.sum(x) for x in (r.p * r.g, r.p * (1 - r.g), (1 - r.p) * r.g))
     return table.reduce(1 - (s * tp + s * smooth_nr) / (s * tp + b * fn + fp + s * smooth_dr))
 
 
 @reference("sensitivity_specificity", lambda volume, n, c: 0.05 * (1 - 1 / c) ** 2 + 0.95 / c**2, r=0.05, squared=True)
-def sensitivity_specificity(reading: Reading, r: float, squared: bool, smooth_dr: float, **scoring: Any) -> Array:
+def sensitivity_specificity(
+    reading: Reading, r: float, squared: bool, smooth_dr: float, **formula_arguments: Any
+) -> Array:
     """Brosch 2015; squared=False: r (1 - sensitivity) + (1 - r)(1 - specificity)."""
-    table, p, g = Table(reading, **scoring), reading.p, reading.g
+    table, p, g = Table(reading, **formula_arguments), reading.p, reading.g
     missed, false = ((g - p) ** 2 * g, (g - p) ** 2 * (1 - g)) if squared else (g - p * g, p - p * g)
     sensitivity = r * table.sum(missed) / (table.sum(g) + smooth_dr)
     return table.reduce(sensitivity + (1 - r) * table.sum(false) / (table.sum(1 - g) + smooth_dr))
 
 
 @reference("mcc", lambda volume, n, c: 1.0, smooth_nr=0.0)
-def mcc(r: Reading, smooth_nr: float, smooth_dr: float, **scoring: Any) -> Array:
+def mcc(r: Reading, smooth_nr: float, smooth_dr: float, **formula_arguments: Any) -> Array:
     """Abhishek 2021, of the classes with voxels, but not all voxels."""
-    table = Table(r, **scoring)
+    table = Table(r, **formula_arguments)
     tp, tn = table.sum(r.p * r.g), table.sum((1 - r.p) * (1 - r.g))
     fp, fn = table.sum(r.p * (1 - r.g)), table.sum((1 - r.p) * r.g)
     score = (tp * tn - fp * fn + smooth_nr) / np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn) + smooth_dr)
@@ -67,9 +71,9 @@ def mcc(r: Reading, smooth_nr: float, smooth_dr: float, **scoring: Any) -> Array
     lambda volume, n, c: (volume * (1 - 1 / c) ** 1.5 + (n - volume) / c**1.5) / (n / c**2 + volume),
     gamma=1.5,
 )
-def noise_robust_dice(r: Reading, gamma: float, smooth_dr: float, **scoring: Any) -> Array:
+def noise_robust_dice(r: Reading, gamma: float, smooth_dr: float, **formula_arguments: Any) -> Array:
     """Wang 2020."""
-    table = Table(r, **scoring)
+    table = Table(r, **formula_arguments)
     return table.reduce(table.sum(np.abs(r.p - r.g) ** gamma) / (table.sum(r.p**2) + table.sum(r.g**2) + smooth_dr))
 
 
@@ -79,9 +83,11 @@ def _uniform_hardness(volume: float, n: float, c: int, lam: float = 0.6) -> floa
 
 
 @reference("hardness_weighted_dice", _uniform_hardness, lam=0.6)
-def hardness_weighted_dice(r: Reading, lam: float, smooth_nr: float, smooth_dr: float, **scoring: Any) -> Array:
+def hardness_weighted_dice(
+    r: Reading, lam: float, smooth_nr: float, smooth_dr: float, **formula_arguments: Any
+) -> Array:
     """Wang 2019."""
-    table = Table(r, **scoring)
+    table = Table(r, **formula_arguments)
     w = lam * np.abs(r.p - r.g) + 1 - lam
     return table.reduce(1 - (2 * table.sum(w * r.p * r.g) + smooth_nr) / (table.sum(w * (r.p + r.g)) + smooth_dr))
 
@@ -91,9 +97,9 @@ def log_cosh(x: Array) -> Array:
 
 
 @reference("log_cosh_dice", lambda volume, n, c: np.log(np.cosh(uniform_dice(volume, n, c))), elementwise=True)
-def log_cosh_dice(r: Reading, elementwise: bool, smooth_nr: float, smooth_dr: float, **scoring: Any) -> Array:
+def log_cosh_dice(r: Reading, elementwise: bool, smooth_nr: float, smooth_dr: float, **formula_arguments: Any) -> Array:
     """Jadon 2020; elementwise: log cosh of each entry, else of the mean."""
-    table = Table(r, **scoring)
+    table = Table(r, **formula_arguments)
     x = 1 - (2 * table.sum(r.p * r.g) + smooth_nr) / (table.sum(r.p) + table.sum(r.g) + smooth_dr)
     return table.reduce(log_cosh(x)) if elementwise else log_cosh(replace(table, reduction="mean").reduce(x))
 
