@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +15,32 @@ from monai.utils import set_determinism
 
 CONFIGS = Path(__file__).resolve().parent.parent / "bundles" / "segloss_segmentation" / "configs"
 SMALL = {"patch_size": [16, 16, 16], "num_samples": 1, "network_def#channels": [4, 8], "network_def#strides": [2]}
+
+
+ENVIRON = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def options(**settings: Any) -> list[str]:
+    """Settings as options of a command."""
+    return [text for name, value in settings.items() for text in (f"--{name}", str(value))]
+
+
+def monai_bundle(
+    *arguments: str, folder: Path | None = None, processes: int = 0, **settings: Any
+) -> subprocess.CompletedProcess[str]:
+    """``python -m monai.bundle`` on the CPU, in one process or with a launcher of several; what it prints is ``stdout``."""
+    launcher = ["torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m"] if processes else []
+    command = [sys.executable, "-m", *launcher, "monai.bundle", *arguments, *options(**settings)]
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, **ENVIRON, "PYTHONUNBUFFERED": "1"},  # lines of both streams in order
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+        check=False,
+    )
 
 
 @contextmanager

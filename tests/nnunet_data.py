@@ -16,9 +16,20 @@ from unittest import mock
 
 import nibabel
 import numpy as np
+import pytest
 import torch
 
 from nnunet_trainers import discovery_dir
+
+QUIET = [
+    # nnU-Net means over classes of which it has seen no voxel.
+    pytest.mark.filterwarnings("ignore:Mean of empty slice:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:torch"),
+    # A file of nnU-Net's data loader stays open until it is collected.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+"""Marks of the tests that train in this process."""
 
 LABELS: dict[str, dict[str, object]] = {
     "labels": {"background": 0, "ball": 1, "core": 2},

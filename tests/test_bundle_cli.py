@@ -7,8 +7,6 @@ import math
 import os
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import nnunet_data
 import pytest
 import torch
 import zoo_bundle
+from bundle_runs import monai_bundle
 from monai.bundle import create_workflow
 from monai.utils import set_determinism
 from typer.testing import CliRunner
@@ -332,26 +331,7 @@ def test_a_run_with_a_wrong_loss_ends_with_the_name_of_the_key(
     option: tuple[str, str], message: str, tmp_path: Path, dataset: Path
 ) -> None:
     bundle = make_bundle(tmp_path / "mine", LossConfig(loss="dice"))
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "monai.bundle",
-            "run",
-            "--config_file",
-            "configs/train.json",
-            "--dataset_dir",
-            dataset,
-            *option,
-        ],
-        cwd=bundle,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    done = monai_bundle("run", *option, folder=bundle, config_file="configs/train.json", dataset_dir=dataset)
     assert done.returncode != 0
     assert message in done.stdout.strip().splitlines()[-1]
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +12,7 @@ from typing import Any
 import nnunet_data
 import pytest
 import torch
+from bundle_runs import monai_bundle
 from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow
 from monai.utils import set_determinism
 from nnunet_data import Workspace
@@ -125,21 +123,6 @@ def test_a_client_of_federated_learning(bundle: Path, dataset: Path) -> None:
         client.finalize()
 
 
-def command(folder: Path, *arguments: str, **settings: Any) -> subprocess.CompletedProcess[str]:
-    """``python -m monai.bundle`` with what it prints."""
-    options = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
-    return subprocess.run(
-        [sys.executable, "-m", "monai.bundle", *arguments, *options],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
 def of_inference(bundle: Path, dataset: Path) -> dict[str, Any]:
     return {
         "meta_file": bundle / "configs" / "metadata.json",
@@ -154,7 +137,7 @@ def of_inference(bundle: Path, dataset: Path) -> dict[str, Any]:
 def test_an_exported_network_gives_the_same_output(bundle: Path, trained: Path, dataset: Path, tmp_path: Path) -> None:
     file = tmp_path / "model.ts"
     about = {"filepath": file, "ckpt_file": trained, "key_in_ckpt": "model", **of_inference(bundle, dataset)}
-    done = command(tmp_path, "ckpt_export", "network_def", **about)
+    done = monai_bundle("ckpt_export", "network_def", **about, folder=tmp_path)
     assert done.returncode == 0, done.stdout[-3000:]
     extra = {"metadata.json": ""}
     exported = torch.jit.load(file, _extra_files=extra)
@@ -172,10 +155,10 @@ def test_an_exported_network_gives_the_same_output(bundle: Path, trained: Path, 
 @pytest.mark.real
 def test_metadata_tells_inputs_and_outputs_of_the_network(bundle: Path, dataset: Path, tmp_path: Path) -> None:
     about = {**of_inference(bundle, dataset), "device": "cpu", "n": 2}
-    done = command(tmp_path, "verify_net_in_out", "network_def", **about)
+    done = monai_bundle("verify_net_in_out", "network_def", **about, folder=tmp_path)
     assert done.returncode == 0, done.stdout[-3000:]
     assert "data shape of network is verified with no error" in done.stdout
-    wrong = command(tmp_path, "verify_net_in_out", "network_def", num_classes=4, **about)
+    wrong = monai_bundle("verify_net_in_out", "network_def", num_classes=4, **about, folder=tmp_path)
     assert wrong.returncode != 0
     assert "output channel number `4` doesn't match: `3`" in wrong.stdout
 
@@ -187,7 +170,7 @@ BUNDLES = {"package": bundle_path(), "made": None}
 @pytest.mark.parametrize("which", BUNDLES)
 def test_metadata_by_the_command_and_the_schema_of_monai(which: str, bundle: Path, tmp_path: Path) -> None:
     file = (BUNDLES[which] or bundle) / "configs" / "metadata.json"
-    done = command(tmp_path, "verify_metadata", meta_file=file, filepath=tmp_path / "schema.json")
+    done = monai_bundle("verify_metadata", meta_file=file, filepath=tmp_path / "schema.json", folder=tmp_path)
     if done.returncode != 0 and any(word in done.stdout for word in UNREACHABLE):
         pytest.skip(f"the schema cannot be had here: {done.stdout.strip().splitlines()[-1]}")
     assert done.returncode == 0, done.stdout[-3000:]
@@ -200,12 +183,12 @@ def test_metadata_by_the_command_without_the_network(bundle: Path, tmp_path: Pat
     schema = tmp_path / "schema.json"
     schema.write_text(json.dumps(BundleMetadata.model_json_schema()))
     file = bundle / "configs" / "metadata.json"
-    done = command(tmp_path, "verify_metadata", meta_file=file, filepath=schema)
+    done = monai_bundle("verify_metadata", meta_file=file, filepath=schema, folder=tmp_path)
     assert done.returncode == 0, done.stdout[-3000:]
     content = json.loads(file.read_text())
     del content["task"]
     (tmp_path / "metadata.json").write_text(json.dumps(content))
-    wrong = command(tmp_path, "verify_metadata", meta_file=tmp_path / "metadata.json", filepath=schema)
+    wrong = monai_bundle("verify_metadata", meta_file=tmp_path / "metadata.json", filepath=schema, folder=tmp_path)
     assert wrong.returncode != 0
     assert "'task' is a required property" in wrong.stdout
 

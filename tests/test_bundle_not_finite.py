@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +13,7 @@ import nnunet_data
 import numpy as np
 import pytest
 import torch
-from bundle_runs import CONFIGS, SMALL, inference, workflow
+from bundle_runs import CONFIGS, SMALL, inference, monai_bundle, workflow
 from ignite.engine import Events
 from torch import Tensor, nn
 
@@ -184,24 +180,9 @@ def test_the_command_ends_with_a_sentence_and_an_error(what: str, dataset: Path,
     data = spoiled(dataset, tmp_path / "data", "imagesTr") if what == "image" else dataset
     options: dict[str, Any] = {"dataset_dir": data, "bundle_root": tmp_path, "epochs": 3, **SMALL}
     options["learning_rate"] = 1e-3 if what == "image" else 1e30
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(CONFIGS / "train.json")]
-    done = subprocess.run(
-        [
-            *command,
-            *(
-                text
-                for name, value in options.items()
-                for text in (f"--{name}", json.dumps(value, default=str).strip('"'))
-            ),
-        ],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    done = monai_bundle("run", config_file=CONFIGS / "train.json", **options)
     assert done.returncode == 1
     start = "The data are wrong: " if what == "image" else "The run has ended: "
-    assert done.stderr.strip().splitlines()[-1].startswith(start), done.stderr[-2000:]
+    assert done.stdout.strip().splitlines()[-1].startswith(start), done.stdout[-2000:]
     assert "best_metric" not in done.stdout
     assert not (tmp_path / "models").exists()

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +13,7 @@ import nnunet_data
 import pytest
 import torch
 import zoo_bundle
+from bundle_runs import monai_bundle
 from monai.bundle import create_workflow
 from monai.engines import SupervisedTrainer
 from monai.utils import set_determinism
@@ -277,25 +275,8 @@ def test_two_processes_with_the_customary_slice_of_handlers(tmp_path: Path, data
     ]
     write_json(tmp_path / "overlay.json", found.content)
     configs = [str(bundle / "configs" / name) for name in ("train.json", "multi_gpu_train.json")]
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node=2",
-        "-m",
-        "monai.bundle",
-    ]
-    command += ["run", "--config_file", str([*configs, str(tmp_path / "overlay.json")])]
-    done = subprocess.run(
-        [*command, "--bundle_root", str(bundle), "--dataset_dir", str(dataset)],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=600,
-    )
+    files = {"config_file": [*configs, str(tmp_path / "overlay.json")], "bundle_root": bundle, "dataset_dir": dataset}
+    done = monai_bundle("run", folder=tmp_path, processes=2, **files)
     assert done.returncode == 0, done.stdout[-4000:]
     for rank in (0, 1):
         assert Path(f"{reports}{rank}").read_text() == "(1, ['boundary', 'dice'])", done.stdout[-4000:]

@@ -13,7 +13,7 @@ from typing import Any
 import nnunet_data
 import pytest
 import torch
-from bundle_runs import CONFIGS, SMALL, workflow
+from bundle_runs import CONFIGS, ENVIRON, SMALL, options, workflow
 
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file")
 EPOCHS = 6
@@ -74,14 +74,12 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path, dataset: Path) -
 
 def command(folder: Path, dataset: Path, **settings: Any) -> list[str]:
     known = {"bundle_root": folder, "dataset_dir": dataset, "epochs": EPOCHS, **SMALL, **settings}
-    options = [text for name, value in known.items() for text in (f"--{name}", str(value))]
-    return [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(CONFIGS / "train.json"), *options]
+    return [sys.executable, "-m", "monai.bundle", "run", *options(config_file=CONFIGS / "train.json", **known)]
 
 
 @pytest.mark.real
 def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path: Path, dataset: Path) -> None:
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    quiet = {"env": env, "stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
+    quiet = {"env": {**os.environ, **ENVIRON}, "stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
     subprocess.run(command(tmp_path / "whole", dataset), check=True, timeout=600, **quiet)
     killed = tmp_path / "killed"
     # 2000 epochs to come: it is killed in the middle of one, wherever that is

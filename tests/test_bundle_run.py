@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import nnunet_data
 import numpy as np
 import pytest
 import torch
+from bundle_runs import monai_bundle
 
 from monai_segloss.bundle import bundle_path
 
@@ -25,20 +25,8 @@ pytestmark = pytest.mark.real
 def run(bundle: Path, *configs: str, processes: int = 0, **settings: Any) -> str:
     """Output of the command, started in another folder than the bundle's."""
     files = [str(bundle / "configs" / name) for name in configs]
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes else []
-    command = [sys.executable, *launcher, "-m", "monai.bundle", "run", "--config_file", str(files)]
-    command += ["--bundle_root", str(bundle)]
-    for name, value in settings.items():
-        command += [f"--{name}", str(value)]
-    done = subprocess.run(
-        command,
-        cwd=bundle.parent,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=600,
-    )
+    settings |= {"config_file": files, "bundle_root": bundle}
+    done = monai_bundle("run", folder=bundle.parent, processes=processes, **settings)
     assert done.returncode == 0, done.stdout[-4000:]
     return done.stdout
 

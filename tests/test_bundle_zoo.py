@@ -20,6 +20,7 @@ import pytest
 import torch
 import zoo_bundle
 import zoo_shapes
+from bundle_runs import ENVIRON
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from typer.testing import CliRunner
@@ -545,7 +546,7 @@ def test_the_printed_command_trains(
     done = subprocess.run(
         [sys.executable, *shlex.split(command[1]), *map(str, settings)],
         cwd=bundle,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(bundle)},
+        env={**os.environ, **ENVIRON, "PYTHONPATH": str(bundle)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -11,30 +11,13 @@ import monai.losses
 import numpy as np
 import pytest
 import torch
+from boundary_shapes import READING, SURE, WIDTH, blobs, of, shifted_half_space, turned_flipped_and_copied
 from monai.data import MetaTensor
 from torch import Tensor
 
 import monai_segloss
 from monai_segloss.losses.boundary.distances import signed_distance
 from nnunet_trainers.deep_supervision import NnUNetLoss
-
-WIDTH, EDGE, SURE = 24, 12, 80.0
-READING = {"softmax": True, "to_onehot_y": True}
-
-
-def of(key: str, input: Tensor, target: Tensor, spacing: Any = None, **arguments: Any) -> float:
-    return float(monai_segloss.create(key, **{**READING, **arguments})(input, target, spacing=spacing))
-
-
-def half_space(axis: int, shift: int, steps: tuple[float, ...]) -> tuple[Tensor, Tensor]:
-    """Labels with class 1 from EDGE on along an axis, and a prediction whose class 1 begins ``shift`` voxels earlier."""
-    shape = [3] * len(steps)
-    shape[axis] = WIDTH
-    position = torch.arange(WIDTH).view([-1 if a == axis else 1 for a in range(len(steps))]).expand(shape)
-    predicted = (position >= EDGE - shift).double()
-    logits = SURE * torch.stack([0.5 - predicted, predicted - 0.5])[None]
-    return logits, (position >= EDGE).long()[None, None]
-
 
 STEPS = [(1.0, 1.0), (0.5, 2.0), (3.0, 1.0, 0.3)]
 
@@ -54,7 +37,7 @@ def test_t1_boundary_of_a_shifted_half_space(axis: int, steps: tuple[float, ...]
             ("inner", -1, s * t * (t - 1) / 2),
             ("maurer", -1, s * t * (t - 1) / 2),
         ]:
-            logits, labels = half_space(axis, sign * t, steps)
+            logits, labels = shifted_half_space(axis, sign * t, steps)
             found = of("boundary", logits, labels, steps, mode=mode, offset=True, include_background=False)
             assert found == pytest.approx(expected / WIDTH, rel=1e-5), (mode, sign, t)
 
@@ -65,7 +48,7 @@ def test_t2_hausdorff_of_a_shifted_half_space(axis: int, alpha: float) -> None:
     steps = (3.0, 0.5)
     s = steps[axis]
     for t in (1, 3, -2):
-        logits, labels = half_space(axis, t, steps)
+        logits, labels = shifted_half_space(axis, t, steps)
         one = s**alpha * sum(k**alpha for k in range(1, abs(t) + 1)) / WIDTH
         found = of("hausdorff_dt", logits, labels, steps, alpha=alpha)
         assert found == pytest.approx(2 * one, rel=1e-5)
@@ -80,18 +63,8 @@ def test_t3_turning_the_axes_turns_the_spacing() -> None:
     steps = (3.0, 0.5)
     for key, power in (("boundary", 1.0), ("hausdorff_dt", 2.0)):
         more = {"offset": True, "mode": "surface"} if key == "boundary" else {}
-        along = [of(key, *half_space(axis, 3, steps), steps, **more) for axis in (0, 1)]
+        along = [of(key, *shifted_half_space(axis, 3, steps), steps, **more) for axis in (0, 1)]
         assert along[0] / along[1] == pytest.approx((steps[0] / steps[1]) ** power, rel=1e-5)
-
-
-def blobs(seed: int = 0, classes: int = 3, shape: tuple[int, ...] = (6, 8, 7), batch: int = 2) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    coarse = torch.randint(0, classes, (batch, 1, *(n // 2 + 1 for n in shape)), generator=generator)
-    labels = coarse
-    for axis in range(len(shape)):
-        labels = labels.repeat_interleave(2, axis + 2).narrow(axis + 2, 0, shape[axis])
-    hot = torch.nn.functional.one_hot(labels[:, 0], classes).movedim(-1, 1).double()
-    return 2 * hot + torch.randn(hot.shape, generator=generator, dtype=torch.float64), labels.contiguous()
 
 
 KEYS = ("boundary", "hausdorff_dt", "log_hausdorff_dt")
@@ -99,14 +72,8 @@ KEYS = ("boundary", "hausdorff_dt", "log_hausdorff_dt")
 
 @pytest.mark.parametrize("key", KEYS)
 def test_t7_axes_flips_and_copies(key: str) -> None:
-    logits, labels = blobs()
-    steps = (3.0, 1.0, 0.5)
-    expected = of(key, logits, labels, steps)
-    turned = of(key, logits.permute(0, 1, 4, 2, 3), labels.permute(0, 1, 4, 2, 3), (0.5, 3.0, 1.0))
-    assert turned == pytest.approx(expected, rel=1e-9)
-    assert of(key, logits.flip(2, 4), labels.flip(2, 4), steps) == pytest.approx(expected, rel=1e-9)
-    twice = of(key, torch.cat([logits, logits]), torch.cat([labels, labels]), steps)
-    assert twice == pytest.approx(expected, rel=1e-9)
+    expected, found = turned_flipped_and_copied(key)
+    assert found == pytest.approx([expected] * 3, rel=1e-9)
 
 
 def test_t7_moving_an_object_that_is_away_from_the_border() -> None:
@@ -172,7 +139,7 @@ def test_t11_further_is_worse() -> None:
         key = "boundary" if arguments else "hausdorff_dt"
         more = arguments or {"one_sided": True}
         for sign in (1, -1):
-            values = [of(key, *half_space(0, sign * t, (1.0, 1.0)), (1.0, 1.0), **more) for t in range(6)]
+            values = [of(key, *shifted_half_space(0, sign * t, (1.0, 1.0)), (1.0, 1.0), **more) for t in range(6)]
             assert values == sorted(values)
             assert len(set(values)) == 6
 

@@ -8,14 +8,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from boundary_shapes import READING, box, half_space, hard, label
+from boundary_shapes import of_masks as of
 from references import REFERENCES
-from test_identities_boundary_local import box, half_space, hard, label, of
 
 import monai_segloss
 from monai_segloss.testing import cases
 from monai_segloss.testing.harness import make, value
-
-READ = {"softmax": True, "to_onehot_y": True}
 
 
 @pytest.mark.parametrize("spacing", [None, (2.0, 0.5)])
@@ -49,7 +48,7 @@ def test_region_is_what_is_misplaced() -> None:
 def test_a_flat_prediction_has_a_finite_slope() -> None:
     for key in ("active_contour", "mumford_shah"):
         z = torch.zeros(1, 2, 5, 5, requires_grad=True)
-        loss = monai_segloss.create(key, **READ)(z, label(box((5, 5), (1, 3), (1, 3))))
+        loss = monai_segloss.create(key, **READING)(z, label(box((5, 5), (1, 3), (1, 3))))
         assert torch.autograd.grad(loss, z)[0].isfinite().all()
 
 
@@ -104,7 +103,7 @@ def test_mumford_shah_of_an_image() -> None:
     image = torch.randn(2, 4, 6, 7, generator=generator, dtype=torch.float64)
     truth = torch.zeros(2, 1, 6, 7).long()
     mask = torch.rand(2, 1, 6, 7, generator=generator) < 0.8
-    loss = monai_segloss.create("mumford_shah", **READ)
+    loss = monai_segloss.create("mumford_shah", **READING)
     spoilt = torch.where(mask, image, torch.nan)
     found = loss(z, truth, image=spoilt, mask=mask, spacing=(2.0, 0.5))
     expected = REFERENCES["mumford_shah"](
@@ -126,7 +125,9 @@ def test_mumford_shah_does_not_know_the_names_of_classes() -> None:
     # classes of mass 0 are no NaN
     z = torch.full((1, 3, 4, 4), -1e4)
     z[:, 0] = 0
-    assert monai_segloss.create("mumford_shah", **READ)(z, torch.zeros(1, 1, 4, 4)).item() == pytest.approx(0, abs=1e-6)
+    assert monai_segloss.create("mumford_shah", **READING)(z, torch.zeros(1, 1, 4, 4)).item() == pytest.approx(
+        0, abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("key", ["active_contour", "elastic_interaction"])
@@ -135,7 +136,7 @@ def test_two_classes_need_no_background(key: str) -> None:
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(2, 2, 6, 7, generator=generator, dtype=torch.float64)
     truth = torch.randint(0, 2, (2, 1, 6, 7), generator=generator)
-    both = [monai_segloss.create(key, **READ, include_background=b)(z, truth) for b in (True, False)]
+    both = [monai_segloss.create(key, **READING, include_background=b)(z, truth) for b in (True, False)]
     torch.testing.assert_close(*both)
 
 
@@ -145,7 +146,7 @@ def test_an_ignored_region_makes_no_contour(key: str) -> None:
     truth = label(half_space((10, 10), 1, 10))
     truth[..., 5:] = 255
     sure = hard(torch.ones(10, 10))
-    loss = monai_segloss.create(key, **READ, ignore_index=255)
+    loss = monai_segloss.create(key, **READING, ignore_index=255)
     assert loss(sure, truth).item() == pytest.approx(1e-4 if key == "active_contour" else 0, abs=1e-6)
 
 
@@ -161,7 +162,7 @@ def test_without_more_weight_cross_entropy_is_left() -> None:
 def test_weights_near_a_contour_follow_the_spacing() -> None:
     """The ring is as wide in millimeters along each axis, and the weight 1 far from it; the border is no contour."""
     truth = torch.cat((half_space((30, 30), 0, 15)[None], half_space((30, 30), 1, 15)[None]))[:, None].long()
-    loss = monai_segloss.create("contour_aware", **READ, reduction="none")
+    loss = monai_segloss.create("contour_aware", **READING, reduction="none")
     z = torch.zeros(2, 2, 30, 30, dtype=torch.float64)
     weights = loss(z, truth, spacing=(1.0, 2.0))[:, 0] / math.log(2)
     rows, columns = weights[0, :, 5], weights[1, 5]
@@ -174,7 +175,7 @@ def test_weights_near_a_contour_follow_the_spacing() -> None:
 def test_an_ignored_region_has_no_ring() -> None:
     truth = label(half_space((12, 12), 1, 6))
     truth[..., 6:] = 255  # ignored up to the contour: a half space without one
-    loss = monai_segloss.create("contour_aware", **READ, ignore_index=255)
+    loss = monai_segloss.create("contour_aware", **READING, ignore_index=255)
     assert loss(torch.zeros(1, 2, 12, 12, dtype=torch.float64), truth).item() == pytest.approx(math.log(2))
 
 
@@ -203,7 +204,7 @@ def margins(column: int, width: int = 24) -> torch.Tensor:
 def test_a_boundary_moves_towards_that_of_the_target() -> None:
     """At the predicted boundary the voxel on the target's side takes over the class of its neighbor."""
     truth = (torch.arange(24) >= 15).long()[None, None]
-    loss = monai_segloss.create("active_boundary", **READ)
+    loss = monai_segloss.create("active_boundary", **READING)
     for column, voxel, grows in ((8, 8, 0), (20, 19, 1)):
         z = margins(column).requires_grad_()
         (slope,) = torch.autograd.grad(loss(z, truth), z)
@@ -215,7 +216,7 @@ def test_a_boundary_moves_towards_that_of_the_target() -> None:
 def test_distances_of_the_active_boundary_are_exact() -> None:
     """Popular code counts whole voxels, less one; here a boundary one voxel off weighs, and by millimeters."""
     truth = (torch.arange(24) >= 15).long()[None, None]
-    loss = monai_segloss.create("active_boundary", **READ)
+    loss = monai_segloss.create("active_boundary", **READING)
     values = [loss(margins(16), truth, spacing=(step,)).item() for step in (0.5, 1.0, 2.0)]
     assert values[0] > 0
     np.testing.assert_allclose(values, values[1] * np.array([0.5, 1, 2]))
@@ -227,7 +228,7 @@ def test_distances_of_the_active_boundary_are_exact() -> None:
 def test_without_a_boundary_the_active_boundary_loss_is_zero(shape: tuple[int, ...]) -> None:
     """None in the target, or none in the prediction: 0 with a gradient of 0, where popular code returns None."""
     some, none = half_space(shape, 0, shape[0] // 2), torch.zeros(shape).bool()
-    loss = monai_segloss.create("active_boundary", **READ)
+    loss = monai_segloss.create("active_boundary", **READING)
     for predicted, truth in ((some, none), (none, some), (none, none)):
         z = (hard(predicted) / 20).requires_grad_()
         found = loss(z, label(truth))
@@ -239,7 +240,7 @@ def test_ignored_voxels_are_no_active_boundary() -> None:
     """A region to ignore cuts an object: neither its edge nor its far side attracts the prediction."""
     truth = label(half_space((8, 20), 1, 20))
     truth[..., 12:] = 255
-    loss = monai_segloss.create("active_boundary", **READ, ignore_index=255)
+    loss = monai_segloss.create("active_boundary", **READING, ignore_index=255)
     assert loss(margins(6, 20)[:, :, None].expand(1, 2, 8, 20), truth) == 0
 
 
@@ -258,7 +259,7 @@ def test_refusals() -> None:
         with pytest.raises(ValueError, match="axis must be a spatial axis"):
             monai_segloss.create("layer_smoothness", axis=bad)
     with pytest.raises(ValueError, match="axis is 2, but input has 2 spatial axes"):
-        monai_segloss.create("layer_smoothness", **READ, axis=2)(torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 4, 4))
+        monai_segloss.create("layer_smoothness", **READING, axis=2)(torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 4, 4))
     for key, name in (("layer_smoothness", "window"), ("contour_aware", "size")):
         with pytest.raises(ValueError, match=f"{name} must be an odd number"):
             monai_segloss.create(key, **{name: 4})

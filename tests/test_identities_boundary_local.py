@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from boundary_shapes import box, half_space, hard, label
+from boundary_shapes import of_masks as of
 from references import REFERENCES
 from scipy import ndimage
-from torch import Tensor
 
 import monai_segloss
 
-SURE = 80.0
 CONTOURS = ["boundary_iou", "boundary_f1", "contour_dice"]
 WITH_SPACING = [
     "hausdorff_conv", *CONTOURS, "active_contour", "mumford_shah", "elastic_interaction", "contour_aware",
@@ -22,34 +22,6 @@ WITH_SPACING = [
 ]  # fmt: skip
 ZERO_AT_BEST = ["hausdorff_er", "hausdorff_conv", "boundary_dou", *CONTOURS]
 BACKGROUND_SAYS_NOTHING = ["hausdorff_er"]
-
-
-def hard(mask: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Logits (1, 2, *S) that predict a mask with certainty."""
-    return SURE / 2 * torch.stack((1.0 - 2 * mask.to(dtype), 2 * mask.to(dtype) - 1))[None]
-
-
-def label(mask: Tensor) -> Tensor:
-    return mask.long()[None, None]
-
-
-def box(shape: tuple[int, ...], *edges: tuple[int, int]) -> Tensor:
-    """A mask with a box of these half-open intervals."""
-    mask = torch.zeros(shape, dtype=torch.bool)
-    mask[tuple(slice(*edge) for edge in edges)] = True
-    return mask
-
-
-def half_space(shape: tuple[int, ...], axis: int, width: int) -> Tensor:
-    mask = torch.zeros(shape, dtype=torch.bool)
-    mask.narrow(axis, 0, width).fill_(True)
-    return mask
-
-
-def of(key: str, predicted: Tensor, truth: Tensor, spacing: Any = None, **arguments: Any) -> float:
-    """The loss of one hard prediction of two classes."""
-    loss = monai_segloss.create(key, softmax=True, to_onehot_y=True, **arguments)
-    return loss(hard(predicted), label(truth), spacing=spacing).item()
 
 
 @pytest.mark.parametrize("norm", ["rescale", "none"])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_identities_boundary_weights import READING, blobs, hard, of
+from boundary_shapes import READING, blobs, hard, of
 from torch import Tensor
 
 import monai_segloss

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from boundary_shapes import READING, blobs, hard, of, turned_flipped_and_copied
 from monai.data import MetaTensor
 from torch import Tensor
 
@@ -14,19 +15,8 @@ import monai_segloss
 from monai_segloss.transforms import BorderWeightMapd, ComponentMapd, map_transforms
 from nnunet_trainers.deep_supervision import NnUNetLoss
 
-SURE = 80.0
-READING = {"softmax": True, "to_onehot_y": True}
 PENALTIES = ["distance_penalized_ce", "distance_penalized_dice"]
 KEYS = [*PENALTIES, "border_weighted_ce", "region_wise", "weighted_hausdorff"]
-
-
-def of(key: str, input: Tensor, target: Tensor, spacing: Any = None, **arguments: Any) -> float:
-    return monai_segloss.create(key, **{**READING, **arguments})(input, target, spacing=spacing).item()
-
-
-def hard(mask: Tensor) -> Tensor:
-    """Logits (1, 2, *S) that predict a mask (*S) with certainty."""
-    return SURE / 2 * torch.stack((1 - 2 * mask.double(), 2 * mask.double() - 1))[None]
 
 
 def weights(key: str, labels: Tensor, spacing: Any = None, classes: int = 2, **arguments: Any) -> Tensor:
@@ -34,15 +24,6 @@ def weights(key: str, labels: Tensor, spacing: Any = None, classes: int = 2, **a
     loss = monai_segloss.create(key, reduction="none", **{**READING, **arguments})
     logits = torch.zeros(len(labels), classes, *labels.shape[2:], dtype=torch.float64)
     return loss(logits, labels, spacing=spacing) / math.log(classes)
-
-
-def blobs(seed: int = 0, classes: int = 3, shape: tuple[int, ...] = (6, 8, 7), batch: int = 2) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(0, classes, (batch, 1, *(n // 2 + 1 for n in shape)), generator=generator)
-    for axis, n in enumerate(shape, start=2):
-        labels = labels.repeat_interleave(2, axis).narrow(axis, 0, n)
-    hot = torch.nn.functional.one_hot(labels[:, 0], classes).movedim(-1, 1).double()
-    return 2 * hot + torch.randn(hot.shape, generator=generator, dtype=torch.float64), labels.contiguous()
 
 
 # -- the penalty of Caliva et al. -----------------------------------------------------------------------------------
@@ -271,14 +252,10 @@ def test_region_wise_maps_may_be_those_of_another_loss() -> None:
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_t7_axes_with_their_spacing_and_copies(key: str) -> None:
-    logits, labels = blobs()
-    expected = of(key, logits, labels, (3.0, 1.0, 0.5))
-    turned = of(key, logits.permute(0, 1, 4, 2, 3), labels.permute(0, 1, 4, 2, 3), (0.5, 3.0, 1.0))
-    assert turned == pytest.approx(expected, rel=1e-7)
-    assert of(key, logits, labels, (0.5, 3.0, 1.0)) != pytest.approx(expected, rel=1e-5), "the spacing matters"
-    twice = of(key, torch.cat([logits, logits]), torch.cat([labels, labels]), (3.0, 1.0, 0.5))
-    assert twice == pytest.approx(expected, rel=1e-9)
+def test_t7_axes_with_their_spacing_flips_and_copies(key: str) -> None:
+    expected, found = turned_flipped_and_copied(key)
+    assert found == pytest.approx([expected] * 3, rel=1e-9)
+    assert of(key, *blobs(), (0.5, 3.0, 1.0)) != pytest.approx(expected, rel=1e-5), "the spacing matters"
 
 
 def test_t8_scaling_the_spacing() -> None:

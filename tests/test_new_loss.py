@@ -60,32 +60,12 @@ class SokalSneathLoss(RegionLoss):
 '''
 REFERENCE = '''
 
-def sokal_sneath(
-    input: Array,
-    target: Any,
-    activation: str | None,
-    mask: Any = None,
-    *,
-    labels: bool = False,
-    ignore_index: int | None = None,
-    include_background: bool = True,
-    batch: bool = False,
-    smooth_nr: float = 1e-5,
-    smooth_dr: float = 1e-5,
-    weight: Sequence[float] | float | None = None,
-    reduction: str = "mean",
-) -> Array:
+@reference("sokal_sneath")
+def sokal_sneath(r: Reading, smooth_nr: float, smooth_dr: float, **scoring: Any) -> Array:
     """Sokal & Sneath 1963."""
-    r = read(input, target, activation, mask, labels=labels, ignore_index=ignore_index)
-    tp, fp, fn = (
-        table_sum(r, x, include_background=include_background, batch=batch)
-        for x in (r.p * r.g, r.p * (1 - r.g), (1 - r.p) * r.g)
-    )
-    loss = 1 - (tp + smooth_nr) / (tp + 2 * fp + 2 * fn + smooth_dr)
-    return table_reduce(r, loss, weight, batch, reduction)
-
-
-REFERENCES["sokal_sneath"] = sokal_sneath
+    table = Table(r, **scoring)
+    tp, fp, fn = (table.sum(x) for x in (r.p * r.g, r.p * (1 - r.g), (1 - r.p) * r.g))
+    return table.reduce(1 - (tp + smooth_nr) / (tp + 2 * fp + 2 * fn + smooth_dr))
 '''
 LINE = "from monai_segloss.losses.region.sokal_sneath import SokalSneathLoss\n"
 FILES = ["monai_segloss/losses/__init__.py", f"monai_segloss/losses/region/{KEY}.py", "tests/references/region.py"]

@@ -8,22 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nnunet_data import Workspace, dataset, run
+from nnunet_data import QUIET, Workspace, dataset, run
 
 import monai_segloss
 from monai_segloss import LossInfo
 from monai_segloss.core.registry import camel
 
 pytest_plugins = "nnunet_fixtures"
-pytestmark = [
-    # nnU-Net means over classes of which it has seen no voxel.
-    pytest.mark.filterwarnings("ignore:Mean of empty slice:RuntimeWarning"),
-    pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    # A file of nnU-Net's data loader stays open until it is collected.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning:nnunetv2"),
-]
+pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning:nnunetv2"), *QUIET]
 
 LOSSES = monai_segloss.list_losses()
 LABELS = [info for info in LOSSES if "labels" in info.support]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nnunet_data import SHORT, Workspace, run
+from nnunet_data import QUIET, SHORT, Workspace, run
 from torch import Tensor
 
 from monai_segloss.core.errors import LossShapeError
@@ -19,13 +19,7 @@ from nnunet_trainers.maps import Layout
 from nnunet_trainers.recording import OtherConfigurationError
 
 pytest_plugins = "nnunet_fixtures"
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:Mean of empty slice:RuntimeWarning"),
-    pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+pytestmark = [pytest.mark.slow, *QUIET]
 
 
 def size_of_class(masks: Tensor, spacing: Tensor | None, valid: Tensor | None) -> Tensor:

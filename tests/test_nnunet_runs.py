@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nnunet_data import SHORT, SPLITS, Workspace, assert_equal, run, tiny, weights
+from nnunet_data import QUIET, SHORT, SPLITS, Workspace, assert_equal, run, tiny, weights
 from torch import Tensor, nn
 
 from nnunet_trainers import building, recording
@@ -21,15 +21,7 @@ from nnunet_trainers.diverged import DivergedError
 from nnunet_trainers.recording import OtherConfigurationError
 
 pytest_plugins = "nnunet_fixtures"
-pytestmark = [
-    pytest.mark.slow,
-    # nnU-Net means over classes of which it has seen no voxel.
-    pytest.mark.filterwarnings("ignore:Mean of empty slice:RuntimeWarning"),
-    pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:torch"),
-    # A file of nnU-Net's data loader stays open until it is collected.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+pytestmark = [pytest.mark.slow, *QUIET]
 
 
 def test_runs_with_a_seed_are_equal_to_the_last_bit(space: Workspace) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nnunet_data import SHORT, Workspace, assert_equal, run, weights
+from nnunet_data import QUIET, SHORT, Workspace, assert_equal, run, weights
 from torch import Tensor
 
 import monai_segloss
@@ -24,12 +24,7 @@ from nnunet_trainers.deep_supervision import NnUNetLoss
 from nnunet_trainers.naming import TrainerNameError
 
 pytest_plugins = "nnunet_fixtures"
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Mean of empty slice:RuntimeWarning"),
-    pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+pytestmark = QUIET
 
 SCHEDULED = [info for info in monai_segloss.list_losses("schedule") if info.family == "compound"]
 every = pytest.mark.parametrize("info", SCHEDULED, ids=lambda info: info.key)

@@ -11,22 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nnunet_data import SHORT, Workspace, assert_equal, run, trainer_class, weights
+from nnunet_data import QUIET, SHORT, Workspace, assert_equal, run, trainer_class, weights
 from torch import Tensor
 
 from nnunet_trainers import VARIABLE, building, precision, recording
 from nnunet_trainers.export import ExportError, export
 
 pytest_plugins = "nnunet_fixtures"
-pytestmark = [
-    pytest.mark.slow,
-    # nnU-Net means over classes of which it has seen no voxel.
-    pytest.mark.filterwarnings("ignore:Mean of empty slice:RuntimeWarning"),
-    pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:torch"),
-    # A file of nnU-Net's data loader stays open until it is collected.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+pytestmark = [pytest.mark.slow, *QUIET]
 
 
 def batch_of(trainer: Any) -> dict[str, Any]:

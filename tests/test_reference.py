@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -10,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from references import REFERENCES, UNIFORM
+from references import PUBLISHED, REFERENCES, UNIFORM
+from references import reference as enter
 
 import monai_segloss
-from monai_segloss.core.module import READING
+from monai_segloss.core.module import DEFAULTS, READING
 from monai_segloss.core.registry import LossInfo
 from monai_segloss.losses.boundary.hausdorff_er import NORMS
 from monai_segloss.maps.distance import MODES
@@ -30,12 +30,9 @@ STENCIL = {-2: 1 / 12, -1: -2 / 3, 1: 2 / 3, 2: -1 / 12}
 
 def reference(info: LossInfo, case: Case, input: np.ndarray, **arguments: Any) -> Any:
     mask = None if case.mask is None else case.mask.numpy()
-    given = {**info.example, **arguments}
-    if "spacing" in inspect.signature(REFERENCES[info.key]).parameters:
-        given["spacing"] = case.spacing
-    return REFERENCES[info.key](
-        input, case.target.numpy(), case.activation, mask, labels=case.labels, ignore_index=case.ignore_index, **given
-    )
+    common = {"labels": case.labels, "ignore_index": case.ignore_index, "spacing": case.spacing}
+    given = {**common, **info.example, **arguments}
+    return REFERENCES[info.key](input, case.target.numpy(), case.activation, mask, **given)
 
 
 def settings(info: LossInfo, case: Case) -> Iterator[dict[str, Any]]:
@@ -88,12 +85,12 @@ def compare(info: LossInfo, case: Case, **arguments: Any) -> None:
     expected = reference(info, case, case.input.numpy(), **arguments)
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9, atol=1e-12, err_msg=what)
     rng = np.random.default_rng(0)
-    # factors that carry no gradient stay where they are
-    frozen = {"at": case.input.numpy()} if "at" in inspect.signature(REFERENCES[info.key]).parameters else {}
     for direction in rng.standard_normal((2, *case.input.shape)):
 
         def at(t: float, direction: np.ndarray = direction) -> Any:
-            return reference(info, case, case.input.numpy() + t * direction, **frozen, **arguments)
+            """What carries no gradient stays where it is."""
+            input = case.input.numpy()
+            return reference(info, case, input + t * direction, at=input, **arguments)
 
         derivative = sum(c * at(k * STEP) for k, c in STENCIL.items()) / STEP
         along = float((slope.numpy() * direction).sum())
@@ -107,6 +104,29 @@ def compare(info: LossInfo, case: Case, **arguments: Any) -> None:
 @pytest.mark.parametrize("info", ENTRIES, ids=lambda info: info.key)
 def test_every_loss_has_a_reference(info: LossInfo) -> None:
     assert info.key in REFERENCES
+
+
+@pytest.mark.parametrize("info", ENTRIES, ids=lambda info: info.key)
+def test_defaults_are_those_that_the_reference_states(info: LossInfo) -> None:
+    own = {name: p.default for name, p in info.parameters.items() if name not in READING}
+    off = {name: value for name, value in own.items() if value is None or value is False}
+    assert PUBLISHED[info.key] == {
+        name: value for name, value in own.items() if value != {**off, **DEFAULTS}.get(name, ...)
+    }
+
+
+def test_a_reference_ignores_no_argument_and_repeats_no_default() -> None:
+    case = cases.get("labels_3d")
+    read = (case.input.numpy(), case.target.numpy(), case.activation)
+    with pytest.raises(TypeError, match="reference of focal ignores use_softmax, but got True"):
+        REFERENCES["focal"](*read, labels=True, use_softmax=True)
+    REFERENCES["focal"](*read, labels=True, use_softmax=False)
+    with pytest.raises(TypeError, match="dice_ce has no argument 'gamma'"):
+        REFERENCES["dice_ce"](*read, labels=True, gamma=2.0)
+    with pytest.raises(TypeError, match="dice: the loss has no arguments"):
+        enter("dice")(lambda r, tau: r.p)
+    with pytest.raises(TypeError, match="dice: the defaults of"):
+        enter("dice")(lambda r, smooth_nr=1e-5: r.p)
 
 
 @pytest.mark.parametrize("name", cases.BUILDERS)

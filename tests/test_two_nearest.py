@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from references.reading import Array
 
 from monai_segloss.kernels import two_nearest as module
 from monai_segloss.kernels.two_nearest import two_nearest
-from tests.references.reading import Array
 
 
 def by_table(ids: Array, steps: tuple[float, ...]) -> tuple[Array, Array]:

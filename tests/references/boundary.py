@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from .reading import Array, Reading, read, reduce, spanned
+from .entry import reference
+from .reading import Array, Reading, reduce_table, spanned
 
 Mask = NDArray[np.bool_]
 
@@ -86,77 +87,52 @@ def unsigned(g: Mask, valid: Mask, steps: Array, inside_only: bool = False) -> A
     return np.where(valid, found.astype(np.float32), 0.0).astype(np.float64)
 
 
-def spacings(r: Reading, spacing: Sequence[float] | None) -> Array:
-    return np.ones(len(r.axes)) if spacing is None else np.array(spacing, dtype=float)
-
-
 def by_class(r: Reading, of: Callable[[int, int], Array]) -> Array:
     """A map of each sample and class."""
     return np.stack([np.stack([of(b, c) for c in range(r.p.shape[1])]) for b in range(len(r.p))])
 
 
-def table(r: Reading, values: Array, include_background: bool, batch: bool, reduction: str, log: bool = False) -> Array:
-    """Mean over the valid voxels, then over classes and samples."""
-    first = 0 if include_background or r.p.shape[1] == 1 else 1
-    total, count = (values * r.valid).sum(axis=r.axes)[:, first:], r.valid.sum(axis=r.axes)
+def voxel_mean(r: Reading, x: Array, reduction: str, batch: bool = False) -> Array:
+    """Mean over the valid voxels of the sample or of the batch, then over classes and samples."""
+    total, voxels = (x * r.valid).sum(axis=r.axes), r.valid.sum(axis=r.axes)
     if batch:
-        total, count = total.sum(axis=0, keepdims=True), count.sum(axis=0, keepdims=True)
-    mean = total / np.maximum(count, 1)
-    shape = (*mean.shape, *[1] * len(r.axes))
-    out = reduce(mean.reshape(shape), (count > 0).reshape(len(mean), 1, *shape[2:]).astype(float), reduction)
-    return np.log1p(out) if log else out
+        total, voxels = total.sum(axis=0, keepdims=True), voxels.sum(axis=0, keepdims=True)
+    return reduce_table(r, total / np.maximum(voxels, 1), reduction)
 
 
+@reference("boundary", mode="kervadec", empty="zero")
 def boundary(
-    input: Array,
-    target: Any,
-    activation: str | None,
-    mask: Any = None,
-    *,
-    labels: bool = False,
-    ignore_index: int | None = None,
-    spacing: Sequence[float] | None = None,
-    mode: str = "kervadec",
-    normalize: bool = False,
-    offset: bool = False,
-    empty: str = "zero",
-    clip: float | Sequence[float] | None = None,
-    include_background: bool = True,
-    batch: bool = False,
-    reduction: str = "mean",
+    r: Reading,
+    mode: str,
+    normalize: bool,
+    offset: bool,
+    empty: str,
+    clip: float | Sequence[float] | None,
+    include_background: bool,
+    batch: bool,
+    reduction: str,
 ) -> Array:
     """Kervadec 2019: mean phi s, or mean phi (s - g)."""
-    r = read(input, target, activation, mask, labels=labels, ignore_index=ignore_index)
-    steps = spacings(r, spacing)
 
     def phi(b: int, c: int) -> Array:
-        return signed(r.g[b, c] > 0.5, r.valid[b, 0] > 0, steps, mode, empty=empty, clip=clip, normalize=normalize)
+        return signed(r.g[b, c] > 0.5, r.valid[b, 0] > 0, r.steps, mode, empty=empty, clip=clip, normalize=normalize)
 
     values = by_class(r, phi) * (r.p - r.g if offset else r.p)
-    return table(r, values, include_background, batch, reduction)
+    return voxel_mean(r, values[:, r.first(include_background) :], reduction, batch)
 
 
+@reference("hausdorff_dt", alpha=2.0, include_background=False, field="both", binarize="threshold")
 def hausdorff_dt(
-    input: Array,
-    target: Any,
-    activation: str | None,
-    mask: Any = None,
-    *,
-    labels: bool = False,
-    ignore_index: int | None = None,
-    spacing: Sequence[float] | None = None,
-    alpha: float = 2.0,
-    one_sided: bool = False,
-    field: str = "both",
-    binarize: str = "threshold",
-    include_background: bool = False,
-    batch: bool = False,
-    reduction: str = "mean",
-    log: bool = False,
+    r: Reading,
+    alpha: float,
+    one_sided: bool,
+    field: str,
+    binarize: str,
+    include_background: bool,
+    batch: bool,
+    reduction: str,
 ) -> Array:
     """Karimi & Salcudean 2020: mean (s - g)^2 (d_g^alpha + d_s^alpha)."""
-    r = read(input, target, activation, mask, labels=labels, ignore_index=ignore_index)
-    steps = spacings(r, spacing)
     if binarize == "argmax" and r.p.shape[1] > 1:
         predicted = r.p.argmax(axis=1)[:, None] == np.arange(r.p.shape[1]).reshape(1, -1, *[1] * len(r.axes))
     else:
@@ -164,29 +140,13 @@ def hausdorff_dt(
 
     def weight(b: int, c: int) -> Array:
         masks = [r.g[b, c] > 0.5] if one_sided else [r.g[b, c] > 0.5, predicted[b, c]]
-        return sum(unsigned(m, r.valid[b, 0] > 0, steps, field == "inside") ** alpha for m in masks)  # type: ignore[return-value]
+        return sum(unsigned(m, r.valid[b, 0] > 0, r.steps, field == "inside") ** alpha for m in masks)
 
     values = by_class(r, weight) * (r.p - r.g) ** 2
-    return table(r, values, include_background, batch, reduction, log)
+    return voxel_mean(r, values[:, r.first(include_background) :], reduction, batch)
 
 
-def log_hausdorff_dt(
-    input: Array,
-    target: Any,
-    activation: str | None,
-    mask: Any = None,
-    *,
-    spacing: Sequence[float] | None = None,
-    **arguments: Any,
-) -> Array:
+@reference("log_hausdorff_dt", alpha=2.0, include_background=False, field="both", binarize="threshold")
+def log_hausdorff_dt(r: Reading, **arguments: Any) -> Array:
     """log(1 + the reduced loss)."""
-    return hausdorff_dt(input, target, activation, mask, log=True, spacing=spacing, **arguments)
-
-
-REFERENCES: dict[str, Callable[..., Array]] = {
-    "boundary": boundary,
-    "hausdorff_dt": hausdorff_dt,
-    "log_hausdorff_dt": log_hausdorff_dt,
-}
-
-UNIFORM: dict[str, Callable[[float, float, int], float]] = {}
+    return np.log1p(hausdorff_dt(r, **arguments))

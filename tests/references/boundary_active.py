@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
-from .boundary_local import Spacing, steps_of, table
-from .reading import Array, Reading, read
+from .entry import reference
+from .reading import Array, Reading, reduce_table
 
 
 def _ahead(at: tuple[int, ...], shape: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -59,36 +57,10 @@ def _sample(
     return float(np.mean(values)) if values else 0.0
 
 
-def active_boundary(
-    input: Array,
-    target: Any,
-    activation: str | None,
-    mask: Any = None,
-    *,
-    labels: bool = False,
-    ignore_index: int | None = None,
-    spacing: Spacing = None,
-    max_ratio: float = 0.01,
-    max_dist: float = 20.0,
-    label_smoothing: float = 0.2,
-    at: Array | None = None,
-    reduction: str = "mean",
-) -> Array:
-    """Wang 2022 with exact distances; what carries no gradient is that of the logits `at`."""
-    r = read(input, target, activation, mask, labels=labels, ignore_index=ignore_index)
-    still: Reading = r if at is None else read(at, target, activation, mask, labels=labels, ignore_index=ignore_index)
-    values = [
-        [
-            _sample(
-                r.log_p[b], still.log_p[b], r.g[b].argmax(axis=0), r.valid[b, 0] > 0, steps_of(r, spacing),
-                (max_ratio, max_dist, label_smoothing),
-            )
-        ]
-        for b in range(len(r.z))
-    ]  # fmt: skip
-    return table(np.array(values), r, reduction)
-
-
-REFERENCES: dict[str, Callable[..., Array]] = {"active_boundary": active_boundary}
-
-UNIFORM: dict[str, Callable[[float, float, int], float]] = {}
+@reference("active_boundary", max_ratio=0.01, max_dist=20.0, label_smoothing=0.2)
+def active_boundary(r: Reading, max_ratio: float, max_dist: float, label_smoothing: float, reduction: str) -> Array:
+    """Wang 2022 with exact distances."""
+    settings = (max_ratio, max_dist, label_smoothing)
+    maps = zip(r.log_p, r.still.log_p, r.g.argmax(axis=1), r.valid[:, 0] > 0, strict=True)
+    values = [[_sample(*of_sample, r.steps, settings)] for of_sample in maps]
+    return reduce_table(r, np.array(values), reduction)

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from scipy import ndimage
 
-from .boundary_local import Spacing, covering, each, largest, on_reading, scored, smallest, steps_of, table, voxel_mean
-from .reading import Array, Reading, reduce
-from .voxel import binary_cross_entropy, voxel_cross_entropy
+from .boundary import voxel_mean
+from .boundary_local import covering, each, largest, scored, smallest
+from .entry import reference
+from .reading import Array, Reading, reduce, reduce_table
+from .voxel import cross_entropy_voxels
 
 
-@on_reading
+@reference("active_contour", w_length=1.0, w_region=1.0, mu=1.0, c_in=1.0, c_out=0.0, eps=1e-8, include_background=None)
 def active_contour(
     r: Reading,
-    *,
-    spacing: Spacing = None,
-    w_length: float = 1.0,
-    w_region: float = 1.0,
-    mu: float = 1.0,
-    c_in: float = 1.0,
-    c_out: float = 0.0,
-    eps: float = 1e-8,
-    include_background: bool | None = None,
-    reduction: str = "mean",
+    w_length: float,
+    w_region: float,
+    mu: float,
+    c_in: float,
+    c_out: float,
+    eps: float,
+    include_background: bool | None,
+    reduction: str,
 ) -> Array:
     """Chen 2019; differences at one voxel, of voxels that count."""
     p, g = scored(r, include_background)
-    steps = steps_of(r, spacing)
 
     def length(u: Array, valid: Array) -> Array:
         values = []
@@ -39,24 +36,17 @@ def active_contour(
             square = 0.0
             for axis in long:
                 ahead = tuple(x + (a == axis) for a, x in enumerate(at))
-                square += ((u[ahead] - u[at]) / steps[axis]) ** 2 if valid[ahead] else 0.0
+                square += ((u[ahead] - u[at]) / r.steps[axis]) ** 2 if valid[ahead] else 0.0
             values.append(np.sqrt(square + eps))
         return np.asarray(np.mean(values) if values else 0.0)
 
     region = mu * p * (c_in - g) ** 2 + (1 - p) * (c_out - g) ** 2
-    return w_length * table(each(p, length, r), r, reduction) + w_region * voxel_mean(region, r, reduction)
+    return w_length * reduce_table(r, each(p, length, r), reduction) + w_region * voxel_mean(r, region, reduction)
 
 
-@on_reading
+@reference("mumford_shah", w_tv=0.001, eps=1e-6)
 def mumford_shah(
-    r: Reading,
-    *,
-    spacing: Spacing = None,
-    image: Array | None = None,
-    w_tv: float = 1e-3,
-    eps: float = 1e-6,
-    include_background: bool = True,
-    reduction: str = "mean",
+    r: Reading, w_tv: float, eps: float, include_background: bool, reduction: str, image: Array | None = None
 ) -> Array:
     """Kim 2020 per voxel; the target where there is no image."""
     p, _ = scored(r, include_background)
@@ -68,49 +58,36 @@ def mumford_shah(
             for x in image[b]:
                 mean = (x * u)[valid].sum() / (u[valid].sum() + eps)
                 values[b] += ((x - mean) ** 2 * u)[valid].sum()
-            for axis, step in enumerate(steps_of(r, spacing)):
+            for axis, step in enumerate(r.steps):
                 both = np.minimum(*(np.delete(valid, end, axis) for end in (0, -1)))
                 values[b] += w_tv * (np.abs(np.diff(u, axis=axis)) * both).sum() / step
         values[b] /= max(valid.sum(), 1)
-    return table(values, r, reduction)
+    return reduce_table(r, values, reduction)
 
 
-@on_reading
+@reference("elastic_interaction", alpha=1.0, periodic=True, include_background=None)
 def elastic_interaction(
-    r: Reading,
-    *,
-    spacing: Spacing = None,
-    alpha: float = 1.0,
-    periodic: bool = True,
-    include_background: bool | None = None,
-    reduction: str = "mean",
+    r: Reading, alpha: float, periodic: bool, include_background: bool | None, reduction: str
 ) -> Array:
     """Lan 2020 with the sign that has its minimum at the target."""
     p, g = scored(r, include_background)
     shape = p.shape[2:]
     size = [n if periodic or n == 1 else 2 * n for n in shape]
-    unit = [1 / n for n in shape] if spacing is None else spacing
+    unit = [1 / n for n in shape] if r.spacing is None else r.spacing
     k = np.sqrt(sum(x**2 for x in np.ix_(*(np.fft.fftfreq(n, u) for n, u in zip(size, unit, strict=True)))))
 
     def energy(d: Array, valid: Array) -> Array:
         return np.asarray((k * np.abs(np.fft.fftn(d, size, range(d.ndim))) ** 2).sum() / k.size / max(valid.sum(), 1))
 
-    return table(each(alpha * p - g, energy, r), r, reduction)
+    return reduce_table(r, each(alpha * p - g, energy, r), reduction)
 
 
-def cross_entropy_voxels(r: Reading) -> Array:
-    """(B, 1 | C, *S)."""
-    return binary_cross_entropy(r, None) if r.activation == "sigmoid" else voxel_cross_entropy(r, None, 0.0)[0]
-
-
-@on_reading
-def contour_aware(
-    r: Reading, *, spacing: Spacing = None, k: float = 5.0, size: int = 5, sigma: float = 1.0, reduction: str = "mean"
-) -> Array:
+@reference("contour_aware", k=5.0, size=5, sigma=1.0)
+def contour_aware(r: Reading, k: float, size: int, sigma: float, reduction: str) -> Array:
     """Chen 2021; the Gaussian of the voxels that count."""
-    steps = steps_of(r, spacing)
+    steps = r.steps
     wide = covering(size // 2 * min(steps), steps) if size > 1 else [0] * len(steps)
-    foreground = r.g if r.activation == "sigmoid" or r.p.shape[1] == 1 else r.g[:, 1:]
+    foreground = r.g[:, 1:] if r.exclusive else r.g
     weights = np.ones_like(r.valid)
     for b in range(len(r.g)):
         valid = r.valid[b, 0] > 0
@@ -120,22 +97,18 @@ def contour_aware(
             kernel = np.exp(-((np.arange(-n, n + 1) * s / min(steps)) ** 2) / (2 * sigma**2))
             ring, share = (ndimage.correlate1d(x, kernel / kernel.sum(), axis, mode="nearest") for x in (ring, share))
         weights[b, 0] += k * np.where(valid, ring / np.maximum(share, 1e-300), 0)
-    values = cross_entropy_voxels(r) * weights * r.valid
-    if reduction != "mean":
-        return reduce(values, r.valid, reduction)
-    return values.sum() / max(r.valid.sum() * values.shape[1], 1)
+    return reduce(cross_entropy_voxels(r) * weights, r.valid, reduction)
 
 
-@on_reading
+@reference("layer_smoothness", window=5, axis=-1, lambda_ce=1.0, lambda_smooth=100.0, include_background=None)
 def layer_smoothness(
     r: Reading,
-    *,
-    window: int = 5,
-    axis: int = -1,
-    lambda_ce: float = 1.0,
-    lambda_smooth: float = 100.0,
-    include_background: bool | None = None,
-    reduction: str = "mean",
+    window: int,
+    axis: int,
+    lambda_ce: float,
+    lambda_smooth: float,
+    include_background: bool | None,
+    reduction: str,
 ) -> Array:
     """Gerl 2020 by the authors' code, per voxel."""
     p, _ = scored(r, include_background)
@@ -150,14 +123,3 @@ def layer_smoothness(
     if reduction == "sum":
         return np.asarray(lambda_ce * ce.sum() + lambda_smooth * rough)
     return np.asarray(lambda_ce * ce.sum() / voxels / ce.shape[1] + lambda_smooth * rough / voxels / p.shape[1])
-
-
-REFERENCES: dict[str, Callable[..., Array]] = {
-    "active_contour": active_contour,
-    "mumford_shah": mumford_shah,
-    "elastic_interaction": elastic_interaction,
-    "contour_aware": contour_aware,
-    "layer_smoothness": layer_smoothness,
-}
-
-UNIFORM: dict[str, Callable[[float, float, int], float]] = {}

@@ -11,51 +11,16 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from .reading import Array, Reading, read, reduce, spanned
-
-Spacing = Sequence[float] | None
-
-
-def on_reading(formula: Callable[..., Array]) -> Callable[..., Array]:
-    """A formula of a `Reading`, called with logits and target."""
-
-    @functools.wraps(formula)
-    def full(
-        input: Array,
-        target: Any,
-        activation: str | None,
-        mask: Any = None,
-        *,
-        labels: bool = False,
-        ignore_index: int | None = None,
-        **arguments: Any,
-    ) -> Array:
-        r = read(input, target, activation, mask, labels=labels, ignore_index=ignore_index)
-        return formula(r, **arguments)
-
-    return full
+from .boundary import voxel_mean
+from .entry import reference
+from .reading import Array, Reading, spanned
+from .region import Table
 
 
 def scored(r: Reading, include_background: bool | None) -> tuple[Array, Array]:
     """Probabilities and target of the scored classes, 0 where ignored; None: the background of regions only."""
-    if include_background is None:
-        include_background = r.activation == "sigmoid"
-    first = 0 if include_background or r.p.shape[1] == 1 else 1
+    first = r.first(include_background)
     return (r.p * r.valid)[:, first:], r.g[:, first:]
-
-
-def table(values: Array, r: Reading, reduction: str) -> Array:
-    """Reduction of a table (B | 1, K); a sample counts if one of its voxels does."""
-    counted = r.present()[:, None] if len(values) == len(r.z) else np.array([[r.valid.any()]])
-    if reduction == "none":
-        values = values.reshape(*values.shape, *[1] * len(r.axes))
-        counted = counted.reshape(*counted.shape, *[1] * len(r.axes))
-    return reduce(values, counted, reduction)
-
-
-def voxel_mean(x: Array, r: Reading, reduction: str) -> Array:
-    voxels = np.maximum(r.valid.sum(axis=(1, *r.axes)), 1)[:, None]
-    return table((x * r.valid).sum(axis=r.axes) / voxels, r, reduction)
 
 
 def each(x: Array, f: Callable[[Array, Array], Array], r: Reading) -> Array:
@@ -63,15 +28,9 @@ def each(x: Array, f: Callable[[Array, Array], Array], r: Reading) -> Array:
     return np.array([[f(x[b, c], r.valid[b, 0] > 0) for c in range(x.shape[1])] for b in range(len(x))])
 
 
-@on_reading
+@reference("hausdorff_er", alpha=2.0, erosions=10, norm="rescale", include_background=None)
 def hausdorff_er(
-    r: Reading,
-    *,
-    alpha: float = 2.0,
-    erosions: int = 10,
-    norm: str = "rescale",
-    include_background: bool | None = None,
-    reduction: str = "mean",
+    r: Reading, alpha: float, erosions: int, norm: str, include_background: bool | None, reduction: str
 ) -> Array:
     """Karimi 2020, equation 11; a neighbor that is ignored leaves the mean of the cross."""
     p, g = scored(r, include_background)
@@ -90,7 +49,7 @@ def hausdorff_er(
             total += k**alpha * e
         return total
 
-    return voxel_mean(each((p - g) ** 2, of, r), r, reduction)
+    return voxel_mean(r, each((p - g) ** 2, of, r), reduction)
 
 
 @functools.cache
@@ -103,20 +62,12 @@ def ball_matrix(shape: tuple[int, ...], steps: tuple[float, ...], radius: float)
     return near.astype(float), int((lengths <= radius + 1e-9).sum())
 
 
-@on_reading
+@reference("hausdorff_conv", alpha=2.0, radii=(3, 6, 9, 12, 15, 18), tau=0.5, include_background=None)
 def hausdorff_conv(
-    r: Reading,
-    *,
-    spacing: Spacing = None,
-    alpha: float = 2.0,
-    radii: Sequence[float] = (3, 6, 9, 12, 15, 18),
-    tau: float = 0.5,
-    include_background: bool | None = None,
-    reduction: str = "mean",
+    r: Reading, alpha: float, radii: Sequence[float], tau: float, include_background: bool | None, reduction: str
 ) -> Array:
     """Karimi 2020, section II-C, with sums over pairs of voxels; ignored voxels leave the balls."""
     p, g = scored(r, include_background)
-    steps = steps_of(r, spacing)
 
     def soft(x: Array) -> Array:
         return np.maximum(x - tau, 0) / (1 - tau)
@@ -124,7 +75,7 @@ def hausdorff_conv(
     total = np.zeros_like(p)
     void = 1 - np.broadcast_to(r.valid, p.shape)
     for radius in radii:
-        near, points = ball_matrix(p.shape[2:], steps, radius)
+        near, points = ball_matrix(p.shape[2:], r.steps, radius)
 
         def ball(x: Array, near: Array = near) -> Array:
             return (x.reshape(*x.shape[:2], -1) @ near).reshape(x.shape)
@@ -135,44 +86,26 @@ def hausdorff_conv(
         total += radius**alpha * soft(truth) * (p - g) ** 2 * g
         total += radius**alpha * soft(1 - predicted) * (p - g) ** 2 * g
         total += radius**alpha * soft(predicted) * (p - g) ** 2 * p
-    return voxel_mean(total, r, reduction)
+    return voxel_mean(r, total, reduction)
 
 
-@on_reading
+@reference("boundary_dou", alpha_max=0.8, batch=True)
 def boundary_dou(
-    r: Reading,
-    *,
-    alpha_max: float = 0.8,
-    clamp_low: bool = False,
-    include_background: bool = True,
-    batch: bool = True,
-    smooth_nr: float = 1e-5,
-    smooth_dr: float = 1e-5,
-    reduction: str = "mean",
+    r: Reading, alpha_max: float, clamp_low: bool, smooth_nr: float, smooth_dr: float, **formula_arguments: Any
 ) -> Array:
     """Sun 2023 with the surface of the published code; an absent class as in Dice."""
-    p, g = scored(r, include_background)
+    table = Table(r, **formula_arguments)
+    p, g = scored(r, table.include_background)
     cross = ndimage.generate_binary_structure(len(r.axes), 1)
 
     def surface(mask: Array, valid: Array) -> Array:
         same_or_ignored = (mask > 0.5) | ~valid
         return (mask > 0.5) & ~ndimage.binary_erosion(same_or_ignored, cross, border_value=0)
 
-    parts = {
-        "Z": p**2, "Y": g**2, "I": p * g, "S": (g > 0.5).astype(float), "C": each(g, surface, r).astype(float)
-    }  # fmt: skip
-    sums = {name: x.sum(axis=r.axes) for name, x in parts.items()}
-    if batch:
-        sums = {name: x.sum(axis=0, keepdims=True) for name, x in sums.items()}
-    z, y, i, s, c = (sums[name] for name in "ZYISC")
+    z, y, i, s, c = (table.sum(x) for x in (p**2, g**2, p * g, g > 0.5, each(g, surface, r)))
     alpha = np.where(s > 0, 1 - 2 * c / np.maximum(s, 1), -1.0)
     alpha = np.clip(alpha, 0.0 if clamp_low else -1.0, alpha_max)
-    values = 1 - ((1 - alpha) * i + smooth_nr) / (z + y - (1 + alpha) * i + smooth_dr)
-    return table(values, r, reduction)
-
-
-def steps_of(r: Reading, spacing: Spacing) -> tuple[float, ...]:
-    return (1.0,) * len(r.axes) if spacing is None else tuple(spacing)
+    return table.reduce(1 - ((1 - alpha) * i + smooth_nr) / (z + y - (1 + alpha) * i + smooth_dr))
 
 
 def largest(x: Array, radius: Sequence[int], valid: Array) -> Array:
@@ -199,87 +132,41 @@ def inner(x: Array, radius: Sequence[int], r: Reading) -> Array:
     return each(x, lambda u, valid: (u - smallest(u, radius, valid)) * valid, r)
 
 
-def folded(x: Array, r: Reading, batch: bool) -> Array:
-    total = (x * r.valid).sum(axis=r.axes)
-    return total.sum(axis=0, keepdims=True) if batch else total
-
-
-@on_reading
+@reference("boundary_iou", include_background=None)
 def boundary_iou(
-    r: Reading,
-    *,
-    spacing: Spacing = None,
-    width: float | None = None,
-    include_background: bool | None = None,
-    batch: bool = False,
-    smooth_nr: float = 1e-5,
-    smooth_dr: float = 1e-5,
-    reduction: str = "mean",
+    r: Reading, width: float | None, smooth_nr: float, smooth_dr: float, **formula_arguments: Any
 ) -> Array:
     """Cheng 2021, soft, without the border of the image."""
-    steps = steps_of(r, spacing)
+    table, steps = Table(r, **formula_arguments), r.steps
     if width is None:
         width = 0.02 * float(np.linalg.norm(spanned(r.p.shape[2:], np.array(r.p.shape[2:]) * steps)))
-    p, g = (inner(u, covering(width, steps), r) for u in scored(r, include_background))
-    both, either = (folded(x, r, batch) for x in (p * g, p + g - p * g))
-    return table(1 - (both + smooth_nr) / (either + smooth_dr), r, reduction)
+    p, g = (inner(u, covering(width, steps), r) for u in scored(r, table.include_background))
+    return table.reduce(1 - (table.sum(p * g) + smooth_nr) / (table.sum(p + g - p * g) + smooth_dr))
 
 
-@on_reading
+@reference("boundary_f1", contour=3, tolerance=5, include_background=None)
 def boundary_f1(
-    r: Reading,
-    *,
-    spacing: Spacing = None,
-    contour: int = 3,
-    tolerance: int = 5,
-    include_background: bool | None = None,
-    batch: bool = False,
-    smooth_nr: float = 1e-5,
-    smooth_dr: float = 1e-5,
-    reduction: str = "mean",
+    r: Reading, contour: int, tolerance: int, smooth_nr: float, smooth_dr: float, **formula_arguments: Any
 ) -> Array:
     """Bokhovkin 2019; windows are those of the finest axis."""
-    steps = steps_of(r, spacing)
+    table, steps = Table(r, **formula_arguments), r.steps
     near, wide = (
         covering(edge // 2 * min(spanned(r.p.shape[2:], steps)), steps) if edge > 1 else [0] * len(steps)
         for edge in (contour, tolerance)
     )
-    p, g = (inner(u, near, r) for u in scored(r, include_background))
+    p, g = (inner(u, near, r) for u in scored(r, table.include_background))
     wide_p, wide_g = (each(b, lambda u, valid: largest(u, wide, valid), r) for b in (p, g))
-    precision = (folded(p * wide_g, r, batch) + smooth_nr) / (folded(p, r, batch) + smooth_dr)
-    recall = (folded(g * wide_p, r, batch) + smooth_nr) / (folded(g, r, batch) + smooth_dr)
-    return table(1 - 2 * precision * recall / (precision + recall), r, reduction)
+    precision = (table.sum(p * wide_g) + smooth_nr) / (table.sum(p) + smooth_dr)
+    recall = (table.sum(g * wide_p) + smooth_nr) / (table.sum(g) + smooth_dr)
+    return table.reduce(1 - 2 * precision * recall / (precision + recall))
 
 
-@on_reading
-def contour_dice(
-    r: Reading,
-    *,
-    spacing: Spacing = None,
-    tolerance: float = 2.0,
-    include_background: bool | None = None,
-    batch: bool = False,
-    smooth_nr: float = 1e-5,
-    smooth_dr: float = 1e-5,
-    reduction: str = "mean",
-) -> Array:
+@reference("contour_dice", tolerance=2.0, include_background=None)
+def contour_dice(r: Reading, tolerance: float, smooth_nr: float, smooth_dr: float, **formula_arguments: Any) -> Array:
     """Specktor-Fadida 2022, soft; the band of both sides."""
-    steps = steps_of(r, spacing)
-    wide = covering(tolerance, steps)
-    maps = scored(r, include_background)
-    edge_p, edge_g = (inner(u, [1] * len(steps), r) for u in maps)
+    table, wide = Table(r, **formula_arguments), covering(tolerance, r.steps)
+    maps = scored(r, table.include_background)
+    edge_p, edge_g = (inner(u, [1] * len(r.axes), r) for u in maps)
     band_p, band_g = (each(u, lambda x, valid: largest(x, wide, valid) - smallest(x, wide, valid), r) for u in maps)
-    met = folded(edge_g * band_p + edge_p * band_g, r, batch)
-    return table(1 - (met + smooth_nr) / (folded(edge_g + edge_p, r, batch) + smooth_dr), r, reduction)
-
-
-REFERENCES: dict[str, Callable[..., Array]] = {
-    "hausdorff_er": hausdorff_er,
-    "hausdorff_conv": hausdorff_conv,
-    "boundary_dou": boundary_dou,
-    "boundary_iou": boundary_iou,
-    "boundary_f1": boundary_f1,
-    "contour_dice": contour_dice,
-}
-
-UNIFORM: dict[str, Callable[[float, float, int], float]] = {}
+    met = table.sum(edge_g * band_p + edge_p * band_g)
+    return table.reduce(1 - (met + smooth_nr) / (table.sum(edge_g + edge_p) + smooth_dr))

@@ -5,22 +5,18 @@ Maps are rounded to float32, as the library's are; everything after that is floa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
-from .boundary import Mask, by_class, edge, nearest, table
-from .boundary_local import Spacing, on_reading, steps_of
-from .boundary_local import table as rows_of
-from .reading import Array, Reading, reduce
+from .boundary import Mask, by_class, edge, nearest, voxel_mean
+from .entry import reference
+from .reading import Array, Reading, Weight, reduce, reduce_table
+from .region import Table
 
 SINGLE = np.float32
-
-
-def independent(r: Reading) -> bool:
-    return r.activation == "sigmoid" or r.z.shape[1] == 1
 
 
 def depth(inside: Mask, valid: Mask, steps: Sequence[float]) -> Array:
@@ -39,59 +35,37 @@ def penalty(inside: Mask, valid: Mask, steps: Sequence[float]) -> Array:
     return np.where(own, phi, SINGLE(0)).astype(float)
 
 
-def penalty_weight(r: Reading, steps: Sequence[float], factor: float) -> Array:
+def penalty_weight(r: Reading, factor: float) -> Array:
     """One weight per voxel, or with independent channels one per channel and voxel."""
 
     def phi(b: int, c: int) -> Array:
         valid, g = r.valid[b, 0] > 0, r.g[b, c] > 0.5
-        return penalty(g, valid, steps) + (penalty(~g, valid, steps) if independent(r) else 0.0)
+        return penalty(g, valid, r.steps) + (penalty(~g, valid, r.steps) if not r.exclusive else 0.0)
 
     found = by_class(r, phi)
-    return 1 + factor * (found if independent(r) else found.sum(axis=1, keepdims=True))
+    return 1 + factor * (found.sum(axis=1, keepdims=True) if r.exclusive else found)
 
 
-def cross_entropy(r: Reading, w: Array, weight: Sequence[float] | float | None, reduction: str) -> Array:
+def cross_entropy(r: Reading, w: Array, weight: Weight, reduction: str) -> Array:
     """Mean over voxels of w times the cross-entropy; the weight of a class is on its true voxels."""
-    per_class = np.broadcast_to(1.0 if weight is None else weight, r.p.shape[1]).reshape(1, -1, *[1] * len(r.axes))
-    values = -per_class * r.g * r.log_p
-    values = values - (1 - r.g) * r.log_q if independent(r) else values.sum(axis=1, keepdims=True)
+    values = -r.per_class(weight) * r.g * r.log_p
+    values = values.sum(axis=1, keepdims=True) if r.exclusive else values - (1 - r.g) * r.log_q
     return reduce(np.broadcast_to(w, values.shape) * values, r.valid, reduction)
 
 
-@on_reading
-def distance_penalized_ce(
-    r: Reading,
-    *,
-    spacing: Spacing = None,
-    lambda_phi: float = 1.0,
-    weight: Sequence[float] | float | None = None,
-    reduction: str = "mean",
-) -> Array:
+@reference("distance_penalized_ce", lambda_phi=1.0)
+def distance_penalized_ce(r: Reading, lambda_phi: float, weight: Weight, reduction: str) -> Array:
     """Caliva 2019: mean (1 + Phi) CE."""
-    return cross_entropy(r, penalty_weight(r, steps_of(r, spacing), lambda_phi), weight, reduction)
+    return cross_entropy(r, penalty_weight(r, lambda_phi), weight, reduction)
 
 
-@on_reading
+@reference("distance_penalized_dice", lambda_phi=1.0)
 def distance_penalized_dice(
-    r: Reading,
-    *,
-    spacing: Spacing = None,
-    lambda_phi: float = 1.0,
-    include_background: bool = True,
-    batch: bool = False,
-    smooth_nr: float = 1e-5,
-    smooth_dr: float = 1e-5,
-    weight: Sequence[float] | float | None = None,
-    reduction: str = "mean",
+    r: Reading, lambda_phi: float, smooth_nr: float, smooth_dr: float, **formula_arguments: Any
 ) -> Array:
     """1 - (2 sum w p g + nr) / (sum w p + sum w g + dr)."""
-    w = penalty_weight(r, steps_of(r, spacing), lambda_phi) * r.valid
-    first = 0 if include_background or r.p.shape[1] == 1 else 1
-    both, either = ((w * x).sum(axis=r.axes)[:, first:] for x in (r.p * r.g, r.p + r.g))
-    if batch:
-        both, either = (x.sum(axis=0, keepdims=True) for x in (both, either))
-    values = (1 - (2 * both + smooth_nr) / (either + smooth_dr)) * (1.0 if weight is None else np.array(weight))
-    return rows_of(values, r, reduction)
+    table, w = Table(r, **formula_arguments), penalty_weight(r, lambda_phi)
+    return table.reduce(1 - (2 * table.sum(w * r.p * r.g) + smooth_nr) / (table.sum(w * (r.p + r.g)) + smooth_dr))
 
 
 def instances(masks: Array, corners: bool = True) -> Iterator[Mask]:
@@ -127,51 +101,42 @@ def border(
     return np.where(valid, out, 0.0).astype(SINGLE).astype(float)
 
 
-@on_reading
+@reference("border_weighted_ce", border_weight=10.0, sigma=5.0, background_only=True)
 def border_weighted_ce(
     r: Reading,
-    *,
-    spacing: Spacing = None,
-    border_weight: float = 10.0,
-    sigma: float = 5.0,
-    background_only: bool = True,
-    weight: Sequence[float] | float | None = None,
-    balanced: bool = False,
-    reduction: str = "mean",
+    border_weight: float,
+    sigma: float,
+    background_only: bool,
+    weight: Weight,
+    balanced: bool,
+    reduction: str,
 ) -> Array:
     """Ronneberger 2015: mean (w_c + w_0 exp(-(d_1 + d_2)^2 / (2 sigma^2))) CE."""
-    per_class = np.broadcast_to(1.0 if weight is None else np.array(weight), r.p.shape[1])
+    per_class = r.per_class(weight).ravel()
     found = []
     for b in range(len(r.z)):
-        each = [slice(c, c + 1) for c in range(r.p.shape[1])] if independent(r) else [slice(1, None)]
+        each = [slice(1, None)] if r.exclusive else [slice(c, c + 1) for c in range(r.p.shape[1])]
         maps = []
         for part in each:
-            factors = np.array([1.0, per_class[part.start]]) if independent(r) else per_class
+            factors = per_class if r.exclusive else np.array([1.0, per_class[part.start]])
             given = (border_weight, sigma, background_only, None if balanced else factors)
-            maps.append(border(r.g[b, part], r.valid[b, 0] > 0, steps_of(r, spacing), *given))
+            maps.append(border(r.g[b, part], r.valid[b, 0] > 0, r.steps, *given))
         found.append(np.stack(maps))
     return cross_entropy(r, np.stack(found), None, reduction)
 
 
-@on_reading
-def region_wise(
-    r: Reading,
-    *,
-    spacing: Spacing = None,
-    offset: bool = False,
-    include_background: bool = True,
-    batch: bool = False,
-    reduction: str = "mean",
-) -> Array:
+@reference("region_wise")
+def region_wise(r: Reading, offset: bool, include_background: bool, batch: bool, reduction: str) -> Array:
     """Valverde & Tohka 2023: mean z p, or mean z (p - g)."""
 
     def z(b: int, c: int) -> Array:
         valid, inside = r.valid[b, 0] > 0, r.g[b, c] > 0.5
-        d = depth(inside, valid, steps_of(r, spacing))
+        d = depth(inside, valid, r.steps)
         relative = -d / d.max() if d.any() else np.full(d.shape, -1.0, SINGLE)
         return np.where(valid, np.where(inside, relative, SINGLE(1)), SINGLE(0)).astype(float)
 
-    return table(r, by_class(r, z) * (r.p - r.g if offset else r.p), include_background, batch, reduction)
+    values = by_class(r, z) * (r.p - r.g if offset else r.p)
+    return voxel_mean(r, values[:, r.first(include_background) :], reduction, batch)
 
 
 def centers(mask: Mask) -> Mask:
@@ -182,20 +147,13 @@ def centers(mask: Mask) -> Mask:
     return out
 
 
-@on_reading
+@reference("weighted_hausdorff", points="contour", exponent=-9.0, max_points=256, include_background=None)
 def weighted_hausdorff(
-    r: Reading,
-    *,
-    spacing: Spacing = None,
-    points: str = "contour",
-    exponent: float = -9.0,
-    max_points: int = 256,
-    include_background: bool | None = None,
-    reduction: str = "mean",
+    r: Reading, points: str, exponent: float, max_points: int, include_background: bool | None, reduction: str
 ) -> Array:
     """Ribera 2019, equation 9, with powers of numbers as they are."""
-    background = independent(r) if include_background is None else include_background
-    steps, eps = np.array(steps_of(r, spacing)), 1e-6
+    background = not r.exclusive if include_background is None else include_background
+    steps, eps = np.array(r.steps), 1e-6
     every = np.indices(r.p.shape[2:]).reshape(len(steps), -1).T * steps
     longest = max(float(np.linalg.norm(every[-1] - every[0])), eps)
 
@@ -219,15 +177,4 @@ def weighted_hausdorff(
         return float(mass + np.mean(reach))
 
     values = np.array([[of(b, c) for c in range(r.p.shape[1])] for b in range(len(r.p))])
-    return rows_of(values[:, 0 if background or r.p.shape[1] == 1 else 1 :], r, reduction)
-
-
-REFERENCES: dict[str, Callable[..., Any]] = {
-    "distance_penalized_ce": distance_penalized_ce,
-    "distance_penalized_dice": distance_penalized_dice,
-    "border_weighted_ce": border_weighted_ce,
-    "region_wise": region_wise,
-    "weighted_hausdorff": weighted_hausdorff,
-}
-
-UNIFORM: dict[str, Callable[[float, float, int], float]] = {}
+    return reduce_table(r, values[:, r.first(background) :], reduction)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from . import boundary, region, region_generalized, voxel
-from .compound import DICE, READ, _dice, _pick
-from .reading import Array
+from .boundary import boundary, hausdorff_dt
+from .compound import dice_of_scored
+from .entry import reference
+from .reading import Array, Reading
+from .region import dice
+from .region_generalized import generalized_dice
+from .voxel import cross_entropy
 
 MAP = ("mode", "normalize", "empty", "clip")
 
@@ -19,91 +23,70 @@ def first_epoch(weight: float | str | None, other: float | str) -> float:
     return 0.01 if weight == "rebalance" else float(weight)
 
 
-def _boundary(
-    input: Array, target: Any, activation: str | None, mask: Any, spacing: Any, arguments: dict[str, Any]
-) -> Array:
-    """With its constant; the mean over samples whatever `batch` is."""
-    given = _pick(arguments, (*READ, *MAP, "include_background"))
-    return boundary.boundary(input, target, activation, mask, spacing=spacing, offset=True, **given)
+def take(arguments: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """These out of the arguments."""
+    return {name: arguments.pop(name) for name in names}
 
 
+@reference("dice_boundary", lambda_boundary="rebalance", mode="kervadec", empty="zero")
 def dice_boundary(
-    input: Array,
-    target: Any,
-    activation: str | None,
-    mask: Any = None,
-    *,
-    spacing: Sequence[float] | None = None,
-    lambda_dice: float | None = None,
-    lambda_boundary: float | str = "rebalance",
-    **arguments: Any,
+    r: Reading,
+    lambda_dice: float | None,
+    lambda_boundary: float | str,
+    include_background: bool,
+    reduction: str,
+    **terms: Any,
 ) -> Array:
-    dice = region.dice(input, target, activation, mask, **_pick(arguments, DICE + READ))
-    phi = _boundary(input, target, activation, mask, spacing, arguments)
-    return first_epoch(lambda_dice, lambda_boundary) * dice + first_epoch(lambda_boundary, 0) * phi
+    """The distance term with its constant, its mean over samples whatever `batch` is."""
+    common = {"include_background": include_background, "reduction": reduction}
+    phi = boundary(r, offset=True, **common, **take(terms, MAP))
+    return (
+        first_epoch(lambda_dice, lambda_boundary) * dice(r, **common, **terms) + first_epoch(lambda_boundary, 0) * phi
+    )
 
 
+@reference("generalized_dice_boundary", lambda_boundary="rebalance", w_type="square", mode="kervadec", empty="zero")
 def generalized_dice_boundary(
-    input: Array,
-    target: Any,
-    activation: str | None,
-    mask: Any = None,
-    *,
-    spacing: Sequence[float] | None = None,
-    lambda_dice: float | None = None,
-    lambda_boundary: float | str = "rebalance",
-    **arguments: Any,
+    r: Reading, lambda_dice: float | None, lambda_boundary: float | str, reduction: str, **terms: Any
 ) -> Array:
     """Kervadec 2021: all labels in the one term, the foreground in the other."""
-    names = (*READ, "include_background", "batch", "smooth_nr", "smooth_dr", "w_type")
-    dice = region_generalized.generalized_dice(input, target, activation, mask, **_pick(arguments, names))
-    foreground = {**arguments, "include_background": activation == "sigmoid"}
-    phi = _boundary(input, target, activation, mask, spacing, foreground)
-    return first_epoch(lambda_dice, lambda_boundary) * dice + first_epoch(lambda_boundary, 0) * phi
+    foreground = r.activation == "sigmoid"
+    phi = boundary(r, offset=True, include_background=foreground, reduction=reduction, **take(terms, MAP))
+    overlap = generalized_dice(r, reduction=reduction, **terms)
+    return first_epoch(lambda_dice, lambda_boundary) * overlap + first_epoch(lambda_boundary, 0) * phi
 
 
+@reference("dice_ce_boundary", lambda_boundary="rebalance", label_smoothing=0.0, mode="kervadec", empty="zero")
 def dice_ce_boundary(
-    input: Array,
-    target: Any,
-    activation: str | None,
-    mask: Any = None,
-    *,
-    spacing: Sequence[float] | None = None,
-    lambda_dice: float | None = None,
-    lambda_ce: float | None = None,
-    lambda_boundary: float | str = "rebalance",
-    **arguments: Any,
+    r: Reading,
+    lambda_dice: float | None,
+    lambda_ce: float | None,
+    lambda_boundary: float | str,
+    weight: Any,
+    label_smoothing: float,
+    include_background: bool,
+    reduction: str,
+    **terms: Any,
 ) -> Array:
-    ce = voxel.cross_entropy(input, target, activation, mask, **_pick(arguments, (*READ, "weight", "label_smoothing")))
-    phi = _boundary(input, target, activation, mask, spacing, arguments)
-    region_part = first_epoch(lambda_dice, lambda_boundary) * _dice(input, target, activation, mask, arguments)
+    common = {"include_background": include_background, "reduction": reduction}
+    phi = boundary(r, offset=True, **common, **take(terms, MAP))
+    ce = cross_entropy(r, weight=weight, label_smoothing=label_smoothing, reduction=reduction)
+    region_part = first_epoch(lambda_dice, lambda_boundary) * dice_of_scored(r, weight, **common, **terms)
     return region_part + first_epoch(lambda_ce, lambda_boundary) * ce + first_epoch(lambda_boundary, 0) * phi
 
 
+@reference("dice_hausdorff_dt", lambda_dice=1.0, alpha=2.0, binarize="threshold")
 def dice_hausdorff_dt(
-    input: Array,
-    target: Any,
-    activation: str | None,
-    mask: Any = None,
-    *,
-    spacing: Sequence[float] | None = None,
-    lambda_dice: float = 1.0,
-    lambda_hausdorff: float | None = None,
-    **arguments: Any,
+    r: Reading,
+    lambda_dice: float,
+    lambda_hausdorff: float | None,
+    include_background: bool,
+    reduction: str,
+    **terms: Any,
 ) -> Array:
     """Karimi & Salcudean 2020: the weight of the distances is 0.01 before there is an epoch to look back at."""
-    names = (*READ, "include_background", "alpha", "one_sided", "binarize")
-    given = {"include_background": True, **_pick(arguments, names)}
-    hausdorff = boundary.hausdorff_dt(input, target, activation, mask, spacing=spacing, **given)
-    dice = region.dice(input, target, activation, mask, **_pick(arguments, DICE + READ))
-    return lambda_dice * dice + (0.01 if lambda_hausdorff is None else lambda_hausdorff) * hausdorff
-
-
-REFERENCES: dict[str, Callable[..., Array]] = {
-    "dice_boundary": dice_boundary,
-    "dice_ce_boundary": dice_ce_boundary,
-    "dice_hausdorff_dt": dice_hausdorff_dt,
-    "generalized_dice_boundary": generalized_dice_boundary,
-}
-
-UNIFORM: dict[str, Callable[[float, float, int], float]] = {}
+    common = {"include_background": include_background, "reduction": reduction}
+    hausdorff = hausdorff_dt(r, **common, **take(terms, ("alpha", "one_sided", "binarize")))
+    return (
+        lambda_dice * dice(r, **common, **terms) + (0.01 if lambda_hausdorff is None else lambda_hausdorff) * hausdorff
+    )

@@ -8,16 +8,11 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from . import compound, region
-from .reading import Array, Reading, read, reduce
-from .voxel import binary_cross_entropy, voxel_cross_entropy
-
-GLOBAL = ("labels", "ignore_index", "reduction", "include_background", "batch", "smooth_nr", "smooth_dr", "weight")
-
-
-def exclusive(r: Reading) -> bool:
-    """One class per voxel: channel 0 is the background and has no components."""
-    return r.activation != "sigmoid" and r.p.shape[1] > 1
+from .compound import dice_ce
+from .entry import reference
+from .reading import Array, Reading, Weight, reduce
+from .region import Table
+from .voxel import cross_entropy_voxels, log_c
 
 
 def masks(r: Reading, b: int, c: int) -> list[Array]:
@@ -28,9 +23,9 @@ def masks(r: Reading, b: int, c: int) -> list[Array]:
 
 
 def rows(r: Reading) -> Iterator[tuple[int, int, list[Array]]]:
-    """Sample, class and components, of the classes that can have some."""
+    """Sample, class and components, of the classes that can have some: not of the background."""
     for b in range(len(r.g)):
-        for c in range(1 if exclusive(r) else 0, r.g.shape[1]):
+        for c in range(1 if r.exclusive else 0, r.g.shape[1]):
             yield b, c, masks(r, b, c)
 
 
@@ -66,64 +61,52 @@ def instances(
     return dice, bce
 
 
+@reference("blob", lambda_global=2.0, lambda_blob=1.0, lambda_dice=1.0, lambda_ce=1.0)
 def blob(
-    input: Array,
-    target: Any,
-    activation: str | None,
-    mask: Any = None,
-    *,
-    lambda_global: float = 2.0,
-    lambda_blob: float = 1.0,
-    lambda_dice: float = 1.0,
-    lambda_ce: float = 1.0,
-    **arguments: Any,
+    r: Reading,
+    lambda_global: float,
+    lambda_blob: float,
+    lambda_dice: float,
+    lambda_ce: float,
+    smooth_nr: float,
+    smooth_dr: float,
+    weight: Weight,
+    reduction: str,
+    **formula_arguments: Any,
 ) -> Array:
     """Kofler 2023: a component on the volume without the other components of its class."""
-    r = read(input, target, activation, mask, labels=arguments["labels"], ignore_index=arguments.get("ignore_index"))
 
     def domains(b: int, found: list[Array]) -> list[Array]:
         valid = r.valid[b, 0] > 0
         return [valid & (one | (sum(found) == 0)) for one in found]
 
-    smooth = (arguments.get("smooth_nr", 1e-5), arguments.get("smooth_dr", 1e-5))
-    how = arguments.get("reduction", "mean")
-    dice, bce = instances(r, domains, smooth, arguments.get("weight"), how)
-    whole = compound.dice_ce(
-        input, target, activation, mask, lambda_dice=lambda_dice, lambda_ce=lambda_ce, **_global(arguments)
-    )
+    dice, bce = instances(r, domains, (smooth_nr, smooth_dr), weight, reduction)
+    terms = {"lambda_dice": lambda_dice, "lambda_ce": lambda_ce, "smooth_nr": smooth_nr, "smooth_dr": smooth_dr}
+    whole = dice_ce(r, weight=weight, reduction=reduction, **terms, **formula_arguments)
     return lambda_global * whole + lambda_blob * (lambda_dice * dice + lambda_ce * bce)
 
 
+@reference("cc_dice_ce", lambda_global=1.0, lambda_cc=1.0, lambda_dice=1.0, lambda_ce=1.0)
 def cc_dice_ce(
-    input: Array,
-    target: Any,
-    activation: str | None,
-    mask: Any = None,
-    *,
-    lambda_global: float = 1.0,
-    lambda_cc: float = 1.0,
-    lambda_dice: float = 1.0,
-    lambda_ce: float = 1.0,
-    spacing: Sequence[float] | None = None,
-    **arguments: Any,
+    r: Reading,
+    lambda_global: float,
+    lambda_cc: float,
+    lambda_dice: float,
+    lambda_ce: float,
+    weight: Weight,
+    reduction: str,
+    **formula_arguments: Any,
 ) -> Array:
     """Bouteille 2026: a component on the voxels that are nearer to it than to the others, the first of equals."""
-    r = read(input, target, activation, mask, labels=arguments["labels"], ignore_index=arguments.get("ignore_index"))
 
     def domains(b: int, found: list[Array]) -> list[Array]:
-        far = [ndimage.distance_transform_edt(~m, sampling=spacing) ** 2 for m in found]
+        far = [ndimage.distance_transform_edt(~m, sampling=r.steps) ** 2 for m in found]
         nearest = np.round(far, 9).argmin(axis=0)
         return [(nearest == k) & (r.valid[b, 0] > 0) for k in range(len(found))]
 
-    dice, bce = instances(r, domains, (0.0, 0.0), arguments.get("weight"), arguments.get("reduction", "mean"))
-    whole = compound.dice_ce(
-        input, target, activation, mask, lambda_dice=lambda_dice, lambda_ce=lambda_ce, **_global(arguments)
-    )
-    return lambda_global * whole + lambda_cc * (lambda_dice * dice + lambda_ce * bce)
-
-
-def _global(arguments: dict[str, Any]) -> dict[str, Any]:
-    return {name: arguments[name] for name in GLOBAL if name in arguments}
+    dice, bce = instances(r, domains, (0.0, 0.0), weight, reduction)
+    terms = {"lambda_dice": lambda_dice, "lambda_ce": lambda_ce, "weight": weight, "reduction": reduction}
+    return lambda_global * dice_ce(r, **terms, **formula_arguments) + lambda_cc * (lambda_dice * dice + lambda_ce * bce)
 
 
 def weights(r: Reading, clip: Sequence[float] | None, joint: bool) -> Array:
@@ -135,7 +118,7 @@ def weights(r: Reading, clip: Sequence[float] | None, joint: bool) -> Array:
     for b in range(len(r.g)):
         valid = r.valid[b, 0] > 0
         classes = {c: found for sample, c, found in rows(r) if sample == b}
-        if exclusive(r) and not joint and (r.g[b, 0] > 0).any():
+        if r.exclusive and not joint and (r.g[b, 0] > 0).any():
             classes[0] = [r.g[b, 0] > 0]
         for row in range(w.shape[1]):
             groups = [m for found in classes.values() for m in found] if joint else classes.get(row, [])
@@ -148,57 +131,16 @@ def weights(r: Reading, clip: Sequence[float] | None, joint: bool) -> Array:
     return w * r.valid
 
 
-def inverse_weighted_cross_entropy(
-    input: Array,
-    target: Any,
-    activation: str | None,
-    mask: Any = None,
-    *,
-    labels: bool = False,
-    ignore_index: int | None = None,
-    clip: Sequence[float] | None = None,
-    reduction: str = "mean",
-) -> Array:
+@reference("inverse_weighted_cross_entropy", log_c)
+def inverse_weighted_cross_entropy(r: Reading, clip: Sequence[float] | None, reduction: str) -> Array:
     """Shirokikh 2020; one class per voxel: all components and the background share the sample's weight."""
-    r = read(input, target, activation, mask, labels=labels, ignore_index=ignore_index)
-    joint = exclusive(r)
-    values = voxel_cross_entropy(r, None, 0.0)[0] if joint else binary_cross_entropy(r, None)
-    return reduce(weights(r, clip, joint) * values, r.valid, reduction)
+    return reduce(weights(r, clip, joint=r.exclusive) * cross_entropy_voxels(r), r.valid, reduction)
 
 
+@reference("inverse_weighted_dice")
 def inverse_weighted_dice(
-    input: Array,
-    target: Any,
-    activation: str | None,
-    mask: Any = None,
-    *,
-    labels: bool = False,
-    ignore_index: int | None = None,
-    clip: Sequence[float] | None = None,
-    include_background: bool = True,
-    batch: bool = False,
-    smooth_nr: float = 1e-5,
-    smooth_dr: float = 1e-5,
-    weight: Sequence[float] | None = None,
-    reduction: str = "mean",
+    r: Reading, clip: Sequence[float] | None, smooth_nr: float, smooth_dr: float, **formula_arguments: Any
 ) -> Array:
-    r = read(input, target, activation, mask, labels=labels, ignore_index=ignore_index)
-    w = weights(r, clip, False)
-
-    def total(x: Array) -> Array:
-        return region.table_sum(r, w * x, include_background=include_background, batch=batch)
-
-    loss = 1 - (2 * total(r.p * r.g) + smooth_nr) / (total(r.p**2) + total(r.g**2) + smooth_dr)
-    return region.table_reduce(r, loss, weight, batch, reduction)
-
-
-REFERENCES: dict[str, Callable[..., Array]] = {
-    "blob": blob,
-    "cc_dice_ce": cc_dice_ce,
-    "inverse_weighted_cross_entropy": inverse_weighted_cross_entropy,
-    "inverse_weighted_dice": inverse_weighted_dice,
-}
-
-UNIFORM: dict[str, Callable[[float, float, int], float]] = {
-    "inverse_weighted_cross_entropy": lambda volume, n, c: np.log(c),
-}
+    table, w = Table(r, **formula_arguments), weights(r, clip, joint=False)
+    squares = table.sum(w * r.p**2) + table.sum(w * r.g**2)
+    return table.reduce(1 - (2 * table.sum(w * r.p * r.g) + smooth_nr) / (squares + smooth_dr))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from . import region
-from .reading import Array, Reading, read, reduce
-from .voxel import class_factor
+from .entry import reference
+from .reading import Array, Reading, Weight, reduce, weighted_mean
+from .region import Table, uniform_dice
+from .voxel import log_c
 
 
 def known(r: Reading, labeled: Any) -> Array:
@@ -47,19 +47,12 @@ def excluded(r: Reading, labeled: Any) -> Array:
     return e * r.valid
 
 
-def marginal_cross_entropy(
-    input: Array,
-    target: Any,
-    activation: str | None,
-    mask: Any = None,
-    *,
-    labels: bool = False,
-    ignore_index: int | None = None,
-    labeled: Any = None,
-    weight: Sequence[float] | None = None,
-    reduction: str = "mean",
-) -> Array:
-    r = read(input, target, activation, mask, labels=labels, ignore_index=ignore_index)
+# At the uniform prediction all classes are labeled: the values are those of cross-entropy and Dice, and a class is
+# excluded from the n - volume other voxels.
+
+
+@reference("marginal_cross_entropy", log_c)
+def marginal_cross_entropy(r: Reading, labeled: Any, weight: Weight, reduction: str) -> Array:
     table = known(r, labeled)
     # the sum of probabilities by the logits, which keeps small ones
     top = r.z.max(axis=1, keepdims=True)
@@ -69,102 +62,28 @@ def marginal_cross_entropy(
         mass[b, 0] += mass[b, c]
         mass[b, c] = 1
     log_q = np.log(mass) - np.log(np.exp(r.z - top).sum(axis=1, keepdims=True))
-    w = class_factor(weight, r)
-    values, divisor = (-w * h * log_q).sum(axis=1, keepdims=True), (w * h).sum(axis=1, keepdims=True)
-    values, divisor = values * r.valid, divisor * r.valid
-    if reduction != "mean":
-        return reduce(values, r.valid, reduction)
-    return values.sum() / divisor.sum() if divisor.sum() > 0 else np.zeros(())
+    w = r.per_class(weight)
+    values, divisor = (x.sum(axis=1, keepdims=True) for x in (-w * h * log_q, w * h))
+    return weighted_mean(r, values, divisor, reduction)
 
 
-def marginal_dice(
-    input: Array,
-    target: Any,
-    activation: str | None,
-    mask: Any = None,
-    *,
-    labels: bool = False,
-    ignore_index: int | None = None,
-    labeled: Any = None,
-    include_background: bool = True,
-    batch: bool = False,
-    smooth_nr: float = 1e-5,
-    smooth_dr: float = 1e-5,
-    weight: Sequence[float] | float | None = None,
-    reduction: str = "mean",
-) -> Array:
+@reference("marginal_dice", uniform_dice)
+def marginal_dice(r: Reading, labeled: Any, smooth_nr: float, smooth_dr: float, **formula_arguments: Any) -> Array:
     """The mean over the labeled classes of each sample; with batch over those that some sample has labels of."""
-    r = read(input, target, activation, mask, labels=labels, ignore_index=ignore_index)
-    q, h, table = merge(r, labeled)
-
-    def total(x: Array) -> Array:
-        return region.table_sum(r, x, include_background=include_background, batch=batch)
-
-    loss = 1 - (2 * total(q * h) + smooth_nr) / (total(q) + total(h) + smooth_dr)
-    counted = table * r.present()[:, None]
-    counted = counted if include_background else counted[:, 1:]
-    if batch:
-        counted = counted.any(axis=0, keepdims=True)
-    if weight is not None:
-        loss = loss * np.broadcast_to(np.asarray(weight, dtype=float), loss.shape[1:])
-    value = reduce(loss, counted.astype(float), reduction)
-    return value.reshape(*loss.shape, *[1] * len(r.axes)) if reduction == "none" else value
+    table = Table(r, **formula_arguments)
+    q, h, has_labels = merge(r, labeled)
+    loss = 1 - (2 * table.sum(q * h) + smooth_nr) / (table.sum(q) + table.sum(h) + smooth_dr)
+    counted = (has_labels * r.present()[:, None])[:, table.first :]
+    return table.reduce(loss, counted.max(axis=0, keepdims=True) if table.batch else counted)
 
 
-def exclusion_dice(
-    input: Array,
-    target: Any,
-    activation: str | None,
-    mask: Any = None,
-    *,
-    labels: bool = False,
-    ignore_index: int | None = None,
-    labeled: Any = None,
-    include_background: bool = True,
-    batch: bool = False,
-    smooth_dr: float = 1e-5,
-    weight: Sequence[float] | float | None = None,
-    reduction: str = "mean",
-) -> Array:
-    r = read(input, target, activation, mask, labels=labels, ignore_index=ignore_index)
-    e = excluded(r, labeled)
-
-    def total(x: Array) -> Array:
-        return region.table_sum(r, x, include_background=include_background, batch=batch)
-
-    value = 2 * total(r.p * e) / (total(r.p) + total(e) + smooth_dr)
-    return region.table_reduce(r, value, weight, batch, reduction)
+@reference("exclusion_dice", lambda volume, n, c: 2 * (n - volume) / c / (n / c + n - volume))
+def exclusion_dice(r: Reading, labeled: Any, smooth_dr: float, **formula_arguments: Any) -> Array:
+    table, e = Table(r, **formula_arguments), excluded(r, labeled)
+    return table.reduce(2 * table.sum(r.p * e) / (table.sum(r.p) + table.sum(e) + smooth_dr))
 
 
-def exclusion_cross_entropy(
-    input: Array,
-    target: Any,
-    activation: str | None,
-    mask: Any = None,
-    *,
-    labels: bool = False,
-    ignore_index: int | None = None,
-    labeled: Any = None,
-    weight: Sequence[float] | float | None = None,
-    reduction: str = "mean",
-) -> Array:
-    r = read(input, target, activation, mask, labels=labels, ignore_index=ignore_index)
-    factor = class_factor(weight, r)
-    values = (factor * excluded(r, labeled) * np.log1p(r.p)).sum(axis=1, keepdims=True)
+@reference("exclusion_cross_entropy", lambda volume, n, c: c * (n - volume) / n * np.log(1 + 1 / c))
+def exclusion_cross_entropy(r: Reading, labeled: Any, weight: Weight, reduction: str) -> Array:
+    values = (r.per_class(weight) * excluded(r, labeled) * np.log1p(r.p)).sum(axis=1, keepdims=True)
     return reduce(values, r.valid, reduction)
-
-
-REFERENCES: dict[str, Callable[..., Array]] = {
-    "marginal_cross_entropy": marginal_cross_entropy,
-    "marginal_dice": marginal_dice,
-    "exclusion_dice": exclusion_dice,
-    "exclusion_cross_entropy": exclusion_cross_entropy,
-}
-
-# All classes labeled: those of cross-entropy and Dice; a class is excluded from the n - volume other voxels.
-UNIFORM: dict[str, Callable[[float, float, int], float]] = {
-    "marginal_cross_entropy": lambda volume, n, c: np.log(c),
-    "marginal_dice": region.UNIFORM["dice"],
-    "exclusion_dice": lambda volume, n, c: 2 * (n - volume) / c / (n / c + n - volume),
-    "exclusion_cross_entropy": lambda volume, n, c: c * (n - volume) / n * np.log(1 + 1 / c),
-}

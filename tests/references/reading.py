@@ -6,23 +6,29 @@ Written from the definitions and not from the library, so that a mistake in one 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Weight = Sequence[float] | float | None
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Logits (or probabilities, without activation) and target (B, C, *S); `valid` is (B, 1, *S) of 0 and 1."""
+    """Logits (or probabilities, without activation) and target (B, C, *S); `valid` is (B, 1, *S) of 0 and 1.
+
+    `at`: the logits that everything without a gradient is computed from, where they are not those of the prediction.
+    """
 
     z: Array
     g: Array
     valid: Array
     activation: str | None
+    spacing: Sequence[float] | None = None
+    at: Array | None = None
 
     @cached_property
     def log_p(self) -> Array:
@@ -46,13 +52,40 @@ class Reading:
     def p(self) -> Array:
         return self.z if self.activation is None else np.exp(self.log_p)
 
+    @cached_property
+    def still(self) -> Reading:
+        """The reading of what carries no gradient."""
+        return self if self.at is None else replace(self, z=np.where(self.valid > 0, self.at, 0.0), at=None)
+
     @property
     def axes(self) -> tuple[int, ...]:
         return tuple(range(2, self.z.ndim))
 
+    @property
+    def steps(self) -> tuple[float, ...]:
+        """The spacing, 1 where none came."""
+        return (1.0,) * len(self.axes) if self.spacing is None else tuple(self.spacing)
+
+    @property
+    def exclusive(self) -> bool:
+        """One class per voxel: channel 0 is the background."""
+        return self.activation != "sigmoid" and self.z.shape[1] > 1
+
+    def first(self, include_background: bool | None) -> int:
+        """The first scored channel; None: the background of regions only."""
+        if include_background is None:
+            include_background = self.activation == "sigmoid"
+        return 0 if include_background or self.z.shape[1] == 1 else 1
+
     def present(self) -> Array:
         """(B,) 1 for the samples of which at least one voxel counts."""
         return (self.valid.sum(axis=(1, *self.axes)) > 0).astype(float)
+
+    def per_class(self, values: Weight) -> Array:
+        """(1, C, 1...) one number for each class, or the same for all; None: 1."""
+        classes = self.z.shape[1]
+        values = np.broadcast_to(1.0 if values is None else np.asarray(values, dtype=float), (classes,))
+        return values.reshape(1, classes, *[1] * len(self.axes))
 
 
 def read(
@@ -61,8 +94,10 @@ def read(
     activation: str | None,
     mask: NDArray[np.bool_] | None = None,
     *,
-    labels: bool,
+    labels: bool = False,
     ignore_index: int | None = None,
+    spacing: Sequence[float] | None = None,
+    at: Array | None = None,
 ) -> Reading:
     """`labels`: the target holds one label per voxel, (B, 1, *S); else it has the channels of the input."""
     batch, classes, *shape = input.shape
@@ -77,7 +112,7 @@ def read(
         g = (label == np.arange(classes).reshape(1, -1, *[1] * len(shape))).astype(float)
     g = np.where(valid > 0, g, 0.0)
     z = np.where(valid > 0, input, 0.0)
-    return Reading(z, g, valid, activation)
+    return Reading(z, g, valid, activation, spacing, at)
 
 
 def _logsumexp(z: Array) -> Array:
@@ -93,6 +128,23 @@ def reduce(values: Array, counted: Array, reduction: str) -> Array:
         return values
     total = values.sum()
     return total if reduction == "sum" else total / max(float((weight > 0).sum()), 1.0)
+
+
+def reduce_table(r: Reading, table: Array, reduction: str, counted: Array | None = None) -> Array:
+    """Reduction of one value per (sample or batch, class); without `counted` a sample counts if one of its voxels does."""
+    if counted is None:
+        counted = r.present()[:, None]
+        counted = counted if len(table) == len(counted) else counted.max(keepdims=True)
+    value = reduce(table, counted, reduction)
+    return value.reshape(*table.shape, *[1] * len(r.axes)) if reduction == "none" else value
+
+
+def weighted_mean(r: Reading, values: Array, weights: Array, reduction: str) -> Array:
+    """Sum of the values over the sum of their weights, both of the voxels that count; without any weight 0."""
+    values, weights = values * r.valid, np.broadcast_to(weights, values.shape) * r.valid
+    if reduction != "mean":
+        return reduce(values, r.valid, reduction)
+    return values.sum() / weights.sum() if weights.sum() > 0 else np.zeros(())
 
 
 def spanned(shape: Sequence[int], steps: Sequence[float]) -> list[float]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 
-from .reading import Array, Reading, read, reduce
+from .entry import reference
+from .reading import Array, Reading, reduce_table
 
 
 def extension(errors: Array, g: Array) -> float:
@@ -33,56 +31,22 @@ def table(r: Reading, errors: Array, g: Array, per_image: bool) -> tuple[Array, 
     return np.array(values), np.array(volumes), np.array(voxels, dtype=float)
 
 
-def lovasz_softmax(
-    input: Array,
-    target: Any,
-    activation: str | None,
-    mask: Any = None,
-    *,
-    labels: bool = False,
-    ignore_index: int | None = None,
-    include_background: bool = True,
-    classes: str = "present",
-    per_image: bool = False,
-    reduction: str = "mean",
-) -> Array:
+@reference("lovasz_softmax", lambda volume, n, c: 1 - 1 / c, classes="present")
+def lovasz_softmax(r: Reading, include_background: bool, classes: str, per_image: bool, reduction: str) -> Array:
     """Berman 2018: the mean over the classes (that are there), then over images."""
-    r = read(input, target, activation, mask, labels=labels, ignore_index=ignore_index)
-    first = 0 if include_background or r.p.shape[1] == 1 else 1
+    first = r.first(include_background)
     g = r.g[:, first:]
     values, volumes, voxels = table(r, np.abs(g - r.p[:, first:]), g, per_image)
     counted = (volumes > 0) | (classes == "all")
     mean = (values * counted).sum(1, keepdims=True) / np.maximum(counted.sum(1, keepdims=True), 1)
-    value = reduce(mean, voxels, reduction)
-    return value.reshape(*mean.shape, *[1] * len(r.axes)) if reduction == "none" else value
+    return reduce_table(r, mean, reduction, voxels)
 
 
-def lovasz_hinge(
-    input: Array,
-    target: Any,
-    activation: str | None,
-    mask: Any = None,
-    *,
-    labels: bool = False,
-    ignore_index: int | None = None,
-    per_image: bool = True,
-    reduction: str = "mean",
-) -> Array:
+@reference("lovasz_hinge", lambda volume, n, c: 1.0, per_image=True)
+def lovasz_hinge(r: Reading, per_image: bool, reduction: str) -> Array:
     """Yu 2015, Berman 2018: margins of the logits, with one class per voxel above that of the background."""
-    r = read(input, target, activation, mask, labels=labels, ignore_index=ignore_index)
     z, g = r.z, r.g
-    if activation != "sigmoid" and z.shape[1] > 1:
+    if r.exclusive:
         z, g = z[:, 1:] - z[:, [0]], g[:, 1:]
     values, _, voxels = table(r, 1 - z * (2 * g - 1), g, per_image)
-    mean = values.mean(1, keepdims=True)
-    value = reduce(mean, voxels, reduction)
-    return value.reshape(*mean.shape, *[1] * len(r.axes)) if reduction == "none" else value
-
-
-REFERENCES: dict[str, Callable[..., Array]] = {"lovasz_softmax": lovasz_softmax, "lovasz_hinge": lovasz_hinge}
-
-# For a class that is there.
-UNIFORM: dict[str, Callable[[float, float, int], float]] = {
-    "lovasz_softmax": lambda volume, n, c: 1 - 1 / c,
-    "lovasz_hinge": lambda volume, n, c: 1.0,
-}
+    return reduce_table(r, values.mean(1, keepdims=True), reduction, voxels)

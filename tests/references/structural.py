@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 from itertools import product
-from typing import Any
 
 import numpy as np
 
-from . import voxel
-from .reading import Array, read
+from .entry import reference
+from .reading import Array, Reading
+from .voxel import binary_cross_entropy, cross_entropy, cross_entropy_voxels
 
 
 class _Same:
@@ -42,39 +41,30 @@ def _windows(valid: _Same, value: _Same, window: int, sigma: float) -> tuple[Arr
     return mean, np.sqrt(sum(a * (v - mean) ** 2 for a, v in zip(weights, values, strict=True)) / w)
 
 
+@reference(
+    "structural_similarity", window=3, sigma=1.5, stability=0.01, threshold=0.1, lambda_ce=0.5, lambda_structural=0.5
+)
 def structural_similarity(
-    input: Array,
-    target: Any,
-    activation: str | None,
-    mask: Any = None,
-    *,
-    labels: bool = False,
-    ignore_index: int | None = None,
-    window: int = 3,
-    sigma: float = 1.5,
-    stability: float = 0.01,
-    threshold: float = 0.1,
-    lambda_ce: float = 0.5,
-    lambda_structural: float = 0.5,
-    at: Array | None = None,
-    reduction: str = "mean",
+    r: Reading,
+    window: int,
+    sigma: float,
+    stability: float,
+    threshold: float,
+    lambda_ce: float,
+    lambda_structural: float,
+    reduction: str,
 ) -> Array:
-    """Zhao 2019; e and f are those of the logits `at`."""
-    r = read(input, target, activation, mask, labels=labels, ignore_index=ignore_index)
-    still = r if at is None else read(at, target, activation, mask, labels=labels, ignore_index=ignore_index)
+    """Zhao 2019; e and f carry no gradient."""
     parts = []
-    for x in (still.g, still.p):
+    for x in (r.g, r.still.p):
         mean, deviation = _windows(_Same(r.valid), _Same(x), window, sigma)
         parts.append((x - mean + stability) / (deviation + stability))
     e = np.where(r.valid > 0, np.abs(parts[0] - parts[1]), 0.0)
     f = e > threshold * e.max()
-    value = (e * f * voxel.binary_cross_entropy(r, None)).sum()
+    value = (e * f * binary_cross_entropy(r)).sum()
     if reduction == "mean":
         value = value / max(f.sum(), 1)
-    ce = voxel.cross_entropy(
-        input, target, activation, mask, labels=labels, ignore_index=ignore_index, reduction=reduction
-    )
-    return lambda_ce * ce + lambda_structural * value
+    return lambda_ce * cross_entropy(r, reduction=reduction) + lambda_structural * value
 
 
 def _pool(x: Array, edge: int) -> Array:
@@ -98,27 +88,12 @@ def _vectors(x: Array, radius: int, pool: int) -> Array:
     return np.array(rows)
 
 
+@reference("region_mutual_information", radius=3, pool=3, ridge=0.0005, lambda_ce=0.5, lambda_rmi=0.5)
 def region_mutual_information(
-    input: Array,
-    target: Any,
-    activation: str | None,
-    mask: Any = None,
-    *,
-    labels: bool = False,
-    ignore_index: int | None = None,
-    radius: int = 3,
-    pool: int = 3,
-    ridge: float = 5e-4,
-    lambda_ce: float = 0.5,
-    lambda_rmi: float = 0.5,
-    reduction: str = "mean",
+    r: Reading, radius: int, pool: int, ridge: float, lambda_ce: float, lambda_rmi: float, reduction: str
 ) -> Array:
     """Zhao 2019 with the un-normalized covariances of the authors' code."""
-    r = read(input, target, activation, mask, labels=labels, ignore_index=ignore_index)
-    if activation == "sigmoid":
-        ce = (voxel.binary_cross_entropy(r, None) * r.valid).sum()
-    else:
-        ce = (voxel.voxel_cross_entropy(r, None, 0.0)[0] * r.valid).sum()
+    ce = (cross_entropy_voxels(r) * r.valid).sum()
     bound = 0.0
     for b in np.flatnonzero(r.present()):
         for c in range(r.p.shape[1]):
@@ -130,11 +105,3 @@ def region_mutual_information(
     if reduction == "mean":
         ce, bound = ce / (r.valid.sum() + 1), bound / max(r.present().sum(), 1)
     return np.asarray(lambda_ce * ce + lambda_rmi * bound)
-
-
-REFERENCES: dict[str, Callable[..., Array]] = {
-    "structural_similarity": structural_similarity,
-    "region_mutual_information": region_mutual_information,
-}
-
-UNIFORM: dict[str, Callable[[float, float, int], float]] = {}
