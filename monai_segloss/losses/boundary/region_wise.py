@@ -1,15 +1,7 @@
-"""Region-wise loss.  Valverde & Tohka, Pattern Recognition 2023."""
-
 from __future__ import annotations
 
-from typing import Unpack
-
-from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.maps import MapSpec, scored_map
-from monai_segloss.core.module import ReadingArgs, SegLoss
-from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores
-from monai_segloss.core.registry import register
+from monai_segloss.core.card import ReadingArgs, Recommended, SegLoss, Unpack, register
+from monai_segloss.core.formula import MapSpec, Scores, SegBatch, scored_map
 from monai_segloss.losses.boundary.boundary import boundary
 from monai_segloss.losses.boundary.distances import mean_scores
 from monai_segloss.maps.distance import region_wise_map
@@ -22,18 +14,16 @@ from monai_segloss.maps.distance import region_wise_map
     recommended=Recommended(include_background=True, batch=False, arguments={"offset": True}),
     exempt={
         "perfect_prediction_is_zero": "as published it lacks a constant of the target and is negative where all is right; "
-        "offset=True adds it",
+        "offset=True adds it"
     },
 )
 class RegionWiseLoss(SegLoss):
     r"""Probabilities times a map that is -1 at the deepest voxel of a class and 1 outside of it.
 
-    Formula:
-        \frac{1}{N} \sum_i z_i\, p_i,\quad z_i = -\frac{d_i}{\max_j d_j} \text{ inside},\ 1 \text{ outside}
+    Formula: \frac{1}{N} \sum_i z_i\, p_i,\quad z_i = -\frac{d_i}{\max_j d_j} \text{ inside},\ 1 \text{ outside}
 
-    When:
-        A loss of distances that trains alone, without a second term or a schedule, as published. Outside of a class all
-        errors weigh the same, however far; inside, the boundary weighs least.
+    When: A loss of distances that trains alone, without a second term or a schedule, as published. Outside of a class
+    all errors weigh the same, however far; inside, the boundary weighs least.
 
     The mean runs over voxels and classes; z is the rectified map of the paper. d is the distance to the nearest voxel
     outside, max d the largest one of the sample and class. So z lies in [-1, 1] whatever the spacing, which matters
@@ -62,14 +52,11 @@ class RegionWiseLoss(SegLoss):
         >>> round(loss(torch.zeros(1, 2, 5), label, spacing=(3.0,)).item(), 4)
         0.15
 
-    Reference:
-        Valverde & Tohka, Region-wise loss for biomedical image segmentation, Pattern Recognition 136, 2023,
-        arXiv:2108.01405.
+    Reference: Valverde & Tohka, Region-wise loss for biomedical image segmentation, Pattern Recognition 136, 2023,
+    arXiv:2108.01405.
 
-        What a full and an absent class have is this library's choice.
+    What a full and an absent class have is this library's choice.
     """
-
-    scoring = ("include_background", "batch")
 
     def __init__(
         self,
