@@ -36,8 +36,8 @@ class BorderWeightedCELoss(VoxelLoss):
 
     - ``components_faces``, (B, C, *S) or (B, 1, *S): ids of the instances, 1 or more inside of a class
       (`monai_segloss.transforms.ComponentMapd` with ``faces=True``);
-    - ``components``, in its place: annotated instances, which may touch;
-    - ``weight_map``, (B, 1, *S), with sigmoid also (B, C, *S): w itself (`monai_segloss.transforms.BorderWeightMapd`,
+    - ``components``, in its place: annotated instances, which may touch; - ``weight_map``, (B, 1, *S), with sigmoid
+    also (B, C, *S): w itself (`monai_segloss.transforms.BorderWeightMapd`,
       which of regions makes one map for all of them together).
 
     Args:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from monai_segloss.core.card import ReadingArgs, Recommended, SegLoss, Unpack, register
+from monai_segloss.core.card import Recommended, ScoringArgs, SegLoss, Unpack, register
 from monai_segloss.core.formula import MapSpec, Scores, SegBatch, scored_map
 from monai_segloss.losses.boundary.boundary import boundary
 from monai_segloss.losses.boundary.distances import mean_scores
@@ -12,10 +12,7 @@ from monai_segloss.maps.distance import region_wise_map
     aliases=("rw_loss", "rrw"),
     tags=("distance", "imbalance"),
     recommended=Recommended(include_background=True, batch=False, arguments={"offset": True}),
-    exempt={
-        "perfect_prediction_is_zero": "as published it lacks a constant of the target and is negative where all is right; "
-        "offset=True adds it"
-    },
+    exempt={"perfect_prediction_is_zero": "as published it lacks a constant of the target, which offset=True adds"},
 )
 class RegionWiseLoss(SegLoss):
     r"""Probabilities times a map that is -1 at the deepest voxel of a class and 1 outside of it.
@@ -28,12 +25,11 @@ class RegionWiseLoss(SegLoss):
     The mean runs over voxels and classes; z is the rectified map of the paper. d is the distance to the nearest voxel
     outside, max d the largest one of the sample and class. So z lies in [-1, 1] whatever the spacing, which matters
     where voxels are not cubes. An absent class has z = 1, which punishes what is found there; one that fills the image
-    has z = -1. Ignored voxels make no boundary and have z = 0. Soft targets are cut at 1/2. The least value is a
-    constant of the target below 0, which ``offset=True`` takes away, with the same gradient.
+    has z = -1 (this library's choices). Ignored voxels make no boundary and have z = 0. Soft targets are cut at 1/2.
+    The least value is a constant of the target below 0, which ``offset=True`` takes away, with the same gradient.
 
     A keyword ``region_wise`` of the call takes precomputed maps, of floating point, (B, C, *S) or of the scored classes
-    only: those of `monai_segloss.transforms.RegionWiseMapd`, or any other z (the paper writes the boundary loss and
-    others so).
+    only: those of `monai_segloss.transforms.RegionWiseMapd`, or any other z, as the paper writes the boundary loss.
 
     Args:
         offset: subtract the mean of z g.
@@ -41,8 +37,7 @@ class RegionWiseLoss(SegLoss):
         batch: mean over the voxels of all samples at a time.
 
     Raises:
-        TypeError: ``region_wise`` of integers.
-        ValueError: ``region_wise`` of another shape.
+        TypeError, ValueError: ``region_wise`` of integers; of another shape.
 
     Example:
         >>> import torch
@@ -54,19 +49,12 @@ class RegionWiseLoss(SegLoss):
 
     Reference: Valverde & Tohka, Region-wise loss for biomedical image segmentation, Pattern Recognition 136, 2023,
     arXiv:2108.01405.
-
-    What a full and an absent class have is this library's choice.
     """
 
-    def __init__(
-        self,
-        *,
-        offset: bool = False,
-        include_background: bool = True,
-        batch: bool = False,
-        **reading: Unpack[ReadingArgs],
-    ) -> None:
-        super().__init__(include_background=include_background, batch=batch, **reading)
+    scoring = ("include_background", "batch")
+
+    def __init__(self, *, offset: bool = False, **common: Unpack[ScoringArgs]) -> None:
+        super().__init__(**common)
         self.offset = bool(offset)
         self.map = MapSpec.of("region_wise", region_wise_map, {})
 

@@ -30,18 +30,14 @@ class LovaszHingeLoss(SegLoss):
     When: Binary problems, to raise IoU after training with cross-entropy. The scores are margins and no probabilities
     afterwards: calibrate, or threshold at 0.
 
-    The mean runs over foreground classes: one number for the batch, or (`per_image`) per sample. ``softmax=True`` and
-    ``sigmoid=True`` say what the logits mean and are not applied. Without either, and for ``other_act``, the input or
-    its result is the score. Feeding it probabilities is the classic mistake. One class per voxel: each foreground class
-    against the rest, by z_c - z_0, its logit minus that of the background. That is convex, and where nothing is lost
-    the largest logit is that of the right class. By z_c alone nothing would train z_0; by the largest of the other
-    logits a class could stay behind another. Sigmoid: every channel.
+    The mean runs over foreground classes. ``softmax=True`` and ``sigmoid=True`` say what the logits mean and are not
+    applied. Without either, and for ``other_act``, the input or its result is the score. One class per voxel: each
+    foreground class against the rest, by z_c - z_0, its logit minus that of the background. That is convex, and where
+    nothing is lost the largest logit is that of the right class. By z_c alone nothing would train z_0; by the largest
+    of the other logits a class could stay behind another. Sigmoid: every channel. Hard labels only.
 
     Args:
-        per_image: rank the voxels of each sample by themselves; False: those of the batch together.
-
-    Raises:
-        ValueError: a target of fractions.
+        per_image: rank the voxels of each sample by themselves, a value each; False: those of the batch, one number.
 
     Example:
         >>> import torch

@@ -22,11 +22,12 @@ class MCCLoss(RegionLoss):
     or everywhere, has no correlation and is left out: add cross-entropy, or use batch=True, to train it there.
 
     From 0 (right) over 1 (no relation) to 2 (inverted), mean over samples and classes. A class of which a sample has no
-    voxel, or no other, leaves the mean: its numerator is 0 whatever is predicted. In MONAI it costs a constant 1
-    without gradient. With two classes and softmax both channels have the same coefficient.
+    voxel, or no other, leaves the mean: its numerator is 0 whatever is predicted. With two classes and softmax both
+    channels have the same coefficient.
 
     Args:
-        smooth_nr, smooth_dr: added to TP TN - FP FN and below the root, as in MONAI.
+        smooth_nr: added to TP TN - FP FN, as in MONAI.
+        smooth_dr: added below the root, as in MONAI.
 
     Example:
         >>> import torch
