@@ -169,7 +169,13 @@ def test_a_constructor_says_which_shared_arguments_a_loss_takes() -> None:
         def __init__(self, **common: Unpack[ScoringArgs]) -> None:
             super().__init__(**common)
 
-    assert Reads.scoring == Passes.scoring == ("weight",)
+    from typing import Unpack as Inside  # a name that only this function knows
+
+    class Local(Reads):
+        def __init__(self, **reading: "Inside[ReadingArgs]") -> None:
+            super().__init__(**reading)
+
+    assert Reads.scoring == Passes.scoring == Local.scoring == ("weight",)
     assert Scores.scoring == SegLoss.scoring
     assert Subset.scoring == OfSubset.scoring == ("smooth_dr",)
 

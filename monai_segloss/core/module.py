@@ -235,7 +235,10 @@ def _scoring(init: Callable[..., None], inherited: tuple[str, ...]) -> tuple[str
     """Shared arguments that a constructor names, and the inherited ones that the TypedDict of its ``**`` argument has."""
     parameters = inspect.signature(init).parameters
     rest = next((p.annotation for p in parameters.values() if p.kind is p.VAR_KEYWORD), None)
-    rest = eval(rest, init.__globals__) if isinstance(rest, str) else rest
+    try:
+        rest = eval(rest, init.__globals__) if isinstance(rest, str) else rest
+    except NameError:  # a name inside of a function
+        return inherited
     if get_origin(rest) is not Unpack:
         return inherited
     passed_on = get_args(rest)[0].__annotations__
