@@ -16,7 +16,7 @@ CARD = '''from __future__ import annotations
 from torch import Tensor
 
 from monai_segloss.core.card import RegionLoss, register
-from monai_segloss.core.formula import Counts, Scored
+from monai_segloss.core.formula import Counts, ClassView
 from monai_segloss.losses.region.dice_form import one_minus_ratio
 
 
@@ -38,7 +38,7 @@ class SokalSneathLoss(RegionLoss):
     Reference: Sokal & Sneath, Principles of Numerical Taxonomy, 1963.
     """
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         return sokal_sneath(view.counts(), self.smooth_nr, self.smooth_dr)
 
 

@@ -8,9 +8,9 @@ from torch import Tensor
 
 import monai_segloss
 from monai_segloss.core import registry
-from monai_segloss.core.batch import Scored
+from monai_segloss.core.batch import ClassView
 from monai_segloss.core.docstring import arguments, completed, description, sections
-from monai_segloss.core.module import ReadingArgs, ScoringArgs, SegLoss
+from monai_segloss.core.module import FormulaArgs, ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.core.registry import register
@@ -31,7 +31,7 @@ def test_annotations_are_read_in_a_file_that_evaluates_them() -> None:
         def __init__(self, *, alpha: float = 0.5, beta: float | None = None, **common: Any) -> None:
             super().__init__(**common)
 
-        def table(self, view: Scored) -> Tensor:
+        def table(self, view: ClassView) -> Tensor:
             return view.counts().tp
 
     for name in ("alpha", "beta"):
@@ -46,7 +46,7 @@ def test_the_former_name_of_exemptions_still_works() -> None:
 
         @register("old", waive={"flips": "it is not symmetric"})
         class OldLoss(RegionLoss):
-            def table(self, view: Scored) -> Tensor:
+            def table(self, view: ClassView) -> Tensor:
                 return view.counts().tp
 
     info = registry.find("old")
@@ -71,7 +71,7 @@ def test_every_argument_of_a_loss_is_described(info: monai_segloss.LossInfo) -> 
     for name, parameter in info.parameters.items():
         assert info.arguments[name], name
         assert f"{name}: " in text or f"{name}, " in text, name
-        if name == "reduction" and info.cls.scalar:
+        if name == "reduction" and info.cls.scalar_only:
             assert "is refused" in info.arguments[name]
         if name == "include_background" and parameter.default is None:
             assert info.arguments[name] != monai_segloss.find("dice").arguments[name], "the default differs"
@@ -154,8 +154,8 @@ def test_a_constructor_says_which_shared_arguments_a_loss_takes() -> None:
         def __init__(self, *, weight: float | None = None, **reading: Unpack[ReadingArgs]) -> None:
             super().__init__(weight=weight, **reading)
 
-    class Scores(SegLoss):
-        def __init__(self, **common: "Unpack[ScoringArgs]") -> None:
+    class Unreduced(SegLoss):
+        def __init__(self, **common: "Unpack[FormulaArgs]") -> None:
             super().__init__(**common)
 
     class Passes(Reads):
@@ -163,10 +163,10 @@ def test_a_constructor_says_which_shared_arguments_a_loss_takes() -> None:
             super().__init__(**anything)
 
     class Subset(RegionLoss):
-        scoring = ("smooth_dr",)
+        formula_arguments = ("smooth_dr",)
 
     class OfSubset(Subset):
-        def __init__(self, **common: Unpack[ScoringArgs]) -> None:
+        def __init__(self, **common: Unpack[FormulaArgs]) -> None:
             super().__init__(**common)
 
     from typing import Unpack as Inside  # a name that only this function knows
@@ -175,15 +175,15 @@ def test_a_constructor_says_which_shared_arguments_a_loss_takes() -> None:
         def __init__(self, **reading: "Inside[ReadingArgs]") -> None:
             super().__init__(**reading)
 
-    assert Reads.scoring == Passes.scoring == Local.scoring == ("weight",)
-    assert Scores.scoring == SegLoss.scoring
-    assert Subset.scoring == OfSubset.scoring == ("smooth_dr",)
+    assert Reads.formula_arguments == Passes.formula_arguments == Local.formula_arguments == ("weight",)
+    assert Unreduced.formula_arguments == SegLoss.formula_arguments
+    assert Subset.formula_arguments == OfSubset.formula_arguments == ("smooth_dr",)
 
 
 @pytest.mark.usefixtures("empty")
 def test_what_a_loss_does_not_take_is_not_recommended() -> None:
     @register("narrow", recommended=Recommended(arguments={"reduction": "sum"}))
     class NarrowLoss(RegionLoss):
-        scoring = ("batch",)
+        formula_arguments = ("batch",)
 
     assert registry.find("narrow").recommended.resolve(batch_dice=True) == {"batch": True, "reduction": "sum"}

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from monai_segloss.core.card import Exempt, ReadingArgs, SegLoss, Unpack, register, within
-from monai_segloss.core.formula import Scores, SegBatch, no_second_derivative
+from monai_segloss.core.formula import SegBatch, Unreduced, no_second_derivative
 from monai_segloss.kernels.active_boundary import ahead, at, value_and_slope
 from monai_segloss.kernels.distance import distance_to
 from monai_segloss.losses.boundary.neighborhood import valid
@@ -21,7 +21,7 @@ from monai_segloss.losses.boundary.neighborhood import valid
         "gradcheck": "neighbors and the choice of voxels carry no gradient, so the gradient is not the derivative",
         "second_derivatives": "neighbors carry no gradient, so that there is none of the gradient either",
         "perfect_prediction_is_zero": Exempt(
-            "beside the right boundary smoothed directions still cost something", cases=("ignored",)
+            "next to the right boundary smoothed directions still cost something", cases=("ignored",)
         ),
         "perfect_prediction_is_the_minimum": Exempt(
             "it compares distances and no classes; a prediction without boundary costs 0", cases=("ignored",)
@@ -35,7 +35,7 @@ class ActiveBoundaryLoss(SegLoss):
     Formula: \overline{\frac{\min\{M_i, d\}}{d}\, \mathrm{CE}\big(\{\mathrm{KL}(p_{i + \delta} \| p_i)\}_\delta,\
     \arg\min_\delta M_{i + \delta}\big)}
 
-    When: Beside cross-entropy and Lovász-Softmax, as published, to refine predictions that are nearly right. It never
+    When: Alongside cross-entropy and Lovász-Softmax, as published, to refine predictions that are nearly right. It never
     reads which class lies on which side, so it does not train alone; in 3-D it visits 26 neighbors of each voxel of the
     predicted boundary.
 
@@ -96,7 +96,7 @@ class ActiveBoundaryLoss(SegLoss):
             raise ValueError(f"max_dist must be above 0, got {max_dist!r}.")
         self.max_dist = float(max_dist)
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         if batch.classes == 1:
             raise ValueError("input has a single channel: the active boundary loss is defined for one class per voxel.")
         log_p, mask = no_second_derivative(batch.log_prob, "ActiveBoundaryLoss"), valid(batch)
@@ -106,7 +106,7 @@ class ActiveBoundaryLoss(SegLoss):
             log_p.detach(), distance, counted, self.max_ratio, self.max_dist, self.label_smoothing
         )
         linear = (slope * log_p).flatten(1).sum(1, keepdim=True)
-        return Scores.table(value + (linear - linear.detach()), batch.voxels)
+        return Unreduced.table(value + (linear - linear.detach()), batch.voxels)
 
 
 def target_boundary(labels: Tensor, counted: Tensor) -> Tensor:

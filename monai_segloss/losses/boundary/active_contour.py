@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from monai_segloss.core.card import Exempt, ReadingArgs, SegLoss, Unpack, non_negative, register
-from monai_segloss.core.formula import Scores, SegBatch, Term
-from monai_segloss.losses.boundary.neighborhood import Steps, by_spacing, mean_table, scored_maps, scored_view, valid
+from monai_segloss.core.formula import SegBatch, Term, Unreduced
+from monai_segloss.losses.boundary.neighborhood import Spacing, by_spacing, class_view, mean_table, scored_maps, valid
 
 
 @register(
@@ -79,16 +79,16 @@ class ActiveContourLoss(SegLoss):
             raise ValueError("eps must be above 0.")
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
-        p, g = scored_maps(batch, scored_view(batch, self.background))
+        p, g = scored_maps(batch, class_view(batch, self.background))
         length = by_spacing(contour_length, batch, p, valid(batch), self.eps)
         misplaced = region(p, g, valid(batch), self.c_in, self.c_out, self.mu)
         return {
-            "length": Term(self.w_length, Scores.table(length, batch.voxels)),
+            "length": Term(self.w_length, Unreduced.table(length, batch.voxels)),
             "region": Term(self.w_region, mean_table(misplaced, batch)),
         }
 
 
-def contour_length(steps: Steps, u: Tensor, counted: Tensor | None, eps: float) -> Tensor:
+def contour_length(spacing: Spacing, u: Tensor, counted: Tensor | None, eps: float) -> Tensor:
     """Mean of sqrt(|grad u|^2 + eps) per (sample, class), (B, K), by forward differences.
 
     All differences of a voxel are taken at that voxel; the last one along each axis has none.  A difference with an
@@ -106,7 +106,7 @@ def contour_length(steps: Steps, u: Tensor, counted: Tensor | None, eps: float) 
     kept = torch.ones_like(here[:, :1]) if counted is None else first(counted).to(u.dtype)
     square = torch.zeros_like(here)
     for axis in axes:
-        difference = (first(u, axis) - here) / steps[axis - 2]
+        difference = (first(u, axis) - here) / spacing[axis - 2]
         if counted is not None:
             difference = difference * (first(counted, axis) & first(counted))
         square = square + difference**2

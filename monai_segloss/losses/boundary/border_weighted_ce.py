@@ -5,7 +5,7 @@ from torch import Tensor
 
 from monai_segloss.core.card import ReadingArgs, Unpack, VoxelLoss, Weight, check, register
 from monai_segloss.core.formula import MapSpec, SegBatch, VoxelSum
-from monai_segloss.losses.boundary.neighborhood import refuse_points
+from monai_segloss.losses.boundary.neighborhood import require_spatial
 from monai_segloss.losses.boundary.voxel_weights import weighed_cross_entropy
 from monai_segloss.losses.instance.instances import TOUCHING, components, inside
 from monai_segloss.maps.border import border_weight_map
@@ -48,7 +48,7 @@ class BorderWeightedCELoss(VoxelLoss):
         balanced: w_c is the number of voxels of the sample over (those of the class times the number of classes there).
 
     Raises:
-        ValueError: ``sigma`` not above 0; ``balanced`` beside ``weight``, or one of them beside a ``weight_map``, which
+        ValueError: ``sigma`` not above 0; ``balanced`` with ``weight``, or one of them with a ``weight_map``, which
             has w_c in it; ids that are no whole numbers or 0 inside of a class.
 
     Example:
@@ -89,7 +89,7 @@ class BorderWeightedCELoss(VoxelLoss):
         return (TOUCHING,)
 
     def voxel_sum(self, batch: SegBatch) -> VoxelSum:
-        w = self.weight_map(batch).to(batch.clean.dtype)
+        w = self.weight_map(batch).to(batch.masked_logits.dtype)
         return weighed_cross_entropy(batch, w, None)
 
     def weight_map(self, batch: SegBatch) -> Tensor:
@@ -101,7 +101,7 @@ class BorderWeightedCELoss(VoxelLoss):
                 raise ValueError("weight_map has the weights of the classes in it: leave out weight and balanced.")
             channels = sent.unbind(1) if batch.multilabel else (sent,)
             return torch.stack([check.voxel_map("weight_map", x, batch.logits, batch.mask) for x in channels], 1)
-        refuse_points(batch)
+        require_spatial(batch)
         mask, ids = inside(batch), components(batch, TOUCHING)
         factors = None if weight is None else weight.expand(batch.classes).tolist()
         if not batch.multilabel:
@@ -112,7 +112,7 @@ class BorderWeightedCELoss(VoxelLoss):
     def _of_instances(self, batch: SegBatch, mask: Tensor, ids: Tensor, factors: list[float] | None) -> Tensor:
         return border_weight_map(
             mask,
-            batch.sizes,
+            batch.required_spacing,
             None if batch.mask is None else batch.mask[:, None],
             w0=self.border_weight,
             sigma=self.sigma,

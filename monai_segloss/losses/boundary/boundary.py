@@ -3,8 +3,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from monai_segloss.core.card import Exempt, ReadingArgs, Recommended, SegLoss, Unpack, one_of, register
-from monai_segloss.core.formula import MapSpec, Scored, Scores, SegBatch, scored_map
-from monai_segloss.losses.boundary.distances import mean_scores, signed_distance
+from monai_segloss.core.formula import ClassView, MapSpec, SegBatch, Unreduced, scored_map
+from monai_segloss.losses.boundary.distances import mean_over_voxels, signed_distance
 from monai_segloss.maps.distance import FILLS, MODES, Clip, Fill, Mode, clipping
 
 
@@ -35,7 +35,7 @@ class BoundaryLoss(SegLoss):
 
     Formula: \frac{1}{N} \sum_i \phi_i\, p_i,\quad \phi = \mathrm{signed\ distance,\ negative\ inside}
 
-    When: Beside Dice or cross-entropy where classes are small and the boundary matters: far mistakes cost more. Not
+    When: Alongside Dice or cross-entropy where classes are small and the boundary matters: far mistakes cost more. Not
     alone, since a class that is absent from a patch gives no gradient, and weights do not carry over between
     millimeters, voxels and patch sizes.
 
@@ -92,8 +92,8 @@ class BoundaryLoss(SegLoss):
     def needs(self) -> tuple[MapSpec, ...]:
         return (self.form.map,)
 
-    def loss(self, batch: SegBatch) -> Scores:
-        return self.form.scores(batch.wide.scored(self.include_background, self.batch))
+    def loss(self, batch: SegBatch) -> Unreduced:
+        return self.form.unreduced(batch.full_precision.class_view(self.include_background, self.batch))
 
 
 def boundary(p: Tensor, phi: Tensor, g: Tensor | None = None) -> Tensor:
@@ -115,9 +115,9 @@ class BoundaryForm:
         self.offset = bool(offset)
         self.map = signed_distance(mode=mode, empty=empty, clip=clip, normalize=bool(normalize))
 
-    def scores(self, view: Scored) -> Scores:
+    def unreduced(self, view: ClassView) -> Unreduced:
         """Mean over voxels per (sample, class)."""
         batch = view.batch
         phi = scored_map(self.map, view)
         g = batch.one_hot[:, view.first :].to(phi.dtype) if self.offset else None
-        return mean_scores(boundary(view.prob, phi, g), view)
+        return mean_over_voxels(boundary(view.prob, phi, g), view)

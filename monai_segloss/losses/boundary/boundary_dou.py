@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from monai_segloss.core.card import Exempt, Recommended, SegLoss, Unpack, register, within
-from monai_segloss.core.formula import TP, Scores, SegBatch, Stat
+from monai_segloss.core.formula import TP, SegBatch, Stat, Unreduced
 from monai_segloss.kernels.dilation import neighbor
 from monai_segloss.losses.boundary.neighborhood import RatioArgs, valid
 from monai_segloss.losses.region.dice_form import one_minus_ratio
@@ -75,13 +75,13 @@ class BoundaryDoULoss(SegLoss):
     def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
         return (TP, SE)
 
-    def loss(self, batch: SegBatch) -> Scores:
-        view = batch.scored(self.include_background, self.batch)
+    def loss(self, batch: SegBatch) -> Unreduced:
+        view = batch.class_view(self.include_background, self.batch)
         tp, error = view.sums(TP, SE)
-        c, s = (view.fold(x[:, view.first :]) for x in surface_and_size(batch))
+        c, s = (view.reduce_batch(x[:, view.first :]) for x in surface_and_size(batch))
         alpha = boundary_share(c, s, self.alpha_max, self.clamp_low)
         values = boundary_dou(tp, error, alpha, self.smooth_nr, self.smooth_dr)
-        return Scores.table(values, view.present)
+        return Unreduced.table(values, view.voxel_count)
 
 
 def boundary_dou(tp: Tensor, error: Tensor, alpha: Tensor, smooth_nr: float, smooth_dr: float) -> Tensor:

@@ -3,16 +3,16 @@ from __future__ import annotations
 from torch import Tensor
 
 from monai_segloss.core.card import SegLoss, Unpack, register
-from monai_segloss.core.formula import Scores, SegBatch, quotient
+from monai_segloss.core.formula import SegBatch, Unreduced, quotient
 from monai_segloss.kernels.dilation import dilation
 from monai_segloss.losses.boundary.neighborhood import (
     RatioArgs,
-    Steps,
+    Spacing,
     by_spacing,
+    class_view,
     inner_band,
     scaled_radii,
     scored_maps,
-    scored_view,
     valid,
 )
 
@@ -24,7 +24,7 @@ class BoundaryF1Loss(SegLoss):
     Formula: 1 - \frac{2 P R}{P + R},\quad P = \frac{\sum b(p)\, \hat b(g)}{\sum b(p)},\quad R = \frac{\sum b(g)\, \hat
     b(p)}{\sum b(g)}
 
-    When: Beside Dice, cross-entropy or Jaccard, whose weight the authors lower as training goes on. Contours farther
+    When: Alongside Dice, cross-entropy or Jaccard, whose weight the authors lower as training goes on. Contours farther
     apart than the tolerance have no gradient that leads them together; a flat prediction has no contour.
 
     b(u) is u minus its erosion in a window of ``contour`` voxels; its wide form is the largest b in a window of
@@ -66,16 +66,16 @@ class BoundaryF1Loss(SegLoss):
             half_window(name, edge) for name, edge in (("contour", contour), ("tolerance", tolerance))
         )
 
-    def loss(self, batch: SegBatch) -> Scores:
-        view, counted = scored_view(batch, self.background, self.batch), valid(batch)
+    def loss(self, batch: SegBatch) -> Unreduced:
+        view, counted = class_view(batch, self.background, self.batch), valid(batch)
         p, g = (by_spacing(contours, batch, u, counted, self.contour) for u in scored_maps(batch, view))
         wide_p, wide_g = (by_spacing(widened, batch, b, counted, self.tolerance) for b in (p, g))
 
         def met(b: Tensor, others: Tensor) -> Tensor:
-            missed, total = (view.fold(batch.total(x)) for x in (b * (1 - others), b))
+            missed, total = (view.reduce_batch(batch.total(x)) for x in (b * (1 - others), b))
             return 1 - quotient(missed + (self.smooth_dr - self.smooth_nr), total + self.smooth_dr)
 
-        return Scores.table(boundary_f1(met(p, wide_g), met(g, wide_p)), view.present)
+        return Unreduced.table(boundary_f1(met(p, wide_g), met(g, wide_p)), view.voxel_count)
 
 
 def boundary_f1(precision: Tensor, recall: Tensor) -> Tensor:
@@ -83,14 +83,14 @@ def boundary_f1(precision: Tensor, recall: Tensor) -> Tensor:
     return 1 - 2 * precision * recall / (precision + recall).clamp_min(1e-12)
 
 
-def contours(steps: Steps, u: Tensor, counted: Tensor | None, radius: int) -> Tensor:
+def contours(spacing: Spacing, u: Tensor, counted: Tensor | None, radius: int) -> Tensor:
     """Soft inner contour of masks (B, K, *S)."""
-    return inner_band(u, scaled_radii(radius, steps, u), counted)
+    return inner_band(u, scaled_radii(radius, spacing, u), counted)
 
 
-def widened(steps: Steps, b: Tensor, counted: Tensor | None, radius: int) -> Tensor:
+def widened(spacing: Spacing, b: Tensor, counted: Tensor | None, radius: int) -> Tensor:
     """The largest value around each voxel."""
-    return dilation(b, scaled_radii(radius, steps, b), counted)
+    return dilation(b, scaled_radii(radius, spacing, b), counted)
 
 
 def half_window(name: str, edge: int) -> int:

@@ -5,15 +5,15 @@ import math
 from torch import Tensor
 
 from monai_segloss.core.card import SegLoss, Unpack, register
-from monai_segloss.core.formula import Scores, SegBatch
+from monai_segloss.core.formula import SegBatch, Unreduced
 from monai_segloss.losses.boundary.neighborhood import (
     RatioArgs,
-    Steps,
+    Spacing,
     by_spacing,
+    class_view,
     inner_band,
     radii,
     scored_maps,
-    scored_view,
     valid,
 )
 from monai_segloss.losses.region.dice_form import one_minus_ratio
@@ -28,7 +28,7 @@ class BoundaryIoULoss(SegLoss):
 
     Formula: 1 - \frac{\sum b(p)\, b(g) + s_n}{\sum b(p) + b(g) - b(p)\, b(g) + s_d},\quad b(u) = u - (u \ominus B_w)
 
-    When: Beside Dice or cross-entropy, to train what the Boundary IoU metric measures. Far from the target it has no
+    When: Alongside Dice or cross-entropy, to train what the Boundary IoU metric measures. Far from the target it has no
     gradient that leads there, and a flat prediction has no band; nobody published it as a loss, so compare with
     dice_ce.
 
@@ -70,11 +70,11 @@ class BoundaryIoULoss(SegLoss):
             raise ValueError(f"width must be above 0, or None, got {width!r}.")
         self.width = width
 
-    def loss(self, batch: SegBatch) -> Scores:
-        view = scored_view(batch, self.background, self.batch)
+    def loss(self, batch: SegBatch) -> Unreduced:
+        view = class_view(batch, self.background, self.batch)
         p, g = (by_spacing(band, batch, u, valid(batch), self.width) for u in scored_maps(batch, view))
-        overlap, error = (view.fold(batch.total(x)) for x in (p * g, p * (1 - g) + g * (1 - p)))
-        return Scores.table(boundary_iou(overlap, error, self.smooth_nr, self.smooth_dr), view.present)
+        overlap, error = (view.reduce_batch(batch.total(x)) for x in (p * g, p * (1 - g) + g * (1 - p)))
+        return Unreduced.table(boundary_iou(overlap, error, self.smooth_nr, self.smooth_dr), view.voxel_count)
 
 
 def boundary_iou(overlap: Tensor, error: Tensor, smooth_nr: float, smooth_dr: float) -> Tensor:
@@ -82,8 +82,8 @@ def boundary_iou(overlap: Tensor, error: Tensor, smooth_nr: float, smooth_dr: fl
     return one_minus_ratio(overlap, error, smooth_nr, smooth_dr)
 
 
-def band(steps: Steps, u: Tensor, counted: Tensor | None, width: float | None) -> Tensor:
+def band(spacing: Spacing, u: Tensor, counted: Tensor | None, width: float | None) -> Tensor:
     """Voxels of a soft mask (B, K, *S) within ``width`` of another side; None: `SHARE` of the diagonal."""
     if width is None:
-        width = SHARE * math.sqrt(sum((n * s) ** 2 for n, s in zip(u.shape[2:], steps, strict=True) if n > 1))
-    return inner_band(u, radii(width, steps), counted)
+        width = SHARE * math.sqrt(sum((n * s) ** 2 for n, s in zip(u.shape[2:], spacing, strict=True) if n > 1))
+    return inner_band(u, radii(width, spacing), counted)

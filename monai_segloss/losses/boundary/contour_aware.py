@@ -4,11 +4,11 @@ import torch
 from torch import Tensor
 
 from monai_segloss.core.card import ReadingArgs, SegLoss, Unpack, non_negative, register
-from monai_segloss.core.formula import Scores, SegBatch
+from monai_segloss.core.formula import SegBatch, Unreduced
 from monai_segloss.kernels.dilation import dilation
 from monai_segloss.kernels.filters import gaussian, smooth_axis
 from monai_segloss.losses.boundary.boundary_f1 import half_window
-from monai_segloss.losses.boundary.neighborhood import Steps, by_spacing, scaled_radii, spanned, valid
+from monai_segloss.losses.boundary.neighborhood import Spacing, by_spacing, scaled_radii, spanned, valid
 from monai_segloss.losses.voxel.cross_entropy import cross_entropy
 
 
@@ -55,9 +55,9 @@ class ContourAwareLoss(SegLoss):
             raise ValueError("sigma must be above 0.")
         self.radius = half_window("size", size)
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         value = cross_entropy(batch, weight_map=self.weight_map(batch)[:, 0]).per_voxel()
-        return Scores(value if self.reduction == "none" else value.flatten(2).sum(2), batch.voxels)
+        return Unreduced(value if self.reduction == "none" else value.flatten(2).sum(2), batch.voxels)
 
     def weight_map(self, batch: SegBatch) -> Tensor:
         """M (B, 1, *S)."""
@@ -72,23 +72,23 @@ class ContourAwareLoss(SegLoss):
         return by_spacing(contour_weight, batch, ring, counted, self.k, self.radius, self.sigma)
 
 
-def contour_weight(steps: Steps, ring: Tensor, counted: Tensor, k: float, radius: int, sigma: float) -> Tensor:
+def contour_weight(spacing: Spacing, ring: Tensor, counted: Tensor, k: float, radius: int, sigma: float) -> Tensor:
     """1 + k times the ring (B, 1, *S) after a Gaussian, whose window and width are voxels of the finest axis."""
     total, share = ring * counted, counted
-    for axis, (r, step) in enumerate(zip(scaled_radii(radius, steps, ring), steps, strict=True), start=2):
-        kernel = gaussian(2 * r + 1, sigma * min(spanned(steps, ring)) / step)
+    for axis, (r, step) in enumerate(zip(scaled_radii(radius, spacing, ring), spacing, strict=True), start=2):
+        kernel = gaussian(2 * r + 1, sigma * min(spanned(spacing, ring)) / step)
         total, share = (smooth_axis(x, axis, kernel) for x in (total, share))
     return 1 + k * total / share.clamp_min(torch.finfo(share.dtype).tiny)
 
 
-def label_ring(steps: Steps, labels: Tensor, counted: Tensor, classes: int, radius: int) -> Tensor:
+def label_ring(spacing: Spacing, labels: Tensor, counted: Tensor, classes: int, radius: int) -> Tensor:
     """1 where the box around a voxel holds two labels (B, 1, *S), 0 elsewhere."""
-    box = scaled_radii(radius, steps, labels)
+    box = scaled_radii(radius, spacing, labels)
     largest, smallest = dilation(labels + 1, box, counted), dilation(classes - labels, box, counted)
     return (largest + smallest != classes + 1).to(labels.dtype)
 
 
-def channel_ring(steps: Steps, g: Tensor, counted: Tensor, radius: int) -> Tensor:
+def channel_ring(spacing: Spacing, g: Tensor, counted: Tensor, radius: int) -> Tensor:
     """Dilation minus erosion of the channels (B, K, *S), the largest of them, (B, 1, *S)."""
-    box = scaled_radii(radius, steps, g)
+    box = scaled_radii(radius, spacing, g)
     return (dilation(g, box, counted) + dilation(1 - g, box, counted) - 1).amax(1, keepdim=True)

@@ -3,16 +3,16 @@ from __future__ import annotations
 from torch import Tensor
 
 from monai_segloss.core.card import SegLoss, Unpack, non_negative, register
-from monai_segloss.core.formula import Scores, SegBatch, quotient
+from monai_segloss.core.formula import SegBatch, Unreduced, quotient
 from monai_segloss.kernels.dilation import dilation, erosion
 from monai_segloss.losses.boundary.neighborhood import (
     RatioArgs,
-    Steps,
+    Spacing,
     by_spacing,
+    class_view,
     inner_band,
     radii,
     scored_maps,
-    scored_view,
     valid,
 )
 
@@ -24,7 +24,7 @@ class ContourDiceLoss(SegLoss):
     Formula: 1 - \frac{\sum \partial g\, B(p) + \partial p\, B(g) + s_n}{\sum \partial g + \partial p + s_d},\quad
     \partial u = u - (u \ominus 1),\quad B(u) = (u \oplus d) - (u \ominus d)
 
-    When: Beside Dice or cross-entropy, for structures with fuzzy contours, where disagreement within a tolerance is no
+    When: Alongside Dice or cross-entropy, for structures with fuzzy contours, where disagreement within a tolerance is no
     error. A contour outside of the band has no gradient that leads it there; a flat prediction has no contour.
 
     The contour is a soft mask minus its erosion by one voxel, the band its dilation minus its erosion by ``tolerance``.
@@ -67,15 +67,15 @@ class ContourDiceLoss(SegLoss):
         if not self.tolerance:
             raise ValueError("tolerance must be above 0.")
 
-    def loss(self, batch: SegBatch) -> Scores:
-        view, counted = scored_view(batch, self.background, self.batch), valid(batch)
+    def loss(self, batch: SegBatch) -> Unreduced:
+        view, counted = class_view(batch, self.background, self.batch), valid(batch)
         p, g = scored_maps(batch, view)
         one = (1,) * (batch.ndim - 2)
         edges = [inner_band(u, one, counted) for u in (g, p)]
         bands = [by_spacing(band, batch, u, counted, self.tolerance) for u in (p, g)]
         missed = [edge * (1 - near) for edge, near in zip(edges, bands, strict=True)]
-        lost, total = (view.fold(batch.total(a + b)) for a, b in (missed, edges))
-        return Scores.table(contour_dice(lost, total, self.smooth_nr, self.smooth_dr), view.present)
+        lost, total = (view.reduce_batch(batch.total(a + b)) for a, b in (missed, edges))
+        return Unreduced.table(contour_dice(lost, total, self.smooth_nr, self.smooth_dr), view.voxel_count)
 
 
 def contour_dice(missed: Tensor, total: Tensor, smooth_nr: float, smooth_dr: float) -> Tensor:
@@ -83,7 +83,7 @@ def contour_dice(missed: Tensor, total: Tensor, smooth_nr: float, smooth_dr: flo
     return quotient(missed + (smooth_dr - smooth_nr), total + smooth_dr)
 
 
-def band(steps: Steps, u: Tensor, counted: Tensor | None, tolerance: float) -> Tensor:
+def band(spacing: Spacing, u: Tensor, counted: Tensor | None, tolerance: float) -> Tensor:
     """Voxels near a boundary, on both of its sides, softly (B, K, *S)."""
-    radius = radii(tolerance, steps)
+    radius = radii(tolerance, spacing)
     return dilation(u, radius, counted) - erosion(u, radius, counted)

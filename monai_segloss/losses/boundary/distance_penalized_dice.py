@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from monai_segloss.core.card import ScoringArgs, SegLoss, Unpack, non_negative, register
-from monai_segloss.core.formula import MapSpec, Scores, SegBatch
+from monai_segloss.core.card import FormulaArgs, SegLoss, Unpack, non_negative, register
+from monai_segloss.core.formula import MapSpec, SegBatch, Unreduced
 from monai_segloss.losses.boundary.voxel_weights import penalty, penalty_weights, weighed_area
 from monai_segloss.losses.region.dice_form import dice
 
@@ -42,7 +42,7 @@ class DistancePenalizedDiceLoss(SegLoss):
     2019 (extended abstract), arXiv:1908.03679.
     """
 
-    def __init__(self, *, lambda_phi: float = 1.0, **common: Unpack[ScoringArgs]) -> None:
+    def __init__(self, *, lambda_phi: float = 1.0, **common: Unpack[FormulaArgs]) -> None:
         super().__init__(**common)
         (self.lambda_phi,) = non_negative(lambda_phi=lambda_phi)
         self.map = penalty(self)
@@ -51,9 +51,9 @@ class DistancePenalizedDiceLoss(SegLoss):
     def needs(self) -> tuple[MapSpec, ...]:
         return (self.map,)
 
-    def loss(self, batch: SegBatch) -> Scores:
-        view = batch.scored(self.include_background, self.batch)
+    def loss(self, batch: SegBatch) -> Unreduced:
+        view = batch.class_view(self.include_background, self.batch)
         sums = weighed_area(batch, penalty_weights(batch, self.map, self.lambda_phi))
-        tp, fp, fn = (view.fold(view.drop(x)) for x in sums)
+        tp, fp, fn = (view.reduce_batch(view.drop_background(x)) for x in sums)
         table = dice(tp, fp + fn, self.smooth_nr, self.smooth_dr)
-        return Scores.table(table, view.present, self.weights(view.classes))
+        return Unreduced.table(table, view.voxel_count, self.weights(view.classes))

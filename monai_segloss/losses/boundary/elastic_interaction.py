@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from monai_segloss.core.card import ReadingArgs, SegLoss, Unpack, non_negative, register
-from monai_segloss.core.formula import Scores, SegBatch
-from monai_segloss.losses.boundary.neighborhood import Steps, by_spacing, scored_maps, scored_view
+from monai_segloss.core.formula import SegBatch, Unreduced
+from monai_segloss.losses.boundary.neighborhood import Spacing, by_spacing, class_view, scored_maps
 
 
 @register("elastic_interaction", aliases=("elastic",), tags=("contour", "fourier"))
@@ -14,7 +14,7 @@ class ElasticInteractionLoss(SegLoss):
 
     Formula: \frac{1}{N} \sum_k |k|\, |\mathcal{F}(\alpha p - g)_k|^2
 
-    When: Beside Dice or cross-entropy, for long thin structures: a boundary far from the target is still drawn to it. A
+    When: Alongside Dice or cross-entropy, for long thin structures: a boundary far from the target is still drawn to it. A
     constant added to a probability costs nothing, so it does not train alone; opposite edges of an image interact
     unless periodic=False.
 
@@ -57,14 +57,14 @@ class ElasticInteractionLoss(SegLoss):
         (self.alpha,) = non_negative(alpha=alpha)
         self.periodic = bool(periodic)
 
-    def loss(self, batch: SegBatch) -> Scores:
-        p, g = scored_maps(batch, scored_view(batch, self.background))
+    def loss(self, batch: SegBatch) -> Unreduced:
+        p, g = scored_maps(batch, class_view(batch, self.background))
         physical = batch.spacing is not None
         energy = by_spacing(elastic_energy, batch, self.alpha * p - g, physical, self.periodic)
-        return Scores.table(energy / batch.voxels.clamp_min(1), batch.voxels)
+        return Unreduced.table(energy / batch.voxels.clamp_min(1), batch.voxels)
 
 
-def elastic_energy(steps: Steps, d: Tensor, physical: bool, periodic: bool) -> Tensor:
+def elastic_energy(spacing: Spacing, d: Tensor, physical: bool, periodic: bool) -> Tensor:
     """Sum over frequencies of |k| |F(d)|^2 per (sample, class), (B, K), F orthonormal.
 
     |k| counts periods of the image, or with ``physical`` periods per unit of the spacing.
@@ -74,7 +74,7 @@ def elastic_energy(steps: Steps, d: Tensor, physical: bool, periodic: bool) -> T
     spectrum = torch.fft.rfftn(d, size, axes, norm="ortho")
     square = spectrum.real**2 + spectrum.imag**2
     k = torch.zeros((), dtype=d.dtype, device=d.device)
-    for axis, (n, step, length) in enumerate(zip(size, steps, d.shape[2:], strict=True)):
+    for axis, (n, step, length) in enumerate(zip(size, spacing, d.shape[2:], strict=True)):
         fold = axis == len(size) - 1
         frequency = (torch.fft.rfftfreq if fold else torch.fft.fftfreq)(n, dtype=d.dtype, device=d.device)
         scaled = frequency / step if physical else frequency * length

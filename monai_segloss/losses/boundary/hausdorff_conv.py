@@ -7,9 +7,9 @@ from torch import Tensor
 
 from monai_segloss.core.arguments import exponents, numbers, shown
 from monai_segloss.core.card import ReadingArgs, SegLoss, Unpack, non_negative, register, within
-from monai_segloss.core.formula import Scores, SegBatch
+from monai_segloss.core.formula import SegBatch, Unreduced
 from monai_segloss.kernels.balls import Balls, Sides
-from monai_segloss.losses.boundary.neighborhood import Steps, by_spacing, mean_table, scored_maps, scored_view, valid
+from monai_segloss.losses.boundary.neighborhood import Spacing, by_spacing, class_view, mean_table, scored_maps, valid
 
 
 @register(
@@ -23,7 +23,7 @@ class HausdorffConvLoss(SegLoss):
     Formula: \frac{1}{N} \sum_r r^\alpha \sum_i (p - g)^2 \big[p\,(f(B_r * \bar g) + f(B_r * p)) + g\,(f(B_r * g) +
     f(B_r * \bar p))\big],\quad f(x) = \frac{\max\{x - \tau, 0\}}{1 - \tau}
 
-    When: Beside Dice or cross-entropy, where distance maps of the prediction are too slow. It costs two Fourier
+    When: Alongside Dice or cross-entropy, where distance maps of the prediction are too slow. It costs two Fourier
     transforms per class and radius; no public code exists to compare with, so prefer hausdorff_dt for published
     settings.
 
@@ -79,14 +79,14 @@ class HausdorffConvLoss(SegLoss):
         if not self.radii or not all(self.radii):
             raise ValueError(f"radii must be numbers above 0, at least one, got {shown(radii)}.")
 
-    def loss(self, batch: SegBatch) -> Scores:
-        p, g = scored_maps(batch, scored_view(batch, self.background))
+    def loss(self, batch: SegBatch) -> Unreduced:
+        p, g = scored_maps(batch, class_view(batch, self.background))
         error = by_spacing(ball_error, batch, p, g, valid(batch), self.radii, self.alpha, self.tau)
         return mean_table(error, batch)
 
 
 def ball_error(
-    steps: Steps, p: Tensor, g: Tensor, counted: Tensor | None, radii: Sequence[float], alpha: float, tau: float
+    spacing: Spacing, p: Tensor, g: Tensor, counted: Tensor | None, radii: Sequence[float], alpha: float, tau: float
 ) -> Tensor:
     """sum_r r^alpha of the errors whose ball of radius r lies on one side, per voxel of (B, K, *S).
 
@@ -96,7 +96,7 @@ def ball_error(
     maps = [g, p] if counted is None else [g, p, (~counted).to(p.dtype)]
     spectra: dict[tuple[int, ...], list[Tensor]] = {}
     for r in radii:
-        balls = Balls(p, r, steps)
+        balls = Balls(p, r, spacing)
         if balls.size not in spectra:  # a small ball needs little room beyond the image
             spectra[balls.size] = [balls.transform(x) for x in maps]
         of_g, of_p, *holes = spectra[balls.size]

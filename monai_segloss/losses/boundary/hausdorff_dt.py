@@ -4,8 +4,8 @@ from torch import Tensor
 
 from monai_segloss.core.arguments import exponents
 from monai_segloss.core.card import Exempt, ReadingArgs, Recommended, SegLoss, Unpack, non_negative, one_of, register
-from monai_segloss.core.formula import MapSpec, Scored, Scores, SegBatch, scored_map
-from monai_segloss.losses.boundary.distances import foreground_view, mean_scores, predicted_masks, target_field
+from monai_segloss.core.formula import ClassView, MapSpec, SegBatch, Unreduced, scored_map
+from monai_segloss.losses.boundary.distances import foreground_view, mean_over_voxels, predicted_masks, target_field
 from monai_segloss.maps.distance import Side
 
 FIELDS: tuple[Side, ...] = ("both", "inside")
@@ -32,7 +32,7 @@ class HausdorffDTLoss(SegLoss):
 
     Formula: \frac{1}{N} \sum_i (p_i - g_i)^2 \left(d_g(i)^{\alpha} + d_p(i)^{\alpha}\right)
 
-    When: Beside Dice where the largest error counts, e.g. HD95. Far mistakes dominate; the distances of the prediction
+    When: Alongside Dice where the largest error counts, e.g. HD95. Far mistakes dominate; the distances of the prediction
     are computed in each step, which one_sided=True avoids. Weights do not carry over between spacings.
 
     d_g and d_p are at each voxel the distance in mm to the other side, of the target and of the prediction cut at 1/2.
@@ -88,8 +88,8 @@ class HausdorffDTLoss(SegLoss):
     def needs(self) -> tuple[MapSpec, ...]:
         return (self.form.field,)
 
-    def loss(self, batch: SegBatch) -> Scores:
-        return self.form.scores(foreground_view(self, batch.wide))
+    def loss(self, batch: SegBatch) -> Unreduced:
+        return self.form.unreduced(foreground_view(self, batch.full_precision))
 
 
 def hausdorff_dt(p: Tensor, g: Tensor, alpha: float, *fields: Tensor) -> Tensor:
@@ -117,7 +117,7 @@ class HausdorffForm:
         self.one_sided, self.argmax = bool(one_sided), binarize == "argmax"
         self.field = target_field(field)
 
-    def scores(self, view: Scored) -> Scores:
+    def unreduced(self, view: ClassView) -> Unreduced:
         """Mean over voxels per (sample, class)."""
         batch = view.batch
         whole = batch.prob if self.argmax else view.prob
@@ -126,6 +126,6 @@ class HausdorffForm:
         if not self.one_sided:
             valid = None if batch.mask is None else batch.mask[:, None]
             predicted = predicted_masks(whole.detach(), self.argmax)[:, -view.classes :]
-            fields.append(self.field.make(predicted, batch.sizes, valid).to(batch.clean.dtype))
+            fields.append(self.field.make(predicted, batch.required_spacing, valid).to(batch.masked_logits.dtype))
         g = batch.one_hot[:, view.first :].to(p.dtype)
-        return mean_scores(hausdorff_dt(p, g, self.alpha, *fields), view)
+        return mean_over_voxels(hausdorff_dt(p, g, self.alpha, *fields), view)

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from monai_segloss.core.card import ReadingArgs, SegLoss, Unpack, exponents, non_negative, register
-from monai_segloss.core.formula import Scores, SegBatch, quotient
+from monai_segloss.core.formula import SegBatch, Unreduced, quotient
 from monai_segloss.kernels.filters import CrossSum, Erosions, cross_sum
-from monai_segloss.losses.boundary.neighborhood import mean_table, scored_maps, scored_view, valid
+from monai_segloss.losses.boundary.neighborhood import class_view, mean_table, scored_maps, valid
 
 NORMS = ("rescale", "minmax", "none")
 
@@ -14,7 +14,7 @@ NORMS = ("rescale", "minmax", "none")
 @register(
     "hausdorff_er",
     tags=("hausdorff", "distance", "morphology"),
-    grain=3,
+    min_error_width=3,
     exempt={"slice_equals_volume": "in a volume of one slice the error also erodes from its two faces"},
 )
 class HausdorffERLoss(SegLoss):
@@ -23,7 +23,7 @@ class HausdorffERLoss(SegLoss):
     Formula: \frac{1}{N} \sum_{k=1}^{K} k^\alpha \sum_i e_k(i),\quad e_0 = (p - g)^2,\quad e_k = \max\{2 (B * e_{k-1}) -
     1, 0\}
 
-    When: Beside Dice or cross-entropy, to shrink thick errors. Alone it is blind: an error narrower than three voxels
+    When: Alongside Dice or cross-entropy, to shrink thick errors. Alone it is blind: an error narrower than three voxels
     costs almost nothing, and one thicker than twice the number of erosions no more than that. It counts voxels and not
     millimeters; for anisotropic images take hausdorff_dt.
 
@@ -77,8 +77,8 @@ class HausdorffERLoss(SegLoss):
             raise ValueError(f"norm must be one of {', '.join(map(repr, NORMS))}, got {norm!r}.")
         self.erosions, self.norm = int(erosions), norm
 
-    def loss(self, batch: SegBatch) -> Scores:
-        p, g = scored_maps(batch, scored_view(batch, self.background))
+    def loss(self, batch: SegBatch) -> Unreduced:
+        p, g = scored_maps(batch, class_view(batch, self.background))
         error = erosion_error((p - g) ** 2, valid(batch), self.alpha, self.erosions, self.norm)
         return mean_table(error, batch)
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from monai_segloss.core.card import Exempt, ReadingArgs, SegLoss, Unpack, non_negative, register
-from monai_segloss.core.formula import Scores, SegBatch, Term
+from monai_segloss.core.formula import SegBatch, Term, Unreduced
 from monai_segloss.losses.boundary.boundary_f1 import half_window
-from monai_segloss.losses.boundary.neighborhood import scored_maps, scored_view, valid
+from monai_segloss.losses.boundary.neighborhood import class_view, scored_maps, valid
 from monai_segloss.losses.voxel.cross_entropy import cross_entropy
 
 
@@ -60,7 +60,7 @@ class LayerSmoothnessLoss(SegLoss):
     """
 
     accepts = ("weight_map",)
-    scalar = True
+    scalar_only = True
 
     def __init__(
         self,
@@ -81,14 +81,14 @@ class LayerSmoothnessLoss(SegLoss):
         self.lambda_ce, self.lambda_smooth = non_negative(lambda_ce=lambda_ce, lambda_smooth=lambda_smooth)
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
-        batch, space = batch.wide, batch.ndim - 2
+        batch, space = batch.full_precision, batch.ndim - 2
         if not -space <= self.axis < space:
             raise ValueError(f"axis is {self.axis}, but input has {space} spatial axes.")
-        p, _ = scored_maps(batch, scored_view(batch, self.background))
+        p, _ = scored_maps(batch, class_view(batch, self.background))
         rough = roughness(p, valid(batch), 2 + self.axis % space, self.radius)
         return {
             "cross_entropy": Term(self.lambda_ce, cross_entropy(batch, weight_map=batch.map("weight_map")).summed()),
-            "smoothness": Term(self.lambda_smooth, Scores(rough, batch.voxels)),
+            "smoothness": Term(self.lambda_smooth, Unreduced(rough, batch.voxels)),
         }
 
 

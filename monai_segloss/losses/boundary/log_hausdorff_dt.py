@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from monai_segloss.core.card import ReadingArgs, Recommended, SegLoss, Unpack, exponents, register
-from monai_segloss.core.formula import MapSpec, Scores, SegBatch
+from monai_segloss.core.formula import MapSpec, SegBatch, Unreduced
 from monai_segloss.core.reduce import reduce
 from monai_segloss.losses.boundary.distances import foreground_view
 from monai_segloss.losses.boundary.hausdorff_dt import EXEMPT, HausdorffForm
@@ -60,9 +60,9 @@ class LogHausdorffDTLoss(SegLoss):
     def needs(self) -> tuple[MapSpec, ...]:
         return (self.form.field,)
 
-    def loss(self, batch: SegBatch) -> Scores:
-        scores = self.form.scores(foreground_view(self, batch.wide))
+    def loss(self, batch: SegBatch) -> Unreduced:
+        unreduced = self.form.unreduced(foreground_view(self, batch.full_precision))
         if self.reduction == "none":
-            return Scores(scores.total.log1p(), scores.count)
-        value, _ = reduce(scores, self.reduction, batch.ndim)
-        return Scores(value.log1p(), value.new_ones(()))
+            return Unreduced(unreduced.total.log1p(), unreduced.count)
+        value, _ = reduce(unreduced, self.reduction, batch.ndim)
+        return Unreduced(value.log1p(), value.new_ones(()))

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-from monai_segloss.core.card import Recommended, ScoringArgs, SegLoss, Unpack, register
-from monai_segloss.core.formula import MapSpec, Scores, SegBatch, scored_map
+from monai_segloss.core.card import FormulaArgs, Recommended, SegLoss, Unpack, register
+from monai_segloss.core.formula import MapSpec, SegBatch, Unreduced, scored_map
 from monai_segloss.losses.boundary.boundary import boundary
-from monai_segloss.losses.boundary.distances import mean_scores
+from monai_segloss.losses.boundary.distances import mean_over_voxels
 from monai_segloss.maps.distance import region_wise_map
 
 
@@ -51,9 +51,9 @@ class RegionWiseLoss(SegLoss):
     arXiv:2108.01405.
     """
 
-    scoring = ("include_background", "batch")
+    formula_arguments = ("include_background", "batch")
 
-    def __init__(self, *, offset: bool = False, **common: Unpack[ScoringArgs]) -> None:
+    def __init__(self, *, offset: bool = False, **common: Unpack[FormulaArgs]) -> None:
         super().__init__(**common)
         self.offset = bool(offset)
         self.map = MapSpec.of("region_wise", region_wise_map, {})
@@ -62,9 +62,9 @@ class RegionWiseLoss(SegLoss):
     def needs(self) -> tuple[MapSpec, ...]:
         return (self.map,)
 
-    def loss(self, batch: SegBatch) -> Scores:
-        batch = batch.wide
-        view = batch.scored(self.include_background, self.batch)
+    def loss(self, batch: SegBatch) -> Unreduced:
+        batch = batch.full_precision
+        view = batch.class_view(self.include_background, self.batch)
         z = scored_map(self.map, view)
         g = batch.one_hot[:, view.first :].to(z.dtype) if self.offset else None
-        return mean_scores(boundary(view.prob, z, g), view)
+        return mean_over_voxels(boundary(view.prob, z, g), view)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from monai_segloss.core.card import ReadingArgs, SegLoss, Unpack, non_negative, one_of, register
-from monai_segloss.core.formula import MapSpec, Scores, SegBatch, Term, scored_map
+from monai_segloss.core.formula import MapSpec, SegBatch, Term, Unreduced, scored_map
 from monai_segloss.losses.boundary.distances import predicted_masks, signed_distance
 from monai_segloss.losses.boundary.neighborhood import valid
 from monai_segloss.losses.voxel.cross_entropy import cross_entropy
@@ -78,7 +78,7 @@ class ShapeAwareLoss(SegLoss):
         parts = {"cross_entropy": (1.0, value), "shape": (self.w_shape, value * self.factor(batch))}
         whole = self.reduction == "none"
         return {
-            name: Term(weight, Scores(x if whole else x.flatten(2).sum(2), batch.voxels))
+            name: Term(weight, Unreduced(x if whole else x.flatten(2).sum(2), batch.voxels))
             for name, (weight, x) in parts.items()
         }
 
@@ -86,7 +86,7 @@ class ShapeAwareLoss(SegLoss):
     def factor(self, batch: SegBatch) -> Tensor:
         """E where it belongs: (B, 1, *S) with one class per voxel, else of each channel (B, C, *S)."""
         counted, exclusive = valid(batch), not batch.multilabel
-        view = batch.scored(not exclusive)
+        view = batch.class_view(not exclusive)
         distance = scored_map(self.map, view).abs()
         predicted, target = predicted_masks(batch.prob, exclusive), batch.one_hot > 0.5
         error, known = contour_error(distance, predicted[:, view.first :], target[:, view.first :], counted)

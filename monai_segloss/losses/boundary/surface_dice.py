@@ -5,16 +5,16 @@ import math
 from torch import Tensor
 
 from monai_segloss.core.card import SegLoss, Unpack, register
-from monai_segloss.core.formula import Scores, SegBatch, quotient
+from monai_segloss.core.formula import SegBatch, Unreduced, quotient
 from monai_segloss.kernels.dilation import dilation
 from monai_segloss.losses.boundary.neighborhood import (
     RatioArgs,
-    Steps,
+    Spacing,
     by_spacing,
+    class_view,
     inner_band,
     radii,
     scored_maps,
-    scored_view,
     spanned,
     valid,
 )
@@ -30,7 +30,7 @@ class SurfaceDiceLoss(SegLoss):
     Formula: 1 - \frac{2 \sum D(\partial p)\, D(\partial g) + s_n}{\sum D(\partial p) + \sum D(\partial g) + s_d},\quad
     \partial u = u - (u \ominus 1),\quad D(u) = u \oplus \tau
 
-    When: Beside Dice or cross-entropy, where the normalized surface Dice (NSD) is what counts. A stand-in: bands as
+    When: Alongside Dice or cross-entropy, where the normalized surface Dice (NSD) is what counts. A stand-in: bands as
     wide as the tolerance are compared, not surfaces, so that an error below the tolerance still costs. A contour far
     away has no gradient that leads it back; a flat prediction has no contour.
 
@@ -77,11 +77,11 @@ class SurfaceDiceLoss(SegLoss):
             raise ValueError(f"tolerance must be above 0, or None, got {tolerance!r}.")
         self.tolerance = tolerance
 
-    def loss(self, batch: SegBatch) -> Scores:
-        view, counted = scored_view(batch, self.background, self.batch), valid(batch)
+    def loss(self, batch: SegBatch) -> Unreduced:
+        view, counted = class_view(batch, self.background, self.batch), valid(batch)
         p, g = (by_spacing(thick_contour, batch, u, counted, self.tolerance) for u in scored_maps(batch, view))
-        missed, total = (view.fold(batch.total(x)) for x in (p * (1 - g) + g * (1 - p), p + g))
-        return Scores.table(surface_dice(missed, total, self.smooth_nr, self.smooth_dr), view.present)
+        missed, total = (view.reduce_batch(batch.total(x)) for x in (p * (1 - g) + g * (1 - p), p + g))
+        return Unreduced.table(surface_dice(missed, total, self.smooth_nr, self.smooth_dr), view.voxel_count)
 
 
 def surface_dice(missed: Tensor, total: Tensor, smooth_nr: float, smooth_dr: float) -> Tensor:
@@ -89,8 +89,8 @@ def surface_dice(missed: Tensor, total: Tensor, smooth_nr: float, smooth_dr: flo
     return quotient(missed + (smooth_dr - smooth_nr), total + smooth_dr)
 
 
-def thick_contour(steps: Steps, u: Tensor, counted: Tensor | None, tolerance: float | None) -> Tensor:
+def thick_contour(spacing: Spacing, u: Tensor, counted: Tensor | None, tolerance: float | None) -> Tensor:
     """Soft inner contour of masks (B, K, *S), one voxel wide, dilated by a box that covers the tolerance."""
-    tolerance = REACH * max(spanned(steps, u)) if tolerance is None else tolerance
-    contour = inner_band(u, (1,) * len(steps), counted)
-    return dilation(contour, radii(tolerance, steps), counted)
+    tolerance = REACH * max(spanned(spacing, u)) if tolerance is None else tolerance
+    contour = inner_band(u, (1,) * len(spacing), counted)
+    return dilation(contour, radii(tolerance, spacing), counted)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from monai_segloss.core.card import ReadingArgs, SegLoss, Unpack, check, register
-from monai_segloss.core.formula import Scored, Scores, SegBatch, Stat, Term
+from monai_segloss.core.formula import ClassView, SegBatch, Stat, Term, Unreduced
 from monai_segloss.losses.region.dice_form import DiceForm
 from monai_segloss.losses.voxel.binary_cross_entropy import BINARY
 
@@ -48,7 +48,7 @@ class ComboLoss(SegLoss):
     arXiv:1805.02798.
     """
 
-    scalar = True
+    scalar_only = True
 
     def __init__(
         self,
@@ -61,8 +61,8 @@ class ComboLoss(SegLoss):
         smooth_dr: float = 1.0,
         **reading: Unpack[ReadingArgs],
     ) -> None:
-        scoring = {"include_background": include_background, "smooth_nr": smooth_nr, "smooth_dr": smooth_dr}
-        super().__init__(batch=batch, **scoring, **reading)
+        formula_arguments = {"include_background": include_background, "smooth_nr": smooth_nr, "smooth_dr": smooth_dr}
+        super().__init__(batch=batch, **formula_arguments, **reading)
         self.by_activation = include_background is None
         self.alpha, self.beta = check.within(0, 1, alpha=alpha, beta=beta)
         self.dice = DiceForm(False, False, self.smooth_nr, self.smooth_dr)
@@ -71,14 +71,14 @@ class ComboLoss(SegLoss):
         return self.dice.statistics + BINARY
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
-        view = batch.scored(batch.multilabel if self.by_activation else self.include_background, self.batch)
+        view = batch.class_view(batch.multilabel if self.by_activation else self.include_background, self.batch)
         return {
             "cross_entropy": Term(self.alpha, combo_ce(view, self.beta)),
-            "dice": Term(1 - self.alpha, self.dice.scores(view, None)),
+            "dice": Term(1 - self.alpha, self.dice.unreduced(view, None)),
         }
 
 
-def combo_ce(view: Scored, beta: float) -> Scores:
+def combo_ce(view: ClassView, beta: float) -> Unreduced:
     """-(beta sum g log p + (1 - beta) sum (1 - g) log(1 - p)), (B | 1, C), and the voxels."""
     positive, negative = view.sums(*BINARY)
-    return Scores(beta * positive + (1 - beta) * negative, view.present)
+    return Unreduced(beta * positive + (1 - beta) * negative, view.voxel_count)

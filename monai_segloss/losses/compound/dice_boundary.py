@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from monai_segloss.core.card import ScoringArgs, Unpack, register
+from monai_segloss.core.card import FormulaArgs, Unpack, register
 from monai_segloss.losses.compound.scheduled import share, term_schedule
 from monai_segloss.losses.compound.weighted_sum import Compound, part
 from monai_segloss.maps.distance import Clip, Fill, Mode
@@ -25,7 +25,7 @@ class DiceBoundaryLoss(Compound):
     Args:
         lambda_dice: weight of Dice: a number, a schedule, its name or its mapping form (`monai_segloss.schedules`);
             None is 1 - ``lambda_boundary``, which must then not exceed 1.
-        lambda_boundary: weight of the boundary term per mm, likewise.  The authors' constants are 0.01 and 0.1, beside
+        lambda_boundary: weight of the boundary term per mm, likewise.  The authors' constants are 0.01 and 0.1, alongside
             ``lambda_dice=1``.
         squared_pred, jaccard: see `DiceLoss`.
         mode, normalize, empty, clip: see `BoundaryLoss`, whose map (``sdm``) the call takes.
@@ -45,7 +45,7 @@ class DiceBoundaryLoss(Compound):
     2021, arXiv:1812.07032.
     """
 
-    scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")
+    formula_arguments = ("include_background", "batch", "smooth_nr", "smooth_dr")
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class DiceBoundaryLoss(Compound):
         normalize: bool = False,
         empty: Fill = "zero",
         clip: Clip = None,
-        **common: Unpack[ScoringArgs],
+        **common: Unpack[FormulaArgs],
     ) -> None:
         alpha = term_schedule("lambda_boundary", lambda_boundary)
         rest = share("lambda_dice", lambda_dice, "lambda_boundary", alpha)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from monai_segloss.core.card import ScoringArgs, Unpack, register
+from monai_segloss.core.card import FormulaArgs, Unpack, register
 from monai_segloss.losses.compound.scheduled import share, term_schedule
 from monai_segloss.losses.compound.weighted_sum import Compound, part
 from monai_segloss.maps.distance import Clip, Fill, Mode
@@ -56,7 +56,7 @@ class DiceCEBoundaryLoss(Compound):
         normalize: bool = False,
         empty: Fill = "zero",
         clip: Clip = None,
-        **common: Unpack[ScoringArgs],
+        **common: Unpack[FormulaArgs],
     ) -> None:
         alpha = term_schedule("lambda_boundary", lambda_boundary)
         lambda_dice = share("lambda_dice", lambda_dice, "lambda_boundary", alpha)

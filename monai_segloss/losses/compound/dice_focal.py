@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from monai_segloss.core.card import ScoringArgs, Unpack, register
+from monai_segloss.core.card import FormulaArgs, Unpack, register
 from monai_segloss.losses.compound.weighted_sum import Compound, part
 from monai_segloss.losses.region.dice_form import POSITIONAL
 from monai_segloss.losses.voxel.focal import Alpha
@@ -48,7 +48,7 @@ class DiceFocalLoss(Compound):
         alpha: Alpha | None = None,
         lambda_dice: float = 1.0,
         lambda_focal: float = 1.0,
-        **common: Unpack[ScoringArgs],
+        **common: Unpack[FormulaArgs],
     ) -> None:
         super().__init__(
             common,

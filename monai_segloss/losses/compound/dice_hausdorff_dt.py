@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from monai_segloss.core.card import ScoringArgs, Unpack, exponents, register
+from monai_segloss.core.card import FormulaArgs, Unpack, exponents, register
 from monai_segloss.losses.compound.weighted_sum import Compound, part
 from monai_segloss.schedules import Ratio, TermWeight
 
 
 @register("dice_hausdorff_dt", aliases=("dice_hausdorff",), tags=("overlap", "distance", "boundary", "schedule"))
 class DiceHausdorffDTLoss(Compound):
-    r"""Dice plus the Hausdorff loss by distance transforms, weighed in each epoch to be of the same size.
+    r"""Dice plus the Hausdorff loss by distance transforms, weighted in each epoch to be of the same size.
 
     Formula: \mathrm{Dice} + \lambda_e\,\mathrm{HD},\quad \lambda_e = \overline{\mathrm{Dice}}_{e-1} /
     \overline{\mathrm{HD}}_{e-1},\ \lambda_0 = 0.01
@@ -45,7 +45,7 @@ class DiceHausdorffDTLoss(Compound):
     39(2), 2020, arXiv:1904.10030.
     """
 
-    scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")
+    formula_arguments = ("include_background", "batch", "smooth_nr", "smooth_dr")
     bounds = exponents("alpha")
 
     def __init__(
@@ -58,7 +58,7 @@ class DiceHausdorffDTLoss(Compound):
         binarize: str = "threshold",
         squared_pred: bool = False,
         jaccard: bool = False,
-        **common: Unpack[ScoringArgs],
+        **common: Unpack[FormulaArgs],
     ) -> None:
         if lambda_hausdorff is None:
             lambda_hausdorff = Ratio("hausdorff_dt", to="dice", start=0.01)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from monai_segloss.core.card import ScoringArgs, Unpack, register
+from monai_segloss.core.card import FormulaArgs, Unpack, register
 from monai_segloss.losses.compound.weighted_sum import Compound, part
 
 
@@ -44,7 +44,7 @@ class DiceTopKLoss(Compound):
         lambda_dice: float = 1.0,
         lambda_topk: float = 1.0,
         label_smoothing: float = 0.0,
-        **common: Unpack[ScoringArgs],
+        **common: Unpack[FormulaArgs],
     ) -> None:
         super().__init__(
             common,

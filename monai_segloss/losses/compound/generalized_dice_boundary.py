@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from monai_segloss.core.card import Recommended, ScoringArgs, SegLoss, Unpack, register
-from monai_segloss.core.formula import MapSpec, Scores, SegBatch, Stat, Term
+from monai_segloss.core.card import FormulaArgs, Recommended, SegLoss, Unpack, register
+from monai_segloss.core.formula import MapSpec, SegBatch, Stat, Term, Unreduced
 from monai_segloss.losses.boundary.boundary import BoundaryForm
 from monai_segloss.losses.compound.scheduled import Scheduled, share, term_schedule
 from monai_segloss.losses.region.generalized_form import GeneralizedForm
@@ -36,7 +36,7 @@ class GeneralizedDiceBoundaryLoss(Scheduled, SegLoss):
     Args:
         lambda_dice: weight of the generalized Dice: a number, a schedule, its name or its mapping form
             (`monai_segloss.schedules`); None is 1 - ``lambda_boundary``, which must then not exceed 1.
-        lambda_boundary: weight of the boundary term per mm, likewise.  The authors' constants are 0.01 and 0.1, beside
+        lambda_boundary: weight of the boundary term per mm, likewise.  The authors' constants are 0.01 and 0.1, alongside
             ``lambda_dice=1``.
         w_type: see `GeneralizedDiceLoss`.
         mode, normalize, empty, clip: see `BoundaryLoss`, whose map (``sdm``) the call takes.
@@ -55,8 +55,8 @@ class GeneralizedDiceBoundaryLoss(Scheduled, SegLoss):
     2021, arXiv:1812.07032.
     """
 
-    scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")
-    scalar = True
+    formula_arguments = ("include_background", "batch", "smooth_nr", "smooth_dr")
+    scalar_only = True
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class GeneralizedDiceBoundaryLoss(Scheduled, SegLoss):
         normalize: bool = False,
         empty: Fill = "zero",
         clip: Clip = None,
-        **common: Unpack[ScoringArgs],
+        **common: Unpack[FormulaArgs],
     ) -> None:
         super().__init__(**common)
         self.form = GeneralizedForm.of(w_type, True, self.smooth_nr, self.smooth_dr, False)
@@ -83,15 +83,17 @@ class GeneralizedDiceBoundaryLoss(Scheduled, SegLoss):
         return (self.boundary.map,)
 
     def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
-        return self.form.statistics if batch.wide is batch else ()  # else of the copy that distances need anyway
+        return (
+            self.form.statistics if batch.full_precision is batch else ()
+        )  # else of the copy that distances need anyway
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
-        batch = batch.wide
-        view, each = batch.scored(self.include_background, self.batch), batch.scored(batch.multilabel)
-        return self.weigh(
+        batch = batch.full_precision
+        view, each = batch.class_view(self.include_background, self.batch), batch.class_view(batch.multilabel)
+        return self.weighted_terms(
             batch,
             {
-                "generalized_dice": lambda: Scores.table(self.form.table(view), view.present),
-                "boundary": lambda: self.boundary.scores(each),
+                "generalized_dice": lambda: Unreduced.table(self.form.table(view), view.voxel_count),
+                "boundary": lambda: self.boundary.unreduced(each),
             },
         )

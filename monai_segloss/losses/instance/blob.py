@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from monai_segloss.core.card import ScoringArgs, SegLoss, Unpack, non_negative, register
-from monai_segloss.core.formula import MapSpec, Scores, SegBatch, Stat, Term
+from monai_segloss.core.card import FormulaArgs, SegLoss, Unpack, non_negative, register
+from monai_segloss.core.formula import MapSpec, SegBatch, Stat, Term, Unreduced
 from monai_segloss.kernels.components import Segments
 from monai_segloss.losses.instance.instances import (
     COMPONENTS,
@@ -32,7 +32,7 @@ OUTSIDE = (Stat("fp"), Stat("ce_neg"))
     },
 )
 class BlobLoss(SegLoss):
-    r"""Dice and cross-entropy of every connected component by itself, beside the global Dice + cross-entropy.
+    r"""Dice and cross-entropy of every connected component by itself, alongside the global Dice + cross-entropy.
 
     Formula: \lambda_g L(p, g; \Omega) + \lambda_b\, \frac{1}{K} \sum_{n=1}^{K} L\left(p, B_n; \Omega \setminus
     \bigcup_{m \ne n} B_m\right),\quad L = \lambda_{Dice}\,\mathrm{Dice} + \lambda_{CE}\,\mathrm{CE}
@@ -73,7 +73,7 @@ class BlobLoss(SegLoss):
     (several classes), arXiv:2604.24276.
     """
 
-    scalar = True
+    scalar_only = True
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class BlobLoss(SegLoss):
         lambda_blob: float = 1.0,
         lambda_dice: float = 1.0,
         lambda_ce: float = 1.0,
-        **common: Unpack[ScoringArgs],
+        **common: Unpack[FormulaArgs],
     ) -> None:
         super().__init__(**common)
         self.dice = DiceForm(False, False, self.smooth_nr, self.smooth_dr)
@@ -95,17 +95,17 @@ class BlobLoss(SegLoss):
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
         refuse_fractions(batch)
-        batch, weight = batch.wide, self.weights(batch.classes)
+        batch, weight = batch.full_precision, self.weights(batch.classes)
         batch.request(*self.dice.statistics, *cross_entropy(batch, weight).statistics, *OUTSIDE)
-        view = batch.scored(self.include_background, self.batch)
+        view = batch.class_view(self.include_background, self.batch)
         segments = Segments.of(components(batch))
         overlap, likelihood = (
-            Scores(*instance_table(segments, values, batch, weight))
+            Unreduced(*instance_table(segments, values, batch, weight))
             for values in blob_values(batch, segments, self.smooth_nr, self.smooth_dr)
         )
         whole, blob = self.lambda_global, self.lambda_blob
         return {
-            "dice": Term(whole * self.lambda_dice, self.dice.scores(view, view.foreground(weight))),
+            "dice": Term(whole * self.lambda_dice, self.dice.unreduced(view, view.foreground(weight))),
             "cross_entropy": Term(whole * self.lambda_ce, cross_entropy(batch, weight).summed()),
             "blob_dice": Term(blob * self.lambda_dice, overlap),
             "blob_cross_entropy": Term(blob * self.lambda_ce, likelihood),
@@ -114,7 +114,7 @@ class BlobLoss(SegLoss):
 
 def blob_values(batch: SegBatch, segments: Segments, smooth_nr: float, smooth_dr: float) -> tuple[Tensor, Tensor]:
     """Dice loss and binary cross-entropy of each component (T,), on all voxels but those of its class's others."""
-    first, v = first_class(batch), batch.scored().voxels
+    first, v = first_class(batch), batch.class_view().voxels
     p, q, lp = v.p[:, first:], v.q[:, first:], v.lp[:, first:]
     tp, fn, ce, size = segments.sums(p, q, -lp, p.new_ones(()))
     fp, ce_neg = (batch.sum(stat)[:, first:].flatten()[segments.owner].to(size.dtype) for stat in OUTSIDE)

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from monai_segloss.core.card import Exempt, ScoringArgs, SegLoss, Unpack, non_negative, register
-from monai_segloss.core.formula import FORMULAS, MapSpec, Scores, SegBatch, Term
+from monai_segloss.core.card import Exempt, FormulaArgs, SegLoss, Unpack, non_negative, register
+from monai_segloss.core.formula import FORMULAS, MapSpec, SegBatch, Term, Unreduced
 from monai_segloss.kernels.components import Segments
 from monai_segloss.losses.instance.instances import CELLS, cells, first_class, instance_table, refuse_fractions
 from monai_segloss.losses.region.dice_form import DiceForm, dice
@@ -27,7 +27,7 @@ from monai_segloss.losses.voxel.cross_entropy import cross_entropy
     },
 )
 class CCDiceCELoss(SegLoss):
-    r"""Dice + cross-entropy in the Voronoi cell of every connected component, beside the global Dice + cross-entropy.
+    r"""Dice + cross-entropy in the Voronoi cell of every connected component, alongside the global Dice + cross-entropy.
 
     Formula: L(p, g; \Omega) + \lambda\, \frac{1}{K} \sum_{n=1}^{K} L(p, g; V_n),\quad V_n = \{x : d(x, C_n) \le d(x,
     C_m)\ \forall m\},\quad L = \lambda_{Dice}\,\mathrm{Dice} + \lambda_{CE}\,\mathrm{CE}
@@ -66,7 +66,7 @@ class CCDiceCELoss(SegLoss):
     """
 
     accepts = ("components",)
-    scalar = True
+    scalar_only = True
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class CCDiceCELoss(SegLoss):
         lambda_cc: float = 1.0,
         lambda_dice: float = 1.0,
         lambda_ce: float = 1.0,
-        **common: Unpack[ScoringArgs],
+        **common: Unpack[FormulaArgs],
     ) -> None:
         super().__init__(**common)
         self.dice = DiceForm(False, False, self.smooth_nr, self.smooth_dr)
@@ -88,16 +88,16 @@ class CCDiceCELoss(SegLoss):
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
         refuse_fractions(batch)
-        batch, weight = batch.wide, self.weights(batch.classes)
+        batch, weight = batch.full_precision, self.weights(batch.classes)
         batch.request(*self.dice.statistics, *cross_entropy(batch, weight).statistics)
-        view = batch.scored(self.include_background, self.batch)
+        view = batch.class_view(self.include_background, self.batch)
         segments = cells(batch)
         overlap, likelihood = (
-            Scores(*instance_table(segments, values, batch, weight)) for values in cell_values(batch, segments)
+            Unreduced(*instance_table(segments, values, batch, weight)) for values in cell_values(batch, segments)
         )
         whole, cell = self.lambda_global, self.lambda_cc
         return {
-            "dice": Term(whole * self.lambda_dice, self.dice.scores(view, view.foreground(weight))),
+            "dice": Term(whole * self.lambda_dice, self.dice.unreduced(view, view.foreground(weight))),
             "cross_entropy": Term(whole * self.lambda_ce, cross_entropy(batch, weight).summed()),
             "cc_dice": Term(cell * self.lambda_dice, overlap),
             "cc_cross_entropy": Term(cell * self.lambda_ce, likelihood),
@@ -106,7 +106,7 @@ class CCDiceCELoss(SegLoss):
 
 def cell_values(batch: SegBatch, segments: Segments) -> tuple[Tensor, Tensor]:
     """Dice loss without smoothing and binary cross-entropy of each cell (T,)."""
-    first, v = first_class(batch), batch.scored().voxels
+    first, v = first_class(batch), batch.class_view().voxels
     tp, fp, fn, ce, ce_neg = (FORMULAS[name](v, 0)[:, first:] for name in ("tp", "fp", "fn", "ce", "ce_neg"))
     hit, extra, missed, likelihood, size = segments.sums(tp, fp, fn, ce + ce_neg, tp.new_ones(()))
     return dice(hit, extra + missed, 0, 0), likelihood / size

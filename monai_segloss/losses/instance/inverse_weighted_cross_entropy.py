@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from monai_segloss.core.card import ReadingArgs, SegLoss, Unpack, register
-from monai_segloss.core.formula import MapSpec, Scores, SegBatch
+from monai_segloss.core.formula import MapSpec, SegBatch, Unreduced
 from monai_segloss.losses.instance.instances import COMPONENTS, clipping, components, refuse_fractions
 from monai_segloss.losses.instance.inverse_weights import inverse_weights
 from monai_segloss.losses.voxel.cross_entropy import cross_entropy
@@ -58,10 +58,10 @@ class InverseWeightedCrossEntropyLoss(SegLoss):
     def needs(self) -> tuple[MapSpec, ...]:
         return (COMPONENTS,)
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         refuse_fractions(batch)
         weights = inverse_weights(batch, components(batch), self.clip, joint=not batch.multilabel)
         values = weights * cross_entropy(batch).per_voxel()
         if self.reduction != "none":
             values = batch.total(values)
-        return Scores(values, batch.voxels)
+        return Unreduced(values, batch.voxels)

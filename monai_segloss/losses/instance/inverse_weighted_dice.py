@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
-from monai_segloss.core.card import ScoringArgs, SegLoss, Unpack, register
-from monai_segloss.core.formula import FORMULAS, MapSpec, Scores, SegBatch
+from monai_segloss.core.card import FormulaArgs, SegLoss, Unpack, register
+from monai_segloss.core.formula import FORMULAS, MapSpec, SegBatch, Unreduced
 from monai_segloss.losses.instance.instances import COMPONENTS, clipping, components, first_class, refuse_fractions
 from monai_segloss.losses.instance.inverse_weights import inverse_weights
 from monai_segloss.losses.region.dice_form import dice
@@ -24,7 +24,7 @@ class InverseWeightedDiceLoss(SegLoss):
     Formula: 1 - \frac{2 \sum_i w_i p_i g_i + s_n}{\sum_i w_i (p_i^2 + g_i^2) + s_d},\quad w_i = \frac{N}{(K +
     1)\,|L_{j(i)}|}
 
-    When: Lesions of very unequal size, where Dice sees only the large ones. Without a cross-entropy beside it training
+    When: Lesions of very unequal size, where Dice sees only the large ones. Without a cross-entropy next to it training
     is as unstable as with Dice alone; compare with blob.
 
     The mean runs over samples and classes. Each class against the rest: its K components and the voxels outside of it
@@ -50,7 +50,7 @@ class InverseWeightedDiceLoss(SegLoss):
     segmentation, MICCAI 2020, arXiv:2007.10033.
     """
 
-    def __init__(self, *, clip: Sequence[float] | None = None, **common: Unpack[ScoringArgs]) -> None:
+    def __init__(self, *, clip: Sequence[float] | None = None, **common: Unpack[FormulaArgs]) -> None:
         super().__init__(**common)
         self.clip = clipping(clip)
 
@@ -58,13 +58,13 @@ class InverseWeightedDiceLoss(SegLoss):
     def needs(self) -> tuple[MapSpec, ...]:
         return (COMPONENTS,)
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         refuse_fractions(batch)
-        view, ids = batch.scored(self.include_background, self.batch), components(batch)
+        view, ids = batch.class_view(self.include_background, self.batch), components(batch)
         if first_class(batch):
             ids = torch.cat(((batch.one_hot[:, :1] > 0.5).long(), ids), 1)
         weights = inverse_weights(batch, ids[:, view.first :], self.clip)
         v = view.voxels
-        tp, error = (view.fold(batch.total(weights * FORMULAS[name](v, 0))) for name in ("tp", "se"))
+        tp, error = (view.reduce_batch(batch.total(weights * FORMULAS[name](v, 0))) for name in ("tp", "se"))
         table = dice(tp, error, self.smooth_nr, self.smooth_dr)
-        return Scores.table(table, view.present, self.weights(view.classes))
+        return Unreduced.table(table, view.voxel_count, self.weights(view.classes))

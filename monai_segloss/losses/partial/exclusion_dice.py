@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from monai_segloss.core.card import RegionLoss, ScoringArgs, Unpack, register
-from monai_segloss.core.formula import Scored, SegBatch, Stat, quotient
+from monai_segloss.core.card import FormulaArgs, RegionLoss, Unpack, register
+from monai_segloss.core.formula import ClassView, SegBatch, Stat, quotient
 from monai_segloss.losses.partial.merging import exclusion, labeled_classes, labeled_indices, refuse_sigmoid
 
 
@@ -17,7 +17,7 @@ class ExclusionDiceLoss(RegionLoss):
 
     Formula: \frac{2 \sum_i p_i e_i}{\sum_i p_i + \sum_i e_i + s_d}
 
-    When: Beside marginal_dice and marginal_cross_entropy on partially labeled data: an organ without labels is at least
+    When: Alongside marginal_dice and marginal_cross_entropy on partially labeled data: an organ without labels is at least
     not where a labeled one is. Alone it is satisfied by predicting no organ.
 
     The mean runs over samples and classes. e is the excluded region: for a labeled organ where it is not, for the
@@ -45,20 +45,20 @@ class ExclusionDiceLoss(RegionLoss):
     2021, arXiv:2007.03868.
     """
 
-    scoring = ("include_background", "batch", "smooth_dr", "weight")
+    formula_arguments = ("include_background", "batch", "smooth_dr", "weight")
     accepts = ("labeled",)
 
     sums = ()
 
-    def __init__(self, *, labeled: Sequence[int] | None = None, **common: Unpack[ScoringArgs]) -> None:
+    def __init__(self, *, labeled: Sequence[int] | None = None, **common: Unpack[FormulaArgs]) -> None:
         super().__init__(**common)
         refuse_sigmoid(self.reader.sigmoid)
         self.labeled = labeled_indices(labeled)
 
-    def view(self, batch: SegBatch) -> Scored:
+    def view(self, batch: SegBatch) -> ClassView:
         return super().view(exclusion(batch, labeled_classes(batch, self.labeled)))
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         hit, rest, where = view.sums(Stat("tp"), Stat("fp"), Stat("g"))
         return exclusion_dice(hit, rest, where, self.smooth_dr)
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from monai_segloss.core.card import ScoringArgs, SegLoss, Unpack, register
-from monai_segloss.core.formula import AREA, Scores, SegBatch
+from monai_segloss.core.card import FormulaArgs, SegLoss, Unpack, register
+from monai_segloss.core.formula import AREA, SegBatch, Unreduced
 from monai_segloss.losses.partial.merging import labeled_classes, labeled_indices, merged, refuse_sigmoid
 from monai_segloss.losses.region.dice_form import dice
 
@@ -17,7 +17,7 @@ class MarginalDiceLoss(SegLoss):
     Formula: 1 - \frac{2 \sum_i q_i g_i + s_n}{\sum_i q_i + \sum_i g_i + s_d},\quad q_0 = p_0 + \sum_{k\
     \mathrm{unlabeled}} p_k
 
-    When: Several data sets that label different organs, trained together, beside marginal_cross_entropy. With
+    When: Several data sets that label different organs, trained together, alongside marginal_cross_entropy. With
     include_background=False the merged background, and so the unlabeled classes, get no gradient from it.
 
     The mean runs over the classes that a sample has labels of. A target voxel of a class that is not labeled is read as
@@ -47,16 +47,18 @@ class MarginalDiceLoss(SegLoss):
 
     accepts = ("labeled",)
 
-    def __init__(self, *, labeled: Sequence[int] | None = None, **common: Unpack[ScoringArgs]) -> None:
+    def __init__(self, *, labeled: Sequence[int] | None = None, **common: Unpack[FormulaArgs]) -> None:
         super().__init__(**common)
         refuse_sigmoid(self.reader.sigmoid)
         self.labeled = labeled_indices(labeled)
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         labeled = labeled_classes(batch, self.labeled)
-        view = merged(batch, labeled).scored(self.include_background, self.batch)
+        view = merged(batch, labeled).class_view(self.include_background, self.batch)
         tp, fp, fn = view.sums(*AREA)
-        present = view.present
+        voxel_count = view.voxel_count
         if labeled is not None:
-            present = view.fold(batch.voxels * labeled[:, view.first :])
-        return Scores.table(dice(tp, fp + fn, self.smooth_nr, self.smooth_dr), present, self.weights(view.classes))
+            voxel_count = view.reduce_batch(batch.voxels * labeled[:, view.first :])
+        return Unreduced.table(
+            dice(tp, fp + fn, self.smooth_nr, self.smooth_dr), voxel_count, self.weights(view.classes)
+        )

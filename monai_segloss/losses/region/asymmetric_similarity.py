@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from monai_segloss.core.card import RegionLoss, ScoringArgs, Unpack, non_negative, register
-from monai_segloss.core.formula import Counts, Scored
+from monai_segloss.core.card import FormulaArgs, RegionLoss, Unpack, non_negative, register
+from monai_segloss.core.formula import ClassView, Counts
 from monai_segloss.losses.region.tversky import tversky
 
 
@@ -34,11 +34,11 @@ class AsymmetricSimilarityLoss(RegionLoss):
     medical image segmentation: application to multiple sclerosis lesion detection, IEEE Access 2019, arXiv:1803.11078.
     """
 
-    def __init__(self, *, beta: float = 1.5, **common: Unpack[ScoringArgs]) -> None:
+    def __init__(self, *, beta: float = 1.5, **common: Unpack[FormulaArgs]) -> None:
         super().__init__(**common)
         (self.beta,) = non_negative(beta=beta)
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         return asymmetric_similarity(view.counts(), self.beta, self.smooth_nr, self.smooth_dr)
 
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from monai_segloss.core.card import RegionLoss, ScoringArgs, Unpack, register
-from monai_segloss.core.formula import Scored
+from monai_segloss.core.card import FormulaArgs, RegionLoss, Unpack, register
+from monai_segloss.core.formula import ClassView
 from monai_segloss.losses.region.dice_form import POSITIONAL, DiceForm
 
 
@@ -43,11 +43,11 @@ class DiceLoss(RegionLoss):
         squared_pred: bool = False,
         jaccard: bool = False,
         soft_label: bool = False,
-        **common: Unpack[ScoringArgs],
+        **common: Unpack[FormulaArgs],
     ) -> None:
         super().__init__(**common)
         self.dice = DiceForm(squared_pred, jaccard, self.smooth_nr, self.smooth_dr, soft_label)
         self.sums = self.dice.statistics
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         return self.dice.table(view)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from monai_segloss.core.batch import AREA, AREA_L1, Scored
+from monai_segloss.core.batch import AREA, AREA_L1, ClassView
 from monai_segloss.core.counts import Stat
-from monai_segloss.core.reduce import Scores, quotient
+from monai_segloss.core.reduce import Unreduced, quotient
 
 POSITIONAL = (
     "include_background to_onehot_y sigmoid softmax other_act squared_pred jaccard reduction smooth_nr smooth_dr batch "
@@ -46,13 +46,13 @@ class DiceForm:
             return (Stat("tp"), Stat("se"))
         return AREA_L1 if self.soft_label else AREA
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         """Dice loss per (sample, class), (B | 1, C)."""
         tp, *errors = view.sums(*self.statistics)
         error = errors[0] if len(errors) == 1 else errors[0] + errors[1]
         error = 2 * error if self.jaccard else error
         return dice(tp, error, self.smooth_nr, self.smooth_dr)
 
-    def scores(self, view: Scored, weight: Tensor | None) -> Scores:
+    def unreduced(self, view: ClassView, weight: Tensor | None) -> Unreduced:
         """The table with the samples that count."""
-        return Scores.table(self.table(view), view.present, weight)
+        return Unreduced.table(self.table(view), view.voxel_count, weight)

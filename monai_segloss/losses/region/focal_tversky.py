@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from monai_segloss.core.card import RegionLoss, ScoringArgs, Unpack, non_negative, register
-from monai_segloss.core.formula import Counts, Scored
+from monai_segloss.core.card import FormulaArgs, RegionLoss, Unpack, non_negative, register
+from monai_segloss.core.formula import ClassView, Counts
 from monai_segloss.losses.region.tversky import tversky
 
 FLOOR = 1e-6
@@ -40,7 +40,7 @@ class FocalTverskyLoss(RegionLoss):
     """
 
     def __init__(
-        self, *, alpha: float = 0.3, beta: float = 0.7, gamma: float = 4 / 3, **common: Unpack[ScoringArgs]
+        self, *, alpha: float = 0.3, beta: float = 0.7, gamma: float = 4 / 3, **common: Unpack[FormulaArgs]
     ) -> None:
         super().__init__(**common)
         self.alpha, self.beta = non_negative(alpha=alpha, beta=beta)
@@ -51,7 +51,7 @@ class FocalTverskyLoss(RegionLoss):
             )
         self.gamma = float(gamma)
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         return focal_tversky(view.counts(), self.alpha, self.beta, self.gamma, self.smooth_nr, self.smooth_dr)
 
 

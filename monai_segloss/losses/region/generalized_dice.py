@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from monai_segloss.core.card import Recommended, RegionLoss, ScoringArgs, Unpack, register
-from monai_segloss.core.formula import Scored
+from monai_segloss.core.card import FormulaArgs, Recommended, RegionLoss, Unpack, register
+from monai_segloss.core.formula import ClassView
 from monai_segloss.losses.region.generalized_form import GeneralizedForm
 
 
@@ -47,7 +47,7 @@ class GeneralizedDiceLoss(RegionLoss):
     segmentations, DLMIA 2017, arXiv:1707.03237.
     """
 
-    scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")
+    formula_arguments = ("include_background", "batch", "smooth_nr", "smooth_dr")
 
     def __init__(
         self,
@@ -55,11 +55,11 @@ class GeneralizedDiceLoss(RegionLoss):
         w_type: str = "square",
         soft_label: bool = False,
         scale_free: bool = True,
-        **common: Unpack[ScoringArgs],
+        **common: Unpack[FormulaArgs],
     ) -> None:
         super().__init__(**common)
         self.form = GeneralizedForm.of(w_type, scale_free, self.smooth_nr, self.smooth_dr, soft_label)
         self.sums = self.form.statistics
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         return self.form.table(view)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from monai_segloss.core.batch import AREA, AREA_L1, Scored
+from monai_segloss.core.batch import AREA, AREA_L1, ClassView
 from monai_segloss.core.counts import Stat
 from monai_segloss.losses.region.dice_form import dice
 
@@ -58,7 +58,7 @@ class GeneralizedForm:
         """True positives, false positives, false negatives and the volume."""
         return (*(AREA_L1 if self.soft_label else AREA), Stat("g"))
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         """One minus the coefficient of each sample, (B | 1, 1)."""
         tp, fp, fn, g = view.sums(*self.statistics)
         w = volume_weights(g, self.exponent, self.scale_free)

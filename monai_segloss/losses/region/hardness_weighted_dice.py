@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from monai_segloss.core.card import Recommended, RegionLoss, ScoringArgs, Unpack, register, within
-from monai_segloss.core.formula import AREA, Scored, Stat
+from monai_segloss.core.card import FormulaArgs, Recommended, RegionLoss, Unpack, register, within
+from monai_segloss.core.formula import AREA, ClassView, Stat
 from monai_segloss.losses.region.dice_form import dice
 
 STATISTICS = (*AREA, Stat("ae_tp"), Stat("ae_err"))
@@ -43,11 +43,11 @@ class HardnessWeightedDiceLoss(RegionLoss):
 
     sums = STATISTICS
 
-    def __init__(self, *, lam: float = 0.6, **common: Unpack[ScoringArgs]) -> None:
+    def __init__(self, *, lam: float = 0.6, **common: Unpack[FormulaArgs]) -> None:
         super().__init__(**common)
         (self.lam,) = within(0, 1, lam=lam)
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         return hardness_weighted_dice(view.sums(*STATISTICS), self.lam, self.smooth_nr, self.smooth_dr)
 
 

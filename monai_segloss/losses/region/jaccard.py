@@ -3,7 +3,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from monai_segloss.core.card import RegionLoss, register
-from monai_segloss.core.formula import Counts, Scored
+from monai_segloss.core.formula import ClassView, Counts
 from monai_segloss.losses.region.tversky import tversky
 
 
@@ -30,7 +30,7 @@ class JaccardLoss(RegionLoss):
     2016, doi:10.1007/978-3-319-50835-1_22.
     """
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         return jaccard(view.counts(), self.smooth_nr, self.smooth_dr)
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from monai_segloss.core.card import ScoringArgs, SegLoss, Unpack, register
-from monai_segloss.core.formula import AREA, Scores, SegBatch, Stat
+from monai_segloss.core.card import FormulaArgs, SegLoss, Unpack, register
+from monai_segloss.core.formula import AREA, SegBatch, Stat, Unreduced
 from monai_segloss.core.reduce import reduce
 from monai_segloss.losses.region.dice_form import DiceForm
 
@@ -38,7 +38,7 @@ class LogCoshDiceLoss(SegLoss):
     Reference: Jadon, A survey of loss functions for semantic segmentation, CIBCB 2020, arXiv:2006.14822, equation 32.
     """
 
-    def __init__(self, *, elementwise: bool = True, **common: Unpack[ScoringArgs]) -> None:
+    def __init__(self, *, elementwise: bool = True, **common: Unpack[FormulaArgs]) -> None:
         super().__init__(**common)
         self.elementwise = bool(elementwise)
         if not elementwise and self.reduction == "none":
@@ -48,14 +48,14 @@ class LogCoshDiceLoss(SegLoss):
     def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
         return AREA
 
-    def loss(self, batch: SegBatch) -> Scores:
-        view = batch.scored(self.include_background, self.batch)
+    def loss(self, batch: SegBatch) -> Unreduced:
+        view = batch.class_view(self.include_background, self.batch)
         weight = self.weights(view.classes)
         if not self.elementwise:
-            mean, _ = reduce(self.dice.scores(view, weight), "mean", 2)
-            return Scores(log_cosh(mean), mean.new_ones(()))
-        dice = self.dice.scores(view, None)
-        return Scores.table(log_cosh(dice.total), view.present, weight)
+            mean, _ = reduce(self.dice.unreduced(view, weight), "mean", 2)
+            return Unreduced(log_cosh(mean), mean.new_ones(()))
+        dice = self.dice.unreduced(view, None)
+        return Unreduced.table(log_cosh(dice.total), view.voxel_count, weight)
 
 
 def log_cosh(x: Tensor) -> Tensor:

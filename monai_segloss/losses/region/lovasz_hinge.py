@@ -4,7 +4,7 @@ from torch import Tensor
 
 from monai_segloss.core.card import Exempt, ReadingArgs, SegLoss, Unpack, check, register
 from monai_segloss.core.counts import activate
-from monai_segloss.core.formula import Scores, SegBatch
+from monai_segloss.core.formula import SegBatch, Unreduced
 from monai_segloss.losses.region.lovasz_softmax import lovasz, voxels_behind
 
 
@@ -56,16 +56,16 @@ class LovaszHingeLoss(SegLoss):
         self.reader.probabilities = False
         self.per_image = bool(per_image)
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         z, g = margins(batch)
         table, _ = lovasz(batch, z, g, 1.0, self.per_image)
-        return Scores.table(table.mean(1, keepdim=True), voxels_behind(batch, self.per_image))
+        return Unreduced.table(table.mean(1, keepdim=True), voxels_behind(batch, self.per_image))
 
 
 def margins(batch: SegBatch) -> tuple[Tensor, Tensor]:
     """Score and target of each binary problem, (B, K, *S): a channel, or with one class per voxel a foreground class."""
     named = isinstance(batch.activation, str)
-    scores = batch.clean if named else activate(batch.clean, batch.activation)
+    scores = batch.masked_logits if named else activate(batch.masked_logits, batch.activation)
     g = check.hard(batch.one_hot)
     if batch.multilabel:
         return scores, g

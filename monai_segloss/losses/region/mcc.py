@@ -3,8 +3,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from monai_segloss.core.card import RegionLoss, ScoringArgs, Unpack, register
-from monai_segloss.core.formula import AREA, Counts, Scored, Stat
+from monai_segloss.core.card import FormulaArgs, RegionLoss, Unpack, register
+from monai_segloss.core.formula import AREA, ClassView, Counts, Stat
 
 
 @register(
@@ -42,15 +42,15 @@ class MCCLoss(RegionLoss):
 
     sums = (*AREA, Stat("tn"), Stat("g"))
 
-    def __init__(self, *, smooth_nr: float = 0.0, **common: Unpack[ScoringArgs]) -> None:  # type: ignore[misc]
+    def __init__(self, *, smooth_nr: float = 0.0, **common: Unpack[FormulaArgs]) -> None:  # type: ignore[misc]
         super().__init__(smooth_nr=smooth_nr, **common)
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         return mcc(view.counts(), view.sums(Stat("tn"))[0], self.smooth_nr, self.smooth_dr)
 
-    def voxel_count(self, view: Scored) -> Tensor:
+    def voxel_count(self, view: ClassView) -> Tensor:
         (g,) = view.sums(Stat("g"))
-        return (g > 0) & (g < view.present)
+        return (g > 0) & (g < view.voxel_count)
 
 
 def mcc(n: Counts, tn: Tensor, smooth_nr: float = 0.0, smooth_dr: float = 1e-5) -> Tensor:

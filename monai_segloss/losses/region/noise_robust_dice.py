@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from monai_segloss.core.card import RegionLoss, ScoringArgs, Unpack, register, within
-from monai_segloss.core.formula import Scored, Stat
+from monai_segloss.core.card import FormulaArgs, RegionLoss, Unpack, register, within
+from monai_segloss.core.formula import ClassView, Stat
 
 TINY = 1e-30
 """Divides the error of a class that is neither there nor predicted, where there is no smoothing."""
@@ -36,14 +36,14 @@ class NoiseRobustDiceLoss(RegionLoss):
     images, IEEE TMI 2020 (formula from memory, not verified against the paper), doi:10.1109/TMI.2020.3000314.
     """
 
-    scoring = ("include_background", "batch", "smooth_dr", "weight")
+    formula_arguments = ("include_background", "batch", "smooth_dr", "weight")
 
-    def __init__(self, *, gamma: float = 1.5, **common: Unpack[ScoringArgs]) -> None:
+    def __init__(self, *, gamma: float = 1.5, **common: Unpack[FormulaArgs]) -> None:
         super().__init__(**common)
         (self.gamma,) = within(1, 2, gamma=gamma)
         self.sums = (Stat("ae", self.gamma), Stat("p_sq"), Stat("g_sq"))
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         error, p_sq, g_sq = view.sums(*self.sums)
         return noise_robust_dice(error, p_sq, g_sq, self.smooth_dr)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from monai_segloss.core.card import ReadingArgs, SegLoss, Unpack, register
-from monai_segloss.core.formula import FORMULAS, Scores, SegBatch, Stat, Voxels
+from monai_segloss.core.formula import FORMULAS, SegBatch, Stat, Unreduced, Voxels
 
 PQ = Stat("pq")
 
@@ -20,7 +20,7 @@ class OverlapLoss(SegLoss):
 
     Formula: \frac{1}{N} \sum_i \tfrac12 \Bigl(1 - \sum_c p_{ic}^2\Bigr)
 
-    When: Only as a small term beside a loss that reads the labels: it is smallest at any certain prediction, right or
+    When: Only as a small term alongside a loss that reads the labels: it is smallest at any certain prediction, right or
     wrong. Experimental: the formula is a reconstruction from the abstract, not verified against the paper.
 
     Two classes: the mean over voxels of p_fg p_bg. Sigmoid: the mean over channels and voxels of p (1 - p). The
@@ -44,17 +44,17 @@ class OverlapLoss(SegLoss):
     def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
         return () if self.reduction == "none" else (PQ,)
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         multilabel = batch.multilabel
         if self.reduction != "none":
             return overlap(batch.sum(PQ), batch.voxels, multilabel)
-        value = FORMULAS["pq"](Voxels(batch.clean, batch.clean, batch.activation), 0)
+        value = FORMULAS["pq"](Voxels(batch.masked_logits, batch.masked_logits, batch.activation), 0)
         value = value if multilabel else value.sum(1, keepdim=True) / 2
-        return Scores(value if batch.mask is None else value * batch.mask[:, None], batch.voxels)
+        return Unreduced(value if batch.mask is None else value * batch.mask[:, None], batch.voxels)
 
 
-def overlap(pq: Tensor, voxels: Tensor, multilabel: bool) -> Scores:
+def overlap(pq: Tensor, voxels: Tensor, multilabel: bool) -> Unreduced:
     """Mean over voxels of sum_c p_c (1 - p_c) / 2; channels by themselves: the mean of p (1 - p).  ``pq`` is (B, C)."""
     if multilabel:
-        return Scores(pq, voxels)
-    return Scores(pq / 2, voxels / pq.shape[1])
+        return Unreduced(pq, voxels)
+    return Unreduced(pq / 2, voxels / pq.shape[1])

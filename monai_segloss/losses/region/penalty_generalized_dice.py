@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from monai_segloss.core.card import Recommended, RegionLoss, ScoringArgs, Unpack, non_negative, register
-from monai_segloss.core.formula import Scored
+from monai_segloss.core.card import FormulaArgs, Recommended, RegionLoss, Unpack, non_negative, register
+from monai_segloss.core.formula import ClassView
 from monai_segloss.losses.region.generalized_form import GeneralizedForm
 
 
@@ -40,7 +40,7 @@ class PenaltyGeneralizedDiceLoss(RegionLoss):
     penalty loss function, MIDL 2019 (formula from memory, not verified against the paper), openreview:H1lTh8unKN.
     """
 
-    scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")
+    formula_arguments = ("include_background", "batch", "smooth_nr", "smooth_dr")
 
     def __init__(
         self,
@@ -49,14 +49,14 @@ class PenaltyGeneralizedDiceLoss(RegionLoss):
         w_type: str = "square",
         soft_label: bool = False,
         scale_free: bool = True,
-        **common: Unpack[ScoringArgs],
+        **common: Unpack[FormulaArgs],
     ) -> None:
         super().__init__(**common)
         (self.k,) = non_negative(k=k)
         self.form = GeneralizedForm.of(w_type, scale_free, self.smooth_nr, self.smooth_dr, soft_label)
         self.sums = self.form.statistics
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         return penalize(self.form.table(view), self.k)
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from monai_segloss.core.card import RegionLoss, ScoringArgs, Unpack, register, within
-from monai_segloss.core.formula import Scored, Stat
+from monai_segloss.core.card import FormulaArgs, RegionLoss, Unpack, register, within
+from monai_segloss.core.formula import ClassView, Stat
 
 SQUARED = (Stat("se_g"), Stat("se_neg"), Stat("g"))
 LINEAR = (Stat("fn"), Stat("fp"), Stat("g"))
@@ -38,16 +38,16 @@ class SensitivitySpecificityLoss(RegionLoss):
     2015, doi:10.1007/978-3-319-24574-4_1.
     """
 
-    scoring = ("include_background", "batch", "smooth_dr", "weight")
+    formula_arguments = ("include_background", "batch", "smooth_dr", "weight")
 
-    def __init__(self, *, r: float = 0.05, squared: bool = True, **common: Unpack[ScoringArgs]) -> None:
+    def __init__(self, *, r: float = 0.05, squared: bool = True, **common: Unpack[FormulaArgs]) -> None:
         super().__init__(**common)
         (self.r,), self.squared = within(0, 1, r=r), bool(squared)
         self.sums = SQUARED if squared else LINEAR
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         missed, false, g = view.sums(*self.sums)
-        return sensitivity_specificity(missed, false, g, view.present, self.r, self.smooth_dr)
+        return sensitivity_specificity(missed, false, g, view.voxel_count, self.r, self.smooth_dr)
 
 
 def sensitivity_specificity(

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from monai_segloss.core.card import RegionLoss, ScoringArgs, Unpack, check, register
-from monai_segloss.core.formula import Scored, SegBatch, Stat
+from monai_segloss.core.card import FormulaArgs, RegionLoss, Unpack, check, register
+from monai_segloss.core.formula import ClassView, SegBatch, Stat
 from monai_segloss.kernels.binarized import binarized_statistics
 from monai_segloss.losses.region.dice_form import DiceForm
 
@@ -17,7 +17,7 @@ class ThresholdMapDiceLoss(RegionLoss):
     When: Experiments with a network that predicts its own threshold per voxel. A reconstruction, not verified against
     the paper. Its gradient vanishes away from the threshold, so it cannot undo confident mistakes: add cross-entropy.
 
-    The formulas of Wang et al. could not be read: this is their idea, a map of thresholds beside the prediction, in the
+    The formulas of Wang et al. could not be read: this is their idea, a map of thresholds alongside the prediction, in the
     differentiable binarization of Liao et al. Only p - T is trained, so T means nothing unless another loss, such as
     cross-entropy, holds p.
 
@@ -49,15 +49,15 @@ class ThresholdMapDiceLoss(RegionLoss):
 
     sums = ()
 
-    def __init__(self, *, sharpness: float = 50.0, **common: Unpack[ScoringArgs]) -> None:
+    def __init__(self, *, sharpness: float = 50.0, **common: Unpack[FormulaArgs]) -> None:
         super().__init__(**common)
         self.sharpness = sharp(sharpness)
         self.dice = DiceForm(False, False, self.smooth_nr, self.smooth_dr)
 
-    def view(self, batch: SegBatch) -> Scored:
+    def view(self, batch: SegBatch) -> ClassView:
         return super().view(Binarized(batch, self.sharpness))
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         return self.dice.table(view)
 
 

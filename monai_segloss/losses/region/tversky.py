@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from monai_segloss.core.card import Recommended, RegionLoss, ScoringArgs, Unpack, non_negative, register
-from monai_segloss.core.formula import AREA, AREA_L1, Counts, Scored
+from monai_segloss.core.card import FormulaArgs, Recommended, RegionLoss, Unpack, non_negative, register
+from monai_segloss.core.formula import AREA, AREA_L1, ClassView, Counts
 from monai_segloss.losses.region.dice_form import one_minus_ratio
 
 
@@ -43,14 +43,14 @@ class TverskyLoss(RegionLoss):
     """
 
     def __init__(
-        self, *, alpha: float = 0.5, beta: float = 0.5, soft_label: bool = False, **common: Unpack[ScoringArgs]
+        self, *, alpha: float = 0.5, beta: float = 0.5, soft_label: bool = False, **common: Unpack[FormulaArgs]
     ) -> None:
         super().__init__(**common)
         self.alpha, self.beta = non_negative(alpha=alpha, beta=beta)
         self.soft_label = soft_label
         self.sums = AREA_L1 if soft_label else AREA
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         return tversky(view.counts(self.soft_label), self.alpha, self.beta, self.smooth_nr, self.smooth_dr)
 
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from monai_segloss.core.card import ReadingArgs, SegLoss, Unpack, non_negative, register
-from monai_segloss.core.formula import FORMULAS, Scores, SegBatch, Term, Voxels, exact, no_second_derivative
+from monai_segloss.core.formula import FORMULAS, SegBatch, Term, Unreduced, Voxels, exact, no_second_derivative
 from monai_segloss.kernels.filters import gaussian, smooth
 from monai_segloss.kernels.slabs import by_slabs
-from monai_segloss.losses.boundary.neighborhood import refuse_points
+from monai_segloss.losses.boundary.neighborhood import require_spatial
 from monai_segloss.losses.voxel.cross_entropy import cross_entropy
 
 ROUNDING = 1e-14
@@ -62,7 +62,7 @@ class StructuralSimilarityLoss(SegLoss):
     arXiv:1910.08711.
     """
 
-    scalar = True
+    scalar_only = True
 
     def __init__(
         self,
@@ -85,13 +85,15 @@ class StructuralSimilarityLoss(SegLoss):
         self.lambda_ce, self.lambda_structural = non_negative(lambda_ce=lambda_ce, lambda_structural=lambda_structural)
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
-        refuse_points(batch)
-        batch = batch.wide
-        z = no_second_derivative(batch.clean, "StructuralSimilarityLoss")  # e and f are constants of the first one
+        require_spatial(batch)
+        batch = batch.full_precision
+        z = no_second_derivative(
+            batch.masked_logits, "StructuralSimilarityLoss"
+        )  # e and f are constants of the first one
         v = Voxels(z, batch.one_hot.to(z.dtype), batch.activation)
         e, f = self.differences(v.g, v.p.detach(), batch.mask)
         bce = FORMULAS["ce"](v, 0) + FORMULAS["ce_neg"](v, 0)
-        structural = Scores((e * f * bce).flatten(2).sum(2), f.flatten(2).sum(2))
+        structural = Unreduced((e * f * bce).flatten(2).sum(2), f.flatten(2).sum(2))
         return {
             "cross_entropy": Term(self.lambda_ce, cross_entropy(batch).summed()),
             "structural": Term(self.lambda_structural, structural),

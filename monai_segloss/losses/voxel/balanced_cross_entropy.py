@@ -3,7 +3,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from monai_segloss.core.card import ReadingArgs, SegLoss, Unpack, register
-from monai_segloss.core.formula import Scores, SegBatch, Stat
+from monai_segloss.core.formula import SegBatch, Stat, Unreduced
 from monai_segloss.losses.voxel.binary_cross_entropy import BINARY
 from monai_segloss.losses.voxel.cross_entropy import CE, G
 
@@ -41,15 +41,15 @@ class BalancedCrossEntropyLoss(SegLoss):
     def __init__(self, *, batch: bool = False, **reading: Unpack[ReadingArgs]) -> None:
         super().__init__(batch=batch, **reading)
 
-    def loss(self, batch: SegBatch) -> Scores:
-        view = batch.scored(over_batch=self.batch)
+    def loss(self, batch: SegBatch) -> Unreduced:
+        view = batch.class_view(over_batch=self.batch)
         g, ce, *negative = view.sums(*self.statistics(batch))
-        values = balanced_cross_entropy(ce, g, view.present)
+        values = balanced_cross_entropy(ce, g, view.voxel_count)
         if negative:
-            values = values + balanced_cross_entropy(negative[0], view.present - g, view.present)
+            values = values + balanced_cross_entropy(negative[0], view.voxel_count - g, view.voxel_count)
         else:
             values = values.sum(1, keepdim=True)
-        return Scores.table(values, view.present)
+        return Unreduced.table(values, view.voxel_count)
 
 
 def balanced_cross_entropy(ce: Tensor, g: Tensor, n: Tensor) -> Tensor:

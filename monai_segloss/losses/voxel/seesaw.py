@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from monai_segloss.core.card import ReadingArgs, SegLoss, Unpack, check, register
-from monai_segloss.core.formula import Scores, SegBatch, no_second_derivative
+from monai_segloss.core.formula import SegBatch, Unreduced, no_second_derivative
 from monai_segloss.core.sync import sum_over_processes
 from monai_segloss.kernels.voxels import Left
 from monai_segloss.kernels.weighed_cross_entropy import WeighedCrossEntropy
@@ -69,7 +69,7 @@ class SeesawLoss(SegLoss):
         self.register_buffer("counts", torch.zeros(0, dtype=torch.int64))
         self.counts: Tensor
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         _one_class_per_voxel(batch.multilabel)
         if not batch.has_labels:
             check.hard(batch.one_hot)
@@ -86,8 +86,8 @@ class SeesawLoss(SegLoss):
             value = mitigated(log_p, batch.labels, *settings)
         value = value if batch.mask is None else value * batch.mask[:, None]
         if self.reduction == "none":
-            return Scores(value, batch.voxels)
-        return Scores(value.flatten(1).sum(1, keepdim=True), batch.voxels)
+            return Unreduced(value, batch.voxels)
+        return Unreduced(value.flatten(1).sum(1, keepdim=True), batch.voxels)
 
     def _count(self, batch: SegBatch) -> Tensor:
         """The running counts, in training with those of this batch."""

@@ -3,7 +3,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from monai_segloss.core.card import ReadingArgs, SegLoss, Unpack, Weight, check, register
-from monai_segloss.core.formula import Scores, SegBatch
+from monai_segloss.core.formula import SegBatch, Unreduced
 from monai_segloss.losses.voxel.cross_entropy import cross_entropy
 from monai_segloss.losses.voxel.hardest import hardest, percentage
 
@@ -43,7 +43,7 @@ class TopKCrossEntropyLoss(SegLoss):
     arXiv:1605.06885 (a threshold in place of the percentage); Isensee et al., nnU-Net, Nat. Methods 2021.
     """
 
-    scalar = True
+    scalar_only = True
 
     def __init__(
         self,
@@ -56,10 +56,12 @@ class TopKCrossEntropyLoss(SegLoss):
         super().__init__(weight=weight, **reading)
         self.k, self.label_smoothing = percentage(k), check.smoothing(label_smoothing, self.reader.sigmoid)
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         return topk_cross_entropy(batch, self.k, self.weights(batch.classes), self.label_smoothing)
 
 
-def topk_cross_entropy(batch: SegBatch, k: float, weight: Tensor | None = None, label_smoothing: float = 0.0) -> Scores:
+def topk_cross_entropy(
+    batch: SegBatch, k: float, weight: Tensor | None = None, label_smoothing: float = 0.0
+) -> Unreduced:
     """Sum of the k percent largest cross-entropies among the valid voxels of the batch, and how many they are."""
     return hardest(batch, cross_entropy(batch, weight, label_smoothing).per_voxel(), k)
