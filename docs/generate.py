@@ -194,10 +194,10 @@ def loss_page(info: LossInfo) -> str:
     """The page of one loss."""
     lines = [f"# {info.key}", "", info.summary, "", f"**When.** {info.when}", "", "$$", info.formula, "$$", ""]
     lines += [f"![{FIGURE}](../images/losses/{info.key}.svg)", "", f"*{FIGURE}*", ""]
-    lines += ["## Parameters", "", "| parameter | default |", "| --- | --- |"]
+    lines += ["## Parameters", "", "| parameter | default | what it is |", "| --- | --- | --- |"]
     for name, parameter in info.parameters.items():
         default = "required" if parameter.default is parameter.empty else f"`{parameter.default!r}`"
-        lines.append(f"| `{name}` | {default} |")
+        lines.append(f"| `{name}` | {default} | {info.arguments[name].replace('|', chr(92) + '|')} |")
     lines += ["", "## Description", "", "```text", description(info.cls), "```", "", "## Use", ""]
     lines += [f"- {surface}: `{line}`" for surface, line in info.surfaces().items()]
     lines += ["", "## Support", "", ", ".join(info.support) + "."]

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -126,6 +127,22 @@ def test_losses_hold_formulas_and_no_kernels(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=module_name)
 def test_files_stay_readable(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+
+
+CARDS = {info.key: Path(inspect.getsourcefile(info.cls) or "") for info in monai_segloss.list_losses()}
+
+
+def test_cards_are_short() -> None:
+    assert median(len(path.read_text(encoding="utf-8").splitlines()) for path in CARDS.values()) <= 70
+
+
+@pytest.mark.parametrize("key", CARDS)
+def test_the_formula_stands_in_the_first_screen(key: str) -> None:
+    screen = CARDS[key].read_text(encoding="utf-8").splitlines()[:40]
+    first = [line.partition("Formula:")[2].strip() for line in screen if line.startswith("    Formula:")]
+    assert first
+    assert first[0]
+    assert monai_segloss.find(key).formula.startswith(first[0])
 
 
 def test_a_loss_lies_where_its_key_and_family_say() -> None:

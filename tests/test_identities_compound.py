@@ -209,3 +209,15 @@ def test_a_checkpoint_from_before_compounds_were_sums_is_read() -> None:
         assert loss.means == state.get("_extra_state", {"means": {}})["means"]
     with pytest.raises(RuntimeError, match="Unexpected key"):
         monai_segloss.DiceCELoss(softmax=True).load_state_dict({"something": weight})
+
+
+def test_weights_of_a_compound_are_attributes_and_numbers_are_not_logged() -> None:
+    loss = monai_segloss.DiceCELoss(lambda_ce=2, softmax=True)
+    assert (loss.lambda_dice, loss.lambda_ce, loss.term_weights) == (1.0, 2.0, {})
+    loss = monai_segloss.DiceBoundaryLoss(lambda_dice=1, lambda_boundary=0.5, softmax=True)
+    assert (loss.lambda_dice, loss.lambda_boundary) == (1.0, 0.5)
+    assert loss.term_weights == {"dice": 1.0, "boundary": 0.5}
+    loss = monai_segloss.DiceBoundaryLoss(softmax=True)
+    assert loss.lambda_boundary.mapping["schedule"] == "rebalance"
+    loss.set_epoch(9)
+    assert loss.term_weights == pytest.approx({"dice": 0.9, "boundary": 0.1})

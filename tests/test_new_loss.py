@@ -11,38 +11,22 @@ import pytest
 import repository
 
 KEY = "sokal_sneath"
-CARD = '''"""Sokal-Sneath loss.  Sokal & Sneath, Principles of Numerical Taxonomy, 1963."""
-
-from __future__ import annotations
+CARD = '''from __future__ import annotations
 
 from torch import Tensor
 
-from monai_segloss.core.batch import ClassView
-from monai_segloss.core.counts import Counts
-from monai_segloss.core.region_loss import RegionLoss
-from monai_segloss.core.registry import register
-from monai_segloss.losses.region.dice import one_minus_ratio
+from monai_segloss.core.card import RegionLoss, register
+from monai_segloss.core.formula import Counts, ClassView
+from monai_segloss.losses.region.dice_form import one_minus_ratio
 
 
-def sokal_sneath(n: Counts, smooth_nr: float = 1e-5, smooth_dr: float = 1e-5) -> Tensor:
-    """1 - (TP + nr) / (TP + 2 FP + 2 FN + dr), (B | 1, C)."""
-    return one_minus_ratio(n.tp, 2 * (n.fp + n.fn), smooth_nr, smooth_dr)
-
-
-@register(
-    "sokal_sneath",
-)
+@register("sokal_sneath")
 class SokalSneathLoss(RegionLoss):
     """One minus the soft Sokal-Sneath index of each class.
 
-    Formula:
-        1 - (TP + s_n) / (TP + 2 FP + 2 FN + s_d)
+    Formula: 1 - (TP + s_n) / (TP + 2 FP + 2 FN + s_d)
 
-    When:
-        Never yet: a loss of the tests.
-
-    Args:
-        common: see `SegLoss`.
+    When: Never yet: a loss of the tests.
 
     Example:
         >>> import torch
@@ -51,12 +35,16 @@ class SokalSneathLoss(RegionLoss):
         >>> round(loss(torch.zeros(1, 2, 4), torch.tensor([[[0, 0, 0, 1]]])).item(), 4)
         0.8889
 
-    Reference:
-        Sokal & Sneath, Principles of Numerical Taxonomy, 1963.
+    Reference: Sokal & Sneath, Principles of Numerical Taxonomy, 1963.
     """
 
     def table(self, view: ClassView) -> Tensor:
         return sokal_sneath(view.counts(), self.smooth_nr, self.smooth_dr)
+
+
+def sokal_sneath(n: Counts, smooth_nr: float = 1e-5, smooth_dr: float = 1e-5) -> Tensor:
+    """1 - (TP + nr) / (TP + 2 FP + 2 FN + dr), (B | 1, C)."""
+    return one_minus_ratio(n.tp, 2 * (n.fp + n.fn), smooth_nr, smooth_dr)
 '''
 REFERENCE = '''
 

@@ -81,6 +81,7 @@ def show(
     """
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from monai_segloss.cli.recipes import show_recipe
     from monai_segloss.core.docstring import description
@@ -98,9 +99,10 @@ def show(
     out.print("[bold]Definition[/]")
     text = f"  LaTeX: {info.formula}\n\n{description(info.cls)}"
     out.print(text, markup=False, soft_wrap=True)
-    table = Table("parameter", "default", title="Parameters", title_justify="left")
+    table = Table("parameter", "default", "what it is", title="Parameters", title_justify="left")
     for name, parameter in info.parameters.items():
-        table.add_row(name, "required" if parameter.default is parameter.empty else repr(parameter.default))
+        default = "required" if parameter.default is parameter.empty else repr(parameter.default)
+        table.add_row(*map(Text, (name, default, info.arguments[name])))
     out.print("", table)
     out.print(f"[bold]Supports[/] {', '.join(info.support)}")
     for name, reason in info.exempt.items():

@@ -49,6 +49,11 @@ def checked(name: str, value: object, annotation: str, bounds: Mapping[str, floa
     return value
 
 
+def exponents(*names: str) -> Mapping[str, float]:
+    """The `bounds` of a loss with arguments that are exponents."""
+    return dict.fromkeys(names, EXPONENT)
+
+
 def in_range(name: str, value: Any, largest: float = LARGEST) -> None:
     """Refuse a number that is not finite, or of which float32 makes infinity."""
     if not -largest <= value <= largest:

@@ -253,3 +253,15 @@ def one_of(allowed: tuple[str, ...], **arguments: object) -> None:
     for name, value in arguments.items():
         if not isinstance(value, str) or value not in allowed:
             raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {shown(value)}.")
+
+
+def smoothing(value: float, multilabel: bool) -> float:
+    """``label_smoothing``, checked: in [0, 1), and 0 where channels are independent."""
+    if not 0 <= value < 1:
+        raise ValueError(f"label_smoothing must lie in [0, 1), got {value!r}.")
+    if value and multilabel:
+        raise ValueError(
+            f"label_smoothing={value!r} is defined for one class per voxel; it cannot be combined with sigmoid=True or a "
+            "single channel."
+        )
+    return float(value)

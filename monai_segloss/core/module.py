@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, TypedDict, final
+from typing import Any, ClassVar, TypedDict, Unpack, final, get_args, get_origin
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +72,7 @@ class SegLoss(nn.Module, ABC):
 
     Keyword arguments, of every loss:
         to_onehot_y: the target holds labels (B, 1, *S) or (B, *S) instead of one channel per class.
-        sigmoid, softmax, other_act: how ``input`` becomes probabilities; none of them: ``input`` holds probabilities.
+        sigmoid, softmax, other_act: how ``input`` becomes probabilities, one of them at most; none: it holds probabilities.
         ignore_index: voxels of this label have no influence on value and gradient.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``; ``none`` broadcasts against (B, C, *S).
 
@@ -82,11 +83,16 @@ class SegLoss(nn.Module, ABC):
     Keyword arguments where the formula has a place for them (`formula_arguments` names those of a class):
         include_background: whether channel 0 is scored; it drops after the activation.
         batch: sum the statistics over the batch, and over the processes of DistributedDataParallel, before the formula.
-        smooth_nr, smooth_dr: added to the numerator and the denominator of a ratio.
+        smooth_nr: added to the numerator of a ratio.
+        smooth_dr: added to the denominator of a ratio.
         weight: one factor per scored class, or one for all; not normalized.
+
+    Raises:
+        TypeError, ValueError: an argument of another type, or out of its range.
     """
 
     formula_arguments: ClassVar[tuple[str, ...]] = FORMULA_ARGUMENTS
+    """Names of those of the second kind that the class takes; as its constructor says, or stated where that says more."""
     accepts: ClassVar[tuple[str, ...]] = ()
     """Maps a caller may send as keyword or in a target mapping."""
     point_maps: ClassVar[tuple[str, ...]] = ()
@@ -107,6 +113,8 @@ class SegLoss(nn.Module, ABC):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         adopt_renamed(cls, SegLoss)
+        if "__init__" in vars(cls) and "formula_arguments" not in vars(cls):
+            cls.formula_arguments = _formula_arguments(cls.__init__, cls.formula_arguments)
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__()
@@ -223,6 +231,20 @@ class SegLoss(nn.Module, ABC):
                 "If `include_background=False`, the weight should not include the background category class 0."
             )
         return self.class_weight
+
+
+def _formula_arguments(init: Callable[..., None], inherited: tuple[str, ...]) -> tuple[str, ...]:
+    """Shared arguments that a constructor names, and the inherited ones that the TypedDict of its ``**`` argument has."""
+    parameters = inspect.signature(init).parameters
+    rest = next((p.annotation for p in parameters.values() if p.kind is p.VAR_KEYWORD), None)
+    try:
+        rest = eval(rest, init.__globals__) if isinstance(rest, str) else rest
+    except NameError:  # a name inside of a function
+        return inherited
+    if get_origin(rest) is not Unpack:
+        return inherited
+    passed_on = get_args(rest)[0].__annotations__
+    return tuple(name for name in FORMULA_ARGUMENTS if name in parameters or (name in passed_on and name in inherited))
 
 
 def _shown(value: Any) -> str:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Recommended:
-    """The arguments that a card recommends for a training.
+    """The arguments that a card recommends for a training; None for one that is not recommended.
 
     Args:
-        include_background: value for labels; regions always score all channels.  None: the loss has no such argument.
-        batch: ``"plan"`` (as nnU-Net's plan says in batch_dice), a fixed value, or None where the loss has no such
-            argument.
+        include_background: value for labels; regions always score all channels.
+        batch: ``"plan"`` (as nnU-Net's plan says in batch_dice), or a fixed value.
         arguments: recommended values of other arguments.
 
     Example:
@@ -28,6 +27,14 @@ class Recommended:
     include_background: bool | None = False
     batch: bool | str | None = "plan"
     arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def fitted(self, names: Collection[str]) -> Recommended:
+        """The same for a loss with arguments of these names: no background and no batch where it knows neither."""
+        return replace(
+            self,
+            include_background=self.include_background if "include_background" in names else None,
+            batch=self.batch if "batch" in names else None,
+        )
 
     def resolve(self, *, regions: bool = False, batch_dice: bool | None = None) -> dict[str, Any]:
         """The arguments for a data set.

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from monai_segloss.core.arguments import checked, plain
-from monai_segloss.core.docstring import IDENTIFIER, first_paragraph, sections
+from monai_segloss.core.docstring import IDENTIFIER, arguments, completed, first_paragraph, sections
 from monai_segloss.core.errors import Renamed, UnknownLoss, nearest, renamed
 from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.maps import MapSpec
@@ -25,12 +25,14 @@ ACRONYMS = {
 }  # fmt: skip
 """Parts of a key that Camel case spells in their own way."""
 
+ONE_NUMBER = '``"mean"`` or ``"sum"``; one number for the batch, so ``"none"`` is refused.'
+"""What the argument ``reduction`` of a scalar loss is."""
 EVERYTHING = ("labels", "regions", "soft labels", "ignore", "2-D", "3-D")
 
 
 @dataclass(frozen=True)
 class LossInfo:
-    """One loss.  Its docstring says what it is: summary, ``Formula``, ``When`` and ``Reference`` are read from there.
+    """One loss.  Its docstring says what it is: summary, formula, when, arguments and reference are read from there.
 
     Args:
         key: snake_case name of registry key, function and file.
@@ -101,6 +103,12 @@ class LossInfo:
         entered = "__signature__" in vars(self.cls)
         return (inspect.signature(self.cls) if entered else _full_signature(self.cls)).parameters
 
+    @property
+    def arguments(self) -> Mapping[str, str]:
+        """What each constructor argument is, as the card says or else the shape that it derives from."""
+        found = arguments(self.cls, self.parameters)
+        return {**found, "reduction": ONE_NUMBER} if self.cls.scalar_only else found
+
     nnunet, waive, grain = Renamed("recommended"), Renamed("exempt"), Renamed("min_error_width")
 
     def exemption(self, name: str) -> Exempt | None:
@@ -166,6 +174,7 @@ def register(key: str, *, positional: str = "", **facts: Any) -> Callable[[T], T
             renamed(f"the field {old}", FORMER[old])
             facts[FORMER[old]] = facts.pop(old)
         facts.setdefault("family", cls.__module__.split(".")[-2] if "." in cls.__module__ else "own")
+        facts["recommended"] = facts.get("recommended", Recommended()).fitted(_full_signature(cls).parameters)
         info = LossInfo(key=key, cls=cls, **facts)
         for name in (key, *info.aliases):
             if name in _NAMES:
@@ -173,6 +182,7 @@ def register(key: str, *, positional: str = "", **facts: Any) -> Callable[[T], T
             _NAMES[name] = key
         _REGISTRY[key] = info
         _set_signature(cls, tuple(positional.split()))
+        cls.__doc__ = completed(cls, info.arguments)
         if positional:
             _leave_name_to_monai(cls)
         return cls

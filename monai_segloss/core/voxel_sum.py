@@ -140,7 +140,11 @@ class VoxelSum:
 
 
 class VoxelLoss(SegLoss):
-    """A loss that is a `VoxelSum`: a card says which statistics with which factors."""
+    """A loss that is a `VoxelSum`: a card says which statistics with which factors.
+
+    Args:
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``: a value per voxel, (B, 1, *S), of regions (B, C, *S); not normalized.
+    """
 
     own_pass: ClassVar[bool] = False
     """Whether its sums are of another batch or of weighted voxels, which no other loss can share."""

@@ -1,32 +1,15 @@
-"""Active boundary loss: predicted boundaries move towards those of the target.  Wang et al., AAAI 2022."""
-
 from __future__ import annotations
 
 import math
-from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.check import within
-from monai_segloss.core.derivatives import no_second_derivative
-from monai_segloss.core.exempt import Exempt
-from monai_segloss.core.module import ReadingArgs, SegLoss
-from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Unreduced
-from monai_segloss.core.registry import register
+from monai_segloss.core.card import Exempt, ReadingArgs, SegLoss, Unpack, register, within
+from monai_segloss.core.formula import SegBatch, Unreduced, no_second_derivative
 from monai_segloss.kernels.active_boundary import ahead, at, value_and_slope
 from monai_segloss.kernels.distance import distance_to
 from monai_segloss.losses.boundary.neighborhood import valid
-
-
-def target_boundary(labels: Tensor, counted: Tensor) -> Tensor:
-    """Voxels of another class than the next one along some axis, (B, 1, *S) bool."""
-    edge = torch.zeros_like(counted)
-    for offset in ahead(labels):
-        edge = edge | (at(labels, offset) != labels) & at(counted, offset, False)
-    return edge & counted
 
 
 @register(
@@ -34,7 +17,6 @@ def target_boundary(labels: Tensor, counted: Tensor) -> Tensor:
     aliases=("abl",),
     tags=("contour", "distance"),
     support=("labels", "ignore", "2-D", "3-D"),
-    recommended=Recommended(include_background=None, batch=None),
     exempt={
         "gradcheck": "neighbors and the choice of voxels carry no gradient, so the gradient is not the derivative",
         "second_derivatives": "neighbors carry no gradient, so that there is none of the gradient either",
@@ -50,14 +32,12 @@ def target_boundary(labels: Tensor, counted: Tensor) -> Tensor:
 class ActiveBoundaryLoss(SegLoss):
     r"""Predicted boundaries move one voxel at a time towards the nearest boundary of the target.
 
-    Formula:
-        \overline{\frac{\min\{M_i, d\}}{d}\, \mathrm{CE}\big(\{\mathrm{KL}(p_{i + \delta} \| p_i)\}_\delta,\
-        \arg\min_\delta M_{i + \delta}\big)}
+    Formula: \overline{\frac{\min\{M_i, d\}}{d}\, \mathrm{CE}\big(\{\mathrm{KL}(p_{i + \delta} \| p_i)\}_\delta,\
+    \arg\min_\delta M_{i + \delta}\big)}
 
-    When:
-        Alongside cross-entropy and Lovász-Softmax, as published, to refine predictions that are nearly right. It never
-        reads which class lies on which side, so it does not train alone; in 3-D it visits 26 neighbors of each voxel of
-        the predicted boundary.
+    When: Alongside cross-entropy and Lovász-Softmax, as published, to refine predictions that are nearly right. It never
+    reads which class lies on which side, so it does not train alone; in 3-D it visits 26 neighbors of each voxel of the
+    predicted boundary.
 
     The mean runs over the voxels of the predicted boundary, then over samples. M is the distance to the boundary of the
     target, of all classes together; d is ``max_dist``. The predicted boundary are the ``max_ratio`` voxels of a sample
@@ -72,9 +52,10 @@ class ActiveBoundaryLoss(SegLoss):
 
     Args:
         max_ratio: share of the voxels that the predicted boundary has at most, before its neighbors join; at least one.
-        max_dist: distance from which on the weight no longer grows, in the unit of the ``spacing``, in voxels without one.
+        max_dist: distance from which on the weight no longer grows, in the unit of the ``spacing``, in voxels without
+            one.
         label_smoothing: of the directions, in [0, 1).
-        reading: see `SegLoss`; ``reduction="none"`` gives one value per sample.
+        reduction: ``"none"`` gives one value per sample.
 
     Raises:
         ValueError: ``sigmoid=True`` or a single channel; a share or a smoothing out of range; ``max_dist`` not above 0.
@@ -90,13 +71,10 @@ class ActiveBoundaryLoss(SegLoss):
         >>> round(loss(logits, label).item(), 4)
         0.1595
 
-    Reference:
-        Wang, Zhang, Cui et al., Active boundary loss for semantic segmentation, AAAI 2022, arXiv:2102.02696.
+    Reference: Wang, Zhang, Cui et al., Active boundary loss for semantic segmentation, AAAI 2022, arXiv:2102.02696.
 
-        The order of the divergence is that of the authors' code.
+    The order of the divergence is that of the authors' code.
     """
-
-    formula_arguments = ()
 
     def __init__(
         self,
@@ -129,3 +107,11 @@ class ActiveBoundaryLoss(SegLoss):
         )
         linear = (slope * log_p).flatten(1).sum(1, keepdim=True)
         return Unreduced.table(value + (linear - linear.detach()), batch.voxels)
+
+
+def target_boundary(labels: Tensor, counted: Tensor) -> Tensor:
+    """Voxels of another class than the next one along some axis, (B, 1, *S) bool."""
+    edge = torch.zeros_like(counted)
+    for offset in ahead(labels):
+        edge = edge | (at(labels, offset) != labels) & at(counted, offset, False)
+    return edge & counted

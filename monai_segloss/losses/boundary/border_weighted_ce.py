@@ -1,19 +1,10 @@
-"""Cross-entropy with the weight map of U-Net, which keeps instances apart.  Ronneberger et al., MICCAI 2015."""
-
 from __future__ import annotations
-
-from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from monai_segloss.core import check
-from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.maps import MapSpec
-from monai_segloss.core.module import ReadingArgs, Weight
-from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.registry import register
-from monai_segloss.core.voxel_sum import VoxelLoss, VoxelSum
+from monai_segloss.core.card import ReadingArgs, Unpack, VoxelLoss, Weight, check, register
+from monai_segloss.core.formula import MapSpec, SegBatch, VoxelSum
 from monai_segloss.losses.boundary.neighborhood import require_spatial
 from monai_segloss.losses.boundary.voxel_weights import weighed_cross_entropy
 from monai_segloss.losses.instance.instances import TOUCHING, components, inside
@@ -24,18 +15,16 @@ from monai_segloss.maps.border import border_weight_map
     "border_weighted_ce",
     aliases=("unet_ce", "border_weighted_cross_entropy"),
     tags=("likelihood", "instances", "distance"),
-    recommended=Recommended(include_background=None, batch=None),
 )
 class BorderWeightedCELoss(VoxelLoss):
     r"""Cross-entropy with the weight map of U-Net: background between two close instances weighs more.
 
-    Formula:
-        \frac{1}{N} \sum_i w_i\, \mathrm{CE}_i,\quad w = w_c + w_0 \exp\left(-\frac{(d_1 + d_2)^2}{2 \sigma^2}\right)
+    Formula: \frac{1}{N} \sum_i w_i\, \mathrm{CE}_i,\quad w = w_c + w_0 \exp\left(-\frac{(d_1 + d_2)^2}{2
+    \sigma^2}\right)
 
-    When:
-        Instances that must not merge, such as cells or vertebrae. Useless with one instance per image. The two nearest
-        instances are looked up on the CPU in each step: send the map with the data where images are not augmented in
-        space.
+    When: Instances that must not merge, such as cells or vertebrae. Useless with one instance per image. The two
+    nearest instances are looked up on the CPU in each step: send the map with the data where images are not augmented
+    in space.
 
     CE is `CrossEntropyLoss`. d_1 and d_2 are the distances of a voxel to the nearest and the second nearest instance of
     the sample, of whatever foreground class, in mm. Instances are the connected components of each class, over faces.
@@ -47,8 +36,8 @@ class BorderWeightedCELoss(VoxelLoss):
 
     - ``components_faces``, (B, C, *S) or (B, 1, *S): ids of the instances, 1 or more inside of a class
       (`monai_segloss.transforms.ComponentMapd` with ``faces=True``);
-    - ``components``, in its place: annotated instances, which may touch;
-    - ``weight_map``, (B, 1, *S), with sigmoid also (B, C, *S): w itself (`monai_segloss.transforms.BorderWeightMapd`,
+    - ``components``, in its place: annotated instances, which may touch; - ``weight_map``, (B, 1, *S), with sigmoid
+    also (B, C, *S): w itself (`monai_segloss.transforms.BorderWeightMapd`,
       which of regions makes one map for all of them together).
 
     Args:
@@ -57,11 +46,10 @@ class BorderWeightedCELoss(VoxelLoss):
         background_only: leave the inside of instances, where d_1 is 0, at w_c.
         weight: w_c of each class, or one for all; None is 1.  With sigmoid w_c inside of a region, 1 outside.
         balanced: w_c is the number of voxels of the sample over (those of the class times the number of classes there).
-        reading: see `SegLoss`; ``reduction="none"`` gives one value per voxel.
 
     Raises:
-        ValueError: ``sigma`` not above 0; ``balanced`` with ``weight``, or one of them with a ``weight_map``, which has
-            w_c in it; ids that are no whole numbers or 0 inside of a class.
+        ValueError: ``sigma`` not above 0; ``balanced`` with ``weight``, or one of them with a ``weight_map``, which
+            has w_c in it; ids that are no whole numbers or 0 inside of a class.
 
     Example:
         >>> import torch
@@ -71,12 +59,10 @@ class BorderWeightedCELoss(VoxelLoss):
         >>> [round(x, 2) for x in values.flatten().tolist()]
         [1.0, 1.0, 4.25, 4.25, 1.0, 1.44, 1.02, 1.0]
 
-    Reference:
-        Ronneberger, Fischer & Brox, U-Net: convolutional networks for biomedical image segmentation, MICCAI 2015,
-        arXiv:1505.04597, equations 1 and 2.
+    Reference: Ronneberger, Fischer & Brox, U-Net: convolutional networks for biomedical image segmentation, MICCAI
+    2015, arXiv:1505.04597, equations 1 and 2.
     """
 
-    formula_arguments = ("weight",)
     own_pass = True
     accepts = ("components", "weight_map")
 

@@ -1,48 +1,11 @@
-"""Boundary loss.  Kervadec et al., MIDL 2019 and Medical Image Analysis 2021."""
-
 from __future__ import annotations
-
-from typing import Unpack
 
 from torch import Tensor
 
-from monai_segloss.core.batch import ClassView, SegBatch
-from monai_segloss.core.check import one_of
-from monai_segloss.core.exempt import Exempt
-from monai_segloss.core.maps import MapSpec, scored_map
-from monai_segloss.core.module import ReadingArgs, SegLoss
-from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Unreduced
-from monai_segloss.core.registry import register
+from monai_segloss.core.card import Exempt, ReadingArgs, Recommended, SegLoss, Unpack, one_of, register
+from monai_segloss.core.formula import ClassView, MapSpec, SegBatch, Unreduced, scored_map
 from monai_segloss.losses.boundary.distances import mean_over_voxels, signed_distance
 from monai_segloss.maps.distance import FILLS, MODES, Clip, Fill, Mode, clipping
-
-
-def boundary(p: Tensor, phi: Tensor, g: Tensor | None = None) -> Tensor:
-    """phi p at each voxel (B, C, *S), or phi (p - g), whose least value is 0."""
-    return phi * (p if g is None else p - g)
-
-
-class BoundaryForm:
-    """The settings that the loss and the compounds with a boundary term share, and the table of their values.
-
-    Args:
-        mode, normalize, empty, clip, offset: see `BoundaryLoss`.
-    """
-
-    def __init__(self, mode: Mode, normalize: bool, empty: Fill, clip: Clip, offset: bool = True) -> None:
-        one_of(MODES, mode=mode)
-        one_of(FILLS, empty=empty)
-        clipping(clip)
-        self.offset = bool(offset)
-        self.map = signed_distance(mode=mode, empty=empty, clip=clip, normalize=bool(normalize))
-
-    def unreduced(self, view: ClassView) -> Unreduced:
-        """Mean over voxels per (sample, class)."""
-        batch = view.batch
-        phi = scored_map(self.map, view)
-        g = batch.one_hot[:, view.first :].to(phi.dtype) if self.offset else None
-        return mean_over_voxels(boundary(view.prob, phi, g), view)
 
 
 @register(
@@ -64,19 +27,17 @@ class BoundaryForm:
                 "ignored",
                 "regions_masked",
             ),
-        ),
+        )
     },
 )
 class BoundaryLoss(SegLoss):
     r"""Probabilities times the signed distance to the boundary of the target.
 
-    Formula:
-        \frac{1}{N} \sum_i \phi_i\, p_i,\quad \phi = \mathrm{signed\ distance,\ negative\ inside}
+    Formula: \frac{1}{N} \sum_i \phi_i\, p_i,\quad \phi = \mathrm{signed\ distance,\ negative\ inside}
 
-    When:
-        Alongside Dice or cross-entropy where classes are small and the boundary matters: far mistakes cost more. Not
-        alone, since a class that is absent from a patch gives no gradient, and weights do not carry over between
-        millimeters, voxels and patch sizes.
+    When: Alongside Dice or cross-entropy where classes are small and the boundary matters: far mistakes cost more. Not
+    alone, since a class that is absent from a patch gives no gradient, and weights do not carry over between
+    millimeters, voxels and patch sizes.
 
     Distances are in mm. Up to a constant of the target this is half of the distance between the two boundaries in the
     sense of Kervadec et al.; ``offset=True`` adds the constant, so that the loss is 0 where all is right, with the same
@@ -108,12 +69,9 @@ class BoundaryLoss(SegLoss):
         >>> round(loss(torch.zeros(1, 2, 4), torch.tensor([[[0, 0, 1, 1]]]), spacing=(2.0,)).item(), 4)
         0.5
 
-    Reference:
-        Kervadec et al., Boundary loss for highly unbalanced segmentation, MIDL 2019 and Medical Image Analysis 2021,
-        arXiv:1812.07032.
+    Reference: Kervadec et al., Boundary loss for highly unbalanced segmentation, MIDL 2019 and Medical Image Analysis
+    2021, arXiv:1812.07032.
     """
-
-    formula_arguments = ("include_background", "batch")
 
     def __init__(
         self,
@@ -136,3 +94,30 @@ class BoundaryLoss(SegLoss):
 
     def loss(self, batch: SegBatch) -> Unreduced:
         return self.form.unreduced(batch.full_precision.class_view(self.include_background, self.batch))
+
+
+def boundary(p: Tensor, phi: Tensor, g: Tensor | None = None) -> Tensor:
+    """phi p at each voxel (B, C, *S), or phi (p - g), whose least value is 0."""
+    return phi * (p if g is None else p - g)
+
+
+class BoundaryForm:
+    """The settings that the loss and the compounds with a boundary term share, and the table of their values.
+
+    Args:
+        mode, normalize, empty, clip, offset: see `BoundaryLoss`.
+    """
+
+    def __init__(self, mode: Mode, normalize: bool, empty: Fill, clip: Clip, offset: bool = True) -> None:
+        one_of(MODES, mode=mode)
+        one_of(FILLS, empty=empty)
+        clipping(clip)
+        self.offset = bool(offset)
+        self.map = signed_distance(mode=mode, empty=empty, clip=clip, normalize=bool(normalize))
+
+    def unreduced(self, view: ClassView) -> Unreduced:
+        """Mean over voxels per (sample, class)."""
+        batch = view.batch
+        phi = scored_map(self.map, view)
+        g = batch.one_hot[:, view.first :].to(phi.dtype) if self.offset else None
+        return mean_over_voxels(boundary(view.prob, phi, g), view)

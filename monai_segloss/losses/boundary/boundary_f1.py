@@ -1,15 +1,9 @@
-"""F1 score of contours as a loss.  Bokhovkin & Burnaev, ISNN 2019."""
-
 from __future__ import annotations
-
-from typing import Unpack
 
 from torch import Tensor
 
-from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.module import SegLoss
-from monai_segloss.core.reduce import Unreduced, quotient
-from monai_segloss.core.registry import register
+from monai_segloss.core.card import SegLoss, Unpack, register
+from monai_segloss.core.formula import SegBatch, Unreduced, quotient
 from monai_segloss.kernels.dilation import dilation
 from monai_segloss.losses.boundary.neighborhood import (
     RatioArgs,
@@ -23,39 +17,25 @@ from monai_segloss.losses.boundary.neighborhood import (
 )
 
 
-def boundary_f1(precision: Tensor, recall: Tensor) -> Tensor:
-    """1 - 2 P R / (P + R) per (sample, class), (B | 1, C)."""
-    return 1 - 2 * precision * recall / (precision + recall).clamp_min(1e-12)
-
-
-@register(
-    "boundary_f1",
-    aliases=("boundary_f1_score", "bf1"),
-    tags=("overlap", "contour", "morphology"),
-)
+@register("boundary_f1", aliases=("boundary_f1_score", "bf1"), tags=("overlap", "contour", "morphology"))
 class BoundaryF1Loss(SegLoss):
     r"""One minus the F1 score of contours that meet within a tolerance.
 
-    Formula:
-        1 - \frac{2 P R}{P + R},\quad P = \frac{\sum b(p)\, \hat b(g)}{\sum b(p)},\quad R = \frac{\sum b(g)\, \hat
-        b(p)}{\sum b(g)}
+    Formula: 1 - \frac{2 P R}{P + R},\quad P = \frac{\sum b(p)\, \hat b(g)}{\sum b(p)},\quad R = \frac{\sum b(g)\, \hat
+    b(p)}{\sum b(g)}
 
-    When:
-        Alongside Dice, cross-entropy or Jaccard, whose weight the authors lower as training goes on. Contours farther
-        apart than the tolerance have no gradient that leads them together; a flat prediction has no contour.
+    When: Alongside Dice, cross-entropy or Jaccard, whose weight the authors lower as training goes on. Contours farther
+    apart than the tolerance have no gradient that leads them together; a flat prediction has no contour.
 
     b(u) is u minus its erosion in a window of ``contour`` voxels; its wide form is the largest b in a window of
     ``tolerance`` voxels. Windows are voxels of the finest axis. Along an axis with coarser ``spacing`` they shrink to
     the same length, at least one voxel to each side. Neither the border of the image nor an ignored voxel is a contour.
 
     Args:
-        contour: edge of the window of the contour, odd; theta_0 of the paper.
-        tolerance: edge of the window of the tolerance, odd; theta of the paper.
+        contour: edge of the window of the contour, an odd number of voxels; theta_0 of the paper.
+        tolerance: edge of the window of the tolerance, likewise; theta of the paper.
         include_background: whether channel 0 is scored; None: where channels are independent.
-        batch, common: see `SegLoss`; ``smooth_nr`` and ``smooth_dr`` belong to precision and recall.
-
-    Raises:
-        ValueError: a window that is no odd number of voxels.
+        smooth_nr, smooth_dr: added to numerator and denominator of precision and of recall.
 
     Example:
         >>> import torch
@@ -67,12 +47,9 @@ class BoundaryF1Loss(SegLoss):
         >>> [round(loss(logits.roll(k, dims=3), label).item(), 4) for k in (2, 3, 4)]  # a shift within the tolerance is free
         [0.0, 0.3125, 0.4375]
 
-    Reference:
-        Bokhovkin & Burnaev, Boundary loss for remote sensing imagery semantic segmentation, ISNN 2019,
-        arXiv:1905.07852.
+    Reference: Bokhovkin & Burnaev, Boundary loss for remote sensing imagery semantic segmentation, ISNN 2019,
+    arXiv:1905.07852.
     """
-
-    formula_arguments = ("include_background", "batch", "smooth_nr", "smooth_dr")
 
     def __init__(
         self,
@@ -99,6 +76,11 @@ class BoundaryF1Loss(SegLoss):
             return 1 - quotient(missed + (self.smooth_dr - self.smooth_nr), total + self.smooth_dr)
 
         return Unreduced.table(boundary_f1(met(p, wide_g), met(g, wide_p)), view.voxel_count)
+
+
+def boundary_f1(precision: Tensor, recall: Tensor) -> Tensor:
+    """1 - 2 P R / (P + R) per (sample, class), (B | 1, C)."""
+    return 1 - 2 * precision * recall / (precision + recall).clamp_min(1e-12)
 
 
 def contours(spacing: Spacing, u: Tensor, counted: Tensor | None, radius: int) -> Tensor:

@@ -1,16 +1,11 @@
-"""Boundary IoU as a loss.  The metric: Cheng et al., CVPR 2021."""
-
 from __future__ import annotations
 
 import math
-from typing import Unpack
 
 from torch import Tensor
 
-from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.module import SegLoss
-from monai_segloss.core.reduce import Unreduced
-from monai_segloss.core.registry import register
+from monai_segloss.core.card import SegLoss, Unpack, register
+from monai_segloss.core.formula import SegBatch, Unreduced
 from monai_segloss.losses.boundary.neighborhood import (
     RatioArgs,
     Spacing,
@@ -21,38 +16,21 @@ from monai_segloss.losses.boundary.neighborhood import (
     scored_maps,
     valid,
 )
-from monai_segloss.losses.region.dice import one_minus_ratio
+from monai_segloss.losses.region.dice_form import one_minus_ratio
 
 SHARE = 0.02
 """Width of the band by default, as a share of the diagonal of the image."""
 
 
-def boundary_iou(overlap: Tensor, error: Tensor, smooth_nr: float, smooth_dr: float) -> Tensor:
-    """1 - I / (I + error) of the bands, (B | 1, C), written as its complement."""
-    return one_minus_ratio(overlap, error, smooth_nr, smooth_dr)
-
-
-def band(spacing: Spacing, u: Tensor, counted: Tensor | None, width: float | None) -> Tensor:
-    """Voxels of a soft mask (B, K, *S) within ``width`` of another side; None: `SHARE` of the diagonal."""
-    if width is None:
-        width = SHARE * math.sqrt(sum((n * s) ** 2 for n, s in zip(u.shape[2:], spacing, strict=True) if n > 1))
-    return inner_band(u, radii(width, spacing), counted)
-
-
-@register(
-    "boundary_iou",
-    tags=("overlap", "contour", "morphology"),
-)
+@register("boundary_iou", tags=("overlap", "contour", "morphology"))
 class BoundaryIoULoss(SegLoss):
     r"""One minus the IoU of the bands along the inner side of the boundaries of prediction and target.
 
-    Formula:
-        1 - \frac{\sum b(p)\, b(g) + s_n}{\sum b(p) + b(g) - b(p)\, b(g) + s_d},\quad b(u) = u - (u \ominus B_w)
+    Formula: 1 - \frac{\sum b(p)\, b(g) + s_n}{\sum b(p) + b(g) - b(p)\, b(g) + s_d},\quad b(u) = u - (u \ominus B_w)
 
-    When:
-        Alongside Dice or cross-entropy, to train what the Boundary IoU metric measures. Far from the target it has no
-        gradient that leads there, and a flat prediction has no band; nobody published it as a loss, so compare with
-        dice_ce.
+    When: Alongside Dice or cross-entropy, to train what the Boundary IoU metric measures. Far from the target it has no
+    gradient that leads there, and a flat prediction has no band; nobody published it as a loss, so compare with
+    dice_ce.
 
     The erosion is by a box; the mean runs over samples and classes. The metric counts the border of the image as
     boundary; here it is none, because training sees patches, and neither are ignored voxels. The gradient of an erosion
@@ -60,12 +38,9 @@ class BoundaryIoULoss(SegLoss):
     least one per axis (the metric rounds).
 
     Args:
-        width: of the band, in the unit of the ``spacing`` of the call, in voxels without one; None: 2 % of the diagonal of
-            the image, the metric's value, which depends on the size of the patch.
+        width: of the band, above 0, in the unit of the ``spacing`` of the call, in voxels without one; None: 2 % of the
+            diagonal of the image, the metric's value, which depends on the size of the patch.
         include_background: whether channel 0 is scored; None: where channels are independent.
-
-    Raises:
-        ValueError: ``width`` not above 0.
 
     Example:
         >>> import torch
@@ -78,11 +53,8 @@ class BoundaryIoULoss(SegLoss):
         >>> round(loss(logits, label).item(), 4)
         0.6667
 
-    Reference:
-        Cheng, Girshick, Dollár, Berg & Kirillov, Boundary IoU, CVPR 2021 (the metric), arXiv:2103.16562.
+    Reference: Cheng, Girshick, Dollár, Berg & Kirillov, Boundary IoU, CVPR 2021 (the metric), arXiv:2103.16562.
     """
-
-    formula_arguments = ("include_background", "batch", "smooth_nr", "smooth_dr")
 
     def __init__(
         self,
@@ -103,3 +75,15 @@ class BoundaryIoULoss(SegLoss):
         p, g = (by_spacing(band, batch, u, valid(batch), self.width) for u in scored_maps(batch, view))
         overlap, error = (view.reduce_batch(batch.total(x)) for x in (p * g, p * (1 - g) + g * (1 - p)))
         return Unreduced.table(boundary_iou(overlap, error, self.smooth_nr, self.smooth_dr), view.voxel_count)
+
+
+def boundary_iou(overlap: Tensor, error: Tensor, smooth_nr: float, smooth_dr: float) -> Tensor:
+    """1 - I / (I + error) of the bands, (B | 1, C), written as its complement."""
+    return one_minus_ratio(overlap, error, smooth_nr, smooth_dr)
+
+
+def band(spacing: Spacing, u: Tensor, counted: Tensor | None, width: float | None) -> Tensor:
+    """Voxels of a soft mask (B, K, *S) within ``width`` of another side; None: `SHARE` of the diagonal."""
+    if width is None:
+        width = SHARE * math.sqrt(sum((n * s) ** 2 for n, s in zip(u.shape[2:], spacing, strict=True) if n > 1))
+    return inner_band(u, radii(width, spacing), counted)

@@ -1,16 +1,9 @@
-"""Contour Dice.  Specktor-Fadida et al., ECCV Workshops 2022."""
-
 from __future__ import annotations
-
-from typing import Unpack
 
 from torch import Tensor
 
-from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.check import non_negative
-from monai_segloss.core.module import SegLoss
-from monai_segloss.core.reduce import Unreduced, quotient
-from monai_segloss.core.registry import register
+from monai_segloss.core.card import SegLoss, Unpack, non_negative, register
+from monai_segloss.core.formula import SegBatch, Unreduced, quotient
 from monai_segloss.kernels.dilation import dilation, erosion
 from monai_segloss.losses.boundary.neighborhood import (
     RatioArgs,
@@ -24,36 +17,23 @@ from monai_segloss.losses.boundary.neighborhood import (
 )
 
 
-def contour_dice(missed: Tensor, total: Tensor, smooth_nr: float, smooth_dr: float) -> Tensor:
-    """1 - (sum dG B_P + sum dP B_G) / (sum dG + sum dP), (B | 1, C), from what the bands miss of the contours."""
-    return quotient(missed + (smooth_dr - smooth_nr), total + smooth_dr)
-
-
-@register(
-    "contour_dice",
-    tags=("overlap", "contour", "morphology"),
-)
+@register("contour_dice", tags=("overlap", "contour", "morphology"))
 class ContourDiceLoss(SegLoss):
     r"""One minus the share of the contours of prediction and target that lies in the band of the other.
 
-    Formula:
-        1 - \frac{\sum \partial g\, B(p) + \partial p\, B(g) + s_n}{\sum \partial g + \partial p + s_d},\quad \partial u
-        = u - (u \ominus 1),\quad B(u) = (u \oplus d) - (u \ominus d)
+    Formula: 1 - \frac{\sum \partial g\, B(p) + \partial p\, B(g) + s_n}{\sum \partial g + \partial p + s_d},\quad
+    \partial u = u - (u \ominus 1),\quad B(u) = (u \oplus d) - (u \ominus d)
 
-    When:
-        Alongside Dice or cross-entropy, for structures with fuzzy contours, where disagreement within a tolerance is no
-        error. A contour outside of the band has no gradient that leads it there; a flat prediction has no contour.
+    When: Alongside Dice or cross-entropy, for structures with fuzzy contours, where disagreement within a tolerance is no
+    error. A contour outside of the band has no gradient that leads it there; a flat prediction has no contour.
 
     The contour is a soft mask minus its erosion by one voxel, the band its dilation minus its erosion by ``tolerance``.
     The mean runs over samples and classes. Neither the border of the image nor an ignored voxel is a contour.
 
     Args:
-        tolerance: half width of the band, in the unit of the ``spacing`` of the call, in voxels without one; a box of whole
-            voxels, at least one to each side along every axis.
+        tolerance: half width of the band, above 0, in the unit of the ``spacing`` of the call, in voxels without one; a
+            box of whole voxels, at least one to each side along every axis.
         include_background: whether channel 0 is scored; None: where channels are independent.
-
-    Raises:
-        ValueError: ``tolerance`` not above 0.
 
     Example:
         >>> import torch
@@ -65,16 +45,13 @@ class ContourDiceLoss(SegLoss):
         >>> [round(loss(logits.roll(k, dims=3), label).item(), 4) for k in (1, 2, 3)]
         [0.0, 0.0625, 0.3125]
 
-    Reference:
-        Specktor-Fadida, Yehuda et al., Contour Dice loss for structures with fuzzy and complex boundaries in fetal MRI,
-        ECCV Workshops 2022, arXiv:2209.12232; Moltz et al., ISBI 2020 (the metric).
+    Reference: Specktor-Fadida, Yehuda et al., Contour Dice loss for structures with fuzzy and complex boundaries in
+    fetal MRI, ECCV Workshops 2022, arXiv:2209.12232; Moltz et al., ISBI 2020 (the metric).
 
-        The formula is from the abstract and was not verified against the paper: the width of the band and the soft
-        contours are choices of this library. The loss that surveys list for J. Moltz et al., ISBI 2020, is a network
-        that approximates the metric, not a formula.
+    The formula is from the abstract and was not verified against the paper: the width of the band and the soft contours
+    are choices of this library. The loss that surveys list for J. Moltz et al., ISBI 2020, is a network that
+    approximates the metric, not a formula.
     """
-
-    formula_arguments = ("include_background", "batch", "smooth_nr", "smooth_dr")
 
     def __init__(
         self,
@@ -99,6 +76,11 @@ class ContourDiceLoss(SegLoss):
         missed = [edge * (1 - near) for edge, near in zip(edges, bands, strict=True)]
         lost, total = (view.reduce_batch(batch.total(a + b)) for a, b in (missed, edges))
         return Unreduced.table(contour_dice(lost, total, self.smooth_nr, self.smooth_dr), view.voxel_count)
+
+
+def contour_dice(missed: Tensor, total: Tensor, smooth_nr: float, smooth_dr: float) -> Tensor:
+    """1 - (sum dG B_P + sum dP B_G) / (sum dG + sum dP), (B | 1, C), from what the bands miss of the contours."""
+    return quotient(missed + (smooth_dr - smooth_nr), total + smooth_dr)
 
 
 def band(spacing: Spacing, u: Tensor, counted: Tensor | None, tolerance: float) -> Tensor:

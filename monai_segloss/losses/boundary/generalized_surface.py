@@ -1,42 +1,23 @@
-"""Generalized surface loss: errors weighted by squared distances, as a share of the worst.  Celaya et al., 2023."""
-
 from __future__ import annotations
-
-from typing import Unpack
 
 from torch import Tensor
 
-from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.check import one_of
-from monai_segloss.core.maps import MapSpec, scored_map
-from monai_segloss.core.module import ReadingArgs, SegLoss, Weight
-from monai_segloss.core.reduce import Unreduced, quotient
-from monai_segloss.core.registry import register
+from monai_segloss.core.card import ReadingArgs, SegLoss, Unpack, Weight, one_of, register
+from monai_segloss.core.formula import MapSpec, SegBatch, Unreduced, quotient, scored_map
 from monai_segloss.losses.boundary.distances import signed_distance
 from monai_segloss.losses.boundary.neighborhood import class_view
 from monai_segloss.maps.distance import FILLS, MODES, Fill, Mode
 
 
-def generalized_surface(error: Tensor, worst: Tensor) -> Tensor:
-    """The sum of D^2 (1 - (1 - (g + p))^2) over that of D^2, (B | 1, K); 0 without a boundary."""
-    return quotient(error, worst)
-
-
-@register(
-    "generalized_surface",
-    aliases=("gsl",),
-    tags=("distance", "boundary"),
-)
+@register("generalized_surface", aliases=("gsl",), tags=("distance", "boundary"))
 class GeneralizedSurfaceLoss(SegLoss):
     r"""Errors weighted by their squared distance to the boundary of the target, as a share of the worst prediction.
 
-    Formula:
-        1 - \frac{\sum_k w_k \sum_i \left(D_{ik} (1 - (g_{ik} + p_{ik}))\right)^2}{\sum_k w_k \sum_i D_{ik}^2}
+    Formula: 1 - \frac{\sum_k w_k \sum_i \left(D_{ik} (1 - (g_{ik} + p_{ik}))\right)^2}{\sum_k w_k \sum_i D_{ik}^2}
 
-    When:
-        In place of the boundary or a Hausdorff loss where weights should carry over: it lies in [0, 1] and does not
-        know the unit of the spacing. Published alongside Dice and cross-entropy with a share that grows from 0 to 1.
-        Voxels on the inner boundary weigh nothing, so alone it does not settle the last voxel.
+    When: In place of the boundary or a Hausdorff loss where weights should carry over: it lies in [0, 1] and does not
+    know the unit of the spacing. Published alongside Dice and cross-entropy with a share that grows from 0 to 1. Voxels on
+    the inner boundary weigh nothing, so alone it does not settle the last voxel.
 
     The sums run over the classes of a sample, the mean over samples. D is the distance to the boundary of the target;
     its square does not know the side. The loss is 0 where all is right, 1 for the opposite of the target, 3/4 where p
@@ -48,13 +29,13 @@ class GeneralizedSurfaceLoss(SegLoss):
     they are made in the call, with its ``spacing``, that of a MetaTensor, or 1 and a warning.
 
     Args:
-        mode: how a distance is measured, see `monai_segloss.maps.signed_distance_map`; ``"maurer"``, as published, is 0 on
-            the voxels of the inner boundary, ``"surface"`` on none.
-        empty: D of an absent class, ``"zero"``, or the ``"diagonal"`` of the image as in the authors' code, which punishes
-            what is found there.
+        mode: how a distance is measured, see `monai_segloss.maps.signed_distance_map`; ``"maurer"``, as published, is 0
+            on the voxels of the inner boundary, ``"surface"`` on none.
+        empty: D of an absent class, ``"zero"``, or the ``"diagonal"`` of the image as in the authors' code, which
+            punishes what is found there.
         per_class: a ratio of each class with a boundary, and their mean: large classes no longer outweigh small ones.
-        weight: w, one per class, that of the background without influence where it is not scored; in one ratio only their
-            proportions matter.
+        weight: w, one per class, that of the background without influence where it is not scored; in one ratio only
+            their proportions matter.
         include_background: whether channel 0 is scored; None: where channels are independent.
         batch: sums over all samples at a time.
 
@@ -70,15 +51,12 @@ class GeneralizedSurfaceLoss(SegLoss):
         >>> round(loss(torch.zeros(1, 2, 5), label, spacing=(2.0,)).item(), 4)
         0.75
 
-    Reference:
-        Celaya, Riviere & Fuentes, A generalized surface loss for reducing the Hausdorff distance in medical imaging
-        segmentation, 2023, arXiv:2302.03868.
+    Reference: Celaya, Riviere & Fuentes, A generalized surface loss for reducing the Hausdorff distance in medical
+    imaging segmentation, 2023, arXiv:2302.03868.
 
-        The choice of w in the paper was not verified; their code has given weights or 1 / (V^2 + 1), V the volume of
-        the class.
+    The choice of w in the paper was not verified; their code has given weights or 1 / (V^2 + 1), V the volume of the
+    class.
     """
-
-    formula_arguments = ("include_background", "batch", "weight")
 
     def __init__(
         self,
@@ -113,3 +91,8 @@ class GeneralizedSurfaceLoss(SegLoss):
         if weight is not None:
             error, worst = error * weight.to(error), worst * weight.to(worst)
         return Unreduced.table(generalized_surface(error.sum(1, True), worst.sum(1, True)), view.voxel_count)
+
+
+def generalized_surface(error: Tensor, worst: Tensor) -> Tensor:
+    """The sum of D^2 (1 - (1 - (g + p))^2) over that of D^2, (B | 1, K); 0 without a boundary."""
+    return quotient(error, worst)

@@ -1,29 +1,15 @@
-"""Regression of signed distance maps.  Xue et al., AAAI 2020."""
-
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Unpack
 
 from torch import Tensor
 
-from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.check import non_negative, one_of
-from monai_segloss.core.maps import MapSpec, scored_map
-from monai_segloss.core.module import ReadingArgs, SegLoss
-from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Term, Unreduced, quotient
-from monai_segloss.core.registry import register
+from monai_segloss.core.card import ReadingArgs, Recommended, SegLoss, Unpack, non_negative, one_of, register
+from monai_segloss.core.formula import MapSpec, SegBatch, Term, Unreduced, quotient, scored_map
 from monai_segloss.losses.boundary.distances import signed_distance
 from monai_segloss.maps.distance import FILLS, MODES, Fill, Mode
 
 HEADS = ("probability", "tanh")
-
-
-def product(yp: Tensor, yy: Tensor, pp: Tensor) -> Tensor:
-    """1/3 - sum(y p) / sum(y p + y^2 + p^2), (B | 1, K), from the three sums; 0 where y = p, 4/3 where y = -p."""
-    total = yp + yy + pp
-    return 1 / 3 - quotient(yp, total)
 
 
 @register(
@@ -39,15 +25,13 @@ def product(yp: Tensor, yy: Tensor, pp: Tensor) -> Tensor:
 class SignedDistanceRegressionLoss(SegLoss):
     r"""The prediction as a signed distance in [-1, 1], regressed onto that of the target.
 
-    Formula:
-        w_1\, \overline{|y - p|} + w_2\, \overline{(y - p)^2} + w_p \left(\frac13 - \frac{\sum y p}{\sum y p + y^2 +
-        p^2}\right),\quad p = 1 - 2 s
+    Formula: w_1\, \overline{|y - p|} + w_2\, \overline{(y - p)^2} + w_p \left(\frac13 - \frac{\sum y p}{\sum y p + y^2
+    + p^2}\right),\quad p = 1 - 2 s
 
-    When:
-        For smooth shapes of compact organs, one channel per organ: sigmoid, or a tanh head of its own. Published alongside
-        Dice, with ten times its weight. With softmax the channels of several classes cannot all be right at once, and
-        the largest one is the right class only if the background is scored; the best output is a distance, no
-        probability.
+    When: For smooth shapes of compact organs, one channel per organ: sigmoid, or a tanh head of its own. Published
+    alongside Dice, with ten times its weight. With softmax the channels of several classes cannot all be right at once,
+    and the largest one is the right class only if the background is scored; the best output is a distance, no
+    probability.
 
     w_1, w_2 and w_p are ``w_absolute``, ``w_square`` and ``w_product``. y is the signed distance to the boundary of the
     target divided per side by its largest, in [-1, 1], negative inside. One value per sample and class, then the mean.
@@ -64,12 +48,16 @@ class SignedDistanceRegressionLoss(SegLoss):
     they are made in the call, with its ``spacing``, that of a MetaTensor, or 1 and a warning.
 
     Args:
-        w_absolute, w_product, w_square: factors of the terms.  Published: 1, 1, 0; Ma et al. compare L1, L2 and their sum.
-        head: ``"probability"``, or ``"tanh"``: ``input`` is what a head of distances gives before its tanh, p = tanh(input).
+        w_absolute, w_product, w_square: factors of the terms.  Published: 1, 1, 0; Ma et al. compare L1, L2 and their
+            sum.
+        head: ``"probability"``, or ``"tanh"``: ``input`` is what a head of distances gives before its tanh, p =
+            tanh(input).
         mode: how a distance is measured, see `monai_segloss.maps.signed_distance_map`; ``"swdm"`` is the published one.
-        empty: y of an absent class: none with ``"zero"``, or 1 everywhere with ``"diagonal"``, which punishes what is found.
-        include_background: score channel 0 too.  Without it the largest of several probabilities is a wrong class around
-            each object; leave it out only where each channel is read by itself, at 1/2 or at p = 0, as published.
+        empty: y of an absent class: none with ``"zero"``, or 1 everywhere with ``"diagonal"``, which punishes what is
+            found.
+        include_background: score channel 0 too.  Without it the largest of several probabilities is a wrong class
+            around each object; leave it out only where each channel is read by itself, at 1/2 or at p = 0, as
+            published.
         batch: sums over all samples at a time.
 
     Raises:
@@ -84,14 +72,11 @@ class SignedDistanceRegressionLoss(SegLoss):
         >>> round(loss(torch.zeros(1, 2, 5), label, spacing=(2.0,)).item(), 4)  # p = 0: 37/60 + 1/3
         0.95
 
-    Reference:
-        Xue, Tang, Qiao et al., Shape-aware organ segmentation by predicting signed distance maps, AAAI 2020,
-        arXiv:1912.03849.
+    Reference: Xue, Tang, Qiao et al., Shape-aware organ segmentation by predicting signed distance maps, AAAI 2020,
+    arXiv:1912.03849.
 
-        That the fraction is one of sums, and not taken at each voxel, was not verified against the paper.
+    That the fraction is one of sums, and not taken at each voxel, was not verified against the paper.
     """
-
-    formula_arguments = ("include_background", "batch")
 
     def __init__(
         self,
@@ -141,3 +126,9 @@ class SignedDistanceRegressionLoss(SegLoss):
         }
         weighted = zip(terms.items(), self.factors, strict=True)
         return {name: Term(weight, Unreduced.table(value, voxels)) for (name, value), weight in weighted if weight}
+
+
+def product(yp: Tensor, yy: Tensor, pp: Tensor) -> Tensor:
+    """1/3 - sum(y p) / sum(y p + y^2 + p^2), (B | 1, K), from the three sums; 0 where y = p, 4/3 where y = -p."""
+    total = yp + yy + pp
+    return 1 / 3 - quotient(yp, total)

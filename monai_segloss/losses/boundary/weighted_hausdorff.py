@@ -1,21 +1,12 @@
-"""Weighted Hausdorff distance to a set of points.  Ribera et al., CVPR 2019."""
-
 from __future__ import annotations
 
 from itertools import product
-from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from monai_segloss.core.batch import ClassView, SegBatch
-from monai_segloss.core.check import one_of, within
-from monai_segloss.core.errors import LossShapeError
-from monai_segloss.core.maps import MapSpec, scored_map
-from monai_segloss.core.module import ReadingArgs, SegLoss
-from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Unreduced
-from monai_segloss.core.registry import register
+from monai_segloss.core.card import LossShapeError, ReadingArgs, SegLoss, Unpack, one_of, register, within
+from monai_segloss.core.formula import ClassView, MapSpec, SegBatch, Unreduced, scored_map
 from monai_segloss.kernels.distance import distance_to
 from monai_segloss.kernels.points import EPS, centers, generalized_mean_distance, subsample
 from monai_segloss.losses.boundary.distances import target_field
@@ -25,16 +16,10 @@ from monai_segloss.maps.contour import contour_map
 POINTS = ("contour", "centers")
 
 
-def weighted_hausdorff(p: Tensor, d: Tensor, reach: Tensor) -> Tensor:
-    """sum p d / (sum p + eps) over the voxels of one map (*S), plus the mean reach of its points, a number."""
-    return (p * d).sum() / (p.sum() + EPS) + reach
-
-
 @register(
     "weighted_hausdorff",
     aliases=("whd", "average_hausdorff"),
     tags=("distance", "points"),
-    recommended=Recommended(batch=None),
     exempt={
         "compiles": "how many points there are is known only when they have been found",
         "second_derivatives": "value and gradient come from one pass over the table of distances, which is not kept",
@@ -43,13 +28,11 @@ def weighted_hausdorff(p: Tensor, d: Tensor, reach: Tensor) -> Tensor:
 class WeightedHausdorffLoss(SegLoss):
     r"""Average distance of the predicted mass to the target, and of points of the target to the prediction.
 
-    Formula:
-        \frac{\sum_i p_i\, d(i, Y)}{\sum_i p_i + \epsilon} + \frac{1}{|Y|} \sum_{y \in Y} M_{a,i}\left[p_i\, d(i, y) +
-        (1 - p_i)\, d_{max}\right],\quad M_{a,i}[x_i] = \left(\frac{1}{N} \sum_i x_i^a\right)^{1/a}
+    Formula: \frac{\sum_i p_i\, d(i, Y)}{\sum_i p_i + \epsilon} + \frac{1}{|Y|} \sum_{y \in Y} M_{a,i}\left[p_i\, d(i,
+    y) + (1 - p_i)\, d_{max}\right],\quad M_{a,i}[x_i] = \left(\frac{1}{N} \sum_i x_i^a\right)^{1/a}
 
-    When:
-        To locate objects from points, for which it was made; alongside Dice as a Hausdorff loss whose second half sees
-        what is missed. Slow: each point is compared with every voxel. The authors say that patents cover it.
+    When: To locate objects from points, for which it was made; alongside Dice as a Hausdorff loss whose second half sees
+    what is missed. Slow: each point is compared with every voxel. The authors say that patents cover it.
 
     The value is in mm. M_a is a generalized mean over the voxels i, near their least value; d_max is the largest
     distance in the image. The paper has points Y in place of a segmentation. Here Y is made from each class of the
@@ -71,8 +54,8 @@ class WeightedHausdorffLoss(SegLoss):
 
     Args:
         points: as above.
-        exponent: a, from -100 to below 0.  The paper has -1, whose mean is far from the least value in large images; the
-            authors' later code has -9.
+        exponent: a, from -100 to below 0.  The paper has -1, whose mean is far from the least value in large images;
+            the authors' later code has -9.
         max_points: of a class and sample in the second sum; of more, every n-th one in the order of the array.
         include_background: whether channel 0 is scored; None: where channels are independent.
 
@@ -88,11 +71,10 @@ class WeightedHausdorffLoss(SegLoss):
         >>> round(loss(logits, label, spacing=(2.0,)).item(), 4)
         1.0
 
-    Reference:
-        Ribera, Güera, Chen & Delp, Locating objects without bounding boxes, CVPR 2019, arXiv:1806.07564, equation 9.
+    Reference: Ribera, Güera, Chen & Delp, Locating objects without bounding boxes, CVPR 2019, arXiv:1806.07564,
+    equation 9.
     """
 
-    formula_arguments = ("include_background",)
     accepts = point_maps = ("points",)
 
     def __init__(
@@ -151,3 +133,8 @@ class WeightedHausdorffLoss(SegLoss):
         else:
             points = (sent[:, -view.classes :] > 0) & counted
         return points, distance_to(points, batch.required_spacing).to(batch.masked_logits.dtype)
+
+
+def weighted_hausdorff(p: Tensor, d: Tensor, reach: Tensor) -> Tensor:
+    """sum p d / (sum p + eps) over the voxels of one map (*S), plus the mean reach of its points, a number."""
+    return (p * d).sum() / (p.sum() + EPS) + reach

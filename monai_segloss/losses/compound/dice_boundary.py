@@ -1,50 +1,36 @@
-"""Dice + boundary loss, weight moving from one to the other.  Kervadec et al., MIDL 2019 and MedIA 2021."""
-
 from __future__ import annotations
 
-from typing import Unpack
-
-from monai_segloss.core.module import FormulaArgs
-from monai_segloss.core.registry import register
+from monai_segloss.core.card import FormulaArgs, Unpack, register
 from monai_segloss.losses.compound.scheduled import share, term_schedule
 from monai_segloss.losses.compound.weighted_sum import Compound, part
 from monai_segloss.maps.distance import Clip, Fill, Mode
 from monai_segloss.schedules import TermWeight
 
 
-@register(
-    "dice_boundary",
-    tags=("overlap", "distance", "boundary", "imbalance", "schedule"),
-)
+@register("dice_boundary", tags=("overlap", "distance", "boundary", "imbalance", "schedule"))
 class DiceBoundaryLoss(Compound):
     r"""Dice plus the boundary loss, which gets more of the weight in each epoch.
 
-    Formula:
-        (1 - \alpha_e)\,\mathrm{Dice} + \alpha_e\,\frac{1}{N} \sum_i \phi_i (p_i - g_i),\quad \alpha_e = \min(0.01\,(e +
-        1),\, 0.99)
+    Formula: (1 - \alpha_e)\,\mathrm{Dice} + \alpha_e\,\frac{1}{N} \sum_i \phi_i (p_i - g_i),\quad \alpha_e =
+    \min(0.01\,(e + 1),\, 0.99)
 
-    When:
-        Small or thin structures whose boundary counts, after Dice alone has found them. Call set_epoch, as the trainers
-        do; weights are per millimeter and do not carry over between spacings and patch sizes.
+    When: Small or thin structures whose boundary counts, after Dice alone has found them. Call set_epoch, as the
+    trainers do; weights are per millimeter and do not carry over between spacings and patch sizes.
 
-    By default the paper's rebalancing, with Dice in the place of its generalized Dice: weights 0.99 and 0.01 in the
-    first epoch, 0.01 of it moved over in each, 0.01 and 0.99 in the end. The boundary term is `BoundaryLoss` with
-    ``offset=True``: both terms are at least 0, with the same gradient. Dice has no unit; the boundary term is in mm (1
-    with ``normalize``) and its weight per mm.
+    By default the paper's rebalancing (from memory), with Dice in the place of its generalized Dice: weights 0.99 and
+    0.01 in the first epoch, 0.01 of it moved over in each, 0.01 and 0.99 in the end. The boundary term is
+    `BoundaryLoss` with ``offset=True``: both terms are at least 0, with the same gradient. Dice has no unit; the
+    boundary term is in mm (1 with ``normalize``) and its weight per mm.
 
     Args:
-        lambda_dice: weight of Dice: a number, a schedule, its name or its mapping form (`monai_segloss.schedules`); None is
-            1 - ``lambda_boundary``.
+        lambda_dice: weight of Dice: a number, a schedule, its name or its mapping form (`monai_segloss.schedules`);
+            None is 1 - ``lambda_boundary``, which must then not exceed 1.
         lambda_boundary: weight of the boundary term per mm, likewise.  The authors' constants are 0.01 and 0.1, alongside
             ``lambda_dice=1``.
         squared_pred, jaccard: see `DiceLoss`.
         mode, normalize, empty, clip: see `BoundaryLoss`, whose map (``sdm``) the call takes.
         include_background: whether both terms score channel 0; the paper's boundary term does not.
         batch: batch Dice; the boundary term is a mean over samples.
-        smooth_nr, smooth_dr, reading: see `SegLoss`; one number for the batch, so ``reduction="none"`` is refused.
-
-    Raises:
-        ValueError: a weight that is none, or ``lambda_boundary`` above 1 without ``lambda_dice``.
 
     Example:
         >>> import torch
@@ -55,11 +41,8 @@ class DiceBoundaryLoss(Compound):
         >>> round(value.item(), 4), {k: round(v.item(), 4) for k, v in loss.last.items()}
         (0.75, {'dice': 0.5, 'boundary': 1.0})
 
-    Reference:
-        Kervadec et al., Boundary loss for highly unbalanced segmentation, MIDL 2019 and Medical Image Analysis 2021,
-        arXiv:1812.07032.
-
-        The figures of the schedule from memory.
+    Reference: Kervadec et al., Boundary loss for highly unbalanced segmentation, MIDL 2019 and Medical Image Analysis
+    2021, arXiv:1812.07032.
     """
 
     formula_arguments = ("include_background", "batch", "smooth_nr", "smooth_dr")

@@ -1,13 +1,8 @@
-"""Dice + cross-entropy, the default loss of nnU-Net.  Isensee et al., Nat. Methods 2021."""
-
 from __future__ import annotations
 
-from typing import Unpack
-
-from monai_segloss.core.module import FormulaArgs
-from monai_segloss.core.registry import register
+from monai_segloss.core.card import FormulaArgs, Unpack, register
 from monai_segloss.losses.compound.weighted_sum import Compound, part
-from monai_segloss.losses.region.dice import POSITIONAL
+from monai_segloss.losses.region.dice_form import POSITIONAL
 
 
 @register(
@@ -19,11 +14,9 @@ from monai_segloss.losses.region.dice import POSITIONAL
 class DiceCELoss(Compound):
     r"""Dice plus cross-entropy, the default of nnU-Net.
 
-    Formula:
-        \lambda_{Dice}\,\mathrm{Dice} + \lambda_{CE}\,\mathrm{CE}
+    Formula: \lambda_{Dice}\,\mathrm{Dice} + \lambda_{CE}\,\mathrm{CE}
 
-    When:
-        The baseline to beat: start here, and compare every other loss with it on the same folds and seeds.
+    When: The baseline to beat: start here, and compare every other loss with it on the same folds and seeds.
 
     Equals nnU-Net's default loss plus exactly 1 (nnU-Net counts minus Dice) with ``include_background=False``, also
     with ignored labels and batch Dice. With ``sigmoid=True`` it equals its loss for regions plus 1, unless voxels are
@@ -35,7 +28,6 @@ class DiceCELoss(Compound):
         squared_pred, jaccard: see `DiceLoss`.
         lambda_dice, lambda_ce: factors of the two terms, at least 0.
         label_smoothing: see `CrossEntropyLoss`.
-        common: see `SegLoss`; one number for the batch, so ``reduction="none"`` is refused.
 
     Example:
         >>> import torch
@@ -45,11 +37,8 @@ class DiceCELoss(Compound):
         >>> round(value.item(), 4), {k: round(v.item(), 4) for k, v in loss.last.items()}
         (1.1931, {'dice': 0.5, 'cross_entropy': 0.6931})
 
-    Reference:
-        Isensee et al., nnU-Net, Nat. Methods 2021, arXiv:1809.10486.
+    Reference: Isensee et al., nnU-Net, Nat. Methods 2021, arXiv:1809.10486.
     """
-
-    fixed_weights = True
 
     def __init__(
         self,
@@ -66,4 +55,3 @@ class DiceCELoss(Compound):
             dice=part("lambda_dice", lambda_dice, squared_pred=squared_pred, jaccard=jaccard),
             cross_entropy=part("lambda_ce", lambda_ce, label_smoothing=label_smoothing),
         )
-        self.lambda_dice, self.lambda_ce = float(lambda_dice), float(lambda_ce)

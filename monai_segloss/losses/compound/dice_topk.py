@@ -1,11 +1,6 @@
-"""Dice + top-k cross-entropy.  nnU-Net."""
-
 from __future__ import annotations
 
-from typing import Unpack
-
-from monai_segloss.core.module import FormulaArgs
-from monai_segloss.core.registry import register
+from monai_segloss.core.card import FormulaArgs, Unpack, register
 from monai_segloss.losses.compound.weighted_sum import Compound, part
 
 
@@ -17,11 +12,9 @@ from monai_segloss.losses.compound.weighted_sum import Compound, part
 class DiceTopKLoss(Compound):
     r"""Dice plus the cross-entropy of the k percent hardest voxels.
 
-    Formula:
-        \lambda_{Dice}\,\mathrm{Dice} + \lambda_{TopK}\,\mathrm{TopK}_k
+    Formula: \lambda_{Dice}\,\mathrm{Dice} + \lambda_{TopK}\,\mathrm{TopK}_k
 
-    When:
-        Small or difficult structures with clean labels; the most robust loss of the 2021 comparison of 20 losses.
+    When: Small or difficult structures with clean labels; the most robust loss of the 2021 comparison of 20 losses.
 
     Under DistributedDataParallel each process takes the k percent of its own voxels, not of the whole batch.
 
@@ -30,7 +23,6 @@ class DiceTopKLoss(Compound):
         squared_pred, jaccard: see `DiceLoss`.
         lambda_dice, lambda_topk: factors of the two terms, at least 0.
         label_smoothing: see `CrossEntropyLoss`.
-        common: see `SegLoss`; ``weight`` as in `DiceCELoss`, ``reduction="none"`` is refused.
 
     Example:
         >>> import torch
@@ -39,12 +31,9 @@ class DiceTopKLoss(Compound):
         >>> round(loss(torch.zeros(1, 2, 4), torch.tensor([[[0, 0, 1, 1]]])).item(), 4)
         1.1931
 
-    Reference:
-        Isensee et al., nnU-Net, Nat. Methods 2021, arXiv:1809.10486; Ma et al., Loss odyssey in medical image
-        segmentation, MedIA 2021, doi:10.1016/j.media.2021.102035.
+    Reference: Isensee et al., nnU-Net, Nat. Methods 2021, arXiv:1809.10486; Ma et al., Loss odyssey in medical image
+    segmentation, MedIA 2021, doi:10.1016/j.media.2021.102035.
     """
-
-    fixed_weights = True
 
     def __init__(
         self,
@@ -62,4 +51,3 @@ class DiceTopKLoss(Compound):
             dice=part("lambda_dice", lambda_dice, squared_pred=squared_pred, jaccard=jaccard),
             topk_cross_entropy=part("lambda_topk", lambda_topk, k=k, label_smoothing=label_smoothing),
         )
-        self.lambda_dice, self.lambda_topk = float(lambda_dice), float(lambda_topk)

@@ -1,22 +1,13 @@
-"""Exponential logarithmic loss: powers of -ln Dice and of the cross-entropy.  Wong et al., MICCAI 2018."""
-
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Unpack
 
 import torch
 from torch import Tensor
 
-from monai_segloss.core import check
-from monai_segloss.core.arguments import EXPONENT, shown
-from monai_segloss.core.batch import AREA, SegBatch
-from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ReadingArgs, SegLoss, class_weight
-from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Term, Unreduced
-from monai_segloss.core.registry import register
-from monai_segloss.losses.region.dice import dice
+from monai_segloss.core.card import ReadingArgs, SegLoss, Unpack, check, class_weight, exponents, register, shown
+from monai_segloss.core.formula import AREA, SegBatch, Stat, Term, Unreduced
+from monai_segloss.losses.region.dice_form import dice
 
 FLOOR = 1e-6
 """Below this a negative logarithm has no gradient: the derivative of a power below 1 is infinite at 0."""
@@ -24,34 +15,10 @@ LEAST = 1e-30
 """Below this a numerator of Dice has no gradient."""
 
 
-def exponential_logarithmic_dice(tp: Tensor, error: Tensor, gamma: float, smooth_nr: float, smooth_dr: float) -> Tensor:
-    """(-ln D)^gamma per class, (B | 1, C): the logarithm of 1 - D near D = 1, of the fraction's parts near D = 0."""
-    loss, hits = dice(tp, error, smooth_nr, smooth_dr), 2 * tp + smooth_nr
-    low = (hits + error + (smooth_dr - smooth_nr)).clamp_min(LEAST).log() - hits.clamp_min(LEAST).log()
-    neg_log = torch.where(loss > 0.5, low, -torch.log1p(-loss.clamp_max(0.5)))
-    return neg_log.clamp_min(FLOOR if gamma < 1 else 0) ** gamma
-
-
-def frequency_weights(frequencies: Tensor, complement: bool = False) -> Tensor:
-    """sqrt(sum f / f) per class; with ``complement`` those of a region and of what is outside of it, (2, C).
-
-    A class that never occurs gets the weight of the rarest that does.
-    """
-    if complement:
-        f = torch.stack((frequencies, 1 - frequencies))
-        return _bounded(f).rsqrt()
-    return (frequencies.sum() / _bounded(frequencies)).sqrt()
-
-
-def _bounded(f: Tensor) -> Tensor:
-    return torch.where(f > 0, f, torch.where(f > 0, f, torch.inf).amin())
-
-
 @register(
     "exponential_logarithmic",
     aliases=("exp_log",),
     tags=("overlap", "likelihood", "imbalance"),
-    recommended=Recommended(include_background=None),
     exempt={
         "perfect_prediction_is_zero": "a perfect prediction costs 1e-6 to the power gamma, 0.016 at gamma 0.3: below "
         "1e-6 the logarithms are held, their power has an infinite derivative at 0"
@@ -60,13 +27,11 @@ def _bounded(f: Tensor) -> Tensor:
 class ExponentialLogarithmicLoss(SegLoss):
     r"""Weighted powers of -ln Dice and of the voxels' cross-entropy.
 
-    Formula:
-        \lambda_{Dice}\,\overline{(-\ln D_c)^{\gamma}} + \lambda_{CE}\,\overline{w_{y}\,(-\ln p_{y})^{\gamma}},\quad w_c
-        = \sqrt{\textstyle\sum_k f_k / f_c}
+    Formula: \lambda_{Dice}\,\overline{(-\ln D_c)^{\gamma}} + \lambda_{CE}\,\overline{w_{y}\,(-\ln
+    p_{y})^{\gamma}},\quad w_c = \sqrt{\textstyle\sum_k f_k / f_c}
 
-    When:
-        Structures of very different size, with the frequencies of the training set. Powers below 1 make the gradient
-        grow where the prediction is nearly right, so it is noisy late in training; gamma 1 is the safe setting.
+    When: Structures of very different size, with the frequencies of the training set. Powers below 1 make the gradient
+    grow where the prediction is nearly right, so it is noisy late in training; gamma 1 is the safe setting.
 
     The background is part of both terms. D is the Dice coefficient smoothed by 1. The power is taken per class and per
     voxel, before the mean. Regions (sigmoid, or a single channel): each channel against its complement, the mean over
@@ -78,8 +43,6 @@ class ExponentialLogarithmicLoss(SegLoss):
         lambda_dice, lambda_ce: factors of the two terms, at least 0.
         frequencies: share of the voxels of the training set that each class has, background included (any multiple will
             do; for regions the share itself), from which w = sqrt(sum f / f); None: w = 1.
-        smooth_nr, smooth_dr: added to the numerator and the denominator of Dice.
-        batch, reading: see `SegLoss`; one number for the batch, so ``reduction="none"`` is refused.
 
     Example:
         >>> import torch
@@ -88,13 +51,11 @@ class ExponentialLogarithmicLoss(SegLoss):
         >>> round(loss(torch.zeros(1, 2, 4), torch.tensor([[[0, 0, 1, 1]]])).item(), 4)
         0.8332
 
-    Reference:
-        Wong et al., 3D segmentation with exponential logarithmic loss for highly unbalanced object sizes, MICCAI 2018,
-        arXiv:1809.00076.
+    Reference: Wong et al., 3D segmentation with exponential logarithmic loss for highly unbalanced object sizes, MICCAI
+    2018, arXiv:1809.00076.
     """
 
-    formula_arguments = ("batch", "smooth_nr", "smooth_dr")
-    bounds: ClassVar = {"gamma": EXPONENT}
+    bounds = exponents("gamma")
     scalar_only = True
 
     def __init__(
@@ -137,6 +98,29 @@ class ExponentialLogarithmicLoss(SegLoss):
             "dice": Term(self.lambda_dice, Unreduced.table(overlap, view.voxel_count)),
             "cross_entropy": Term(self.lambda_ce, ce),
         }
+
+
+def exponential_logarithmic_dice(tp: Tensor, error: Tensor, gamma: float, smooth_nr: float, smooth_dr: float) -> Tensor:
+    """(-ln D)^gamma per class, (B | 1, C): the logarithm of 1 - D near D = 1, of the fraction's parts near D = 0."""
+    loss, hits = dice(tp, error, smooth_nr, smooth_dr), 2 * tp + smooth_nr
+    low = (hits + error + (smooth_dr - smooth_nr)).clamp_min(LEAST).log() - hits.clamp_min(LEAST).log()
+    neg_log = torch.where(loss > 0.5, low, -torch.log1p(-loss.clamp_max(0.5)))
+    return neg_log.clamp_min(FLOOR if gamma < 1 else 0) ** gamma
+
+
+def frequency_weights(frequencies: Tensor, complement: bool = False) -> Tensor:
+    """sqrt(sum f / f) per class; with ``complement`` those of a region and of what is outside of it, (2, C).
+
+    A class that never occurs gets the weight of the rarest that does.
+    """
+    if complement:
+        f = torch.stack((frequencies, 1 - frequencies))
+        return _bounded(f).rsqrt()
+    return (frequencies.sum() / _bounded(frequencies)).sqrt()
+
+
+def _bounded(f: Tensor) -> Tensor:
+    return torch.where(f > 0, f, torch.where(f > 0, f, torch.inf).amin())
 
 
 def _frequencies(values: Sequence[float] | Tensor | None, regions: bool) -> Tensor | None:

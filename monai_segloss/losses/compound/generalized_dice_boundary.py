@@ -1,20 +1,12 @@
-"""Generalized Dice + boundary loss, as published.  Kervadec et al., MIDL 2019 and MedIA 2021."""
-
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Unpack
 
-from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.counts import Stat
-from monai_segloss.core.maps import MapSpec
-from monai_segloss.core.module import FormulaArgs, SegLoss
-from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Term, Unreduced
-from monai_segloss.core.registry import register
+from monai_segloss.core.card import FormulaArgs, Recommended, SegLoss, Unpack, register
+from monai_segloss.core.formula import MapSpec, SegBatch, Stat, Term, Unreduced
 from monai_segloss.losses.boundary.boundary import BoundaryForm
 from monai_segloss.losses.compound.scheduled import Scheduled, share, term_schedule
-from monai_segloss.losses.region.generalized_dice import GeneralizedForm
+from monai_segloss.losses.region.generalized_form import GeneralizedForm
 from monai_segloss.maps.distance import Clip, Fill, Mode
 from monai_segloss.schedules import TermWeight
 
@@ -28,33 +20,28 @@ from monai_segloss.schedules import TermWeight
 class GeneralizedDiceBoundaryLoss(Scheduled, SegLoss):
     r"""Generalized Dice plus the boundary loss, which gets more of the weight in each epoch.
 
-    Formula:
-        (1 - \alpha_e)\,\mathrm{GDL} + \alpha_e\,\frac{1}{N} \sum_i \phi_i (p_i - g_i),\quad \alpha_e = \min(0.01\,(e +
-        1),\, 0.99)
+    Formula: (1 - \alpha_e)\,\mathrm{GDL} + \alpha_e\,\frac{1}{N} \sum_i \phi_i (p_i - g_i),\quad \alpha_e =
+    \min(0.01\,(e + 1),\, 0.99)
 
-    When:
-        The published form of the boundary loss: one small structure in a large image. Call set_epoch, as the trainers
-        do; weights are per millimeter. Of many labels the generalized Dice trains mostly the smallest: prefer
-        dice_boundary.
+    When: The published form of the boundary loss: one small structure in a large image. Call set_epoch, as the trainers
+    do; weights are per millimeter. Of many labels the generalized Dice trains mostly the smallest: prefer
+    dice_boundary.
 
-    By default the paper's rebalancing: weights 0.99 and 0.01 in the first epoch, 0.01 of it moved over in each, 0.01
-    and 0.99 in the end. As published the generalized Dice has the background and the boundary term only the foreground
-    (every region). The boundary term is `BoundaryLoss` with ``offset=True``: both terms are at least 0, with the same
-    gradient. The generalized Dice has no unit; the boundary term is in mm (1 with ``normalize``) and its weight per mm.
+    By default the paper's rebalancing (from memory): weights 0.99 and 0.01 in the first epoch, 0.01 of it moved over in
+    each, 0.01 and 0.99 in the end. As published the generalized Dice has the background and the boundary term only the
+    foreground (every region). The boundary term is `BoundaryLoss` with ``offset=True``: both terms are at least 0, with
+    the same gradient. The generalized Dice has no unit; the boundary term is in mm (1 with ``normalize``) and its
+    weight per mm.
 
     Args:
         lambda_dice: weight of the generalized Dice: a number, a schedule, its name or its mapping form
-            (`monai_segloss.schedules`); None is 1 - ``lambda_boundary``.
+            (`monai_segloss.schedules`); None is 1 - ``lambda_boundary``, which must then not exceed 1.
         lambda_boundary: weight of the boundary term per mm, likewise.  The authors' constants are 0.01 and 0.1, alongside
             ``lambda_dice=1``.
         w_type: see `GeneralizedDiceLoss`.
         mode, normalize, empty, clip: see `BoundaryLoss`, whose map (``sdm``) the call takes.
         include_background: whether the generalized Dice scores channel 0.
         batch: generalized Dice over the batch; the boundary term is a mean over samples.
-        smooth_nr, smooth_dr, reading: see `SegLoss`; one number for the batch, so ``reduction="none"`` is refused.
-
-    Raises:
-        ValueError: a weight that is none, or ``lambda_boundary`` above 1 without ``lambda_dice``.
 
     Example:
         >>> import torch
@@ -64,11 +51,8 @@ class GeneralizedDiceBoundaryLoss(Scheduled, SegLoss):
         >>> round(value.item(), 4), {k: round(v.item(), 4) for k, v in loss.last.items()}
         (0.775, {'generalized_dice': 0.625, 'boundary': 1.5})
 
-    Reference:
-        Kervadec et al., Boundary loss for highly unbalanced segmentation, MIDL 2019 and Medical Image Analysis 2021,
-        arXiv:1812.07032.
-
-        The figures of the schedule from memory.
+    Reference: Kervadec et al., Boundary loss for highly unbalanced segmentation, MIDL 2019 and Medical Image Analysis
+    2021, arXiv:1812.07032.
     """
 
     formula_arguments = ("include_background", "batch", "smooth_nr", "smooth_dr")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -17,7 +18,7 @@ from monai_segloss.core.module import DEFAULTS, READING, SegLoss
 from monai_segloss.core.reduce import Term
 from monai_segloss.core.registry import LossInfo, find
 from monai_segloss.losses.compound.scheduled import Scheduled, term_schedule
-from monai_segloss.schedules import Schedule, TermWeight
+from monai_segloss.schedules import Constant, Schedule, TermWeight
 
 RESERVED = ("weight", "loss", "class_weight")
 """Keys of a term that are not arguments of its loss by that name."""
@@ -185,14 +186,19 @@ class Compound(WeightedSum):
     Args:
         common: the shared arguments that were given; all terms get the others by their defaults.
         terms: by registry key, see `part`.
-    """
+        weight: one factor per class, background included, or one for all; terms without the background take the others.
 
-    fixed_weights: ClassVar[bool] = False
-    """Whether the weights are numbers, which no epoch changes and no log repeats."""
+    Raises:
+        TypeError, ValueError: an argument of another type, or out of its range; a weight that is none.
+    """
 
     def __init__(self, common: Mapping[str, Any], **terms: Mapping[str, Any]) -> None:
         self._known(common)
-        super().__init__(terms, **{name: DEFAULTS[name] for name in self.formula_arguments} | dict(common))
+        settings = {name: {n: x for n, x in term.items() if n != "argument"} for name, term in terms.items()}
+        super().__init__(settings, **{name: DEFAULTS[name] for name in self.formula_arguments} | dict(common))
+        for name, term in terms.items():
+            weight = self.schedules[name]
+            setattr(self, term["argument"], float(weight.value) if isinstance(weight, Constant) else weight)
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Also of a checkpoint from when the compound was no sum: its buffers are constants of the constructor."""
@@ -205,13 +211,14 @@ class Compound(WeightedSum):
 
     @property
     def term_weights(self) -> dict[str, float]:
-        """Weight of each term in the present epoch; nothing where these are numbers for good."""
-        return {} if self.fixed_weights else super().term_weights
+        """Weight of each term in the present epoch; nothing where the card takes numbers only, which no log repeats."""
+        kinds = [str(parameter.annotation) for parameter in inspect.signature(type(self)).parameters.values()]
+        return super().term_weights if any("TermWeight" in kind for kind in kinds) else {}
 
 
 def part(argument: str, weight: TermWeight, **settings: Any) -> dict[str, Any]:
-    """A term of a `Compound`: its weight, which errors call by the name of the ``argument``, and its settings."""
-    return {"weight": term_schedule(argument, weight), **settings}
+    """A term of a `Compound`: its settings, and its weight, which errors and an attribute call as the ``argument``."""
+    return {"argument": argument, "weight": term_schedule(argument, weight), **settings}
 
 
 def _refuse_own_reading(name: str, settings: Mapping[str, Any], use_softmax: bool, softmax: bool) -> None:

@@ -1,19 +1,11 @@
-"""Blob loss: a loss per connected component, alongside the global one.  Kofler et al., IPMI 2023."""
-
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Unpack
 
 from torch import Tensor
 
-from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.check import non_negative
-from monai_segloss.core.counts import Stat
-from monai_segloss.core.maps import MapSpec
-from monai_segloss.core.module import FormulaArgs, SegLoss
-from monai_segloss.core.reduce import Term, Unreduced
-from monai_segloss.core.registry import register
+from monai_segloss.core.card import FormulaArgs, SegLoss, Unpack, non_negative, register
+from monai_segloss.core.formula import MapSpec, SegBatch, Stat, Term, Unreduced
 from monai_segloss.kernels.components import Segments
 from monai_segloss.losses.instance.instances import (
     COMPONENTS,
@@ -22,23 +14,11 @@ from monai_segloss.losses.instance.instances import (
     instance_table,
     refuse_fractions,
 )
-from monai_segloss.losses.region.dice import DiceForm, dice
+from monai_segloss.losses.region.dice_form import DiceForm, dice
 from monai_segloss.losses.voxel.cross_entropy import cross_entropy
 
 OUTSIDE = (Stat("fp"), Stat("ce_neg"))
 """What the voxels outside of a class give; they are in the domain of every component of the class."""
-
-
-def blob_values(batch: SegBatch, segments: Segments, smooth_nr: float, smooth_dr: float) -> tuple[Tensor, Tensor]:
-    """Dice loss and binary cross-entropy of each component (T,), on all voxels but those of its class's others."""
-    first, v = first_class(batch), batch.class_view().voxels
-    p, q, lp = v.p[:, first:], v.q[:, first:], v.lp[:, first:]
-    tp, fn, ce, size = segments.sums(p, q, -lp, p.new_ones(()))
-    fp, ce_neg = (batch.sum(stat)[:, first:].flatten()[segments.owner].to(size.dtype) for stat in OUTSIDE)
-    classes = batch.classes - first
-    of_class = size.new_zeros(batch.logits.shape[0] * classes).index_add(0, segments.owner, size)
-    outside = batch.voxels.to(size.dtype).expand(-1, classes).flatten() - of_class
-    return dice(tp, fp + fn, smooth_nr, smooth_dr), (ce + ce_neg) / (size + outside[segments.owner])
 
 
 @register(
@@ -54,13 +34,11 @@ def blob_values(batch: SegBatch, segments: Segments, smooth_nr: float, smooth_dr
 class BlobLoss(SegLoss):
     r"""Dice and cross-entropy of every connected component by itself, alongside the global Dice + cross-entropy.
 
-    Formula:
-        \lambda_g L(p, g; \Omega) + \lambda_b\, \frac{1}{K} \sum_{n=1}^{K} L\left(p, B_n; \Omega \setminus \bigcup_{m
-        \ne n} B_m\right),\quad L = \lambda_{Dice}\,\mathrm{Dice} + \lambda_{CE}\,\mathrm{CE}
+    Formula: \lambda_g L(p, g; \Omega) + \lambda_b\, \frac{1}{K} \sum_{n=1}^{K} L\left(p, B_n; \Omega \setminus
+    \bigcup_{m \ne n} B_m\right),\quad L = \lambda_{Dice}\,\mathrm{Dice} + \lambda_{CE}\,\mathrm{CE}
 
-    When:
-        Many lesions of unequal size, where Dice sees only the large ones. Finding components costs CPU time in each
-        step unless the loader sends them; with one lesion per patch it adds little to dice_ce.
+    When: Many lesions of unequal size, where Dice sees only the large ones. Finding components costs CPU time in each
+    step unless the loader sends them; with one lesion per patch it adds little to dice_ce.
 
     L is `DiceCELoss` on the whole volume Omega, and Dice + binary cross-entropy on a component. A component's domain
     leaves out the other components of its class, which count neither as hit nor as error. The authors' code multiplies
@@ -77,8 +55,8 @@ class BlobLoss(SegLoss):
     Args:
         lambda_global, lambda_blob: factors of the global term and of the term of the components.
         lambda_dice, lambda_ce: factors of Dice and cross-entropy in both.
-        common: see `SegLoss`; ``weight`` has one factor per class, background included.  ``batch`` is about the global
-            Dice, and ``reduction="none"`` is refused.
+        batch: of the global Dice.
+        weight: one factor per class, background included.
 
     Raises:
         ValueError: a target of fractions; ids that are no whole numbers, or 0 inside of a class.
@@ -90,10 +68,9 @@ class BlobLoss(SegLoss):
         >>> round(loss(torch.zeros(1, 2, 4), torch.tensor([[[1, 0, 1, 1]]])).item(), 4)
         0.4643
 
-    Reference:
-        Kofler et al., blob loss: instance imbalance aware loss functions for semantic segmentation, IPMI 2023,
-        arXiv:2205.08209; Kundu et al., Instance awareness of multi-class semantic segmentation loss functions, 2026
-        (several classes), arXiv:2604.24276.
+    Reference: Kofler et al., blob loss: instance imbalance aware loss functions for semantic segmentation, IPMI 2023,
+    arXiv:2205.08209; Kundu et al., Instance awareness of multi-class semantic segmentation loss functions, 2026
+    (several classes), arXiv:2604.24276.
     """
 
     scalar_only = True
@@ -133,3 +110,15 @@ class BlobLoss(SegLoss):
             "blob_dice": Term(blob * self.lambda_dice, overlap),
             "blob_cross_entropy": Term(blob * self.lambda_ce, likelihood),
         }
+
+
+def blob_values(batch: SegBatch, segments: Segments, smooth_nr: float, smooth_dr: float) -> tuple[Tensor, Tensor]:
+    """Dice loss and binary cross-entropy of each component (T,), on all voxels but those of its class's others."""
+    first, v = first_class(batch), batch.class_view().voxels
+    p, q, lp = v.p[:, first:], v.q[:, first:], v.lp[:, first:]
+    tp, fn, ce, size = segments.sums(p, q, -lp, p.new_ones(()))
+    fp, ce_neg = (batch.sum(stat)[:, first:].flatten()[segments.owner].to(size.dtype) for stat in OUTSIDE)
+    classes = batch.classes - first
+    of_class = size.new_zeros(batch.logits.shape[0] * classes).index_add(0, segments.owner, size)
+    outside = batch.voxels.to(size.dtype).expand(-1, classes).flatten() - of_class
+    return dice(tp, fp + fn, smooth_nr, smooth_dr), (ce + ce_neg) / (size + outside[segments.owner])

@@ -1,32 +1,15 @@
-"""Dice + cross-entropy in the Voronoi cell of every component, alongside the global one.  Bouteille et al., ISBI 2026."""
-
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Unpack
 
 from torch import Tensor
 
-from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.check import non_negative
-from monai_segloss.core.counts import FORMULAS
-from monai_segloss.core.exempt import Exempt
-from monai_segloss.core.maps import MapSpec
-from monai_segloss.core.module import FormulaArgs, SegLoss
-from monai_segloss.core.reduce import Term, Unreduced
-from monai_segloss.core.registry import register
+from monai_segloss.core.card import Exempt, FormulaArgs, SegLoss, Unpack, non_negative, register
+from monai_segloss.core.formula import FORMULAS, MapSpec, SegBatch, Term, Unreduced
 from monai_segloss.kernels.components import Segments
 from monai_segloss.losses.instance.instances import CELLS, cells, first_class, instance_table, refuse_fractions
-from monai_segloss.losses.region.dice import DiceForm, dice
+from monai_segloss.losses.region.dice_form import DiceForm, dice
 from monai_segloss.losses.voxel.cross_entropy import cross_entropy
-
-
-def cell_values(batch: SegBatch, segments: Segments) -> tuple[Tensor, Tensor]:
-    """Dice loss without smoothing and binary cross-entropy of each cell (T,)."""
-    first, v = first_class(batch), batch.class_view().voxels
-    tp, fp, fn, ce, ce_neg = (FORMULAS[name](v, 0)[:, first:] for name in ("tp", "fp", "fn", "ce", "ce_neg"))
-    hit, extra, missed, likelihood, size = segments.sums(tp, fp, fn, ce + ce_neg, tp.new_ones(()))
-    return dice(hit, extra + missed, 0, 0), likelihood / size
 
 
 @register(
@@ -46,13 +29,11 @@ def cell_values(batch: SegBatch, segments: Segments) -> tuple[Tensor, Tensor]:
 class CCDiceCELoss(SegLoss):
     r"""Dice + cross-entropy in the Voronoi cell of every connected component, alongside the global Dice + cross-entropy.
 
-    Formula:
-        L(p, g; \Omega) + \lambda\, \frac{1}{K} \sum_{n=1}^{K} L(p, g; V_n),\quad V_n = \{x : d(x, C_n) \le d(x, C_m)\
-        \forall m\},\quad L = \lambda_{Dice}\,\mathrm{Dice} + \lambda_{CE}\,\mathrm{CE}
+    Formula: L(p, g; \Omega) + \lambda\, \frac{1}{K} \sum_{n=1}^{K} L(p, g; V_n),\quad V_n = \{x : d(x, C_n) \le d(x,
+    C_m)\ \forall m\},\quad L = \lambda_{Dice}\,\mathrm{Dice} + \lambda_{CE}\,\mathrm{CE}
 
-    When:
-        Small lesions among large ones, and where each lesion must be found: every component weighs the same, and a
-        false positive is charged to the nearest one. Components and cells cost CPU time in each step.
+    When: Small lesions among large ones, and where each lesion must be found: every component weighs the same, and a
+    false positive is charged to the nearest one. Components and cells cost CPU time in each step.
 
     L is `DiceCELoss` on the whole volume Omega, and Dice + binary cross-entropy on a cell. A cell is what lies nearer
     to a component than to the others of its class, by exact Euclidean distance in the ``spacing`` of the call (1
@@ -67,8 +48,8 @@ class CCDiceCELoss(SegLoss):
     Args:
         lambda_global, lambda_cc: factors of the global term and of the term of the cells.
         lambda_dice, lambda_ce: factors of Dice and cross-entropy in both.
-        common: see `SegLoss`; ``weight`` has one factor per class, background included.  ``include_background``,
-            ``batch`` and smoothing are about the global Dice, and ``reduction="none"`` is refused.
+        include_background, batch, smooth_nr, smooth_dr: of the global Dice.
+        weight: one factor per class, background included.
 
     Raises:
         ValueError: a target of fractions; ids that are no whole numbers, or 0 inside of a class.
@@ -80,9 +61,8 @@ class CCDiceCELoss(SegLoss):
         >>> round(loss(torch.zeros(1, 2, 6), torch.tensor([[[1, 0, 0, 0, 1, 1]]])).item(), 4)
         0.5143
 
-    Reference:
-        Bouteille et al., Learning to look closer: a new instance-wise loss for small cerebral lesion segmentation, ISBI
-        2026, arXiv:2511.17146.
+    Reference: Bouteille et al., Learning to look closer: a new instance-wise loss for small cerebral lesion
+    segmentation, ISBI 2026, arXiv:2511.17146.
     """
 
     accepts = ("components",)
@@ -122,3 +102,11 @@ class CCDiceCELoss(SegLoss):
             "cc_dice": Term(cell * self.lambda_dice, overlap),
             "cc_cross_entropy": Term(cell * self.lambda_ce, likelihood),
         }
+
+
+def cell_values(batch: SegBatch, segments: Segments) -> tuple[Tensor, Tensor]:
+    """Dice loss without smoothing and binary cross-entropy of each cell (T,)."""
+    first, v = first_class(batch), batch.class_view().voxels
+    tp, fp, fn, ce, ce_neg = (FORMULAS[name](v, 0)[:, first:] for name in ("tp", "fp", "fn", "ce", "ce_neg"))
+    hit, extra, missed, likelihood, size = segments.sums(tp, fp, fn, ce + ce_neg, tp.new_ones(()))
+    return dice(hit, extra + missed, 0, 0), likelihood / size

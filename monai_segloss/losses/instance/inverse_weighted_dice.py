@@ -1,27 +1,14 @@
-"""Squared Dice in which every component weighs the same.  Shirokikh et al., MICCAI 2020."""
-
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Unpack
 
 import torch
 
-from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.counts import FORMULAS
-from monai_segloss.core.maps import MapSpec
-from monai_segloss.core.module import FormulaArgs, SegLoss
-from monai_segloss.core.reduce import Unreduced
-from monai_segloss.core.registry import register
-from monai_segloss.losses.instance.instances import (
-    COMPONENTS,
-    clipping,
-    components,
-    first_class,
-    refuse_fractions,
-)
+from monai_segloss.core.card import FormulaArgs, SegLoss, Unpack, register
+from monai_segloss.core.formula import FORMULAS, MapSpec, SegBatch, Unreduced
+from monai_segloss.losses.instance.instances import COMPONENTS, clipping, components, first_class, refuse_fractions
 from monai_segloss.losses.instance.inverse_weights import inverse_weights
-from monai_segloss.losses.region.dice import dice
+from monai_segloss.losses.region.dice_form import dice
 
 
 @register(
@@ -34,13 +21,11 @@ from monai_segloss.losses.region.dice import dice
 class InverseWeightedDiceLoss(SegLoss):
     r"""Squared Dice with weights by which every component, and the background, weighs the same.
 
-    Formula:
-        1 - \frac{2 \sum_i w_i p_i g_i + s_n}{\sum_i w_i (p_i^2 + g_i^2) + s_d},\quad w_i = \frac{N}{(K +
-        1)\,|L_{j(i)}|}
+    Formula: 1 - \frac{2 \sum_i w_i p_i g_i + s_n}{\sum_i w_i (p_i^2 + g_i^2) + s_d},\quad w_i = \frac{N}{(K +
+    1)\,|L_{j(i)}|}
 
-    When:
-        Lesions of very unequal size, where Dice sees only the large ones. Without a cross-entropy next to it training is
-        as unstable as with Dice alone; compare with blob.
+    When: Lesions of very unequal size, where Dice sees only the large ones. Without a cross-entropy next to it training
+    is as unstable as with Dice alone; compare with blob.
 
     The mean runs over samples and classes. Each class against the rest: its K components and the voxels outside of it
     weigh N / (K + 1) each, N the number of valid voxels of the sample. With one class per voxel the background (channel
@@ -61,9 +46,8 @@ class InverseWeightedDiceLoss(SegLoss):
         >>> round(loss(torch.zeros(1, 2, 4), torch.tensor([[[0, 0, 0, 1]]])).item(), 4)
         0.3333
 
-    Reference:
-        Shirokikh et al., Universal loss reweighting to balance lesion size inequality in 3D medical image segmentation,
-        MICCAI 2020, arXiv:2007.10033.
+    Reference: Shirokikh et al., Universal loss reweighting to balance lesion size inequality in 3D medical image
+    segmentation, MICCAI 2020, arXiv:2007.10033.
     """
 
     def __init__(self, *, clip: Sequence[float] | None = None, **common: Unpack[FormulaArgs]) -> None:

@@ -1,16 +1,9 @@
-"""log(1 + p) of each class where it must not be.  Shi et al., MedIA 2021."""
-
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Unpack
 
-from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ReadingArgs, Weight
-from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.registry import register
-from monai_segloss.core.voxel_sum import VoxelLoss, VoxelSum
+from monai_segloss.core.card import ReadingArgs, Unpack, VoxelLoss, Weight, register
+from monai_segloss.core.formula import SegBatch, Stat, VoxelSum
 from monai_segloss.losses.partial.merging import exclusion, labeled_classes, labeled_indices, refuse_sigmoid
 
 
@@ -19,17 +12,14 @@ from monai_segloss.losses.partial.merging import exclusion, labeled_classes, lab
     aliases=("exclusion_ce",),
     tags=("partial labels", "likelihood"),
     support=("labels", "soft labels", "ignore", "2-D", "3-D"),
-    recommended=Recommended(include_background=None, batch=None),
 )
 class ExclusionCrossEntropyLoss(VoxelLoss):
     r"""Mean over voxels of log(1 + p) of the classes that the labels exclude there.
 
-    Formula:
-        \frac{1}{N} \sum_i \sum_k w_k\, e_{i,k} \log(1 + p_{i,k})
+    Formula: \frac{1}{N} \sum_i \sum_k w_k\, e_{i,k} \log(1 + p_{i,k})
 
-    When:
-        Alongside marginal_dice and marginal_cross_entropy on partially labeled data: an organ without labels is at least
-        not where a labeled one is. Its gradient on p is at most 1, so alone it trains slowly.
+    When: Alongside marginal_dice and marginal_cross_entropy on partially labeled data: an organ without labels is at least
+    not where a labeled one is. Its gradient on p is at most 1, so alone it trains slowly.
 
     e_k is where the labels exclude class k: for a labeled organ where it is not, for the background and an organ
     without labels the union of the labeled organs. Between 0 and log 2 times the number of classes. One class per voxel
@@ -40,7 +30,7 @@ class ExclusionCrossEntropyLoss(VoxelLoss):
 
     Args:
         labeled: indices of the labeled classes, the same for all samples; None is all.
-        weight: a factor per class, or one for all.
+        weight: a factor per class, background included, or one for all.
 
     Raises:
         ValueError: ``sigmoid=True``, or ``labeled`` does not fit.
@@ -52,12 +42,10 @@ class ExclusionCrossEntropyLoss(VoxelLoss):
         >>> round(loss(torch.zeros(1, 3, 2), torch.tensor([[[0, 1]]])).item(), 4)
         0.4315
 
-    Reference:
-        Shi et al., Marginal loss and exclusion loss for partially supervised multi-organ segmentation, MedIA 2021,
-        arXiv:2007.03868.
+    Reference: Shi et al., Marginal loss and exclusion loss for partially supervised multi-organ segmentation, MedIA
+    2021, arXiv:2007.03868.
     """
 
-    formula_arguments = ("weight",)
     own_pass = True
     accepts = ("labeled",)
 

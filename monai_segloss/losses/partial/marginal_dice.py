@@ -1,33 +1,24 @@
-"""Soft Dice with unlabeled classes as background.  Shi et al., MedIA 2021."""
-
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Unpack
 
-from monai_segloss.core.batch import AREA, SegBatch
-from monai_segloss.core.module import FormulaArgs, SegLoss
-from monai_segloss.core.reduce import Unreduced
-from monai_segloss.core.registry import register
+from monai_segloss.core.card import FormulaArgs, SegLoss, Unpack, register
+from monai_segloss.core.formula import AREA, SegBatch, Unreduced
 from monai_segloss.losses.partial.merging import labeled_classes, labeled_indices, merged, refuse_sigmoid
-from monai_segloss.losses.region.dice import dice
+from monai_segloss.losses.region.dice_form import dice
 
 
 @register(
-    "marginal_dice",
-    tags=("partial labels", "overlap"),
-    support=("labels", "soft labels", "ignore", "2-D", "3-D"),
+    "marginal_dice", tags=("partial labels", "overlap"), support=("labels", "soft labels", "ignore", "2-D", "3-D")
 )
 class MarginalDiceLoss(SegLoss):
     r"""Soft Dice in which the classes that a sample has no labels of count as its background.
 
-    Formula:
-        1 - \frac{2 \sum_i q_i g_i + s_n}{\sum_i q_i + \sum_i g_i + s_d},\quad q_0 = p_0 + \sum_{k\ \mathrm{unlabeled}}
-        p_k
+    Formula: 1 - \frac{2 \sum_i q_i g_i + s_n}{\sum_i q_i + \sum_i g_i + s_d},\quad q_0 = p_0 + \sum_{k\
+    \mathrm{unlabeled}} p_k
 
-    When:
-        Several data sets that label different organs, trained together, alongside marginal_cross_entropy. With
-        include_background=False the merged background, and so the unlabeled classes, get no gradient from it.
+    When: Several data sets that label different organs, trained together, alongside marginal_cross_entropy. With
+    include_background=False the merged background, and so the unlabeled classes, get no gradient from it.
 
     The mean runs over the classes that a sample has labels of. A target voxel of a class that is not labeled is read as
     background. Some code adds up the logits of the merged classes before the softmax; here it is their probabilities.
@@ -38,7 +29,7 @@ class MarginalDiceLoss(SegLoss):
 
     Args:
         labeled: indices of the labeled classes, the same for all samples; None is all.
-        common: see `SegLoss`; with ``batch`` a class sums over the samples that it is labeled in.
+        batch: sum over the samples that a class is labeled in.
 
     Raises:
         ValueError: ``sigmoid=True``, or ``labeled`` does not fit.
@@ -50,9 +41,8 @@ class MarginalDiceLoss(SegLoss):
         >>> round(loss(torch.zeros(1, 3, 2), torch.tensor([[[0, 1]]])).item(), 4)
         0.5143
 
-    Reference:
-        Shi et al., Marginal loss and exclusion loss for partially supervised multi-organ segmentation, MedIA 2021,
-        arXiv:2007.03868.
+    Reference: Shi et al., Marginal loss and exclusion loss for partially supervised multi-organ segmentation, MedIA
+    2021, arXiv:2007.03868.
     """
 
     accepts = ("labeled",)

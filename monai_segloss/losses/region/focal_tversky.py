@@ -1,42 +1,23 @@
-"""Focal Tversky loss, (1 - TI)^(1/gamma).  Abraham & Khan, ISBI 2019."""
-
 from __future__ import annotations
-
-from typing import Unpack
 
 from torch import Tensor
 
-from monai_segloss.core.batch import ClassView
-from monai_segloss.core.check import non_negative
-from monai_segloss.core.counts import Counts
-from monai_segloss.core.module import FormulaArgs
-from monai_segloss.core.region_loss import RegionLoss
-from monai_segloss.core.registry import register
+from monai_segloss.core.card import FormulaArgs, RegionLoss, Unpack, non_negative, register
+from monai_segloss.core.formula import ClassView, Counts
 from monai_segloss.losses.region.tversky import tversky
 
 FLOOR = 1e-6
 """Below this 1 - TI has no gradient: the derivative of a power below 1 is infinite at 0."""
 
 
-def focal_tversky(n: Counts, alpha: float, beta: float, gamma: float, smooth_nr: float, smooth_dr: float) -> Tensor:
-    """(1 - TI)^(1/gamma) per (sample, class), (B | 1, C)."""
-    loss = tversky(n, alpha, beta, smooth_nr, smooth_dr)
-    return loss if gamma == 1 else loss.clamp_min(FLOOR) ** (1 / gamma)
-
-
-@register(
-    "focal_tversky",
-    tags=("overlap", "imbalance", "recall"),
-)
+@register("focal_tversky", tags=("overlap", "imbalance", "recall"))
 class FocalTverskyLoss(RegionLoss):
     r"""Tversky loss of each class to the power 1/gamma.
 
-    Formula:
-        \left(1 - \frac{TP + s_n}{TP + \alpha FP + \beta FN + s_d}\right)^{1/\gamma}
+    Formula: \left(1 - \frac{TP + s_n}{TP + \alpha FP + \beta FN + s_d}\right)^{1/\gamma}
 
-    When:
-        Small lesions, where the Tversky loss alone leaves hard classes behind. With gamma above 1 the gradient grows as
-        a class nears its optimum, so it can overfit easy classes; compare with tversky.
+    When: Small lesions, where the Tversky loss alone leaves hard classes behind. With gamma above 1 the gradient grows
+    as a class nears its optimum, so it can overfit easy classes; compare with tversky.
 
     The power is taken per class; the mean runs over samples and classes. A perfect class costs `FLOOR` ** (1 / gamma),
     about 3e-5, not exactly 0. The paper exchanges the letters alpha and beta. The authors' code calls the exponent
@@ -45,10 +26,7 @@ class FocalTverskyLoss(RegionLoss):
     Args:
         alpha: weight of false positives.
         beta: weight of false negatives.
-        gamma: 1/exponent, at least 1; 1 is the Tversky loss.
-
-    Raises:
-        ValueError: ``gamma`` below 1, which is most often the exponent of the authors' code.
+        gamma: 1/exponent, at least 1, which is the Tversky loss; the authors' code has the exponent itself.
 
     Example:
         >>> import torch
@@ -57,9 +35,8 @@ class FocalTverskyLoss(RegionLoss):
         >>> round(loss(torch.zeros(1, 2, 4), torch.tensor([[[0, 0, 0, 1]]])).item(), 4)
         0.6948
 
-    Reference:
-        Abraham & Khan, A novel focal Tversky loss function with improved attention U-Net for lesion segmentation, ISBI
-        2019, arXiv:1810.07842, equation 4.
+    Reference: Abraham & Khan, A novel focal Tversky loss function with improved attention U-Net for lesion
+    segmentation, ISBI 2019, arXiv:1810.07842, equation 4.
     """
 
     def __init__(
@@ -76,3 +53,9 @@ class FocalTverskyLoss(RegionLoss):
 
     def table(self, view: ClassView) -> Tensor:
         return focal_tversky(view.counts(), self.alpha, self.beta, self.gamma, self.smooth_nr, self.smooth_dr)
+
+
+def focal_tversky(n: Counts, alpha: float, beta: float, gamma: float, smooth_nr: float, smooth_dr: float) -> Tensor:
+    """(1 - TI)^(1/gamma) per (sample, class), (B | 1, C)."""
+    loss = tversky(n, alpha, beta, smooth_nr, smooth_dr)
+    return loss if gamma == 1 else loss.clamp_min(FLOOR) ** (1 / gamma)

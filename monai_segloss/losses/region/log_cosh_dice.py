@@ -1,42 +1,25 @@
-"""Log-cosh Dice loss.  Jadon, CIBCB 2020."""
-
 from __future__ import annotations
 
 import math
-from typing import Unpack
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from monai_segloss.core.batch import AREA, SegBatch
-from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import FormulaArgs, SegLoss
-from monai_segloss.core.reduce import Unreduced, reduce
-from monai_segloss.core.registry import register
-from monai_segloss.losses.region.dice import DiceForm
+from monai_segloss.core.card import FormulaArgs, SegLoss, Unpack, register
+from monai_segloss.core.formula import AREA, SegBatch, Stat, Unreduced
+from monai_segloss.core.reduce import reduce
+from monai_segloss.losses.region.dice_form import DiceForm
 
 
-def log_cosh(x: Tensor) -> Tensor:
-    """log cosh x, exact near 0 (where x + softplus(-2x) - log 2 loses all digits) and without overflow; same shape."""
-    small, large = x.clamp(-1, 1), x.abs()
-    near = torch.log1p(2 * torch.sinh(small / 2) ** 2)
-    return torch.where(large < 1, near, large + F.softplus(-2 * large) - math.log(2))
-
-
-@register(
-    "log_cosh_dice",
-    tags=("overlap",),
-)
+@register("log_cosh_dice", tags=("overlap",))
 class LogCoshDiceLoss(SegLoss):
     r"""Logarithm of the hyperbolic cosine of the Dice loss.
 
-    Formula:
-        \log \cosh(1 - \mathrm{Dice})
+    Formula: \log \cosh(1 - \mathrm{Dice})
 
-    When:
-        A smoother Dice loss for noisy optimization. About half of the squared Dice loss, so the gradient vanishes as
-        the fit gets good: the last percent train slowly. Little independent evidence.
+    When: A smoother Dice loss for noisy optimization. About half of the squared Dice loss, so the gradient vanishes as
+    the fit gets good: the last percent train slowly. Little independent evidence.
 
     The mean runs over samples and classes. It lies between 0 and 0.4338 where no class is weighted.
 
@@ -45,9 +28,6 @@ class LogCoshDiceLoss(SegLoss):
             weighted Dice losses, which is what the author's code for one class comes to, and without weights never
             larger.  Then ``reduction="none"`` is refused and ``"sum"`` is the same number as ``"mean"``.
 
-    Raises:
-        ValueError: ``elementwise=False`` with ``reduction="none"``.
-
     Example:
         >>> import torch
         >>> from monai_segloss import LogCoshDiceLoss
@@ -55,8 +35,7 @@ class LogCoshDiceLoss(SegLoss):
         >>> round(loss(torch.zeros(1, 2, 4), torch.tensor([[[0, 0, 1, 1]]])).item(), 4)
         0.1201
 
-    Reference:
-        Jadon, A survey of loss functions for semantic segmentation, CIBCB 2020, arXiv:2006.14822, equation 32.
+    Reference: Jadon, A survey of loss functions for semantic segmentation, CIBCB 2020, arXiv:2006.14822, equation 32.
     """
 
     def __init__(self, *, elementwise: bool = True, **common: Unpack[FormulaArgs]) -> None:
@@ -77,3 +56,10 @@ class LogCoshDiceLoss(SegLoss):
             return Unreduced(log_cosh(mean), mean.new_ones(()))
         dice = self.dice.unreduced(view, None)
         return Unreduced.table(log_cosh(dice.total), view.voxel_count, weight)
+
+
+def log_cosh(x: Tensor) -> Tensor:
+    """log cosh x, exact near 0 (where x + softplus(-2x) - log 2 loses all digits) and without overflow; same shape."""
+    small, large = x.clamp(-1, 1), x.abs()
+    near = torch.log1p(2 * torch.sinh(small / 2) ** 2)
+    return torch.where(large < 1, near, large + F.softplus(-2 * large) - math.log(2))

@@ -1,21 +1,71 @@
-"""Lovász-Softmax loss: the Lovász extension of the Jaccard loss.  Berman et al., CVPR 2018."""
-
 from __future__ import annotations
-
-from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from monai_segloss.core import check
-from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.module import FormulaArgs, SegLoss
-from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Unreduced
-from monai_segloss.core.registry import register
+from monai_segloss.core.card import FormulaArgs, Recommended, SegLoss, Unpack, check, register
+from monai_segloss.core.formula import SegBatch, Unreduced
 from monai_segloss.kernels.sorting import RankedErrors
 
 CLASSES = ("present", "all")
+
+
+@register(
+    "lovasz_softmax",
+    aliases=("lovasz",),
+    tags=("overlap", "sorting"),
+    support=("labels", "regions", "ignore", "2-D", "3-D"),
+    recommended=Recommended(include_background=True),
+    exempt={
+        "shards_equal_the_batch": "ranks are those of the voxels of one process; sorting over processes is not done"
+    },
+)
+class LovaszSoftmaxLoss(SegLoss):
+    r"""Lovász extension of the Jaccard loss: a convex surrogate of IoU on the errors of the voxels.
+
+    Formula: \frac{1}{|C|} \sum_c \sum_i m_{(i)}\,[J_c(i) - J_c(i - 1)],\quad m = |g - p|\ \text{descending}
+
+    When: To raise IoU, best after training with cross-entropy or added to it; from scratch it is often unstable. It
+    sorts the voxels of every class: slow for large 3-D patches with many classes.
+
+    It reads probabilities: one number for the batch, or (`per_image`) per sample. Counts are integers and the sort is
+    in float32, so that it is right beyond 2^24 voxels. It keeps one map of slopes per class and no sorted copies. With
+    sigmoid each channel is a class. Hard labels only. Under DistributedDataParallel each process ranks its own voxels,
+    not those of the whole batch.
+
+    Args:
+        classes: ``"present"``: the mean over classes that the batch (or the sample) has voxels of; ``"all"``: over all
+            scored ones, an absent class costing its largest probability.
+        per_image: rank the voxels of each sample by themselves, and take the mean over samples.
+
+    Raises:
+        ValueError: a target of fractions.
+
+    Example:
+        >>> import torch
+        >>> from monai_segloss import LovaszSoftmaxLoss
+        >>> loss = LovaszSoftmaxLoss(softmax=True, to_onehot_y=True)
+        >>> round(loss(torch.zeros(1, 4, 8), torch.tensor([[[0, 0, 0, 0, 1, 1, 2, 3]]])).item(), 4)
+        0.75
+
+    Reference: Berman, Rannen Triki & Blaschko, The Lovász-Softmax loss, CVPR 2018, arXiv:1705.08790.
+    """
+
+    formula_arguments = ("include_background",)
+
+    def __init__(self, *, classes: str = "present", per_image: bool = False, **common: Unpack[FormulaArgs]) -> None:
+        super().__init__(**common)
+        if classes not in CLASSES:
+            raise ValueError(f"classes must be one of {', '.join(map(repr, CLASSES))}, got {classes!r}.")
+        self.classes, self.per_image = classes, bool(per_image)
+
+    def loss(self, batch: SegBatch) -> Unreduced:
+        view = batch.class_view(self.include_background)
+        g = check.hard(batch.one_hot)[:, view.first :]
+        table, there = lovasz(batch, view.prob, g, 0.0, self.per_image, absent=self.classes == "all")
+        counted = (there if self.classes == "present" else torch.ones_like(there)).to(table.dtype)
+        mean = (table * counted).sum(1, keepdim=True) / counted.sum(1, keepdim=True).clamp_min(1)
+        return Unreduced.table(mean, voxels_behind(batch, self.per_image))
 
 
 def lovasz(
@@ -63,65 +113,3 @@ def jaccard_steps(g: Tensor, dtype: torch.dtype) -> Tensor:
     # without a voxel in the class the first wrong one brings the loss from 0 to 1
     steps[0] = torch.where(total > 0, steps[0], 1)
     return steps
-
-
-@register(
-    "lovasz_softmax",
-    aliases=("lovasz",),
-    tags=("overlap", "sorting"),
-    support=("labels", "regions", "ignore", "2-D", "3-D"),
-    recommended=Recommended(include_background=True, batch=None),
-    exempt={
-        "shards_equal_the_batch": "ranks are those of the voxels of one process; sorting over processes is not done"
-    },
-)
-class LovaszSoftmaxLoss(SegLoss):
-    r"""Lovász extension of the Jaccard loss: a convex surrogate of IoU on the errors of the voxels.
-
-    Formula:
-        \frac{1}{|C|} \sum_c \sum_i m_{(i)}\,[J_c(i) - J_c(i - 1)],\quad m = |g - p|\ \text{descending}
-
-    When:
-        To raise IoU, best after training with cross-entropy or added to it; from scratch it is often unstable. It sorts
-        the voxels of every class: slow for large 3-D patches with many classes.
-
-    It reads probabilities: one number for the batch, or (`per_image`) per sample. Counts are integers and the sort is
-    in float32, so that it is right beyond 2^24 voxels. It keeps one map of slopes per class and no sorted copies. With
-    sigmoid each channel is a class. Hard labels only. Under DistributedDataParallel each process ranks its own voxels,
-    not those of the whole batch.
-
-    Args:
-        classes: ``"present"``: the mean over classes that the batch (or the sample) has voxels of; ``"all"``: over all
-            scored ones, an absent class costing its largest probability.
-        per_image: rank the voxels of each sample by themselves, and take the mean over samples.
-        include_background: whether channel 0 is scored.
-
-    Raises:
-        ValueError: another value of ``classes``; a target of fractions.
-
-    Example:
-        >>> import torch
-        >>> from monai_segloss import LovaszSoftmaxLoss
-        >>> loss = LovaszSoftmaxLoss(softmax=True, to_onehot_y=True)
-        >>> round(loss(torch.zeros(1, 4, 8), torch.tensor([[[0, 0, 0, 0, 1, 1, 2, 3]]])).item(), 4)
-        0.75
-
-    Reference:
-        Berman, Rannen Triki & Blaschko, The Lovász-Softmax loss, CVPR 2018, arXiv:1705.08790.
-    """
-
-    formula_arguments = ("include_background",)
-
-    def __init__(self, *, classes: str = "present", per_image: bool = False, **common: Unpack[FormulaArgs]) -> None:
-        super().__init__(**common)
-        if classes not in CLASSES:
-            raise ValueError(f"classes must be one of {', '.join(map(repr, CLASSES))}, got {classes!r}.")
-        self.classes, self.per_image = classes, bool(per_image)
-
-    def loss(self, batch: SegBatch) -> Unreduced:
-        view = batch.class_view(self.include_background)
-        g = check.hard(batch.one_hot)[:, view.first :]
-        table, there = lovasz(batch, view.prob, g, 0.0, self.per_image, absent=self.classes == "all")
-        counted = (there if self.classes == "present" else torch.ones_like(there)).to(table.dtype)
-        mean = (table * counted).sum(1, keepdim=True) / counted.sum(1, keepdim=True).clamp_min(1)
-        return Unreduced.table(mean, voxels_behind(batch, self.per_image))

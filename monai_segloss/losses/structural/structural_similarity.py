@@ -1,23 +1,13 @@
-"""Cross-entropy where the structure of prediction and target differs.  Zhao et al., 2019."""
-
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.check import non_negative
-from monai_segloss.core.counts import FORMULAS, Voxels
-from monai_segloss.core.derivatives import no_second_derivative
-from monai_segloss.core.exact import exact
-from monai_segloss.core.module import ReadingArgs, SegLoss
-from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Term, Unreduced
-from monai_segloss.core.registry import register
+from monai_segloss.core.card import ReadingArgs, SegLoss, Unpack, non_negative, register
+from monai_segloss.core.formula import FORMULAS, SegBatch, Term, Unreduced, Voxels, exact, no_second_derivative
 from monai_segloss.kernels.filters import gaussian, smooth
 from monai_segloss.kernels.slabs import by_slabs
 from monai_segloss.losses.boundary.neighborhood import require_spatial
@@ -27,29 +17,10 @@ ROUNDING = 1e-14
 """A variance below this is the rounding of a constant, in float64."""
 
 
-def structure(x: Tensor, counted: Tensor | None, kernel: tuple[float, ...], stability: float) -> Tensor:
-    """(x - mu + c) / (s + c) with mean and standard deviation in the window of each voxel, (B, C, *S).
-
-    Only voxels that are ``counted`` (B, 1, *S) enter a window.
-    """
-    mean, variance = window_mean(x, counted, kernel), window_mean(x * x, counted, kernel)
-    variance -= mean * mean
-    torch.nn.functional.threshold(variance, ROUNDING, 0, inplace=True)
-    return x.sub(mean).add_(stability).div_(variance.sqrt_().add_(stability))
-
-
-def window_mean(x: Tensor, counted: Tensor | None, kernel: tuple[float, ...]) -> Tensor:
-    """Mean of the counted voxels in the window of each."""
-    if counted is None:
-        return smooth(x, kernel)
-    return smooth(x * counted, kernel).div_(smooth(counted, kernel).clamp_min(torch.finfo(x.dtype).tiny))
-
-
 @register(
     "structural_similarity",
     aliases=("ssl",),
     tags=("windows", "boundary", "likelihood"),
-    recommended=Recommended(include_background=None, batch=None),
     exempt={
         "gradcheck": "the weights e and f of the voxels carry no gradient, so the gradient is not the derivative",
         "second_derivatives": "the weights e and f carry no gradient, so that there is none of the gradient either",
@@ -59,13 +30,12 @@ def window_mean(x: Tensor, counted: Tensor | None, kernel: tuple[float, ...]) ->
 class StructuralSimilarityLoss(SegLoss):
     r"""Cross-entropy, and cross-entropy weighted by how far the local structure of prediction and target differs.
 
-    Formula:
-        \lambda_{CE}\,\mathrm{CE} + \lambda_s \frac{\sum_i e_i f_i\, \mathrm{BCE}_i}{\sum_i f_i},\quad e = \left|\frac{g
-        - \mu_g + C}{\sigma_g + C} - \frac{p - \mu_p + C}{\sigma_p + C}\right|,\quad f = 1\{e > \beta\, e_{max}\}
+    Formula: \lambda_{CE}\,\mathrm{CE} + \lambda_s \frac{\sum_i e_i f_i\, \mathrm{BCE}_i}{\sum_i f_i},\quad e =
+    \left|\frac{g - \mu_g + C}{\sigma_g + C} - \frac{p - \mu_p + C}{\sigma_p + C}\right|,\quad f = 1\{e > \beta\,
+    e_{max}\}
 
-    When:
-        Thin structures and boundaries, as a refinement of cross-entropy. Details of the paper could not be checked and
-        no code of the authors exists; treat it as a variant of its own, and compare with dice_ce.
+    When: Thin structures and boundaries, as a refinement of cross-entropy. Details of the paper could not be checked
+    and no code of the authors exists; treat it as a variant of its own, and compare with dice_ce.
 
     mu and sigma are mean and standard deviation of a channel in a Gaussian window; e_max is the largest e of the batch.
     BCE is the binary cross-entropy of each channel. e and f carry no gradient. Ignored voxels leave the windows; beyond
@@ -80,7 +50,6 @@ class StructuralSimilarityLoss(SegLoss):
         stability: C, added to numerator and denominator.
         threshold: beta, share of the largest e from which a voxel counts.
         lambda_ce, lambda_structural: factors of the two terms, at least 0.
-        reading: see `SegLoss`; one number for the batch, so ``reduction="none"`` is refused.
 
     Example:
         >>> import torch
@@ -89,11 +58,10 @@ class StructuralSimilarityLoss(SegLoss):
         >>> round(loss(torch.zeros(1, 2, 6), torch.tensor([[[0, 0, 0, 1, 1, 1]]])).item(), 4)
         0.6858
 
-    Reference:
-        Zhao et al., Correlation maximized structural similarity loss for semantic segmentation, 2019, arXiv:1910.08711.
+    Reference: Zhao et al., Correlation maximized structural similarity loss for semantic segmentation, 2019,
+    arXiv:1910.08711.
     """
 
-    formula_arguments = ()
     scalar_only = True
 
     def __init__(
@@ -143,3 +111,21 @@ class StructuralSimilarityLoss(SegLoss):
         at = [structure(exact(x), counted, self.kernel, self.stability) for x in (g, p)]
         e = at[0].sub_(at[1]).abs_()
         return (e if counted is None else e.mul_(counted)).to(p.dtype).to(p.device)
+
+
+def structure(x: Tensor, counted: Tensor | None, kernel: tuple[float, ...], stability: float) -> Tensor:
+    """(x - mu + c) / (s + c) with mean and standard deviation in the window of each voxel, (B, C, *S).
+
+    Only voxels that are ``counted`` (B, 1, *S) enter a window.
+    """
+    mean, variance = window_mean(x, counted, kernel), window_mean(x * x, counted, kernel)
+    variance -= mean * mean
+    torch.nn.functional.threshold(variance, ROUNDING, 0, inplace=True)
+    return x.sub(mean).add_(stability).div_(variance.sqrt_().add_(stability))
+
+
+def window_mean(x: Tensor, counted: Tensor | None, kernel: tuple[float, ...]) -> Tensor:
+    """Mean of the counted voxels in the window of each."""
+    if counted is None:
+        return smooth(x, kernel)
+    return smooth(x * counted, kernel).div_(smooth(counted, kernel).clamp_min(torch.finfo(x.dtype).tiny))

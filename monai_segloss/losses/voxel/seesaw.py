@@ -1,66 +1,24 @@
-"""Seesaw loss: rare classes are spared the negative gradients of frequent ones.  Wang et al., CVPR 2021."""
-
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Unpack
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from monai_segloss.core import check
-from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.derivatives import no_second_derivative
-from monai_segloss.core.module import ReadingArgs, SegLoss
-from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Unreduced
-from monai_segloss.core.registry import register
+from monai_segloss.core.card import ReadingArgs, SegLoss, Unpack, check, register
+from monai_segloss.core.formula import SegBatch, Unreduced, no_second_derivative
 from monai_segloss.core.sync import sum_over_processes
 from monai_segloss.kernels.voxels import Left
 from monai_segloss.kernels.weighed_cross_entropy import WeighedCrossEntropy
-
-
-def seesaw(log_p: Tensor, labels: Tensor, counts: Tensor, p: float, q: float, eps: float) -> Tensor:
-    """log(sum_j S_ij p_j / p_i) of each voxel with the true class i, (B, 1, *S)."""
-    return mitigated(log_p, labels, mitigation(counts, p, log_p.dtype), q, eps)
-
-
-def mitigation(counts: Tensor, p: float, dtype: torch.dtype) -> Tensor:
-    """log min(1, N_j/N_i)^p, (C, C)."""
-    frequency = counts.clamp_min(1).to(dtype).log()
-    return p * (frequency[None, :] - frequency[:, None]).clamp_max(0)
-
-
-def mitigated(log_p: Tensor, labels: Tensor, mitigation: Tensor, q: float, eps: float) -> Tensor:
-    """`seesaw` from the part of S that the counts make."""
-    own = log_p.gather(1, labels[:, None])
-    factor = log_factors(log_p.detach(), own.detach(), labels, mitigation, q, eps)
-    return torch.logsumexp(log_p + factor, 1, keepdim=True) - own
-
-
-def log_factors(log_p: Tensor, own: Tensor, labels: Tensor, mitigation: Tensor, q: float, eps: float) -> Tensor:
-    """log S_ij = log(min(1, N_j/N_i)^p max(1, p_j / max(p_i, eps))^q), no gradient, (B, C, *S); log S_ii is 0.
-
-    ``own`` is log p of the true class i, (B, 1, *S).
-    """
-    factor = (log_p - own.clamp_min(math.log(eps))).clamp_min_(0).mul_(q)
-    return factor.add_(F.embedding(labels, mitigation).movedim(-1, 1))
-
-
-def label_counts(batch: SegBatch) -> Tensor:
-    """Voxels of each class that count, in the batch of all processes, (C,) int64."""
-    labels = batch.labels.flatten()
-    counted = torch.ones_like(labels) if batch.mask is None else batch.mask.flatten().long()
-    return sum_over_processes(labels.new_zeros(batch.classes).scatter_add(0, labels, counted))
 
 
 @register(
     "seesaw",
     tags=("likelihood", "imbalance"),
     support=("labels", "ignore", "2-D", "3-D"),
-    recommended=Recommended(include_background=None, batch=None),
     exempt={
         "gradcheck": "the factors S carry no gradient, so the gradient is not the derivative of the value",
         "second_derivatives": "the factors S carry no gradient, so that there is none of the gradient either",
@@ -70,13 +28,11 @@ def label_counts(batch: SegBatch) -> Tensor:
 class SeesawLoss(SegLoss):
     r"""Cross-entropy whose negative gradients from frequent to rare classes are damped by running counts.
 
-    Formula:
-        \log \sum_j S_{y j}\, p_j - \log p_y,\quad S_{ij} = \min\left(1, \frac{N_j}{N_i}\right)^{p} \max\left(1,
-        \frac{\bar p_j}{\max(\bar p_i, \epsilon)}\right)^{q}
+    Formula: \log \sum_j S_{y j}\, p_j - \log p_y,\quad S_{ij} = \min\left(1, \frac{N_j}{N_i}\right)^{p} \max\left(1,
+    \frac{\bar p_j}{\max(\bar p_i, \epsilon)}\right)^{q}
 
-    When:
-        Many classes with a long tail. Made for instance classification; for voxels there is little evidence, the loss
-        depends on what was seen before, and rare classes gain false positives.
+    When: Many classes with a long tail. Made for instance classification; for voxels there is little evidence, the loss
+    depends on what was seen before, and rare classes gain false positives.
 
     The mean runs over voxels; class j counts S_yj-fold at a voxel of class y. Mitigation (``p``) damps the push on
     class j where it has been seen less often than class y. Compensation (``q``) restores it where j is wrongly the more
@@ -100,11 +56,8 @@ class SeesawLoss(SegLoss):
         >>> round(value.item(), 4), loss.counts.tolist()
         (0.4338, [3, 1])
 
-    Reference:
-        Wang et al., Seesaw loss for long-tailed instance segmentation, CVPR 2021, arXiv:2008.10032.
+    Reference: Wang et al., Seesaw loss for long-tailed instance segmentation, CVPR 2021, arXiv:2008.10032.
     """
-
-    formula_arguments = ()
 
     def __init__(self, *, p: float = 0.8, q: float = 2.0, eps: float = 1e-2, **reading: Unpack[ReadingArgs]) -> None:
         super().__init__(**reading)
@@ -154,6 +107,40 @@ class SeesawLoss(SegLoss):
         if isinstance(saved, Tensor) and saved.shape != self.counts.shape:
             self.counts = self.counts.new_zeros(saved.shape)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def seesaw(log_p: Tensor, labels: Tensor, counts: Tensor, p: float, q: float, eps: float) -> Tensor:
+    """log(sum_j S_ij p_j / p_i) of each voxel with the true class i, (B, 1, *S)."""
+    return mitigated(log_p, labels, mitigation(counts, p, log_p.dtype), q, eps)
+
+
+def mitigation(counts: Tensor, p: float, dtype: torch.dtype) -> Tensor:
+    """log min(1, N_j/N_i)^p, (C, C)."""
+    frequency = counts.clamp_min(1).to(dtype).log()
+    return p * (frequency[None, :] - frequency[:, None]).clamp_max(0)
+
+
+def mitigated(log_p: Tensor, labels: Tensor, mitigation: Tensor, q: float, eps: float) -> Tensor:
+    """`seesaw` from the part of S that the counts make."""
+    own = log_p.gather(1, labels[:, None])
+    factor = log_factors(log_p.detach(), own.detach(), labels, mitigation, q, eps)
+    return torch.logsumexp(log_p + factor, 1, keepdim=True) - own
+
+
+def log_factors(log_p: Tensor, own: Tensor, labels: Tensor, mitigation: Tensor, q: float, eps: float) -> Tensor:
+    """log S_ij = log(min(1, N_j/N_i)^p max(1, p_j / max(p_i, eps))^q), no gradient, (B, C, *S); log S_ii is 0.
+
+    ``own`` is log p of the true class i, (B, 1, *S).
+    """
+    factor = (log_p - own.clamp_min(math.log(eps))).clamp_min_(0).mul_(q)
+    return factor.add_(F.embedding(labels, mitigation).movedim(-1, 1))
+
+
+def label_counts(batch: SegBatch) -> Tensor:
+    """Voxels of each class that count, in the batch of all processes, (C,) int64."""
+    labels = batch.labels.flatten()
+    counted = torch.ones_like(labels) if batch.mask is None else batch.mask.flatten().long()
+    return sum_over_processes(labels.new_zeros(batch.classes).scatter_add(0, labels, counted))
 
 
 def _one_class_per_voxel(multilabel: bool) -> None:
