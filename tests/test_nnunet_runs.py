@@ -444,9 +444,6 @@ def test_the_state_of_a_loss_is_learned_saved_and_restored(space: Workspace, mon
     assert fresh.loss.loss.calls == trainer.loss.loss.calls > 0
     assert len(fresh.optimizer.param_groups) == 2
     assert fresh.optimizer.state[fresh.loss.loss.scale]["momentum_buffer"] != 0
-    monkeypatch.setattr(fresh, "is_ddp", True)
-    with pytest.raises(NotImplementedError, match="on one GPU only"):
-        fresh._optimize_loss()
 
 
 # -- workers --------------------------------------------------------------------------------------------------------

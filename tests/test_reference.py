@@ -13,7 +13,7 @@ import torch
 from references import REFERENCES, UNIFORM
 
 import monai_segloss
-from monai_segloss.core.module import READING
+from monai_segloss.core.module import READING, SegLoss
 from monai_segloss.core.registry import LossInfo
 from monai_segloss.losses.boundary.hausdorff_er import NORMS
 from monai_segloss.maps.distance import MODES
@@ -33,9 +33,19 @@ def reference(info: LossInfo, case: Case, input: np.ndarray, **arguments: Any) -
     given = {**info.example, **arguments}
     if "spacing" in inspect.signature(REFERENCES[info.key]).parameters:
         given["spacing"] = case.spacing
+    if "weights" in inspect.signature(REFERENCES[info.key]).parameters:  # of what the loss brings along
+        given["weights"] = weights(make(info, case, **arguments))
     return REFERENCES[info.key](
         input, case.target.numpy(), case.activation, mask, labels=case.labels, ignore_index=case.ignore_index, **given
     )
+
+
+def weights(loss: SegLoss) -> dict[str, np.ndarray]:
+    """Parameters of heads, priors and opponents by name."""
+    found = {name: x.numpy() for name, x in loss.state_dict().items() if isinstance(x, torch.Tensor)}
+    for name, opponent in getattr(loss, "opponents", {}).items():
+        found |= {f"opponents.{name}.{key}": x.numpy() for key, x in opponent.network.state_dict().items()}
+    return found
 
 
 def settings(info: LossInfo, case: Case) -> Iterator[dict[str, Any]]:

@@ -56,6 +56,7 @@ class SegBatch:
         self.logits, self.target, self.mask, self.activation = logits, target, mask, activation
         self._spacing, self.maps = spacing, dict(maps or {})
         self.steps = steps
+        self.full_resolution = True  # else a coarser scale of deep supervision
         self.shared: dict[Any, dict[int, Any]] = {}  # maps that several terms of a sum need, see `core.maps.share`
         self._sums: dict[Stat, Tensor] = {}
         self._clean: Tensor | None = None
@@ -138,7 +139,7 @@ class SegBatch:
         if self.logits.dtype in (torch.float32, torch.float64):
             return self
         wide = SegBatch(self.clean, self.target, self.mask, self.activation, self._spacing, self.maps, self.steps)
-        wide.shared = self.shared
+        wide.shared, wide.full_resolution = self.shared, self.full_resolution
         return wide
 
     def request(self, *which: Stat) -> None:

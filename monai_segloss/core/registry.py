@@ -101,6 +101,19 @@ class LossInfo:
         entered = "__signature__" in vars(self.cls)
         return (inspect.signature(self.cls) if entered else _full_signature(self.cls)).parameters
 
+    def recommend(self, arguments: Mapping[str, Any], **asked: Any) -> dict[str, Any]:
+        """The recommended arguments for a data set, see `Recommended.resolve`, beside those that are given.
+
+        Those for a loss that another one is built on are what that loss takes.
+        """
+        found = self.recommended.resolve(**asked)
+        if "base" in self.parameters:
+            base = arguments.get("base", self.parameters["base"].default)
+            terms = {base: {}} if isinstance(base, str) else base
+            infos = [find(x.get("loss", name) if isinstance(x, Mapping) else name) for name, x in terms.items()]
+            found = {name: x for name, x in found.items() if any(name in info.parameters for info in infos)}
+        return {**found, **arguments}
+
     @property
     def nnunet(self) -> Recommended:
         """The former name of ``recommended``."""
