@@ -16,6 +16,7 @@ import torch
 from nnunet_data import SHORT, SPLITS, Workspace, assert_equal, run, tiny, weights
 from torch import Tensor, nn
 
+from monai_segloss.core.companions import Companions
 from nnunet_trainers import building, recording
 from nnunet_trainers.diverged import DivergedError
 from nnunet_trainers.recording import OtherConfigurationError
@@ -417,7 +418,7 @@ def test_single_steps_without_a_finite_loss_end_nothing(space: Workspace, monkey
 # -- losses with a state of their own ---------------------------------------------------------------------------------
 
 
-class Learnable(nn.Module):
+class Learnable(Companions, nn.Module):
     """A loss with a weight to learn and something to remember."""
 
     def __init__(self) -> None:
