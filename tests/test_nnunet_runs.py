@@ -357,7 +357,7 @@ class Lost(nn.Module):
         super().__init__()
         self.steps, self.spoils, self.calls = steps, spoils, 0
 
-    def forward(self, output: Tensor, target: Tensor, mask: Tensor | None, spacing: object) -> Tensor:
+    def forward(self, output: Tensor, target: Tensor, mask: Tensor | None, spacing: object, **_: object) -> Tensor:
         value = (output.float() ** 2).mean()
         if output.requires_grad:
             self.calls += 1
@@ -426,7 +426,7 @@ class Learnable(Companions, nn.Module):
         self.scale = nn.Parameter(torch.tensor(1.0))
         self.register_buffer("calls", torch.tensor(0))
 
-    def forward(self, output: Tensor, target: Tensor, mask: Tensor | None, spacing: object) -> Tensor:
+    def forward(self, output: Tensor, target: Tensor, mask: Tensor | None, spacing: object, **_: object) -> Tensor:
         self.calls += 1
         return (output.float().mean() - 1) ** 2 * self.scale.exp() + self.scale**2
 
