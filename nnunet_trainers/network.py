@@ -37,8 +37,7 @@ def _prepare(trainer: SegLossTrainer, loss: SegLoss) -> Taps | None:
     loss.to(trainer.device)
     for name, tap in shape.taps.items():
         trainer.print_to_log_file(f"segloss tap {name}: {tap.channels} channels at {tap.size}, module {tap.module!r}")
-    inner = {name: tap for name, tap in shape.taps.items() if name != "image"}
-    return Taps(trainer.network, NetworkShape(shape.classes, shape.size, taps=inner)) if inner else None
+    return Taps(trainer.network, shape.without("image"))
 
 
 def _shape(trainer: SegLossTrainer, loss: SegLoss) -> NetworkShape:

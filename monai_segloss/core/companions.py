@@ -25,6 +25,9 @@ class Companions:
     training step ends with `update`.
     """
 
+    shape: NetworkShape | None = None
+    """Of the network that the loss is prepared for."""
+
     @property
     def taps(self) -> tuple[str, ...]:
         """What the loss takes from the network, names of `monai_segloss.core.taps.TAPS`."""
@@ -42,6 +45,7 @@ class Companions:
 
     def prepare(self, shape: NetworkShape) -> None:
         """Build heads and opponents for a network; once, before the optimizer is made."""
+        self.shape = shape
 
     def load_prior(self, file: Path) -> None:
         """Take a prior from its file."""

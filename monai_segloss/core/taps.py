@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -63,6 +63,10 @@ class NetworkShape:
     def axes(self) -> int:
         """2 or 3."""
         return len(self.size)
+
+    def without(self, name: str) -> NetworkShape:
+        """The same less a tap that is not read by hooks."""
+        return replace(self, taps={key: tap for key, tap in self.taps.items() if key != name})
 
 
 def unwrapped(network: nn.Module) -> nn.Module:

@@ -124,6 +124,7 @@ class WeightedSum(Scheduled, SegLoss):
         return any(term.brings for term in self._losses().values())
 
     def prepare(self, shape: NetworkShape) -> None:
+        super().prepare(shape)
         for term in self._losses().values():
             term.prepare(shape)
 

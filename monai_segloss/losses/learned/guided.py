@@ -47,7 +47,6 @@ class Guided(WeightedSum):
         self.follow({**self.schedules, **own})
         self.heads = nn.ModuleDict()
         self.opponents: dict[str, Opponent] = {}
-        self.shape: NetworkShape | None = None
 
     # -- what is brought along --------------------------------------------------------------------------------------------
 
@@ -64,7 +63,6 @@ class Guided(WeightedSum):
         if self.shape is not None:
             raise RuntimeError(f"{type(self).__name__} is prepared already; make a new loss for another network.")
         super().prepare(shape)
-        self.shape = shape
         self.build(shape)
 
     def build(self, shape: NetworkShape) -> None:
