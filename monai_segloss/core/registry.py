@@ -91,6 +91,16 @@ class LossInfo:
         return self.cls(**self.example).needs
 
     @property
+    def taps(self) -> tuple[str, ...]:
+        """What the loss of the example takes from the network."""
+        return self.cls(**self.example).taps
+
+    @property
+    def brings(self) -> bool:
+        """Whether the loss of the example must be prepared for a network."""
+        return self.cls(**self.example).brings
+
+    @property
     def reading(self) -> dict[str, Any]:
         """Arguments with which the loss reads a map of labels: softmax, or one-vs-rest where it knows only that."""
         return {"softmax" if "labels" in self.support else "sigmoid": True, "to_onehot_y": True}
