@@ -20,7 +20,7 @@ from monai_segloss.core import seeding
 from monai_segloss.core.registry import find
 from monai_segloss.files import atomic, write_json
 from monai_segloss.schedules.means import TermMeans
-from nnunet_trainers import building, cascade, diverged, maps, partial_labels, precision, recording, resuming
+from nnunet_trainers import building, cascade, diverged, maps, network, partial_labels, precision, recording, resuming
 from nnunet_trainers.deep_supervision import NnUNetLoss
 from nnunet_trainers.extra_inputs import ExtraInputs
 from nnunet_trainers.naming import TrainerName, numeric_parameters
@@ -130,7 +130,7 @@ class SegLossTrainer(nnUNetTrainer):
             seeding.seed_everything(self.settings.seed, INITIALIZATION)
         super().initialize()
         precision.autocast(self.network, self.device)
-        self._optimize_loss()
+        network.optimize(self, self.loss)
         self.extra_inputs = self.loss.source = ExtraInputs(self._layout(), self._labeled())
         self.print_to_log_file(f"segloss configuration: {json.dumps(self.configuration_record())}")
 
@@ -139,20 +139,17 @@ class SegLossTrainer(nnUNetTrainer):
         with np.errstate(invalid="ignore"):
             theirs = super()._build_loss()
         loss = building.create_loss(self.loss_config(), self.properties).to(self.device)
+        taps = network.prepare(self, loss)
         spacing = self.configuration_manager.spacing
         if not isinstance(theirs, DeepSupervisionWrapper):
-            return NnUNetLoss(loss, [spacing], None, self.properties.ignores_by_channel)
+            return NnUNetLoss(loss, [spacing], None, self.properties.ignores_by_channel, taps)
         # A scale of 1/2 has voxels twice as large.
         scales = self._get_deep_supervision_scales()
         spacings = [[s / f for s, f in zip(spacing, scale, strict=True)] for scale in scales]
-        return NnUNetLoss(loss, spacings, theirs.weight_factors, self.properties.ignores_by_channel)
+        return NnUNetLoss(loss, spacings, theirs.weight_factors, self.properties.ignores_by_channel, taps)
 
-    def _optimize_loss(self) -> None:
-        learnable = [p for p in self.loss.parameters() if p.requires_grad]
-        if learnable and self.is_ddp:
-            raise NotImplementedError(f"{type(self).__name__}: a loss with learnable weights trains on one GPU only")
-        if learnable:
-            self.optimizer.add_param_group({"params": learnable, "weight_decay": 0.0})
+    def _do_i_compile(self) -> bool:
+        return bool(super()._do_i_compile()) and not network.refuses_compilation(self)
 
     # -- what the loss takes alongside the target -----------------------------------------------------------------
 
@@ -189,7 +186,7 @@ class SegLossTrainer(nnUNetTrainer):
 
     def hand_over(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Give the loss what belongs to this batch with the target, for its next call; the batch as nnU-Net knows it."""
-        batch, self.loss.extra_inputs = self.extra_inputs.split(batch, self.device)
+        batch, self.loss.extra_inputs = network.with_image(self, *self.extra_inputs.split(batch, self.device))
         return batch
 
     # -- what is refused ----------------------------------------------------------------------------------------
@@ -236,6 +233,7 @@ class SegLossTrainer(nnUNetTrainer):
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """nnU-Net's step, with the maps of the batch for the loss and its terms for the log."""
         result = super().train_step(self.hand_over(batch))
+        self.loss.loss.update()
         self.terms.add(self.loss.last)
         return result
 

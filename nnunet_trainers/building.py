@@ -64,9 +64,8 @@ def resolve(config: LossConfig, data: DatasetProperties) -> LossConfig:
     """The configuration with what the data set and the card add; what it says itself stands."""
     asked = {"regions": data.regions, "batch_dice": data.batch_dice}
     if config.loss is not None:
-        recommended = find(config.loss).recommended.resolve(**asked)
-        return LossConfig(loss=config.loss, arguments={**recommended, **config.arguments})
-    terms = {name: {**_info(name, term).recommended.resolve(**asked), **term} for name, term in config.terms.items()}
+        return LossConfig(loss=config.loss, arguments=find(config.loss).recommend(config.arguments, **asked))
+    terms = {name: _info(name, term).recommend(term, **asked) for name, term in config.terms.items()}
     return LossConfig.model_validate({"terms": terms})
 
 
@@ -95,7 +94,8 @@ def refuse(config: LossConfig, data: DatasetProperties, classes: int, device: to
     target = torch.zeros_like(logits if data.regions else logits[:, :1], dtype=torch.int16)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        create_loss(config, data).to(device)(logits, target, mask=None, spacing=(1.0,) * data.dimensions)
+        loss = create_loss(config, data).to(device)
+        loss(logits, target, mask=None, spacing=(1.0,) * data.dimensions, full_resolution=not loss.brings)
 
 
 def record(config: LossConfig, data: DatasetProperties) -> dict[str, Any]:

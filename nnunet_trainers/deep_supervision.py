@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from monai_segloss.core.errors import LossShapeError
 from monai_segloss.core.maps import MapSpec
+from monai_segloss.core.taps import Taps
 
 if TYPE_CHECKING:
     from nnunet_trainers.extra_inputs import ExtraInputs
@@ -27,6 +28,7 @@ class NnUNetLoss(nn.Module):
         spacings: voxel spacing of each scale, highest resolution first, in the order of the array axes, in mm.
         weights: one per scale; a weight of 0 skips the scale. None: output and target are tensors, not lists.
         ignore_channel: the last channel of the target marks voxels to ignore (nnU-Net's regions with an ignore label).
+        taps: what the loss takes from the network, at the highest resolution.
 
     Raises:
         LossShapeError: outputs, targets and scales differ in number.
@@ -38,6 +40,7 @@ class NnUNetLoss(nn.Module):
         spacings: Sequence[Sequence[float]],
         weights: Sequence[float] | None = None,
         ignore_channel: bool = False,
+        taps: Taps | None = None,
     ) -> None:
         super().__init__()
         if weights is not None and len(weights) != len(spacings):
@@ -47,7 +50,7 @@ class NnUNetLoss(nn.Module):
         self.loss = loss
         self.spacings = tuple(tuple(map(float, spacing)) for spacing in spacings)
         self.weights = (1.0,) if single else None if weights is None else tuple(map(float, weights))
-        self.ignore_channel = ignore_channel
+        self.ignore_channel, self.taps = ignore_channel, taps
         self.last: dict[str, Tensor] = {}
         self.extra_inputs: Sequence[Mapping[str, Tensor]] = ()
         """What the next call takes with its target, by scale; of no other call, so that no batch has that of another."""
@@ -77,7 +80,7 @@ class NnUNetLoss(nn.Module):
             raise LossShapeError(
                 f"deep supervision has {len(self.weights)} scales: {len(output)} outputs and {len(target)} targets came"
             )
-        extra_inputs = self._extra_inputs(target[0]) or [{} for _ in target]
+        extra_inputs = _at_scales(self._extra_inputs(target[0]) or [{} for _ in target], output)
         terms = [w * self._at(i, output[i], target[i], extra_inputs[i]) for i, w in enumerate(self.weights) if w != 0]
         return torch.stack(terms).sum()
 
@@ -91,7 +94,12 @@ class NnUNetLoss(nn.Module):
         mask = None
         if self.ignore_channel:
             mask, target = target[:, -1:] == 0, target[:, :-1]
-        value: Tensor = self.loss(output, target, mask=mask, spacing=self.spacings[scale], **extra_inputs)
+        more: dict[str, Any] = dict(extra_inputs)
+        if scale == 0 and self.taps is not None:
+            more |= self.taps.take()
+        if getattr(self.loss, "brings", False):
+            more["full_resolution"] = scale == 0
+        value: Tensor = self.loss(output, target, mask=mask, spacing=self.spacings[scale], **more)
         if scale == 0:
             terms: Mapping[str, Tensor] = getattr(self.loss, "last", {})
             self.last = dict(terms)
@@ -113,3 +121,14 @@ class NnUNetLoss(nn.Module):
         follow: Callable[[Mapping[str, float]], None] | None = getattr(self.loss, "end_epoch", None)
         if follow is not None:
             follow(means)
+
+
+def _at_scales(
+    extra_inputs: Sequence[Mapping[str, Tensor]], output: Sequence[Tensor]
+) -> Sequence[Mapping[str, Tensor]]:
+    """The image of the batch, which comes at the highest resolution, on the grid of each scale: means of its voxels."""
+    image = extra_inputs[0].get("image")
+    if image is None:
+        return extra_inputs
+    images = [nn.functional.interpolate(image, size=each.shape[2:], mode="area") for each in output[1:]]
+    return [extra_inputs[0], *({**maps, "image": x} for maps, x in zip(extra_inputs[1:], images, strict=True))]

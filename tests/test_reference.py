@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ from references import PUBLISHED, REFERENCES, UNIFORM
 from references import reference as enter
 
 import monai_segloss
-from monai_segloss.core.module import DEFAULTS, READING
+from monai_segloss.core.module import DEFAULTS, READING, SegLoss
 from monai_segloss.core.registry import LossInfo
 from monai_segloss.losses.boundary.hausdorff_er import NORMS
 from monai_segloss.maps.distance import MODES
@@ -32,7 +33,17 @@ def reference(info: LossInfo, case: Case, input: np.ndarray, **arguments: Any) -
     mask = None if case.mask is None else case.mask.numpy()
     common = {"labels": case.labels, "ignore_index": case.ignore_index, "spacing": case.spacing}
     given = {**common, **info.example, **arguments}
+    if "weights" in inspect.signature(REFERENCES[info.key]).parameters:  # of what the loss brings along
+        given["weights"] = weights(make(info, case, **arguments))
     return REFERENCES[info.key](input, case.target.numpy(), case.activation, mask, **given)
+
+
+def weights(loss: SegLoss) -> dict[str, np.ndarray]:
+    """Parameters of heads, priors and opponents by name."""
+    found = {name: x.numpy() for name, x in loss.state_dict().items() if isinstance(x, torch.Tensor)}
+    for name, opponent in getattr(loss, "opponents", {}).items():
+        found |= {f"opponents.{name}.{key}": x.numpy() for key, x in opponent.network.state_dict().items()}
+    return found
 
 
 def settings(info: LossInfo, case: Case) -> Iterator[dict[str, Any]]:

@@ -58,6 +58,7 @@ def generic_overlay(
         ValueError: the bundle's trainer or loss is not found, the bundle does no segmentation, the loss cannot do what the
             bundle asks for, or ``spacing`` has not one number per axis.
     """
+    _refuse_companions(config)
     if bundle is None:
         reading = None if target is None else READINGS[target]
         found = Overlay({})
@@ -89,6 +90,17 @@ def generic_overlay(
     return found
 
 
+def _refuse_companions(config: LossConfig) -> None:
+    """Refuse losses whose heads an optimizer must train that the overlay does not know."""
+    found = [info.key for info in infos(config).values() if info.brings]
+    if found:
+        raise ValueError(
+            f"{', '.join(found)}: an overlay cannot prepare a loss that takes features of the network. Write "
+            "monai_segloss.engine.prepared(...) around the loss in the configuration, and give the optimizer the parameters "
+            "of both (docs/how-to/networks.md)."
+        )
+
+
 def measures_distances(config: LossConfig) -> bool:
     """Whether the value of one of the losses changes with the voxel spacing."""
     return any(_in_mm(info) for info in infos(config).values())
@@ -104,7 +116,8 @@ def _in_mm(info: LossInfo) -> bool:
     logits = torch.randn(1, 2, edge, edge, edge, generator=torch.Generator().manual_seed(0))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        values = [loss(logits, label, spacing=steps) for steps in ((1.0, 1.0, 1.0), (0.2, 1.0, 3.0))]
+        alone = {"full_resolution": not loss.brings}
+        values = [loss(logits, label, spacing=steps, **alone) for steps in ((1.0, 1.0, 1.0), (0.2, 1.0, 3.0))]
     return bool(values[0] != values[1])
 
 

@@ -42,7 +42,7 @@ def create_loss(key: str, arguments: Mapping[str, Any] | None = None, **more: An
 
 
 def _by_key(info: LossInfo, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    return {**info.reading, **info.recommended.resolve(), **arguments}
+    return {**info.reading, **info.recommend(arguments)}
 
 
 def written_out(node: Any, config: Mapping[str, Any]) -> Any:
@@ -106,8 +106,9 @@ def component(
     shared = dict(_labels(named) if reading is None else reading)
     _refuse_unsupported(named, shared)
     regions = not shared.get("to_onehot_y", False)
+    given = config.terms or dict.fromkeys(named, config.arguments)
     added = {
-        name: {**info.recommended.resolve(regions=regions), **(scoring or {}).get(name, {})}
+        name: {**info.recommend(given[name], regions=regions), **(scoring or {}).get(name, {})}
         for name, info in named.items()
     }
     if config.loss is not None:

@@ -66,7 +66,7 @@ def list_(
     for column in ("key", "family", "needs", "paper", "when to use"):
         table.add_column(column, overflow="fold", no_wrap=column == "key")
     for info in chosen:
-        needs = ", ".join(spec.key for spec in info.needs) or "-"
+        needs = ", ".join([*(spec.key for spec in info.needs), *info.taps]) or "-"
         table.add_row(info.key, info.family, needs, info.paper, info.when)
     Console().print(table)
 
@@ -105,6 +105,11 @@ def show(
         table.add_row(*map(Text, (name, default, info.arguments[name])))
     out.print("", table)
     out.print(f"[bold]Supports[/] {', '.join(info.support)}")
+    if info.needs:
+        out.print(f"[bold]Needs of the label[/] {', '.join(spec.key for spec in info.needs)}")
+    if info.brings:
+        taken = ", ".join(info.taps) or "nothing"
+        out.print(f"[bold]Takes from the network[/] {taken}; trainers and bundles prepare it (docs/how-to/networks.md)")
     for name, reason in info.exempt.items():
         out.print(f"  without the property {name!r}: {reason}", markup=False)
     out.print(f"[bold]Source[/] {info.paper}.\n\n[bold]Use it[/]")
@@ -128,6 +133,7 @@ def _facts(info: LossInfo) -> dict[str, Any]:
         "aliases": info.aliases,
         "tags": info.tags,
         "needs": [spec.key for spec in info.needs],
+        "taps": info.taps,
         "support": info.support,
         "parameters": parameters,
         "exempt": {name: str(reason) for name, reason in info.exempt.items()},

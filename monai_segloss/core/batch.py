@@ -60,6 +60,7 @@ class SegBatch:
         self.logits, self.target, self.mask, self.activation = logits, target, mask, activation
         self._spacing, self.maps = spacing, dict(maps or {})
         self.spacing_rows = spacing_rows
+        self.full_resolution = True  # else a coarser scale of deep supervision
         self.shared: dict[Any, dict[int, Any]] = {}  # maps that several terms of a sum need, see `core.maps.share_maps`
         self._sums: dict[Stat, Tensor] = {}
         self._masked_logits: Tensor | None = None
@@ -144,7 +145,7 @@ class SegBatch:
         wide = SegBatch(
             self.masked_logits, self.target, self.mask, self.activation, self._spacing, self.maps, self.spacing_rows
         )
-        wide.shared = self.shared
+        wide.shared, wide.full_resolution = self.shared, self.full_resolution
         return wide
 
     def request(self, *which: Stat) -> None:

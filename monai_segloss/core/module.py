@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from monai_segloss.core import check
 from monai_segloss.core.arguments import checked, numbers
 from monai_segloss.core.batch import SegBatch
+from monai_segloss.core.companions import Companions
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.derivatives import refuse_vmap
 from monai_segloss.core.errors import Renamed, adopt_renamed, nearest, renamed_in
@@ -20,6 +21,7 @@ from monai_segloss.core.exact import widest_dtype
 from monai_segloss.core.maps import MapSpec, refusal
 from monai_segloss.core.reading import Reader
 from monai_segloss.core.reduce import REDUCTIONS, Term, Unreduced, reduce
+from monai_segloss.core.taps import is_tap
 
 Weight = Sequence[float] | float | Tensor
 
@@ -67,7 +69,7 @@ READING = tuple(ReadingArgs.__annotations__)
 FORMULA_ARGUMENTS = tuple(name for name in FormulaArgs.__annotations__ if name not in READING)
 
 
-class SegLoss(nn.Module, ABC):
+class SegLoss(Companions, nn.Module, ABC):
     """A segmentation loss: read, `loss`, reduce.  A card implements `loss` and nothing else.
 
     Keyword arguments, of every loss:
@@ -168,6 +170,7 @@ class SegLoss(nn.Module, ABC):
         *,
         mask: Tensor | None = None,
         spacing: Any = None,
+        full_resolution: bool = True,
         **maps: Tensor,
     ) -> Tensor:
         """Value of the loss.
@@ -178,7 +181,9 @@ class SegLoss(nn.Module, ABC):
                 or a mapping with the key ``label`` and, where the caller has them, ``mask`` and maps.
             mask: (B, 1, *S) or (B, *S), true where a voxel counts.
             spacing: voxel spacing in array axis order, (ndim,) or (B, ndim), for losses that measure distances.
-            maps: maps by name, see `accepts` and `needs`.
+            full_resolution: whether ``input`` has the resolution of the image; at the coarser scales of deep supervision
+                terms that need the network are left out.
+            maps: maps by name, see `accepts` and `needs`, and what the loss takes from the network, see `taps`.
 
         Raises:
             ValueError: where shapes (also an AssertionError), devices, labels or values do not fit.
@@ -189,6 +194,7 @@ class SegLoss(nn.Module, ABC):
         kind = input.device.type if isinstance(input, Tensor) and not input.is_meta else "cpu"
         with torch.autocast(device_type=kind, enabled=False):
             batch = self.reader.read(input, target, mask, spacing, maps)
+            batch.full_resolution = full_resolution
             self._check_maps(batch)
             batch.request(*self.statistics(batch))
             value, terms = reduce(self.loss(batch), self.reduction, batch.ndim)
@@ -203,7 +209,7 @@ class SegLoss(nn.Module, ABC):
     def _check_maps(self, batch: SegBatch) -> None:
         known = (*self.accepts, *(spec.key for spec in self.needs))
         for name in batch.maps:
-            if name not in known:
+            if name not in known and not is_tap(name, self.taps):
                 raise TypeError(f"{type(self).__name__} does not know the map {name!r}{refusal(name, known)}")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SegLoss:

@@ -93,6 +93,16 @@ class LossInfo:
         return self.cls(**self.example).needs
 
     @property
+    def taps(self) -> tuple[str, ...]:
+        """What the loss of the example takes from the network."""
+        return self.cls(**self.example).taps
+
+    @property
+    def brings(self) -> bool:
+        """Whether the loss of the example must be prepared for a network."""
+        return self.cls(**self.example).brings
+
+    @property
     def reading(self) -> dict[str, Any]:
         """Arguments with which the loss reads a map of labels: softmax, or one-vs-rest where it knows only that."""
         return {"softmax" if "labels" in self.support else "sigmoid": True, "to_onehot_y": True}
@@ -102,6 +112,19 @@ class LossInfo:
         """All constructor arguments with their defaults, shared ones included, in signature order."""
         entered = "__signature__" in vars(self.cls)
         return (inspect.signature(self.cls) if entered else _full_signature(self.cls)).parameters
+
+    def recommend(self, arguments: Mapping[str, Any], **asked: Any) -> dict[str, Any]:
+        """The recommended arguments for a data set, see `Recommended.resolve`, alongside those that are given.
+
+        Those for a loss that another one is built on are what that loss takes.
+        """
+        found = self.recommended.resolve(**asked)
+        if "base" in self.parameters:
+            base = arguments.get("base", self.parameters["base"].default)
+            terms = {base: {}} if isinstance(base, str) else base
+            infos = [find(x.get("loss", name) if isinstance(x, Mapping) else name) for name, x in terms.items()]
+            found = {name: x for name, x in found.items() if any(name in info.parameters for info in infos)}
+        return {**found, **arguments}
 
     @property
     def arguments(self) -> Mapping[str, str]:

@@ -39,3 +39,18 @@ def sum_over_processes(x: Tensor) -> Tensor:
     statistics, DistributedDataParallel then averages, and the result is the gradient of the loss of the whole batch.
     """
     return _AllReduceSum.apply(x) if is_distributed() else x
+
+
+def average_over_processes(x: Tensor) -> Tensor:
+    """The mean of ``x`` over all processes, without a gradient of its own."""
+    if not is_distributed():
+        return x
+    mean = x.detach().clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(mean, op=dist.ReduceOp.SUM)
+    return mean / dist.get_world_size()
+
+
+def broadcast(x: Tensor) -> None:
+    """Give ``x`` in place the values that it has in the first process."""
+    if is_distributed():
+        dist.broadcast(x, src=0)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 from monai.data import MetaTensor
 from monai.utils import CommonKeys
 from torch import Tensor, nn
 
+from monai_segloss.core.taps import is_tap
+from monai_segloss.engine.around import Around
 
-class DeepSupervision(nn.Module):
+
+class DeepSupervision(Around):
     """Weighted sum of one loss over the outputs of a deeply supervised network, finest first.
 
     ``sum_l weights[l] * loss(outputs[l], target at the size of outputs[l])``. The target, a tensor or a mapping with
-    ``"label"``, is sampled at the nearest voxel, its affine following. A map that the loss declares in ``needs`` is
+    ``"label"``, is sampled at the nearest voxel, its affine following; the image, for a loss that takes it, is averaged.
+    What else a loss takes from the network it gets with the finest output only. A map that the loss declares in ``needs`` is
     handed on at the target's own size only; at other sizes the loss computes it from the smaller label. Of what the
     loss names in ``point_maps``, such as ``points``, no voxel is lost: a larger voxel has the largest value of those in it.
     Entries without the size of the label, such as ``labeled``, are handed on as they are.
@@ -38,37 +41,21 @@ class DeepSupervision(nn.Module):
     """
 
     def __init__(self, loss: nn.Module | Callable[..., Tensor], weights: Sequence[float] | None = None) -> None:
-        super().__init__()
-        self.loss = loss
+        super().__init__(loss)
         self.weights = None if weights is None else tuple(weights)
         self.last: dict[str, Tensor] = {}
-
-    @property
-    def needs(self) -> tuple[Any, ...]:
-        """The maps of the wrapped loss."""
-        return tuple(getattr(self.loss, "needs", ()))
-
-    def set_epoch(self, epoch: int) -> None:
-        """Hand the epoch on to the wrapped loss, if it takes one."""
-        set_epoch = getattr(self.loss, "set_epoch", None)
-        if set_epoch is not None:
-            set_epoch(epoch)
-
-    def end_epoch(self, means: Mapping[str, float]) -> None:
-        """Hand the means of the terms on to the wrapped loss, if it takes them."""
-        end_epoch = getattr(self.loss, "end_epoch", None)
-        if end_epoch is not None:
-            end_epoch(means)
 
     def forward(self, input: Tensor | Sequence[Tensor], target: Tensor | Mapping[str, Tensor]) -> Tensor:
         """The weighted sum; ``last`` then holds the weighted sum of each term of the loss."""
         outputs = [input] if isinstance(input, Tensor) else list(input)
         total = outputs[0].new_zeros((), dtype=torch.float32)
         self.last = {}
-        for output, weight in zip(outputs, self._weights(len(outputs)), strict=True):
+        for level, (output, weight) in enumerate(zip(outputs, self._weights(len(outputs)), strict=True)):
             if weight == 0:
                 continue
-            total = total + weight * self.loss(_graded(output, outputs[0]), self._at(target, output.shape[2:]))
+            more = {"full_resolution": level == 0} if self.brings else {}
+            there = self._at(target, output.shape[2:], level == 0)
+            total = total + weight * self.loss(_graded(output, outputs[0]), there, **more)
             for term, value in getattr(self.loss, "last", {}).items():
                 self.last[term] = self.last.get(term, 0) + weight * value
         return total
@@ -80,7 +67,9 @@ class DeepSupervision(nn.Module):
             raise ValueError(f"weights has {len(self.weights)} entries, but the network gave {outputs} outputs.")
         return self.weights
 
-    def _at(self, target: Tensor | Mapping[str, Tensor], size: torch.Size) -> Tensor | dict[str, Tensor]:
+    def _at(
+        self, target: Tensor | Mapping[str, Tensor], size: torch.Size, finest: bool = True
+    ) -> Tensor | dict[str, Tensor]:
         if isinstance(target, Tensor):
             return _nearest(target, size)
         if CommonKeys.LABEL not in target:  # which the loss refuses
@@ -89,6 +78,8 @@ class DeepSupervision(nn.Module):
         point_maps = getattr(self.loss, "point_maps", ())
 
         def sampled(key: str, value: Tensor) -> Tensor:
+            if key == "image" and not finest:
+                return nn.functional.interpolate(value.as_subclass(Tensor), size=tuple(size), mode="area")
             if value.ndim <= len(size) or value.shape[-len(size) :] != space:
                 return value
             return _largest(value, size) if key in point_maps else _nearest(value, size)
@@ -96,7 +87,8 @@ class DeepSupervision(nn.Module):
         return {
             key: sampled(key, value)
             for key, value in target.items()
-            if key not in declared or value.shape[-len(size) :] == size
+            if (finest or key == "image" or not is_tap(key, self.taps))
+            and (key not in declared or value.shape[-len(size) :] == size)
         }
 
 

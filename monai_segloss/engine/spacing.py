@@ -12,9 +12,10 @@ from monai.utils import CommonKeys
 from torch import Tensor, nn
 
 from monai_segloss.core.module import SegLoss
+from monai_segloss.engine.around import Around
 
 
-class KnownSpacing(nn.Module):
+class KnownSpacing(Around):
     """A loss that measures distances in one voxel spacing, whatever affine the labels carry.
 
     For data that is resampled to one spacing, and may lose its affine afterwards: in a `monai.data.PersistentDataset`, which
@@ -40,37 +41,23 @@ class KnownSpacing(nn.Module):
     """
 
     def __init__(self, loss: nn.Module | Callable[..., Tensor], spacing: Sequence[float]) -> None:
-        super().__init__()
-        self.loss = loss
+        super().__init__(loss)
         self.spacing = tuple(float(step) for step in spacing)
         if not self.spacing or not all(0 < step < math.inf for step in self.spacing):
             raise ValueError(f"spacing must be positive numbers, one per axis, got {spacing!r}.")
-
-    @property
-    def needs(self) -> tuple[Any, ...]:
-        """The maps of the loss."""
-        return tuple(getattr(self.loss, "needs", ()))
 
     @property
     def last(self) -> Mapping[str, Tensor]:
         """The terms of the loss in the last call."""
         return getattr(self.loss, "last", {})
 
-    def set_epoch(self, epoch: int) -> None:
-        """Hand the epoch on to the loss, if it takes one."""
-        getattr(self.loss, "set_epoch", lambda _: None)(epoch)
-
-    def end_epoch(self, means: Mapping[str, float]) -> None:
-        """Hand the means of the terms on to the loss, if it takes them."""
-        getattr(self.loss, "end_epoch", lambda _: None)(means)
-
-    def forward(self, input: Any, target: Tensor | Mapping[str, Tensor]) -> Tensor:
+    def forward(self, input: Any, target: Tensor | Mapping[str, Tensor], **more: Any) -> Tensor:
         """The loss at this spacing."""
         if isinstance(self.loss, SegLoss):
-            return self.loss(input, target, spacing=self.spacing)
+            return self.loss(input, target, spacing=self.spacing, **more)
         if isinstance(target, Mapping):
-            return self.loss(input, {**target, CommonKeys.LABEL: self._placed(target[CommonKeys.LABEL])})
-        return self.loss(input, self._placed(target))
+            return self.loss(input, {**target, CommonKeys.LABEL: self._placed(target[CommonKeys.LABEL])}, **more)
+        return self.loss(input, self._placed(target), **more)
 
     def _placed(self, label: Tensor) -> Tensor:
         return MetaTensor(label.as_subclass(Tensor), affine=torch.diag(torch.tensor([*self.spacing, 1.0])).double())

@@ -13,6 +13,7 @@ from monai.engines.utils import IterationEvents
 from monai.utils import CommonKeys, ImageMetaKey, ensure_tuple
 from torch import Tensor, nn
 
+from monai_segloss.core.taps import Taps
 from monai_segloss.datalist import case_name
 from monai_segloss.engine.errors import NotFiniteError, not_finite, not_finite_entry
 from monai_segloss.schedules.means import TermMeans
@@ -29,7 +30,8 @@ class SegLossTrainer(SupervisedTrainer):
     from 0, and ends with the mean of each entry of ``loss_function.last``, over all processes, in ``state.metrics`` as
     ``loss_<term>``, where every MONAI logger finds it; losses whose weights may change have theirs next to it as
     ``weight_<term>``, and get the same means by the names of their terms (``loss_function.end_epoch``). Losses without
-    these attributes, MONAI's own included, train as they always did.
+    these attributes, MONAI's own included, train as they always did. What the loss takes from the network is read by
+    hooks and reaches it like a map; its opponents make their step after that of the network.
 
     Args:
         *args, **kwargs: as for ``monai.engines.SupervisedTrainer``.
@@ -41,6 +43,7 @@ class SegLossTrainer(SupervisedTrainer):
     anything is validated or saved.
 
     Raises:
+        ValueError: a loss that takes features of the network is not prepared for it, see `monai_segloss.engine.prepared`.
         KeyError: a key of ``target_keys`` is not in the batch.
         NotFiniteError: the loss of an iteration, or a weight at the end of an epoch, is NaN or infinite.
     """
@@ -55,6 +58,7 @@ class SegLossTrainer(SupervisedTrainer):
     ) -> None:
         self._prepare_plain = prepare_batch
         self.target_keys = tuple(target_keys)
+        self.taps: Taps | None = None
         super().__init__(
             *args,
             prepare_batch=self._prepare_with_maps,
@@ -62,6 +66,14 @@ class SegLossTrainer(SupervisedTrainer):
             train_handlers=[_LossEvents(), *(train_handlers or ())],
             **kwargs,
         )
+        shape = getattr(self.loss_function, "shape", None)
+        if shape is None and getattr(self.loss_function, "brings", False):
+            raise ValueError(
+                f"loss_function: {type(self.loss_function).__name__} is not prepared for the network; give "
+                "monai_segloss.engine.prepared(loss, network, in_channels, patch_size), and the optimizer its parameters."
+            )
+        if shape is not None:
+            self.taps = Taps(self.network, shape.without("image"))
 
     def _prepare_with_maps(
         self, batchdata: Any, device: torch.device | None = None, non_blocking: bool = False, **kwargs: Any
@@ -70,9 +82,12 @@ class SegLossTrainer(SupervisedTrainer):
         maps = {
             key: batchdata[key].to(device=device, non_blocking=non_blocking, **kwargs) for key in self._keys(batchdata)
         }
-        if not maps:
+        taps = getattr(self.loss_function, "taps", ())
+        if not maps and not taps:
             return prepared
         image, label, *rest = prepared
+        if "image" in taps:
+            maps[CommonKeys.IMAGE] = image
         return (image, {CommonKeys.LABEL: label, **maps}, *rest)
 
     def _keys(self, batchdata: Any) -> list[str]:
@@ -92,7 +107,9 @@ class _LossEvents:
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.EPOCH_STARTED, self.start)
+        engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self.hand_over)
         engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self.collect)
+        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self.update)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.report)
 
     def start(self, engine: Any) -> None:
@@ -102,6 +119,13 @@ class _LossEvents:
         set_epoch = getattr(engine.loss_function, "set_epoch", None)
         if set_epoch is not None:
             set_epoch(engine.state.epoch - 1)
+
+    def hand_over(self, engine: Any) -> None:
+        if engine.taps is not None:
+            engine.state.output[CommonKeys.LABEL].update(engine.taps.take())
+
+    def update(self, engine: Any) -> None:
+        getattr(engine.loss_function, "update", lambda: None)()
 
     def collect(self, engine: Any) -> None:
         _refuse_not_finite(engine)

@@ -15,6 +15,7 @@ from monai_segloss.core.module import SegLoss
 from monai_segloss.core.registry import LOSSES, LossInfo
 from monai_segloss.testing import cases
 from monai_segloss.testing.cases import Case
+from monai_segloss.testing.stand_in import prepared
 
 HARD = ("labels_3d", "labels_2d", "two_classes", "five_classes", "one_class", "regions", "empty_class")
 """Names of the cases whose targets are 0 or 1."""
@@ -43,7 +44,7 @@ def supported(info: LossInfo, *names: str) -> list[Case]:
 def make(info: LossInfo, case: Case, **arguments: Any) -> SegLoss:
     """The loss with the arguments of its example, reading the case."""
     _ENTRIES[info.cls] = info
-    return info.cls(**{**info.example, **case.reading, **arguments})
+    return prepared(info.cls(**{**info.example, **case.reading, **arguments}), case.input)
 
 
 def fresh(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -17,6 +17,7 @@ from monai_segloss.core.maps import MapSpec, share_maps
 from monai_segloss.core.module import DEFAULTS, READING, SegLoss
 from monai_segloss.core.reduce import Term
 from monai_segloss.core.registry import LossInfo, find
+from monai_segloss.core.taps import NetworkShape
 from monai_segloss.losses.compound.scheduled import Scheduled, term_schedule
 from monai_segloss.schedules import Constant, Schedule, TermWeight
 
@@ -67,10 +68,12 @@ class WeightedSum(Scheduled, SegLoss):
     """
 
     scalar_only = True
+    may_be_empty: ClassVar[bool] = False
+    """Whether there are values alongside those of the terms."""
 
     def __init__(self, terms: Mapping[str, TermWeight], **common: Any) -> None:
         terms, common = plain(terms), plain(common)
-        if not terms:
+        if not terms and not self.may_be_empty:
             raise ValueError("terms is empty; give at least one loss, for example {'dice': 1}.")
         super().__init__(**{name: value for name, value in common.items() if name in READING})
         self.arguments = {"terms": dict(terms), **common}
@@ -112,6 +115,23 @@ class WeightedSum(Scheduled, SegLoss):
     @property
     def needs(self) -> tuple[MapSpec, ...]:
         return tuple(dict.fromkeys(spec for term in self._losses().values() for spec in term.needs))
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for term in self._losses().values() for name in term.taps))
+
+    @property
+    def brings(self) -> bool:
+        return any(term.brings for term in self._losses().values())
+
+    def prepare(self, shape: NetworkShape) -> None:
+        super().prepare(shape)
+        for term in self._losses().values():
+            term.prepare(shape)
+
+    def update(self) -> None:
+        for term in self._losses().values():
+            term.update()
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch, counted from 0, that the weights follow; also those of a term that is a sum itself.
@@ -159,8 +179,8 @@ class WeightedSum(Scheduled, SegLoss):
         out: dict[str, Term] = {}
         losses, batch = self._losses(), self._wide(batch)
         batch.request(*self._statistics(batch))
-        share_maps(batch, (spec for name in self.evaluated for spec in losses[name].needs))
-        for name in self.evaluated:
+        share_maps(batch, (spec for name in self.evaluated if name in losses for spec in losses[name].needs))
+        for name in (name for name in self.evaluated if name in losses):
             factor, unreduced = self.factor(name, batch), losses[name].loss(batch)
             if isinstance(unreduced, Mapping):
                 self._parts |= {f"{name}/{part}": t.weight for part, t in unreduced.items()}
@@ -171,7 +191,8 @@ class WeightedSum(Scheduled, SegLoss):
 
     def _wide(self, batch: SegBatch) -> SegBatch:
         """The batch in float32 where a term takes a copy in float32 anyway, so that the gradients add up there."""
-        return batch.full_precision if any(self._losses()[name].needs for name in self._active) else batch
+        needs = (term.needs or term.brings for name, term in self._losses().items() if name in self._active)
+        return batch.full_precision if any(needs) else batch
 
     def _sums(self) -> dict[str, Scheduled]:
         return {name: term for name, term in self._losses().items() if isinstance(term, Scheduled)}

@@ -1,0 +1,116 @@
+"""What a loss may bring along alongside its formula: heads, opponents and a prior, built for a network.
+
+Heads are trained with the network, opponents against it by an optimizer of their own, a prior was trained beforehand and
+stays as it is.  None of them is in the network, so that a network is saved and predicts as if they did not exist; the state
+of all of them is in the ``state_dict`` of the loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from monai_segloss.core.sync import average_over_processes, broadcast
+from monai_segloss.core.taps import NetworkShape, missing
+
+
+class Companions:
+    """In front of ``nn.Module``: a loss that brings nothing along.  A loss that does overrides what it needs.
+
+    The life of a loss that does: made with its settings; `prepare` builds heads and opponents, before the optimizer of the
+    network takes `learnable`; `load_prior` where `prior_kind` names one; each call is handed the `taps` as keywords; each
+    training step ends with `update`.
+    """
+
+    shape: NetworkShape | None = None
+    """Of the network that the loss is prepared for."""
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """What the loss takes from the network, names of `monai_segloss.core.taps.TAPS`."""
+        return ()
+
+    @property
+    def brings(self) -> bool:
+        """Whether the loss must be prepared for a network."""
+        return bool(self.taps)
+
+    @property
+    def prior_kind(self) -> str | None:
+        """The kind of prior that the loss wants and has not got."""
+        return None
+
+    def prepare(self, shape: NetworkShape) -> None:
+        """Build heads and opponents for a network; once, before the optimizer is made."""
+        self.shape = shape
+
+    def load_prior(self, file: Path) -> None:
+        """Take a prior from its file."""
+        raise TypeError(f"{type(self).__name__} takes no prior.")
+
+    def update(self) -> None:
+        """The step of the opponents, after that of the network; nothing without opponents."""
+
+    def refuse_missing(self, maps: Mapping[str, Any]) -> None:
+        """Raise ValueError where the caller did not hand over what the loss takes from the network."""
+        absent = missing(self.taps, maps)
+        if absent:
+            raise ValueError(
+                f"{type(self).__name__} takes {', '.join(self.taps)} from the network, and {', '.join(absent)} "
+                f"did not come: hand the features over as keywords, see monai_segloss.Taps."
+            )
+
+
+def learnable(loss: nn.Module) -> list[nn.Parameter]:
+    """The parameters of a loss that the optimizer of the network trains."""
+    return [p for p in loss.parameters() if p.requires_grad]
+
+
+def parameter_groups(loss: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """The same as groups of an optimizer: heads with this weight decay, other weights, which a decay would pull, without."""
+    heads = {id(p) for module in loss.modules() for p in getattr(module, "heads", nn.Module()).parameters()}
+    parts = {weight_decay: [p for p in learnable(loss) if id(p) in heads]}
+    rest = [p for p in learnable(loss) if id(p) not in heads]
+    groups = [{"params": params, "weight_decay": decay} for decay, params in parts.items() if params]
+    return [*groups, {"params": rest, "weight_decay": 0.0}] if rest else groups
+
+
+def share_between_processes(loss: nn.Module) -> None:
+    """Under DistributedDataParallel: the weights of the first process everywhere, and gradients averaged as they come.
+
+    Every process must use every parameter in every step.
+    """
+    for each in (*loss.parameters(), *loss.buffers()):
+        broadcast(each.data)
+    for parameter in learnable(loss):
+        parameter.register_hook(average_over_processes)  # type: ignore[no-untyped-call]
+
+
+def float_features(features: Tensor, module: nn.Module) -> Tensor:
+    """Features in the precision of the module that reads them: a network under autocast gives half precision."""
+    first = next(iter(module.parameters()), None)
+    return features.float() if first is None else features.to(first.dtype)
+
+
+class Frozen(nn.Module):
+    """A module that is not trained and stays in evaluation mode, whatever is done to what holds it; gradients pass it."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module.eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Frozen:
+        """Stay in evaluation mode."""
+        super().train(False)
+        return self
+
+    def requires_grad_(self, requires_grad: bool = True) -> Frozen:
+        """Stay without gradients."""
+        return self
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """What the module gives."""
+        return self.module(*inputs)

@@ -1,0 +1,96 @@
+"""What stands around a loss and passes on what belongs to it, and the preparation of a loss for MONAI's networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from monai_segloss.core.companions import Companions, learnable, share_between_processes
+from monai_segloss.core.probe import network_shape
+from monai_segloss.core.sync import is_distributed
+from monai_segloss.core.taps import NetworkShape
+
+
+class Around(Companions, nn.Module):
+    """A module around a loss: it needs, takes and brings along what the loss does.
+
+    Args:
+        loss: one of ours, or any other callable.
+    """
+
+    def __init__(self, loss: nn.Module | Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.loss = loss
+
+    @property
+    def needs(self) -> tuple[Any, ...]:
+        """The maps of the loss."""
+        return tuple(getattr(self.loss, "needs", ()))
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        return tuple(getattr(self.loss, "taps", ()))
+
+    @property
+    def brings(self) -> bool:
+        return bool(getattr(self.loss, "brings", False))
+
+    @property
+    def prior_kind(self) -> str | None:
+        return getattr(self.loss, "prior_kind", None)
+
+    def prepare(self, shape: NetworkShape) -> None:
+        """Build what the loss brings along."""
+        super().prepare(shape)
+        getattr(self.loss, "prepare", lambda _: None)(shape)
+
+    def update(self) -> None:
+        """The step of the opponents of the loss."""
+        getattr(self.loss, "update", lambda: None)()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Hand the epoch on to the loss, if it takes one."""
+        getattr(self.loss, "set_epoch", lambda _: None)(epoch)
+
+    def end_epoch(self, means: Mapping[str, float]) -> None:
+        """Hand the means of the terms on to the loss, if it takes them."""
+        getattr(self.loss, "end_epoch", lambda _: None)(means)
+
+
+def prepared(
+    loss: Any,
+    network: nn.Module,
+    in_channels: int,
+    patch_size: Sequence[int],
+    spacing: Sequence[float] | None = None,
+    taps: Mapping[str, str] | None = None,
+) -> Any:
+    """The loss, with heads and opponents built for the network where it brings any along; before the optimizer is made.
+
+    Args:
+        loss: whatever the trainer trains with; a loss that brings nothing stays as it is.
+        network: on any device; a pass of zeros goes through it in evaluation mode.
+        in_channels: of the image.
+        patch_size: in voxels.
+        spacing: of a voxel, in array axis order, in mm.
+        taps: tap -> module of the network whose output it is, where the search does not find it.
+
+    Raises:
+        TapError: the network has not got what the loss takes; the message names its modules.
+
+    Example:
+        >>> from monai_segloss import DiceCELoss
+        >>> loss = DiceCELoss(softmax=True, to_onehot_y=True)
+        >>> prepared(loss, nn.Conv2d(1, 2, 1), 1, (8, 8)) is loss
+        True
+    """
+    if getattr(loss, "brings", False):
+        device = next(iter(network.parameters()), torch.empty(0)).device
+        image = torch.zeros((1, in_channels, *patch_size), device=device)
+        loss.prepare(network_shape(network, image, loss.taps, taps, spacing))
+    if is_distributed() and isinstance(loss, nn.Module) and learnable(loss):
+        share_between_processes(loss)
+    return loss

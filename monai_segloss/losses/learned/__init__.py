@@ -1,0 +1,1 @@
+"""Losses that bring networks of their own: heads, opponents, priors."""

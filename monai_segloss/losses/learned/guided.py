@@ -1,0 +1,125 @@
+"""A loss of the registry with further terms that need the network: the base of this folder."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from monai_segloss.core.batch import SegBatch
+from monai_segloss.core.module import FormulaArgs
+from monai_segloss.core.opponent import Opponent
+from monai_segloss.core.reduce import Term, Unreduced
+from monai_segloss.core.taps import NetworkShape
+from monai_segloss.losses.compound.scheduled import term_schedule
+from monai_segloss.losses.compound.weighted_sum import WeightedSum
+from monai_segloss.schedules import TermWeight
+
+Base = str | Mapping[str, TermWeight]
+
+
+class Guided(WeightedSum):
+    """A segmentation loss plus terms of its own, which are evaluated at the full resolution only.
+
+    A card gives the weights of its terms to the constructor, builds what it brings along in `build`, and computes its terms
+    in `own_terms`.
+
+    Args:
+        base: the segmentation loss: a registry key, or terms as `WeightedSum` has them; ``{}``: none, so that the terms can
+            stand in a sum.
+        weights: name of a term -> argument of the card, whose name errors bear, and weight.
+        common: shared arguments, for ``base``.
+    """
+
+    may_be_empty = True
+    formula_arguments = ("include_background", "batch", "smooth_nr", "smooth_dr", "weight")
+
+    def __init__(self, base: Base, weights: Mapping[str, tuple[str, TermWeight]], common: FormulaArgs) -> None:
+        terms: Mapping[str, TermWeight] = {base: 1.0} if isinstance(base, str) else base
+        super().__init__(terms, **common)
+        own = {name: term_schedule(argument, weight) for name, (argument, weight) in weights.items()}
+        both = own.keys() & self.schedules.keys()
+        if both:
+            raise ValueError(f"base: {', '.join(both)} is the name of a term of {type(self).__name__} itself.")
+        self.own = tuple(own)
+        self.follow({**self.schedules, **own})
+        self.heads = nn.ModuleDict()
+        self.opponents: dict[str, Opponent] = {}
+
+    # -- what is brought along --------------------------------------------------------------------------------------------
+
+    @property
+    def brings(self) -> bool:
+        return True
+
+    def prepare(self, shape: NetworkShape) -> None:
+        """Build heads and opponents for a network; once, before the optimizer is made.
+
+        Raises:
+            RuntimeError: they are there already, perhaps trained.
+        """
+        if self.shape is not None:
+            raise RuntimeError(f"{type(self).__name__} is prepared already; make a new loss for another network.")
+        super().prepare(shape)
+        self.build(shape)
+
+    def build(self, shape: NetworkShape) -> None:
+        """Build ``heads`` and ``opponents``."""
+
+    def update(self) -> None:
+        """The step of the opponents, after that of the network."""
+        super().update()
+        self.update_opponents()
+
+    def update_opponents(self) -> None:
+        """The step of this loss's own opponents."""
+
+    # -- the value --------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def own_terms(self, batch: SegBatch) -> Mapping[str, Callable[[], Unreduced]]:
+        """The terms by name; only those with a weight are computed."""
+
+    def loss(self, batch: SegBatch) -> Mapping[str, Term]:
+        if not batch.full_resolution:
+            return super().loss(batch) if self.terms else {"nothing": Term(1.0, nothing(batch))}
+        if self.shape is None:
+            raise RuntimeError(
+                f"{type(self).__name__} is not prepared for a network: call loss.prepare(network_shape(network, image, "
+                "loss.taps)), which builds what it brings along, before the optimizer is made."
+            )
+        if self.prior_kind is not None:
+            raise RuntimeError(
+                f"{type(self).__name__} wants a prior of the kind {self.prior_kind!r}: train one with `segloss prior train "
+                f"DATASET --kind {self.prior_kind}` and give it as prior=FILE."
+            )
+        self.refuse_missing(batch.maps)
+        out = dict(super().loss(batch)) if any(name in self.terms for name in self._active) else {}
+        wide, parts = batch.full_precision, self.own_terms(batch.full_precision)
+        return out | {n: Term(self.factor(n, wide), parts[n]()) for n in self.evaluated if n in parts}
+
+    # -- state ------------------------------------------------------------------------------------------------------------
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Means of the terms, see `Scheduled`, and the opponents."""
+        state: dict[str, Any] = dict(super().get_extra_state())
+        return {**state, "opponents": {name: each.state_dict() for name, each in self.opponents.items()}}
+
+    def set_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `get_extra_state` gave."""
+        super().set_extra_state(state)
+        for name, each in self.opponents.items():
+            each.load_state_dict(state["opponents"][name])
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Guided:
+        super()._apply(fn, recurse)
+        for each in self.opponents.values():
+            each.apply(fn)
+        return self
+
+
+def nothing(batch: SegBatch) -> Unreduced:
+    """0 per sample, in the graph of the logits."""
+    return Unreduced.table(0 * batch.masked_logits.flatten(1).sum(1, keepdim=True), batch.voxels)

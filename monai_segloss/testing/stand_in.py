@@ -1,0 +1,64 @@
+"""A stand-in for the network of a loss that takes features of one: they are made from the logits of the call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from monai_segloss.core.module import SegLoss
+from monai_segloss.core.taps import NetworkShape, Tap
+
+SEED = 0
+
+
+def half(x: Tensor) -> Tensor:
+    """Means over two voxels along each axis; the last one of an odd length by itself."""
+    for axis in range(2, x.ndim):
+        n = x.shape[axis]
+        whole = x.narrow(axis, 0, n - n % 2).unflatten(axis, (n // 2, 2)).mean(axis + 1)  # type: ignore[no-untyped-call]
+        x = torch.cat((whole, x.narrow(axis, n - 1, n % 2)), axis)
+    return x
+
+
+def features(logits: Tensor, taps: tuple[str, ...]) -> dict[str, Tensor]:
+    """What a network would hand over: the logits as decoder features and finest skip, means of them at coarser grids, the
+    sine of channel 0 without its gradient as image."""
+    once = half(logits)
+    every = {
+        "image": torch.sin(logits[:, :1].detach()),
+        "decoder": logits,
+        "middle": once,
+        "bottleneck": half(once),
+        "skip_0": logits,
+        "skip_1": once,
+    }
+    return {name: x for name, x in every.items() if name in taps or (name.startswith("skip") and "skips" in taps)}
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """Forward hook that hands the features over, where the caller does not."""
+
+    taps: tuple[str, ...]
+
+    def __call__(self, loss: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        logits = args[0] if args else kwargs["input"]
+        usable = isinstance(logits, Tensor) and logits.is_floating_point() and logits.ndim > 2
+        return args, {**(features(logits, self.taps) if usable else {}), **kwargs}
+
+
+def prepared(loss: SegLoss, logits: Tensor) -> SegLoss:
+    """A loss that brings networks along, with these for a stand-in whose weights are the same every time."""
+    if not loss.brings:
+        return loss
+    found = features(logits, loss.taps)
+    taps = {name: Tap("", x.shape[1], tuple(x.shape[2:])) for name, x in found.items()}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        loss.prepare(NetworkShape(logits.shape[1], tuple(logits.shape[2:]), taps=taps))
+    loss.register_forward_pre_hook(StandIn(loss.taps), with_kwargs=True)
+    return loss.double() if logits.dtype == torch.float64 else loss
