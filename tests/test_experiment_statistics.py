@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
+from monai_segloss.experiment.ranking import not_the_best, ranks
 from monai_segloss.experiment.statistics import (
     Settings,
     TooFewError,
@@ -17,8 +18,6 @@ from monai_segloss.experiment.statistics import (
     holm,
     interval,
     noise_band,
-    not_the_best,
-    ranks,
     signed_rank,
 )
 

@@ -9,15 +9,8 @@ import numpy as np
 import pandas as pd
 
 from monai_segloss.experiment.measures import MEASURES
-from monai_segloss.experiment.statistics import (
-    Array,
-    Ranks,
-    Settings,
-    TooFewError,
-    compare,
-    not_the_best,
-    ranks,
-)
+from monai_segloss.experiment.ranking import Ranks, not_the_best, ranks
+from monai_segloss.experiment.statistics import LEAST_PATIENTS, Array, Settings, TooFewError, compare
 from monai_segloss.experiment.tables import HALF, MEAN, OWN, Tables, measures_of
 
 STRATA = ("small", "medium", "large")
@@ -68,7 +61,7 @@ def analyze(tables: Tables, baseline: str | None = None, settings: Settings | No
         raise ValueError(f"there is nothing to compare: all runs are of the arm {baseline!r}.")
     joined = with_strata(tables.joined())
     rows: list[dict[str, object]] = []
-    warned = dict.fromkeys(_warnings(tables, baseline))
+    too_few: dict[str, list[str]] = {}
     found_ranks: dict[str, Ranks] = {}
     found_best: dict[str, dict[str, float]] = {}
     for measure in measures_of(joined):
@@ -80,16 +73,23 @@ def analyze(tables: Tables, baseline: str | None = None, settings: Settings | No
                     continue
                 try:
                     found = compare(values, baseline, settings)
-                except TooFewError as error:
+                except TooFewError:
                     if stratum == ALL:
-                        warned[f"{measure} of {label}: {error}"] = None
+                        too_few.setdefault(MEASURES[measure].words, []).append(str(label))
                     continue
                 place = {"measure": measure, "label": label, "point": point, "stratum": stratum}
                 rows += [{**place, **_in_units(asdict(each), measure)} for each in found]
                 if (label, point, stratum) == (MEAN, HALF, ALL):
                     found_ranks[measure] = ranks(values, settings)
                     found_best[measure] = not_the_best(values, settings)
-    return Analysis(baseline, pd.DataFrame(rows), found_ranks, found_best, tuple(warned))
+    warnings = _warnings(tables, baseline)
+    if too_few:
+        parts = [f"{words} ({', '.join(dict.fromkeys(labels))})" for words, labels in too_few.items()]
+        warnings.append(
+            f"fewer than {LEAST_PATIENTS} patients have a value in an arm and in the baseline, so that nothing is said of "
+            f"{'; '.join(parts)}."
+        )
+    return Analysis(baseline, pd.DataFrame(rows), found_ranks, found_best, tuple(warnings))
 
 
 def arrays(cases: pd.DataFrame, measure: str, arms: Sequence[str]) -> dict[str, Array]:
@@ -160,6 +160,9 @@ def _warnings(tables: Tables, baseline: str) -> list[str]:
             "predictions without probabilities: all arms are compared at the largest probability, so that a part of a "
             "difference may be a shift of the operating point."
         )
+    configurations = sorted(set(runs["configuration"]))
+    if len(configurations) > 1:
+        found.append(f"the runs have other configurations ({', '.join(configurations)}): more than the loss differs.")
     for column in ("splits_hash", "plans_hash", "weights_hash"):
         if (
             column in runs.columns

@@ -55,6 +55,9 @@ class Settings:
             raise ValueError(f"resamples must be at least 100, got {self.resamples!r}.")
 
 
+DEFAULT = Settings()
+
+
 @dataclass(frozen=True)
 class Comparison:
     """One arm against the baseline.
@@ -88,7 +91,7 @@ class Comparison:
     verdict: str
 
 
-def compare(arms: Mapping[str, Array], baseline: str, settings: Settings = Settings()) -> list[Comparison]:
+def compare(arms: Mapping[str, Array], baseline: str, settings: Settings = DEFAULT) -> list[Comparison]:
     """Every other arm against the baseline, in the order given.
 
     Args:
@@ -115,7 +118,7 @@ def compare(arms: Mapping[str, Array], baseline: str, settings: Settings = Setti
     others = [name for name in arms if name != baseline]
     if not others:
         raise ValueError("there is no arm beside the baseline.")
-    tables = {name: _table(name, x) for name, x in arms.items()}
+    tables = {name: table(name, x) for name, x in arms.items()}
     sizes = {name: x.shape[1] for name, x in tables.items()}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"the arms have other numbers of patients: {sizes}.")
@@ -159,7 +162,7 @@ def noise_band(baseline: Array, seeds: int, alpha: float = 0.05) -> float:
     return float(stats.t.ppf(1 - alpha / 2, runs - 1) * spread * math.sqrt(1 / runs + 1 / seeds))
 
 
-def interval(differences: Array, level: float, settings: Settings = Settings()) -> tuple[float, float]:
+def interval(differences: Array, level: float, settings: Settings = DEFAULT) -> tuple[float, float]:
     """Bias-corrected and accelerated bootstrap interval of the mean over patients."""
     if np.ptp(differences) == 0:
         return float(differences[0]), float(differences[0])
@@ -197,63 +200,21 @@ def holm(values: Sequence[float]) -> list[float]:
     return found
 
 
-def not_the_best(arms: Mapping[str, Array], settings: Settings = Settings()) -> dict[str, float]:
-    """For each arm: the share of bootstrap samples of patients and seeds in which another arm has the larger mean.
-
-    That of the arm that looks best is the probability that the claimed winner is none.
-    """
-    means = _resampled(arms, settings)
-    best = means.argmax(1)
-    return {name: float((best != i).mean()) for i, name in enumerate(arms)}
-
-
-@dataclass(frozen=True)
-class Ranks:
-    """The order of the arms, and how far it can be relied on.
-
-    Args:
-        order: best first, by the mean over patients and seeds.
-        low, high: of the rank of each arm (1 is best), 95 % of the bootstrap samples.
-        tau: mean of Kendall's tau between the order and that of each bootstrap sample; 1: always the same.
-    """
-
-    order: tuple[str, ...]
-    low: Mapping[str, float]
-    high: Mapping[str, float]
-    tau: float
-
-
-def ranks(arms: Mapping[str, Array], settings: Settings = Settings()) -> Ranks:
-    """The order of the arms by their means, with its stability under resampling of patients and seeds."""
-    names = list(arms)
-    means = np.array([_per_patient(x).mean() for x in _common(arms).values()])
-    resampled = stats.rankdata(-_resampled(arms, settings), axis=1)
-    own = stats.rankdata(-means)
-    taus = [float(stats.kendalltau(own, row).statistic) for row in resampled] if len(names) > 1 else [1.0]
-    low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
-    order = tuple(names[i] for i in np.argsort(-means, kind="stable"))
-    return Ranks(
-        order,
-        dict(zip(names, low.tolist(), strict=True)),
-        dict(zip(names, high.tolist(), strict=True)),
-        float(np.nanmean(taus)),
-    )
-
-
-def _table(name: str, values: Array) -> Array:
+def table(name: str, values: Array) -> Array:
+    """Values (seeds, patients) as such a table; raises ValueError where they are not."""
     found = np.atleast_2d(np.asarray(values, dtype=float))
     if found.ndim != 2 or not found.size:
         raise ValueError(f"{name}: values must be (seeds, patients), got shape {np.shape(values)}.")
     return found
 
 
-def _per_patient(values: Array) -> Array:
+def per_patient(values: Array) -> Array:
     """The mean over seeds; NaN where any seed is."""
     return np.asarray(values.mean(0))
 
 
 def _paired(arm: Array, baseline: Array, name: str, settings: Settings) -> dict[str, float]:
-    both = np.stack([_per_patient(arm), _per_patient(baseline)])
+    both = np.stack([per_patient(arm), per_patient(baseline)])
     both = both[:, np.isfinite(both).all(0)]
     patients = both.shape[1]
     if patients < LEAST_PATIENTS:
@@ -284,26 +245,3 @@ def _verdict(draft: Mapping[str, float], p: float, noise: float, settings: Setti
     if draft["equivalent"]:
         return "equivalent"
     return "within the noise" if known and abs(draft["difference"]) <= noise else "undecided"
-
-
-def _common(arms: Mapping[str, Array]) -> dict[str, Array]:
-    """The tables with the patients that have a value in every run."""
-    tables = {name: _table(name, x) for name, x in arms.items()}
-    known = np.all([np.isfinite(x).all(0) for x in tables.values()], axis=0)
-    if not known.any():
-        raise TooFewError("no patient has a value in every arm.")
-    return {name: x[:, known] for name, x in tables.items()}
-
-
-def _resampled(arms: Mapping[str, Array], settings: Settings) -> Array:
-    """Means (resamples, arms) over patients drawn anew, the same for all arms, and seeds drawn anew for each arm."""
-    tables = _common(arms)
-    rng = np.random.default_rng(settings.seed)
-    patients = next(iter(tables.values())).shape[1]
-    weights = rng.multinomial(patients, np.full(patients, 1 / patients), settings.resamples) / patients
-    found = []
-    for table in tables.values():
-        seeds = table.shape[0]
-        drawn = rng.multinomial(seeds, np.full(seeds, 1 / seeds), settings.resamples) / seeds
-        found.append(np.einsum("rp,sp,rs->r", weights, table, drawn, optimize=True))
-    return np.stack(found, 1)
