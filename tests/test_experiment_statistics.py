@@ -165,6 +165,10 @@ def test_ranks_and_their_stability() -> None:
     assert alike.high["a"] > alike.low["a"]
 
 
+def test_arms_that_are_all_alike_have_no_order() -> None:
+    assert ranks({"a": np.ones((2, 8)), "b": np.ones((2, 8))}, QUICK).tau == 0
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [

@@ -28,7 +28,7 @@ class Ranks:
     Args:
         order: best first, by the mean over patients and seeds.
         low, high: of the rank of each arm (1 is best), 95 % of the bootstrap samples.
-        tau: mean of Kendall's tau between the order and that of each bootstrap sample; 1: always the same.
+        tau: mean of Kendall's tau between the order and that of each bootstrap sample; 1: always the same, 0: arms that are all alike.
     """
 
     order: tuple[str, ...]
@@ -50,7 +50,7 @@ def ranks(arms: Mapping[str, Array], settings: Settings = DEFAULT) -> Ranks:
         order,
         dict(zip(names, low.tolist(), strict=True)),
         dict(zip(names, high.tolist(), strict=True)),
-        float(np.nanmean(taus)),
+        float(np.nan_to_num(taus).mean()),
     )
 
 
