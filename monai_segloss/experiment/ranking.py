@@ -28,7 +28,7 @@ class Ranks:
     Args:
         order: best first, by the mean over patients and seeds.
         low, high: of the rank of each arm (1 is best), 95 % of the bootstrap samples.
-        tau: mean of Kendall's tau between the order and that of each bootstrap sample; 1: always the same, 0: arms that are all alike.
+        tau: mean of Kendall's tau between the order and that of each bootstrap sample; 1: always the same, 0: all alike.
     """
 
     order: tuple[str, ...]
