@@ -1,0 +1,110 @@
+"""``segloss compare``: which loss, by a comparison that a reviewer accepts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Compare losses: paired by patient, corrected for their number, against the noise of seeds.",
+)
+
+
+def register(parent: typer.Typer) -> None:
+    """Add the group to the command."""
+    parent.add_typer(app, name="compare")
+
+
+@app.command()
+def existing(
+    folders: Annotated[
+        list[str],
+        typer.Argument(help="Model folders of nnU-Net, or of predictions; ARM=FOLDER and ARM@SEED=FOLDER name them."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for tables and report.")] = Path("comparison"),
+    labels: Annotated[Path | None, typer.Option(help="Folder with the references; default: nnU-Net's own.")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="The arm to compare with; default: that with the most runs.")
+    ] = None,
+    tolerance: Annotated[float, typer.Option(help="Of the surface Dice, in mm.")] = 1.0,
+    sizes: Annotated[str, typer.Option(help="Edges of the size classes of components, in mm³: 100,1000.")] = "",
+    tubes: Annotated[bool, typer.Option(help="Also centerline Dice and Betti numbers.")] = False,
+    patients: Annotated[Path | None, typer.Option(help="JSON file: name of a case -> name of its patient.")] = None,
+    margin: Annotated[
+        float, typer.Option(help="Differences below it do not matter; 0: do not look for equivalence.")
+    ] = 0.0,
+    processes: Annotated[int, typer.Option("--processes", "-p", min=1, help="Cases measured side by side.")] = 1,
+) -> None:
+    """Compare trainings that are there already, whoever trained them.
+
+    Example: segloss compare existing nnUNet_results/Dataset004_Hippocampus -o comparison
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from monai_segloss.experiment import measuring, sources
+    from monai_segloss.experiment.analysis import analyze
+    from monai_segloss.experiment.measures import Options
+    from monai_segloss.experiment.statistics import Settings
+
+    out = Console(highlight=False)
+    try:
+        edges = _numbers("--sizes", sizes)
+        options, settings = Options(tolerance, edges, tubes), Settings(margin=margin)
+        known = None if patients is None else json.loads(patients.read_text(encoding="utf-8"))
+        runs = sources.find(folders, labels)
+        with Progress(console=out, transient=True) as bar:
+            task = bar.add_task("measuring", total=len(runs))
+            tables = measuring.measure_runs(runs, output, options, known, processes, lambda source: bar.advance(task))
+        analysis = analyze(tables, baseline, settings)
+    except (ValueError, OSError) as error:
+        typer.echo(f"Error: {str(error)[:1].upper()}{str(error)[1:]}", err=True)
+        raise typer.Exit(2) from None
+    _print(out, analysis)
+    out.print(f"tables in {output / 'tables'}", soft_wrap=True)
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(each) for each in text.split(",") if each.strip())
+    except ValueError:
+        raise ValueError(f"{option} must be numbers with commas between them, got {text!r}.") from None
+
+
+def _print(out: object, analysis: object) -> None:
+    """The differences of the mean over classes, and what cannot be said."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from monai_segloss.experiment.analysis import Analysis
+    from monai_segloss.experiment.measures import MEASURES
+    from monai_segloss.experiment.tables import HALF, MEAN
+
+    assert isinstance(out, Console)
+    assert isinstance(analysis, Analysis)
+    found = analysis.comparisons
+    if len(found):
+        found = found[(found["label"] == MEAN) & (found["point"] == HALF) & (found["stratum"] == "all")]
+    for measure, part in found.groupby("measure", sort=False) if len(found) else ():
+        facts = MEASURES[str(measure)]
+        unit = f" [{facts.unit}]" if facts.unit else ""
+        table = Table(title=f"{facts.words}{unit}, against {analysis.baseline}", title_justify="left")
+        for column in ("arm", "mean", "difference", "95 % interval", "p (Holm)", "noise", "verdict"):
+            table.add_column(column)
+        for row in part.to_dict("records"):
+            interval = f"{row['low']:+.3f} to {row['high']:+.3f}"
+            numbers = (
+                f"{row['mean']:.3f}",
+                f"{row['difference']:+.3f}",
+                interval,
+                f"{row['p_holm']:.3f}",
+                f"{row['noise']:.3f}",
+            )
+            table.add_row(row["arm"], *numbers, row["verdict"])
+        out.print(table)
+    for warning in analysis.warnings:
+        out.print(f"[yellow]note[/] {warning}", soft_wrap=True)

@@ -1,0 +1,251 @@
+"""Predictions that are there already, as runs: model folders of nnU-Net, or folders of predictions alongside their labels."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from monai_segloss.datalist import numbers_by_name
+
+SEED = re.compile(r"_seed(\d+)(?=_|$)")
+SPEC = re.compile(r"(?:(?P<arm>[^=@/\\]+?)(?:@(?P<seed>\d+))?=)?(?P<folder>.+)")
+
+
+class SourceError(ValueError):
+    """A folder that holds no predictions that could be compared."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One run: a training's predictions of the cases that it held out.
+
+    Args:
+        run: name, once in a comparison.
+        arm: the loss with its settings.
+        seed: of the training.
+        fold: held out.
+        dataset, configuration: names.
+        predictions: folder with one file per case, and maybe ``CASE.npz`` with probabilities.
+        labels: folder with the references, or with preprocessed copies of them.
+        description: of the data set (dataset.json): labels, file ending.
+        facts: of the run, for the table of runs.
+        state: see `tables.STATES`.
+    """
+
+    run: str
+    arm: str
+    seed: int
+    fold: str
+    dataset: str
+    configuration: str
+    predictions: Path
+    labels: Path
+    description: Mapping[str, Any]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    state: str = "done"
+
+    @property
+    def ending(self) -> str:
+        """Of the files."""
+        return str(self.description["file_ending"])
+
+    @property
+    def cases(self) -> list[str]:
+        """Names of the predicted cases."""
+        return sorted(file.name.removesuffix(self.ending) for file in self.predictions.glob(f"*{self.ending}"))
+
+    @property
+    def classes(self) -> dict[str, tuple[int, ...]]:
+        """Labels of each foreground class; a region has several."""
+        numbers = numbers_by_name(self.description["labels"])
+        return {name: each for name, each in numbers.items() if name not in ("background", "ignore")}
+
+    @property
+    def regions(self) -> bool:
+        """Whether a class is made of several labels."""
+        return any(len(each) > 1 for each in self.classes.values())
+
+    @property
+    def ignored(self) -> tuple[int, ...]:
+        """Labels of voxels that must not count."""
+        return numbers_by_name(self.description["labels"]).get("ignore", ())
+
+
+def find(specs: Sequence[str], labels: Path | None = None) -> list[Source]:
+    """The runs behind what a user names.
+
+    Args:
+        specs: folders, each a model folder of nnU-Net (``TRAINER__PLANS__CONFIGURATION`` with ``fold_*/validation``), one
+            that holds such folders, or predictions with a ``dataset.json`` alongside or above the labels. ``ARM=FOLDER`` and
+            ``ARM@SEED=FOLDER`` name the arm and the seed where the folder does not.
+        labels: folder with the references, where they are not found by nnU-Net's environment variables.
+
+    Raises:
+        SourceError: a folder is missing or holds nothing of the kind, two runs have one name, or the labels are not found.
+    """
+    found: list[Source] = []
+    for spec in specs:
+        match = SPEC.fullmatch(spec)
+        assert match is not None
+        folder = Path(match["folder"]).expanduser()
+        if not folder.is_dir():
+            raise SourceError(f"{folder} is not a folder.")
+        seed = None if match["seed"] is None else int(match["seed"])
+        found += _of_folder(folder, match["arm"], seed, labels)
+    names = [each.run for each in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise SourceError(
+            f"two folders are the run {twice!r}: name arm and seed, for example {twice.split(' ')[0]}@1=FOLDER."
+        )
+    if not found:
+        raise SourceError("no folder was given.")
+    return found
+
+
+def _of_folder(folder: Path, arm: str | None, seed: int | None, labels: Path | None) -> list[Source]:
+    models = [folder] if _is_model(folder) else [each for each in sorted(folder.iterdir()) if _is_model(each)]
+    if models:
+        if len(models) > 1 and arm is not None:
+            raise SourceError(f"{folder} holds {len(models)} models: one name, {arm!r}, cannot be that of all of them.")
+        return [source for model in models for source in _of_model(model, arm, seed, labels)]
+    return [_of_predictions(folder, arm, seed, labels)]
+
+
+def _is_model(folder: Path) -> bool:
+    return folder.is_dir() and folder.name.count("__") == 2 and any(folder.glob("fold_*/validation"))
+
+
+def _of_model(model: Path, arm: str | None, seed: int | None, labels: Path | None) -> list[Source]:
+    trainer, _, configuration = model.name.split("__")
+    description = _json(model / "dataset.json")
+    place = labels or _labels_of(model.parent.name)
+    found = []
+    for fold in sorted(model.glob("fold_*")):
+        if not (fold / "validation").is_dir():
+            continue
+        named = SEED.search(trainer)
+        own = seed if seed is not None else int(named[1]) if named else 0
+        name = arm or SEED.sub("", trainer)
+        which = fold.name.removeprefix("fold_")
+        found.append(
+            Source(
+                f"{name} seed {own} fold {which}",
+                name,
+                own,
+                which,
+                model.parent.name,
+                configuration,
+                fold / "validation",
+                place,
+                description,
+                _facts(model, fold),
+            )
+        )
+    return found
+
+
+def _of_predictions(folder: Path, arm: str | None, seed: int | None, labels: Path | None) -> Source:
+    if labels is None:
+        raise SourceError(
+            f"{folder} is no model folder of nnU-Net (TRAINER__PLANS__CONFIGURATION with fold_*/validation); for a folder "
+            "of predictions give --labels."
+        )
+    places = (folder / "dataset.json", labels / "dataset.json", labels.parent / "dataset.json")
+    file = next((each for each in places if each.is_file()), None)
+    if file is None:
+        raise SourceError(
+            f"dataset.json, which names the labels, is in none of {', '.join(str(p.parent) for p in places)}."
+        )
+    name, own = arm or folder.name, seed or 0
+    dataset = file.parent.name
+    source = Source(
+        f"{name} seed {own} fold all", name, own, "all", dataset, "predictions", folder, labels, _json(file)
+    )
+    if not source.cases:
+        raise SourceError(f"{folder} holds no files that end in {source.ending}.")
+    return source
+
+
+def _labels_of(dataset: str) -> Path:
+    """The references of a data set, by the variables of nnU-Net."""
+    places = [
+        Path(os.environ[variable]) / dataset / name
+        for variable, name in (("nnUNet_preprocessed", "gt_segmentations"), ("nnUNet_raw", "labelsTr"))
+        if variable in os.environ
+    ]
+    for place in places:
+        if place.is_dir():
+            return place
+    looked = f" (looked in {', '.join(map(str, places))})" if places else ", and nnUNet_raw is not set"
+    raise SourceError(f"the labels of {dataset} were not found{looked}; give --labels.")
+
+
+def _facts(model: Path, fold: Path) -> dict[str, Any]:
+    """What the folder of a run says about it."""
+    found: dict[str, Any] = {"epochs": None, "minutes": None, **_hashes(model, fold)}
+    epochs, times = _log(fold)
+    if epochs:
+        found["epochs"] = epochs
+        found["minutes"] = round(sum(times) / 60, 2)
+    return found
+
+
+def _hashes(model: Path, fold: Path) -> dict[str, Any]:
+    others, plans = (".json", ".npz", ".pkl"), model / "plans.json"
+    cases = " ".join(sorted(file.name for file in (fold / "validation").iterdir() if file.suffix not in others))
+    return {"splits_hash": _hash(cases.encode()), "plans_hash": _hash(plans.read_bytes()) if plans.is_file() else None}
+
+
+def _hash(content: bytes) -> str:
+    return sha256(content).hexdigest()[:12]
+
+
+def _log(fold: Path) -> tuple[int, list[float]]:
+    """Epochs and their seconds, of all logs of a run."""
+    text = "\n".join(file.read_text(errors="replace") for file in sorted(fold.glob("training_log_*.txt")))
+    epochs = {int(each) for each in re.findall(r"Epoch (\d+)\s*$", text, re.M)}
+    return len(epochs), [float(each) for each in re.findall(r"Epoch time: ([\d.]+) s", text)]
+
+
+def curves(source: Source) -> list[dict[str, Any]]:
+    """Losses and the online Dice by epoch, of the logs of a run of nnU-Net; the last one counts where one was repeated."""
+    rows: dict[int, dict[str, Any]] = {}
+    epoch: int | None = None
+    patterns = {"train_loss": r"train_loss (\S+)\s*$", "val_loss": r"val_loss (\S+)\s*$"}
+    for file in sorted(source.predictions.parent.glob("training_log_*.txt")):
+        for line in file.read_text(errors="replace").splitlines():
+            begun = re.search(r"Epoch (\d+)\s*$", line)
+            if begun:
+                epoch = int(begun[1])
+                rows[epoch] = {"run": source.run, "epoch": epoch}
+            for name, pattern in patterns.items() if epoch is not None else ():
+                value = re.search(pattern, line)
+                if value and epoch is not None:
+                    rows[epoch][name] = _number(value[1])
+            dice = re.search(r"Pseudo dice \[(.*)\]", line)
+            if dice and epoch is not None:
+                values = [x for each in re.findall(r"\d+\.\d*(?:e-?\d+)?|nan", dice[1]) if (x := _number(each)) == x]
+                rows[epoch]["dice"] = sum(values) / len(values) if values else None
+    return [rows[each] for each in sorted(rows)]
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{file} cannot be read: {error}.") from None
+    return content
