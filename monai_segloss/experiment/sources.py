@@ -1,4 +1,4 @@
-"""Predictions that are there already, as runs: model folders of nnU-Net, or folders of predictions alongside their labels."""
+"""Predictions that are there already, as runs: model folders of nnU-Net, or folders of predictions and their labels."""
 
 from __future__ import annotations
 
