@@ -29,11 +29,11 @@ class Scores:
 
         They leave its gradient too; what is not a number there shows, since it may be in other gradients.
         """
-        present = (present > 0).to(values.dtype).expand_as(values)
-        values = torch.where(present > 0, values, 0 * values.detach())
+        there = present > 0
+        values = torch.where(there, values, 0 * values.detach())
         if weight is not None:
             values = values * weight.to(values)
-        return Scores(values, present)
+        return Scores(values, there.to(values.dtype).expand_as(values))
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,14 @@ class Term:
 
 def quotient(part: Tensor, whole: Tensor) -> Tensor:
     """part / whole; 0 and without a NaN in the gradient where both are 0: nothing there, or everything ignored."""
-    return part / torch.where(whole == 0, 1, whole)
+    return part / whole.masked_fill(whole == 0, 1)
+
+
+def times(factor: Tensor | float, x: Tensor) -> Tensor:
+    """factor * x, without an operation where the factor is the number 1."""
+    if isinstance(factor, Tensor):
+        return factor.to(x) * x
+    return x if factor == 1 else factor * x
 
 
 def reduce(scores: Scores | Mapping[str, Term], reduction: str, ndim: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -62,9 +69,8 @@ def reduce(scores: Scores | Mapping[str, Term], reduction: str, ndim: int) -> tu
         if not any(isinstance(term.weight, Tensor) or term.weight for term in scores.values()):
             raise ValueError(f"the weights of {list(scores)} are all 0; nothing is left to minimize.")
         values = {name: _reduce(term.scores, reduction, ndim) for name, term in scores.items()}
-        total = sum(scores[name].weight * value for name, value in values.items())
-        assert isinstance(total, Tensor)
-        return total, {name: value.detach() for name, value in values.items()}
+        first, *rest = (times(scores[name].weight, value) for name, value in values.items())
+        return sum(rest, first), {name: value.detach() for name, value in values.items()}
     return _reduce(scores, reduction, ndim), {}
 
 
@@ -75,4 +81,4 @@ def _reduce(scores: Scores, reduction: str, ndim: int) -> Tensor:
     if reduction == "sum":
         return total.sum()
     divisor = count.expand_as(total).sum() if count.ndim else count
-    return total.sum() / torch.where(divisor > 0, divisor, torch.inf)
+    return total.sum() / divisor.masked_fill(divisor <= 0, torch.inf)

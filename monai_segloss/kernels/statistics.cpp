@@ -63,6 +63,7 @@ static inline V log_near(V f) {
   return f + (y * f * square - 0.5f * square);
 }
 
+// For x >= 0.
 static inline V log_(V x) {
   M tiny = x < 1.17549435e-38f;
   M bits = (M)(tiny ? x * 33554432.f : x);
@@ -72,11 +73,15 @@ static inline V log_(V x) {
   exponent += low;
   V e = __builtin_convertvector(exponent, V);
   V r = log_near((low ? m + m : m) - 1.f) + e * -2.12194440e-4f + e * 0.693359375f;
-  r = x > 0 ? r : x == 0 ? all(-INF) : x - x / x;
+  r = x > 0 ? r : all(-INF);
   return x < INF ? r : x;
 }
 
-// log(1 + x) for -1/2 <= x <= 1, to the last digit of a small x.
+// log(1 + x), to the last digit of a small x, for -1/2 <= x <= 0 and for -1/2 <= x <= 1.
+static inline V log1p_below(V x) {
+  M low = x < -0.29f;
+  return log_near(low ? 1.f + (x + x) : x) + (low ? all(-0.69314718f) : V{});
+}
 static inline V log1p_near(V x) {
   M low = x < -0.29f, high = x > 0.41f;
   V r = log_near(low ? 1.f + (x + x) : high ? (x - 1.f) * 0.5f : x);
@@ -105,6 +110,7 @@ static inline V log1p_near(V x) {
   for (int i = 0; i < W; i++) x[i] = __builtin_log1p(x[i]);
   return x;
 }
+static inline V log1p_below(V x) { return log1p_near(x); }
 static inline V exp_(V x) {
   for (int i = 0; i < W; i++) x[i] = __builtin_exp(x[i]);
   return x;
@@ -115,9 +121,9 @@ static inline V log1p_(V x) { return x <= 1 ? log1p_near(x) : log_(1 + x); }
 
 // x^a for x >= 0; the branches fold, since a is a constant.
 static inline V raised(V x, double a) {
-  if (a < 0) return 1 / raised(x, -a);
   if (a == 0) return all(1);
-  if (a <= 32 && 2 * a == (int)(2 * a)) {
+  if (-32 <= a && a <= 32 && 2 * a == (int)(2 * a)) {
+    if (a < 0) return 1 / raised(x, -a);
     int n = (int)a;
     V found = a != n ? root(x) : all(1);
     for (V square = x; n; n >>= 1, square = square * square)
@@ -310,7 +316,7 @@ INLINE Value value(const Group& x, V z, V p) {
     found.p = p;
     found.q = top ? x.q_top : 1 - p;
     found.lp = z - x.top - x.log_total;
-    found.lq = top ? x.log_q_top : log1p_near(top ? V{} : -p);
+    found.lq = top ? x.log_q_top : log1p_below(top ? V{} : -p);
   } else {
     V e = exp_(-absolute(z)), near = 1 / (1 + e), far = e * near, tail = log1p_near(e);
     found.p = z < 0 ? far : near;
@@ -318,7 +324,7 @@ INLINE Value value(const Group& x, V z, V p) {
     found.lp = (z < 0 ? z : V{}) - tail;
     found.lq = (z < 0 ? V{} : -z) - tail;
   }
-  if (SHARP) found.lp = found.q < T(0.5) ? log1p_near(found.q < T(0.5) ? -found.q : V{}) : found.lp;
+  if (SHARP) found.lp = found.q < T(0.5) ? log1p_below(found.q < T(0.5) ? -found.q : V{}) : found.lp;
   return found;
 }
 
