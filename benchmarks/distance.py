@@ -4,7 +4,7 @@
 
 ``boundary`` and ``hausdorff_dt`` are forward + backward at (2, 3, 96, 96, 96) with softmax and a float one-hot target, at
 1 mm, where both libraries compute the same; the maps are the signed maps of a label of 128^3 with 3 classes.  The distances
-of ours come from code compiled by numba where it is installed, else from ``edt``, else from SciPy; the table says which.
+of ours come from our C++; without a compiler from ``edt``, else from SciPy; the table says which.
 """
 
 from __future__ import annotations

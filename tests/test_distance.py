@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from monai_segloss.kernels import distance
+from monai_segloss.kernels import distance, native
 from monai_segloss.kernels.distance import distance_across, distance_to, min_plus
 
 SHAPES = [(9,), (7, 9), (1, 8), (4, 6, 5), (1, 6, 5), (3, 2, 3, 2)]
@@ -61,18 +60,19 @@ def masks(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
 
 
 def by_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distance, "_compiled", lambda: None)
+    monkeypatch.setattr(distance, "library", lambda: None)
     monkeypatch.setattr(distance, "_transform", lambda: distance.transform_by_scipy)
 
 
-@pytest.fixture(params=["numba", "edt", "scipy"])
+@pytest.fixture(params=["c++", "edt", "scipy"])
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "scipy":
         by_scipy(monkeypatch)
-    else:
-        pytest.importorskip(request.param, reason=f"the package {request.param} is not installed")
-    if request.param == "edt":
-        monkeypatch.setattr(distance, "_compiled", lambda: None)
+    elif request.param == "edt":
+        pytest.importorskip("edt", reason="the package edt is not installed")
+        monkeypatch.setattr(distance, "library", lambda: None)
+    elif native.compiler() is None:
+        pytest.skip("no C++ compiler")
     return str(request.param)
 
 
@@ -92,7 +92,8 @@ def test_the_nearest_source(shape: tuple[int, ...], surface: bool) -> None:
 @pytest.mark.parametrize("labels", [2, 5])
 @pytest.mark.parametrize("shape", [(40,), (3, 70), (40, 3), (7, 37, 50), (64, 2, 33)], ids=str)
 def test_far_from_everything_the_compiled_code_equals_scipy(shape: tuple[int, ...], labels: int, threads: int) -> None:
-    pytest.importorskip("numba", reason="the package numba is not installed")
+    if native.compiler() is None:
+        pytest.skip("no C++ compiler")
     rng = np.random.default_rng(0)
     scales = np.array([1.0, 2.0, 8.0, 30.0, 500.0]).repeat(2)  # from noise to a single blob in an empty volume
     x = np.stack([ndimage.gaussian_filter(rng.random(shape), s / 4, mode="constant") for s in scales])
@@ -112,29 +113,6 @@ def test_far_from_everything_the_compiled_code_equals_scipy(shape: tuple[int, ..
     for i, (each, step) in enumerate(zip(x, steps, strict=True)):
         np.testing.assert_allclose(found[i, 0], distance.transform_by_scipy(each, step, labels), rtol=1e-5)
         np.testing.assert_allclose(nearest[i, 0], distance.transform_by_scipy(each > 0, step, 0), rtol=1e-5)
-
-
-def test_where_machine_code_cannot_be_kept_it_is_compiled_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    numba = pytest.importorskip("numba", reason="the package numba is not installed")
-    compiled = []
-
-    def njit(cache: bool = False, **options: Any) -> Any:
-        if cache:
-            raise RuntimeError("cannot cache function: no locator available")
-        compiled.append(options)
-        return lambda function: function  # as the interpreter runs it
-
-    monkeypatch.setattr(numba, "njit", njit)
-    spec = importlib.util.find_spec("monai_segloss.kernels.distance_compiled")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    x = np.zeros((1, 3, 4, 5), np.uint8)
-    x[0, 1, 2, 3] = 1
-    found = module.distances(x, [(3.0, 1.0, 1.0)], 2, False)
-    assert len(compiled) == 5
-    np.testing.assert_allclose(found[0], distance.transform_by_scipy(x[0], (3.0, 1.0, 1.0), 2), rtol=1e-6)
 
 
 def other_side(x: NDArray[np.int64], valid: NDArray[np.bool_], steps: NDArray[np.float64], surface: bool) -> NDArray:
@@ -236,10 +214,8 @@ def test_the_back_end_has_a_name(backend: str) -> None:
 
 def test_an_absent_class_costs_no_transform(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distance, "_transform", lambda: pytest.fail("a transform of nothing"))
-    if backend == "numba":
-        from monai_segloss.kernels import distance_compiled
-
-        monkeypatch.setattr(distance_compiled, "_planes", lambda *_: pytest.fail("a transform of nothing"))
+    if backend == "c++":
+        monkeypatch.setattr(distance, "distances", lambda *_: pytest.fail("a transform of nothing"))
     for full in (False, True):
         x = torch.full((1, 2, 4, 5), full)
         assert distance_across(x).isinf().all()

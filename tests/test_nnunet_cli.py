@@ -437,6 +437,19 @@ def test_doctor_tells_of_a_folder_of_others_that_fails(monkeypatch: pytest.Monke
     assert (missing.ok, missing.fix.split(" (")[0]) == (False, "segloss nnunet enable")
 
 
+@pytest.mark.parametrize("compiler", ["none", "false"])
+def test_doctor_says_in_one_line_that_nothing_compiles(compiler: str, tmp_path: Path) -> None:
+    code = "import warnings; warnings.simplefilter('error'); from monai_segloss.cli import doctor; print(*doctor.kernels())"
+    environment = {**os.environ, "SEGLOSS_COMPILER": compiler, "SEGLOSS_CACHE": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    why = "there is no C++ compiler" if compiler == "none" else "false failed: "
+    assert line.startswith("kernels on the CPU None ")
+    assert why in line
+    assert "sums by the plain formula, distances by" in line
+
+
 def test_doctor_fails_when_a_check_fails(segloss: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     good, bad, note = (doctor.Check("one", ok, "[found]", "mend [it]") for ok in (True, False, None))
     monkeypatch.setattr(doctor, "examine", lambda: iter([good, note]))

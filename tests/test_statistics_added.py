@@ -13,6 +13,7 @@ from torch import Tensor
 
 import monai_segloss.kernels  # noqa: F401  (registers the fast backends)
 from monai_segloss import create
+from monai_segloss.core import counts
 from monai_segloss.core.counts import FORMULAS, Stat, plain_statistics, soft_statistics
 from monai_segloss.core.expression import VOXEL, slopes
 from monai_segloss.kernels import emit, native, statistics_cpu
@@ -221,3 +222,13 @@ def test_the_kernels_are_used() -> None:
     formulas = (FORMULAS["tp"],)
     assert isinstance(statistics_cpu._way(form, formulas, True, torch.float32, False, "cpu"), Native)
     assert type(statistics_cpu._way(form, formulas, True, torch.float32, False, "mps")) is Chunks
+
+
+def test_a_map_computes_the_probabilities_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    original = counts.log_activate
+    monkeypatch.setattr(counts, "log_activate", lambda *args: calls.append(args) or original(*args))
+    loss = create("cross_entropy", softmax=True, label_smoothing=0.1, reduction="none")
+    target = torch.rand(2, 3, 5).softmax(1)
+    loss(torch.randn(2, 3, 5), target)
+    assert len(calls) == 1

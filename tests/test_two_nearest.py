@@ -7,6 +7,7 @@ import pytest
 import torch
 from references.reading import Array
 
+from monai_segloss.kernels import native
 from monai_segloss.kernels import two_nearest as module
 from monai_segloss.kernels.two_nearest import two_nearest
 
@@ -37,7 +38,7 @@ def ids_of(shape: tuple[int, ...], instances: int, channels: int, overlap: bool)
     return torch.from_numpy(ids)
 
 
-@pytest.mark.parametrize("numba", [True, False], ids=["numba", "transforms"])
+@pytest.mark.parametrize("search", [True, False], ids=["search", "transforms"])
 @pytest.mark.parametrize(("channels", "overlap"), [(1, False), (3, False), (3, True)])
 @pytest.mark.parametrize("instances", [0, 1, 2, 9, 40])
 @pytest.mark.parametrize(
@@ -51,20 +52,20 @@ def test_two_nearest(
     instances: int,
     channels: int,
     overlap: bool,
-    numba: bool,
+    search: bool,
 ) -> None:
-    if numba:
-        pytest.importorskip("numba")
-        monkeypatch.setattr(module, "FEW", 0)
+    if not search:
+        monkeypatch.setattr(module, "library", lambda: None)
+    elif native.compiler() is None:
+        pytest.skip("no C++ compiler")
     else:
-        monkeypatch.setattr(module, "_search", lambda: None)
+        monkeypatch.setattr(module, "FEW", 0)
     ids = ids_of(shape, instances, channels, overlap)
     for found, expected in zip(two_nearest(ids, torch.tensor(steps)), by_table(ids.numpy(), steps), strict=True):
         np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6)
 
 
 def test_threads_agree_and_small_integers_do_not_overflow() -> None:
-    pytest.importorskip("numba")
     ids = ids_of((20, 21, 22), 60, 3, False) // 7
     threads = torch.get_num_threads()
     try:

@@ -80,8 +80,7 @@ def examine() -> Iterator[Check]:
     if nnunet.ok and vision.ok:
         yield from discovery()
     if torch.ok:
-        yield distances()
-        yield statistics()
+        yield kernels()
         yield gpu()
         yield compiler()
 
@@ -140,31 +139,18 @@ def discovery() -> Iterator[Check]:
     yield Check("pickling of a trainer", same, found, "" if same else "reinstall monai-segloss in this environment")
 
 
-def distances() -> Check:
-    """What computes distance maps on the CPU."""
+def kernels() -> Check:
+    """What computes the sums of losses and the distance maps on the CPU."""
+    from monai_segloss.kernels import native
     from monai_segloss.kernels.distance import cpu_backend
 
-    found = cpu_backend()
-    if found == "numba":
-        return Check("distances on the CPU", True, found)
+    name, failure = "kernels on the CPU", native.failure()
+    if failure is None:
+        return Check(name, True, f"C++ by {native.compiler()}, kept in {native.folder()}")
+    found = f"{failure}: sums by the plain formula, distances by {cpu_backend()}"
     return Check(
-        "distances on the CPU", None, found, "pip install 'monai-segloss[fast]' for maps several times as fast"
+        name, None, found, f"install g++ or clang++ ({native.COMPILER} names another) for a fraction of the time"
     )
-
-
-def statistics() -> Check:
-    """What computes the sums of most losses on the CPU."""
-    from monai_segloss.kernels import native
-
-    found = native.compiler()
-    if found is None:
-        fix = f"install a C++ compiler (g++ or clang++; {native.COMPILER} names one) for losses several times as fast"
-        return Check("statistics on the CPU", None, "the plain formula, there is no C++ compiler", fix)
-    try:
-        native.build("int x;")
-    except native.ERRORS as error:
-        return Check("statistics on the CPU", None, "the plain formula", f"{found} failed: {native.reason(error)}")
-    return Check("statistics on the CPU", True, f"C++ by {found}, kept in {native.folder()}")
 
 
 def gpu() -> Check:

@@ -64,6 +64,7 @@ class SegBatch:
         self.shared: dict[Any, dict[int, Any]] = {}  # maps that several terms of a sum need, see `core.maps.share_maps`
         self._sums: dict[Stat, Tensor] = {}
         self._masked_logits: Tensor | None = None
+        self._count: Tensor | None = None
         self._grad = torch.is_grad_enabled()
 
     @property
@@ -126,11 +127,14 @@ class SegBatch:
     @property
     def voxels(self) -> Tensor:
         """Number of voxels that count, (B, 1)."""
-        shape = self.logits.shape
-        dtype = torch.float64 if self.logits.dtype == torch.float64 else torch.float32
-        if self.mask is None:
-            return torch.full((shape[0], 1), float(shape[2:].numel()), dtype=dtype, device=self.logits.device)
-        return self.mask.reshape(shape[0], -1).sum(1, keepdim=True).to(dtype)
+        if self._count is None:
+            shape = self.logits.shape
+            dtype = torch.float64 if self.logits.dtype == torch.float64 else torch.float32
+            if self.mask is None:
+                self._count = torch.full((shape[0], 1), shape[2:].numel(), dtype=dtype, device=self.logits.device)
+            else:
+                self._count = self.mask.reshape(shape[0], -1).sum(1, keepdim=True).to(dtype)
+        return self._count
 
     @property
     def required_spacing(self) -> Tensor:
@@ -150,8 +154,7 @@ class SegBatch:
 
     def request(self, *which: Stat) -> None:
         """Compute statistics that are not there yet, all in one pass."""
-        new = tuple(s for s in dict.fromkeys(which) if s not in self._sums)
-        if new:
+        if new := tuple(s for s in dict.fromkeys(which) if s not in self._sums):
             self._sums.update(zip(new, self.statistics(new).unbind(2), strict=True))
 
     def statistics(self, which: tuple[Stat, ...]) -> Tensor:
@@ -192,6 +195,7 @@ class ClassView:
     def __init__(self, batch: SegBatch, include_background: bool, over_batch: bool) -> None:
         self.batch, self.over_batch = batch, over_batch
         self.first = 0 if include_background else 1
+        self._voxels: Voxels | None = None
 
     def sums(self, *which: Stat) -> list[Tensor]:
         """Statistics (B | 1, C), computed in one pass."""
@@ -213,8 +217,12 @@ class ClassView:
     @property
     def voxels(self) -> Voxels:
         """The scored classes for the formula of a statistic before its sum."""
-        batch = self.batch
-        return Voxels(batch.masked_logits, batch.one_hot.to(batch.masked_logits.dtype), batch.activation, self.first)
+        if self._voxels is None:
+            batch = self.batch
+            self._voxels = Voxels(
+                batch.masked_logits, batch.one_hot.to(batch.masked_logits.dtype), batch.activation, self.first
+            )
+        return self._voxels
 
     @property
     def classes(self) -> int:

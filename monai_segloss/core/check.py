@@ -42,7 +42,7 @@ def labels_shape(input: Tensor, target: Tensor) -> Tensor:
     """The labels as (B, *S)."""
     wanted, with_channel = _voxel_shapes(input)
     if target.shape == with_channel:
-        return target.flatten(0, 1).reshape(wanted)
+        return target.squeeze(1)
     if target.shape == wanted:
         return target
     raise LossShapeError(
@@ -167,7 +167,7 @@ def values(target: Tensor, labels: bool, classes: int, valid: Tensor | None, ign
                 f"target gives {float(parts[0]):g} of a voxel to channel {ignore_index}, which ignore_index leaves out: a "
                 "voxel counts or it does not; pass a mask."
             )
-    low, high = (float(x) for x in target.detach().aminmax())
+    low, high = (float(x) for x in target.aminmax())
     top = classes - 1 if labels else 1
     fractional = labels and target.is_floating_point() and not bool((target == target.floor()).all())
     if low >= 0 and high <= top and not fractional:

@@ -207,6 +207,8 @@ class SegLoss(Companions, nn.Module, ABC):
         return ", ".join(f"{name}={_shown(value)}" for name, value in self.arguments.items())
 
     def _check_maps(self, batch: SegBatch) -> None:
+        if not batch.maps:
+            return
         known = (*self.accepts, *(spec.key for spec in self.needs))
         for name in batch.maps:
             if name not in known and not is_tap(name, self.taps):

@@ -31,11 +31,11 @@ class Unreduced:
 
         They leave its gradient too; what is not a number there shows, since it may be in other gradients.
         """
-        count = (voxel_count > 0).to(values.dtype).expand_as(values)
-        values = torch.where(count > 0, values, 0 * values.detach())
+        there = voxel_count > 0
+        values = torch.where(there, values, 0 * values.detach())
         if weight is not None:
             values = values * weight.to(values)
-        return Unreduced(values, count)
+        return Unreduced(values, there.to(values.dtype).expand_as(values))
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,14 @@ class Term:
 
 def quotient(part: Tensor, whole: Tensor) -> Tensor:
     """part / whole; 0 and without a NaN in the gradient where both are 0: nothing there, or everything ignored."""
-    return part / torch.where(whole == 0, 1, whole)
+    return part / whole.masked_fill(whole == 0, 1)
+
+
+def times(factor: Tensor | float, x: Tensor) -> Tensor:
+    """factor * x, without an operation where the factor is the number 1."""
+    if isinstance(factor, Tensor):
+        return factor.to(x) * x
+    return x if factor == 1 else factor * x
 
 
 def reduce(unreduced: Unreduced | Mapping[str, Term], reduction: str, ndim: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -65,9 +72,8 @@ def reduce(unreduced: Unreduced | Mapping[str, Term], reduction: str, ndim: int)
         if not any(isinstance(term.weight, Tensor) or term.weight for term in unreduced.values()):
             raise ValueError(f"the weights of {list(unreduced)} are all 0; nothing is left to minimize.")
         values = {name: _reduce(term.unreduced, reduction, ndim) for name, term in unreduced.items()}
-        total = sum(unreduced[name].weight * value for name, value in values.items())
-        assert isinstance(total, Tensor)
-        return total, {name: value.detach() for name, value in values.items()}
+        first, *rest = (times(unreduced[name].weight, value) for name, value in values.items())
+        return sum(rest, first), {name: value.detach() for name, value in values.items()}
     return _reduce(unreduced, reduction, ndim), {}
 
 
@@ -78,7 +84,7 @@ def _reduce(unreduced: Unreduced, reduction: str, ndim: int) -> Tensor:
     if reduction == "sum":
         return total.sum()
     divisor = count.expand_as(total).sum() if count.ndim else count
-    return total.sum() / torch.where(divisor > 0, divisor, torch.inf)
+    return total.sum() / divisor.masked_fill(divisor <= 0, torch.inf)
 
 
 __getattr__ = renamed_in(__name__, Scores=Unreduced)

@@ -14,7 +14,7 @@ from monai_segloss.core.batch import ClassView, SegBatch
 from monai_segloss.core.counts import FORMULAS, Stat, soft_statistics
 from monai_segloss.core.errors import Renamed
 from monai_segloss.core.module import SegLoss
-from monai_segloss.core.reduce import Unreduced
+from monai_segloss.core.reduce import Unreduced, times
 
 Factors = Mapping[Stat, Tensor | float]
 """Statistic -> its factor: a number, or one per scored class (C,)."""
@@ -71,7 +71,8 @@ class VoxelSum:
 
     def per_voxel(self) -> Tensor:
         """The map (B, 1, *S) of one class per voxel, (B, C, *S) of regions; 0 where ignored."""
-        value = sum(self._value(stat, factor) for stat, factor in self.parts.items())
+        view = self.view
+        value = sum(self._value(view, stat, factor) for stat, factor in self.parts.items())
         assert isinstance(value, Tensor)
         if self.weight_map is not None:
             m = self.weight_map if self.weight_map.ndim == value.ndim else self.weight_map[:, None]
@@ -84,14 +85,14 @@ class VoxelSum:
         """What a loss hands to the reduction: the map for ``"none"``, else the sums."""
         return Unreduced(self.per_voxel(), self.batch.voxels) if reduction == "none" else self.summed()
 
-    def _value(self, stat: Stat, factor: Tensor | float) -> Tensor:
+    def _value(self, view: ClassView, stat: Stat, factor: Tensor | float) -> Tensor:
         """One statistic of each voxel times its factor; summed over the classes where a voxel has one."""
         batch = self.batch
         if stat.name == "ce" and batch.has_labels and not self.multilabel and not self.first:  # no one-hot
             lp = batch.log_prob.contiguous()  # else nll_loss may have no gradient
             weight = (factor.to(lp) if isinstance(factor, Tensor) else lp.new_tensor(factor)).expand(batch.classes)
             return F.nll_loss(lp, batch.labels, weight, reduction="none")[:, None]
-        value = FORMULAS[stat.name](self.view.voxels, stat.power)
+        value = FORMULAS[stat.name](view.voxels, stat.power)
         if isinstance(factor, Tensor):
             factor = factor.to(value).reshape(-1, *(1,) * (value.ndim - 2))
         value = factor * value
@@ -99,7 +100,7 @@ class VoxelSum:
 
     def _combined(self, factors: Factors) -> Tensor:
         sums = self.totals() | ({VOXELS: self._voxels()} if VOXELS in factors else {})
-        found = [_times(factor, sums[stat]) for stat, factor in factors.items()]
+        found = [times(factor, sums[stat]) for stat, factor in factors.items()]
         total = found[0]
         for each in found[1:]:
             total = total + each
@@ -160,9 +161,3 @@ class VoxelLoss(SegLoss):
 
     def loss(self, batch: SegBatch) -> Unreduced:
         return self.voxel_sum(batch).unreduced(self.reduction)
-
-
-def _times(factor: Tensor | float, sums: Tensor) -> Tensor:
-    if isinstance(factor, Tensor):
-        return factor.to(sums) * sums
-    return sums if factor == 1 else factor * sums

@@ -1,7 +1,7 @@
 """Exact Euclidean distances in millimeters, batched, on the device of the tensor.
 
-CPU: our own code compiled by numba where it is installed (extra ``fast``, `monai_segloss.kernels.distance_compiled`), else
-the package ``edt``, else SciPy.  CUDA: separable min-plus passes in Triton, see `monai_segloss.kernels.distance_triton`.
+CPU: our own C++ (`monai_segloss.kernels.distance_native`); without a compiler the package ``edt``, else SciPy.
+CUDA: separable min-plus passes in Triton, see `monai_segloss.kernels.distance_triton`.
 Other devices: the same passes in torch.  No gradient, float32, and on CUDA no wait for the device.
 """
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from monai_segloss.kernels.arrays import volumes
+from monai_segloss.kernels.distance_native import distances, library
 
 CHUNK = 2**24
 """Most elements of an intermediate result of the passes in torch."""
@@ -149,25 +150,21 @@ def _on_cpu(x: Tensor, rows: Tensor, n: int, surface: bool) -> Tensor:
     """Every (sample, channel) by itself."""
     arrays = volumes(x)
     steps = [tuple(row) for row in rows.tolist() for _ in range(x.shape[1])]
-    compiled = _compiled() if x.ndim <= 5 else None
-    out = _one_by_one(arrays, steps, n, surface) if compiled is None else compiled(arrays, steps, n, surface)
+    out = np.empty(arrays.shape, dtype=np.float32)
+    alike = [uniform(array, n) for array in arrays]
+    for i, value in enumerate(alike):
+        if value is not None:
+            out[i] = value
+    which = [i for i, value in enumerate(alike) if value is None]
+    if which:
+        (distances if x.ndim <= 5 and library() else _one_by_one)(arrays, steps, n, surface, which, out)
     return torch.from_numpy(out).view(x.shape)
 
 
-@cache
-def _compiled() -> Callable[..., Volume] | None:
-    """The code for numba, where it is installed."""
-    try:
-        from monai_segloss.kernels.distance_compiled import distances
-    except ImportError:
-        return None
-    return distances
-
-
 def cpu_backend() -> str:
-    """The package that distances on the CPU come from."""
-    if _compiled() is not None:
-        return "numba"
+    """What distances on the CPU come from."""
+    if library() is not None:
+        return "C++"
     return "SciPy" if _transform() is transform_by_scipy else "edt"
 
 
@@ -178,16 +175,12 @@ def uniform(x: Volume, n: int) -> float | None:
     return 0.0 if n == 0 and x.flat[0] else np.inf
 
 
-def _one_by_one(arrays: Volume, steps: Sequence[tuple[float, ...]], n: int, surface: bool) -> Volume:
+def _one_by_one(
+    x: Volume, steps: Sequence[tuple[float, ...]], n: int, surface: bool, which: Sequence[int], out: Volume
+) -> None:
     """By a package: both hold the interpreter's lock, so edt has the threads."""
-    out = np.empty(arrays.shape, dtype=np.float32)
-    for i, array in enumerate(arrays):
-        alike = uniform(array, n)
-        if alike is not None:
-            out[i] = alike
-        else:
-            out[i] = _surface(array, steps[i], n) if surface else _transform()(array, steps[i], n)
-    return out
+    for i in which:
+        out[i] = _surface(x[i], steps[i], n) if surface else _transform()(x[i], steps[i], n)
 
 
 def _surface(x: Volume, steps: tuple[float, ...], n: int) -> Volume:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.resources import files
 
 from monai_segloss.core.counts import FORMULAS, Stat
 from monai_segloss.core.expression import VOXEL, ZERO, Expression, slopes, split
+from monai_segloss.kernels import native
 
 FUNCTIONS = {
     "abs": "absolute",
@@ -167,7 +167,7 @@ def cpp(found: Sequence[Expression], activation: str, labels: bool, double: bool
         _cpp_table("VALUES", [a + b for a, b in zip(each.value_table, true.value_table, strict=True)]),
         _cpp_table("SLOPES", [a + b for a, b in zip(each.slope_table, true.slope_table, strict=True)]),
     ]
-    template = files("monai_segloss.kernels").joinpath("statistics.cpp").read_text(encoding="utf-8")
+    template = native.source("threads", "statistics")
     return template.replace("//EMITTED CONSTANTS", head).replace("//EMITTED FUNCTIONS", "\n".join(functions))
 
 

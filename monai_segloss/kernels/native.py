@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import warnings
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 
 COMPILER = "SEGLOSS_COMPILER"
@@ -37,11 +38,11 @@ def compiler() -> str | None:
     return next(filter(None, map(shutil.which, [asked] if asked else ["g++", "clang++", "c++"])), None)
 
 
-def flags() -> list[str]:
+def flags(level: str = "-O2") -> list[str]:
     """What the kernels are compiled with: for this processor, and NaN and order of operations as they are written."""
     native = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
     math = ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
-    return ["-std=c++17", "-O2", native, *math, "-fPIC", "-shared", "-pthread", *os.environ.get(FLAGS, "").split()]
+    return ["-std=c++17", level, native, *math, "-fPIC", "-shared", "-pthread", *os.environ.get(FLAGS, "").split()]
 
 
 def folder() -> Path:
@@ -75,7 +76,14 @@ def _machine() -> str:
 
 
 @cache
-def load(source: str) -> ctypes.CDLL | None:
+def source(*names: str) -> str:
+    """The text of files of this folder, one after the other."""
+    folder = files("monai_segloss.kernels")
+    return "".join(folder.joinpath(f"{name}.cpp").read_text(encoding="utf-8") for name in names)
+
+
+@cache
+def load(source: str, level: str = "-O2") -> ctypes.CDLL | None:
     """The library of a source, or None without a compiler.
 
     Warns:
@@ -84,12 +92,12 @@ def load(source: str) -> ctypes.CDLL | None:
     if compiler() is None or _broken:
         return None
     try:
-        return ctypes.CDLL(str(build(source)))
+        return ctypes.CDLL(str(build(source, level)))
     except ERRORS as error:
         _broken.append(reason(error))
         warnings.warn(
-            f"no C++ kernels on this machine: {_broken[0]}  The plain formula takes their place, with the same values but "
-            f"more time. {COMPILER}=none silences this.",
+            f"no C++ kernels on this machine: {_broken[0]}  Plain formulas and SciPy take their place, with the same "
+            f"values but more time. {COMPILER}=none silences this.",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -99,21 +107,35 @@ def load(source: str) -> ctypes.CDLL | None:
 _broken: list[str] = []
 
 
+def failure() -> str | None:
+    """Why there are no kernels on this machine; None where there are."""
+    if compiler() is None:
+        return "there is no C++ compiler"
+    try:
+        ctypes.CDLL(str(build("int x;")))
+    except ERRORS as error:
+        _broken.append(reason(error))
+    return f"{compiler()} failed: {_broken[0]}" if _broken else None
+
+
 def reason(error: Exception) -> str:
     """The first line that says what failed."""
-    text = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+    if isinstance(error, subprocess.CalledProcessError):
+        text = (error.stderr or f"exit status {error.returncode}").strip().splitlines()
+    else:
+        text = str(error).strip().splitlines()
     return next((line for line in text if "error" in line), (text or [type(error).__name__])[0])
 
 
-def build(source: str) -> Path:
+def build(source: str, level: str = "-O2") -> Path:
     """Compile a source unless that has been done; several processes may do so at once."""
-    key = "\n".join([source, *flags(), _machine()])
+    key = "\n".join([source, *flags(level), _machine()])
     library = folder() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.so"
     if library.exists():
         return library
     with tempfile.TemporaryDirectory(dir=library.parent) as work:
         made = Path(work) / library.name
-        command = [str(compiler()), *flags(), "-x", "c++", "-", "-o", str(made), "-lm"]
+        command = [str(compiler()), *flags(level), "-x", "c++", "-", "-o", str(made), "-lm"]
         # what is loaded before this process, e.g. for a sanitizer, is not for the compiler
         environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
         subprocess.run(command, input=source, env=environment, check=True, capture_output=True, text=True, timeout=600)

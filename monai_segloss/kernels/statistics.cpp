@@ -5,10 +5,6 @@
 // widened, into z[group][class][lane]; the backward pass computes the probabilities again and keeps nothing.  With labels, the
 // formulas at g = 0 run for each class and those at g = 1 for the true class alone, once per voxel.
 
-#include <pthread.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 
 //EMITTED CONSTANTS
@@ -21,7 +17,6 @@ enum { BYTES = 32 };
 #else
 enum { BYTES = 16 };
 #endif
-#define INLINE static inline __attribute__((always_inline))
 enum { SOFTMAX_BEFORE = 1, SIGMOID_BEFORE, NOTHING_BEFORE };
 enum { W = BYTES / sizeof(T), MOST_VOXELS = 512, BLOCK = 32768, FEW_CLASSES = 16 };
 enum { TASK_VOXELS = 2048, TASK = 1 << 17 };  // the least of a task and the numbers of one; tasks depend on the shape alone
@@ -68,6 +63,7 @@ static inline V log_near(V f) {
   return f + (y * f * square - 0.5f * square);
 }
 
+// For x >= 0.
 static inline V log_(V x) {
   M tiny = x < 1.17549435e-38f;
   M bits = (M)(tiny ? x * 33554432.f : x);
@@ -77,11 +73,15 @@ static inline V log_(V x) {
   exponent += low;
   V e = __builtin_convertvector(exponent, V);
   V r = log_near((low ? m + m : m) - 1.f) + e * -2.12194440e-4f + e * 0.693359375f;
-  r = x > 0 ? r : x == 0 ? all(-INF) : x - x / x;
+  r = x > 0 ? r : all(-INF);
   return x < INF ? r : x;
 }
 
-// log(1 + x) for -1/2 <= x <= 1, to the last digit of a small x.
+// log(1 + x), to the last digit of a small x, for -1/2 <= x <= 0 and for -1/2 <= x <= 1.
+static inline V log1p_below(V x) {
+  M low = x < -0.29f;
+  return log_near(low ? 1.f + (x + x) : x) + (low ? all(-0.69314718f) : V{});
+}
 static inline V log1p_near(V x) {
   M low = x < -0.29f, high = x > 0.41f;
   V r = log_near(low ? 1.f + (x + x) : high ? (x - 1.f) * 0.5f : x);
@@ -110,6 +110,7 @@ static inline V log1p_near(V x) {
   for (int i = 0; i < W; i++) x[i] = __builtin_log1p(x[i]);
   return x;
 }
+static inline V log1p_below(V x) { return log1p_near(x); }
 static inline V exp_(V x) {
   for (int i = 0; i < W; i++) x[i] = __builtin_exp(x[i]);
   return x;
@@ -120,9 +121,9 @@ static inline V log1p_(V x) { return x <= 1 ? log1p_near(x) : log_(1 + x); }
 
 // x^a for x >= 0; the branches fold, since a is a constant.
 static inline V raised(V x, double a) {
-  if (a < 0) return 1 / raised(x, -a);
   if (a == 0) return all(1);
-  if (a <= 32 && 2 * a == (int)(2 * a)) {
+  if (-32 <= a && a <= 32 && 2 * a == (int)(2 * a)) {
+    if (a < 0) return 1 / raised(x, -a);
     int n = (int)a;
     V found = a != n ? root(x) : all(1);
     for (V square = x; n; n >>= 1, square = square * square)
@@ -315,7 +316,7 @@ INLINE Value value(const Group& x, V z, V p) {
     found.p = p;
     found.q = top ? x.q_top : 1 - p;
     found.lp = z - x.top - x.log_total;
-    found.lq = top ? x.log_q_top : log1p_near(top ? V{} : -p);
+    found.lq = top ? x.log_q_top : log1p_below(top ? V{} : -p);
   } else {
     V e = exp_(-absolute(z)), near = 1 / (1 + e), far = e * near, tail = log1p_near(e);
     found.p = z < 0 ? far : near;
@@ -323,7 +324,7 @@ INLINE Value value(const Group& x, V z, V p) {
     found.lp = (z < 0 ? z : V{}) - tail;
     found.lq = (z < 0 ? V{} : -z) - tail;
   }
-  if (SHARP) found.lp = found.q < T(0.5) ? log1p_near(found.q < T(0.5) ? -found.q : V{}) : found.lp;
+  if (SHARP) found.lp = found.q < T(0.5) ? log1p_below(found.q < T(0.5) ? -found.q : V{}) : found.lp;
   return found;
 }
 
@@ -561,67 +562,19 @@ static void slope_task(const Call& call, Memory& k, int64_t task, const T* facto
   }
 }
 
-// -- threads: whoever is free takes the next task; a helper that the machine never lets run is not waited for
-
-struct Job {
-  Call call;
-  void* data;
-  bool backward;
-  int64_t tasks, next, done, users;
-  pthread_mutex_t lock;
-  pthread_cond_t finished;
-};
-static void work(Job* job) {
-  Memory m;
-  void* memory = 0;
-  int64_t task, done = 0;
-  while ((task = __atomic_fetch_add(&job->next, 1, __ATOMIC_RELAXED)) < job->tasks) {
-    if (!memory) memory = lay_out(job->call, &m);
-    if (job->backward) slope_task(job->call, m, task, (const T*)job->data);
-    else sum_task(job->call, m, task, (double*)job->data);
-    done++;
-  }
-  free(memory);
-  pthread_mutex_lock(&job->lock);
-  job->done += done;
-  if (job->done == job->tasks) pthread_cond_signal(&job->finished);
-  pthread_mutex_unlock(&job->lock);
-}
-static void release(Job* job) {
-  if (__atomic_sub_fetch(&job->users, 1, __ATOMIC_ACQ_REL)) return;
-  pthread_mutex_destroy(&job->lock);
-  pthread_cond_destroy(&job->finished);
-  free(job);
-}
-static void* help(void* job) {
-  work((Job*)job);
-  release((Job*)job);
-  return 0;
-}
-static void run(const Call& call, void* data, bool backward) {
-  Job* job = (Job*)malloc(sizeof(Job));
-  job->call = call, job->data = data, job->backward = backward;
-  job->tasks = call.batch * parts_of(call), job->next = job->done = 0, job->users = 1;
-  pthread_mutex_init(&job->lock, 0);
-  pthread_cond_init(&job->finished, 0);
-  pthread_attr_t detached;
-  pthread_attr_init(&detached);
-  pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
-  int64_t worth = call.batch * call.classes * call.voxels / TASK, helpers = job->tasks < worth ? job->tasks : worth;
-  for (int64_t i = 1; i < call.threads && i < helpers; i++) {
-    pthread_t thread;
-    __atomic_add_fetch(&job->users, 1, __ATOMIC_RELAXED);
-    if (pthread_create(&thread, &detached, help, job)) {
-      __atomic_sub_fetch(&job->users, 1, __ATOMIC_RELAXED);
-      break;
+static void run(const Call& given, void* data, bool backward) {
+  Call call = given;  // a helper may come when the caller has gone
+  int64_t tasks = call.batch * parts_of(call), worth = call.batch * call.classes * call.voxels / TASK;
+  in_parallel(tasks, call.threads < worth ? call.threads : worth, [=](Turns& turns) {
+    Memory m;
+    void* memory = 0;
+    for (int64_t task; (task = turns.next()) >= 0;) {
+      if (!memory) memory = lay_out(call, &m);
+      if (backward) slope_task(call, m, task, (const T*)data);
+      else sum_task(call, m, task, (double*)data);
     }
-  }
-  pthread_attr_destroy(&detached);
-  work(job);
-  pthread_mutex_lock(&job->lock);
-  while (job->done < job->tasks) pthread_cond_wait(&job->finished, &job->lock);
-  pthread_mutex_unlock(&job->lock);
-  release(job);
+    free(memory);
+  });
 }
 
 // New memory comes in pages of 4 KB, each of which costs an interrupt, unless large ones are asked for.

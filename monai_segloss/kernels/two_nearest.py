@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
-
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from monai_segloss.kernels import distance_native
 from monai_segloss.kernels.distance import distance_to
+from monai_segloss.kernels.distance_native import library
 
 FEW = 16
 """Instances up to which one distance transform for each takes less time than looking for both at once."""
@@ -19,7 +16,7 @@ FEW = 16
 def two_nearest(ids: Tensor, spacing: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Distances to the nearest and to the second nearest instance, 0 inside of one and inf where there are fewer.
 
-    One distance transform per instance; beyond a few, where numba is installed (extra ``fast``), one search for all of them.
+    One distance transform per instance; beyond a few, where there is a C++ compiler, one search for all of them.
 
     Args:
         ids: (C, *S) integers, the instances of each channel, 0 outside; every channel has instances of its own.
@@ -46,17 +43,17 @@ def _two_nearest(ids: Tensor, spacing: Tensor | None) -> tuple[Tensor, Tensor]:
     ids = ids.cpu().long()
     first = torch.full(ids.shape[1:], torch.inf)
     second = first.clone()
-    search = _search() if ids.ndim <= 4 else None
+    many = FEW if library() else torch.inf
     steps = [1.0] * (ids.ndim - 1) if spacing is None else spacing.tolist()
     for channel in _merged(ids):
         numbers, index = torch.unique(channel, return_inverse=True)
         outside = int(0 in numbers)
-        if search is None or len(numbers) - outside <= FEW:
+        if len(numbers) - outside <= many:
             for number in numbers[numbers > 0].tolist():
                 near = distance_to((channel == number)[None, None], spacing)[0, 0]
                 first, second = _two_least(first, second, near)
             continue
-        near, next = map(torch.from_numpy, search((index + 1 - outside).numpy(), steps))
+        near, next = map(torch.from_numpy, distance_native.two_nearest((index + 1 - outside).numpy(), steps))
         first, second = _two_least(*_two_least(first, second, near), next)
     return first, second
 
@@ -77,13 +74,3 @@ def _merged(ids: Tensor) -> Tensor:
     before = ids.flatten(1).amax(1).cumsum(0).roll(1)
     before[0] = 0
     return (ids + before.view(-1, *(1,) * (ids.ndim - 1)) * (ids > 0)).sum(0, keepdim=True)
-
-
-@cache
-def _search() -> Callable[[NDArray[np.int64], list[float]], tuple[NDArray[np.float32], NDArray[np.float32]]] | None:
-    """The code for numba, where it is installed."""
-    try:
-        from monai_segloss.kernels.two_nearest_compiled import two_nearest as search
-    except ImportError:
-        return None
-    return search

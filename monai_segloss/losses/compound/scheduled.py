@@ -12,7 +12,7 @@ from monai_segloss.core.arguments import constant
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.errors import nearest
 from monai_segloss.core.reduce import Term, Unreduced
-from monai_segloss.schedules import Rest, Schedule, TermWeight, schedule
+from monai_segloss.schedules import Constant, Rest, Schedule, TermWeight, schedule
 from monai_segloss.schedules.base import whole
 
 
@@ -76,8 +76,11 @@ class Scheduled:
         """Weight of each term in the present epoch."""
         return {name: float(factor) for name, factor in self._factors.items()}
 
-    def factor(self, name: str, batch: SegBatch) -> Tensor:
-        """The weight as a tensor, so that a compiled loss need not be compiled again in each epoch."""
+    def factor(self, name: str, batch: SegBatch) -> Tensor | float:
+        """The weight; one that changes as a tensor, so that a compiled loss need not be compiled again in each epoch."""
+        fixed = self.schedules[name]
+        if isinstance(fixed, Constant):
+            return fixed.value
         double = batch.logits.dtype == torch.float64
         return self._factors[name] if double else self._factors[name].float()
 

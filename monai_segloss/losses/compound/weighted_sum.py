@@ -177,8 +177,10 @@ class WeightedSum(Scheduled, SegLoss):
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
         out: dict[str, Term] = {}
-        losses, batch = self._losses(), self._wide(batch)
-        batch.request(*self._statistics(batch))
+        losses, wide = self._losses(), self._wide(batch)
+        if wide is not batch:
+            wide.request(*self._statistics(wide))
+        batch = wide
         share_maps(batch, (spec for name in self.evaluated if name in losses for spec in losses[name].needs))
         for name in (name for name in self.evaluated if name in losses):
             factor, unreduced = self.factor(name, batch), losses[name].loss(batch)
@@ -198,7 +200,7 @@ class WeightedSum(Scheduled, SegLoss):
         return {name: term for name, term in self._losses().items() if isinstance(term, Scheduled)}
 
     def _losses(self) -> dict[str, SegLoss]:
-        return dict(self.terms.items())  # type: ignore[arg-type]
+        return self.terms._modules  # type: ignore[return-value]
 
 
 class Compound(WeightedSum):

@@ -26,7 +26,8 @@ def dice(tp: Tensor, error: Tensor, smooth_nr: float = 1e-5, smooth_dr: float = 
 
 def one_minus_ratio(hits: Tensor, error: Tensor, smooth_nr: float, smooth_dr: float) -> Tensor:
     """1 - (hits + nr) / (hits + error + dr) as its complement, same shape; 0 / 0, where nothing is smoothed, is 0."""
-    return quotient(error + (smooth_dr - smooth_nr), hits + error + smooth_dr)
+    shift = smooth_dr - smooth_nr
+    return quotient(error + shift if shift else error, hits + error + smooth_dr)
 
 
 @dataclass(frozen=True)
