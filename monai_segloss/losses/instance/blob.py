@@ -10,6 +10,7 @@ from torch import Tensor
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.counts import Stat
+from monai_segloss.core.exact import wide
 from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import ScoringArgs, SegLoss
 from monai_segloss.core.reduce import Scores, Term
@@ -17,6 +18,7 @@ from monai_segloss.core.registry import register
 from monai_segloss.kernels.components import Segments
 from monai_segloss.losses.instance.instances import (
     COMPONENTS,
+    component_sums,
     components,
     first_class,
     instance_table,
@@ -31,9 +33,8 @@ OUTSIDE = (Stat("fp"), Stat("ce_neg"))
 
 def blob_values(batch: SegBatch, segments: Segments, smooth_nr: float, smooth_dr: float) -> tuple[Tensor, Tensor]:
     """Dice loss and binary cross-entropy of each component (T,), on all voxels but those of its class's others."""
-    first, v = first_class(batch), batch.scored().voxels
-    p, q, lp = v.p[:, first:], v.q[:, first:], v.lp[:, first:]
-    tp, fn, ce, size = segments.sums(p, q, -lp, p.new_ones(()))
+    first, size = first_class(batch), segments.sizes.to(wide(batch.logits.device))
+    tp, fn, ce = component_sums(lambda v: (v.p, v.q, -v.lp), batch, segments)
     fp, ce_neg = (batch.sum(stat)[:, first:].flatten()[segments.owner].to(size.dtype) for stat in OUTSIDE)
     classes = batch.classes - first
     of_class = size.new_zeros(batch.logits.shape[0] * classes).index_add(0, segments.owner, size)

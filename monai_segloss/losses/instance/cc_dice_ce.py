@@ -9,24 +9,28 @@ from torch import Tensor
 
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
-from monai_segloss.core.counts import FORMULAS
+from monai_segloss.core.counts import FORMULAS, Voxels
 from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import ScoringArgs, SegLoss
 from monai_segloss.core.reduce import Scores, Term
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.components import Segments
-from monai_segloss.losses.instance.instances import CELLS, cells, first_class, instance_table, refuse_fractions
+from monai_segloss.losses.instance.instances import CELLS, cells, component_sums, instance_table, refuse_fractions
 from monai_segloss.losses.region.dice import DiceForm, dice
 from monai_segloss.losses.voxel.cross_entropy import cross_entropy
 
 
 def cell_values(batch: SegBatch, segments: Segments) -> tuple[Tensor, Tensor]:
     """Dice loss without smoothing and binary cross-entropy of each cell (T,)."""
-    first, v = first_class(batch), batch.scored().voxels
-    tp, fp, fn, ce, ce_neg = (FORMULAS[name](v, 0)[:, first:] for name in ("tp", "fp", "fn", "ce", "ce_neg"))
-    hit, extra, missed, likelihood, size = segments.sums(tp, fp, fn, ce + ce_neg, tp.new_ones(()))
-    return dice(hit, extra + missed, 0, 0), likelihood / size
+    hit, extra, missed, likelihood = component_sums(cell_sums, batch, segments)
+    return dice(hit, extra + missed, 0, 0), likelihood / segments.sizes
+
+
+def cell_sums(v: Voxels) -> tuple[Tensor, ...]:
+    """What the voxels of a cell add up, (1, C, n) each."""
+    tp, fp, fn, ce, ce_neg = (FORMULAS[name](v, 0) for name in ("tp", "fp", "fn", "ce", "ce_neg"))
+    return tp, fp, fn, ce + ce_neg
 
 
 @register(

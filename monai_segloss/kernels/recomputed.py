@@ -1,0 +1,125 @@
+"""Sums over parts of maps that keep nothing but the maps: the gradient computes each part again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from monai_segloss.core.counts import Activation, activate
+from monai_segloss.core.derivatives import pulled
+from monai_segloss.core.exact import wide
+from monai_segloss.kernels.slabs import slabs
+
+MOST = {"cpu": 2**18}
+"""Most numbers of a part, by device; on the CPU what is computed from them stays near the cache."""
+Index = tuple[slice, ...]
+Part = tuple[Index, Index, slice]
+"""Where a part belongs in the table, where it lies in the maps, and the rows of it that count."""
+
+
+def sums(f: Callable[..., Tensor], parts: Sequence[Part], shape: Sequence[int] | None, *maps: Tensor | None) -> Tensor:
+    """Table to which each part adds ``f(rows, *maps of the part)`` at its place, of a shape or, with None, that of f.
+
+    Differentiable in the maps, twice too; f holds no other tensors that have a gradient.  A map may be None, and one with a
+    single channel goes with all classes.
+    """
+    if torch.compiler.is_compiling() or not any(x is not None and x.requires_grad for x in maps):
+        return _sums(f, parts, shape, maps)
+    found: Tensor = _Sums.apply(f, parts, shape, *maps)
+    return found
+
+
+class _Sums(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        f: Callable[..., Tensor], parts: Sequence[Part], shape: Sequence[int] | None, *maps: Tensor | None
+    ) -> Tensor:
+        return _sums(f, parts, shape, maps)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.f, ctx.parts, ctx.shape, *maps = inputs
+        ctx.save_for_backward(*maps)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        maps, f = ctx.saved_tensors, ctx.f
+        wanted = [i for i, needed in enumerate(ctx.needs_input_grad[3:]) if needed]
+
+        def given(at: Sequence[Tensor | None], values: Sequence[Tensor]) -> list[Tensor | None]:
+            filled = list(at)
+            for i, value in zip(wanted, values, strict=True):
+                filled[i] = value
+            return filled
+
+        found: dict[int, Tensor] = {}
+        with torch.autocast(grad.device.type, enabled=False):
+            if torch.is_grad_enabled():  # a graph is wanted
+                whole = pulled(
+                    lambda *x: _sums(f, ctx.parts, ctx.shape, given(maps, x)), grad, *(maps[i] for i in wanted)
+                )
+                found = dict(zip(wanted, whole, strict=True))
+            else:
+                found = {i: torch.zeros_like(maps[i]) for i in wanted}
+                for place, where, rows in ctx.parts:
+                    at = [_part(x, where) for x in maps]
+                    slopes = pulled(
+                        lambda *x, at=at, rows=rows: f(rows, *given(at, x)), grad[place], *(at[i] for i in wanted)
+                    )
+                    for i, slope in zip(wanted, slopes, strict=True):
+                        _part(found[i], where).add_(slope)
+        return None, None, None, *(found.get(i) for i in range(len(maps)))
+
+
+def _sums(
+    f: Callable[..., Tensor], parts: Sequence[Part], shape: Sequence[int] | None, maps: Sequence[Tensor | None]
+) -> Tensor:
+    total: Tensor | None = None
+    kind = None
+    for place, where, rows in parts:
+        value = f(rows, *(_part(x, where) for x in maps))
+        kind = value.dtype
+        if total is None:
+            total = torch.zeros(value.shape if shape is None else shape, dtype=wide(value.device), device=value.device)
+        total[place] += value
+    assert total is not None
+    assert kind is not None
+    return total.to(kind)
+
+
+def _part(x: Any, where: Index) -> Any:
+    if x is None:
+        return None
+    sample, channel, *rest = where
+    return x[(sample, channel if x.shape[1] > 1 else slice(None), *rest)]
+
+
+def voxel_parts(x: Tensor) -> list[Part]:
+    """Voxels of all classes of (B, C, N), one sample and so many at a time; each adds to the whole table."""
+    size = x.shape[2] if torch.compiler.is_compiling() else max(1, MOST.get(x.device.type, 2**26) // x.shape[1])
+    whole = slice(None)
+    return [
+        ((), (slice(b, b + 1), whole, slice(start, start + size)), whole)
+        for b in range(x.shape[0])
+        for start in range(0, max(1, x.shape[2]), size)
+    ]
+
+
+def class_parts(x: Tensor, halo: int) -> list[Part]:
+    """Rows of single classes of (B, K, *S) with so many rows beside them; they add to their entry of a table (B, K)."""
+    whole = slice(None)
+    if torch.compiler.is_compiling():
+        return [((), (whole, whole), whole)]
+    most = max(MOST.get(x.device.type, 2**26), 8 * halo * x.shape[3:].numel())
+    parts = []
+    for part, around, start in slabs(x.shape, halo, most):
+        parts.append((part[:2], around, slice(start, start + part[2].stop - part[2].start)))
+    return parts
+
+
+def by_name(z: Tensor, activation: Activation) -> tuple[Tensor, str]:
+    """Logits and the name of their activation; a caller's own one, which may have parameters, is called here."""
+    return (z, activation) if isinstance(activation, str) else (activate(z, activation), "none")
