@@ -115,7 +115,8 @@ class Segments:
         number, owner = torch.full(ids.shape, -1, dtype=torch.int32, device=ids.device), []
         first, rows = 0, zip(number.flatten(0, 1), ids.flatten(0, 1), kept.flatten(0, 1), strict=True)
         for row, (out, names, there) in enumerate(rows):
-            own = names[there]
+            voxel = there.flatten().nonzero()[:, 0]
+            own = names.flatten()[voxel]
             if not len(own):
                 continue
             last = int(own.max())
@@ -124,7 +125,7 @@ class Segments:
             else:
                 seen = torch.bincount(own, minlength=last + 1) > 0
                 used, rank = seen.nonzero()[:, 0], (seen.cumsum(0, dtype=torch.int32) - 1)[own]
-            out[there] = rank.to(torch.int32).add_(first)
+            out.view(-1)[voxel] = rank.to(torch.int32).add_(first)
             owner.append(torch.full_like(used, row))
             first += len(used)
         return Segments(number, torch.cat(owner) if owner else ids.new_zeros(0, dtype=torch.int64))
@@ -153,8 +154,8 @@ class Segments:
 
     def sum_of(self, values: Tensor, number: Tensor) -> Tensor:
         """Sums over each component (T,) of some voxels, of their values and their components."""
-        there = number >= 0
-        return sum_by(values[there], number[there], len(self.owner))
+        voxel = (number >= 0).flatten().nonzero()[:, 0]
+        return sum_by(values.flatten()[voxel], number.flatten()[voxel], len(self.owner))
 
     def mean_by_row(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Mean of a value per component (T,) over the components of each row, and whether there are any, both (B, C)."""

@@ -65,7 +65,7 @@ class _Sums(torch.autograd.Function):
             else:
                 found = {i: torch.zeros_like(maps[i]) for i in wanted}
                 for place, where, rows in ctx.parts:
-                    at = [_part(x, where) for x in maps]
+                    at = [_given(x, where) for x in maps]
                     slopes = pulled(
                         lambda *x, at=at, rows=rows: f(rows, *given(at, x)), grad[place], *(at[i] for i in wanted)
                     )
@@ -80,7 +80,7 @@ def _sums(
     total: Tensor | None = None
     kind = None
     for place, where, rows in parts:
-        value = f(rows, *(_part(x, where) for x in maps))
+        value = f(rows, *(_given(x, where) for x in maps))
         kind = value.dtype
         if total is None:
             total = torch.zeros(value.shape if shape is None else shape, dtype=wide(value.device), device=value.device)
@@ -90,9 +90,11 @@ def _sums(
     return total.to(kind)
 
 
-def _part(x: Any, where: Index) -> Any:
-    if x is None:
-        return None
+def _given(x: Tensor | None, where: Index) -> Tensor | None:
+    return None if x is None else _part(x, where).contiguous()
+
+
+def _part(x: Tensor, where: Index) -> Tensor:
     sample, channel, *rest = where
     return x[(sample, channel if x.shape[1] > 1 else slice(None), *rest)]
 

@@ -34,12 +34,12 @@ OUTSIDE = (Stat("fp"), Stat("ce_neg"))
 def blob_values(batch: SegBatch, segments: Segments, smooth_nr: float, smooth_dr: float) -> tuple[Tensor, Tensor]:
     """Dice loss and binary cross-entropy of each component (T,), on all voxels but those of its class's others."""
     first, size = first_class(batch), segments.sizes.to(wide(batch.logits.device))
-    tp, fn, ce = component_sums(lambda v: (v.p, v.q, -v.lp), batch, segments)
+    tp, fn, log_p = component_sums(lambda v: (v.p, v.q, v.lp), batch, segments)
     fp, ce_neg = (batch.sum(stat)[:, first:].flatten()[segments.owner].to(size.dtype) for stat in OUTSIDE)
     classes = batch.classes - first
     of_class = size.new_zeros(batch.logits.shape[0] * classes).index_add(0, segments.owner, size)
     outside = batch.voxels.to(size.dtype).expand(-1, classes).flatten() - of_class
-    return dice(tp, fp + fn, smooth_nr, smooth_dr), (ce + ce_neg) / (size + outside[segments.owner])
+    return dice(tp, fp + fn, smooth_nr, smooth_dr), (ce_neg - log_p) / (size + outside[segments.owner])
 
 
 @register(

@@ -108,9 +108,10 @@ def component_sums(
 
     def table(_: slice, z: Tensor, g: Tensor, number: Tensor) -> Tensor:
         found = values(Voxels(z, g.to(z.dtype), activation, first))
-        there = number >= 0
-        index = number[there]
-        return torch.stack([sum_by(x[there], index, len(segments.owner)) for x in found])
+        voxel = (number >= 0).flatten().nonzero()[:, 0]
+        index = number.flatten()[voxel]
+        rows = [x.flatten().index_select(0, voxel) for x in found]
+        return torch.stack([sum_by(x, index, len(segments.owner)) for x in rows])
 
     found = sums(table, voxel_parts(maps[0]), None, *maps)
     return tuple(found)
