@@ -21,7 +21,7 @@ Part = tuple[Index, Index, slice]
 
 
 def sums(f: Callable[..., Tensor], parts: Sequence[Part], shape: Sequence[int] | None, *maps: Tensor | None) -> Tensor:
-    """Table to which each part adds ``f(rows, *maps of the part)`` at its place, of a shape or, with None, that of f.
+    """Table to which each part adds ``f(rows, *maps of the part)`` at its place; its first axes have a shape.
 
     Differentiable in the maps, twice too; f holds no other tensors that have a gradient.  A map may be None, and one with a
     single channel goes with all classes.
@@ -83,11 +83,15 @@ def _sums(
         value = f(rows, *(_given(x, where) for x in maps))
         kind = value.dtype
         if total is None:
-            total = torch.zeros(value.shape if shape is None else shape, dtype=wide(value.device), device=value.device)
+            total = torch.zeros(_whole(value, shape), dtype=wide(value.device), device=value.device)
         total[place] += value
     assert total is not None
     assert kind is not None
     return total.to(kind)
+
+
+def _whole(value: Tensor, shape: Sequence[int] | None) -> tuple[int, ...]:
+    return tuple(value.shape) if shape is None else (*shape, *value.shape[len(shape) :])
 
 
 def _given(x: Tensor | None, where: Index) -> Tensor | None:
@@ -99,25 +103,38 @@ def _part(x: Tensor, where: Index) -> Tensor:
     return x[(sample, channel if x.shape[1] > 1 else slice(None), *rest)]
 
 
-def voxel_parts(x: Tensor) -> list[Part]:
-    """Voxels of all classes of (B, C, N), one sample and so many at a time; each adds to the whole table."""
+def by_class(f: Callable[..., Tensor], halo: int | None, *maps: Tensor | None) -> Tensor:
+    """Table (B, K, ...) of ``f(rows, *maps)``, sums over rows of maps (B, K, *S) that see ``halo`` rows, or all, around."""
+    x = maps[0]
+    assert x is not None
+    return sums(f, class_parts(x, halo), x.shape[:2], *maps)
+
+
+def totals(rows: slice, counted: Tensor | None, *maps: Tensor) -> Tensor:
+    """Sums of maps (b, k, *S) over the rows that count, (b, k, number of maps)."""
+    kept = (x if counted is None else x * counted for x in maps)
+    return torch.stack([x[:, :, rows].flatten(2).sum(2) for x in kept], 2)
+
+
+def voxel_parts(x: Tensor, by_sample: bool = False) -> list[Part]:
+    """Voxels of all classes of (B, C, N), one sample and so many at a time, for one table or one row of it per sample."""
     size = x.shape[2] if torch.compiler.is_compiling() else max(1, MOST.get(x.device.type, 2**26) // x.shape[1])
     whole = slice(None)
     return [
-        ((), (slice(b, b + 1), whole, slice(start, start + size)), whole)
+        ((slice(b, b + 1),) if by_sample else (), (slice(b, b + 1), whole, slice(start, start + size)), whole)
         for b in range(x.shape[0])
         for start in range(0, max(1, x.shape[2]), size)
     ]
 
 
-def class_parts(x: Tensor, halo: int) -> list[Part]:
-    """Rows of single classes of (B, K, *S) with so many rows beside them; they add to their entry of a table (B, K)."""
-    whole = slice(None)
-    if torch.compiler.is_compiling():
+def class_parts(x: Tensor, halo: int | None) -> list[Part]:
+    """Rows of single classes of (B, K, *S) with so many rows beside them, None: all rows; for a table (B, K)."""
+    whole, least, plane = slice(None), MOST.get(x.device.type, 2**26), x.shape[3:].numel()
+    if torch.compiler.is_compiling() or x.numel() <= least:
         return [((), (whole, whole), whole)]
-    most = max(MOST.get(x.device.type, 2**26), 8 * halo * x.shape[3:].numel())
-    parts = []
-    for part, around, start in slabs(x.shape, halo, most):
+    most = x.shape[2] * plane if halo is None else max(least, 8 * halo * plane)
+    parts: list[Part] = []
+    for part, around, start in slabs(x.shape, halo or 0, most):
         parts.append((part[:2], around, slice(start, start + part[2].stop - part[2].start)))
     return parts
 

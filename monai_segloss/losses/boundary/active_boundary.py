@@ -127,5 +127,5 @@ class ActiveBoundaryLoss(SegLoss):
         value, slope = value_and_slope(
             log_p.detach(), distance, counted, self.max_ratio, self.max_dist, self.label_smoothing
         )
-        linear = (slope * log_p).flatten(1).sum(1, keepdim=True)
+        linear = torch.linalg.vecdot(slope.flatten(1), log_p.flatten(1))[:, None]
         return Scores.table(value + (linear - linear.detach()), batch.voxels)

@@ -15,6 +15,7 @@ from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores, Term
 from monai_segloss.core.registry import register
+from monai_segloss.kernels.recomputed import by_class, totals
 from monai_segloss.losses.boundary.neighborhood import (
     Steps,
     by_spacing,
@@ -136,8 +137,16 @@ class ActiveContourLoss(SegLoss):
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
         p, g = scored_maps(batch, scored_view(batch, self.background))
-        length = by_spacing(contour_length, batch, p, valid(batch), self.eps)
-        misplaced = region(p, g, valid(batch), self.c_in, self.c_out, self.mu)
+
+        def contours(steps: Steps, p: Tensor, counted: Tensor | None) -> Tensor:
+            return by_class(lambda _, p, counted: contour_length(steps, p, counted, self.eps), None, p, counted)
+
+        def misplaced_voxels(rows: slice, p: Tensor, g: Tensor, counted: Tensor | None) -> Tensor:
+            x = region(p, g.to(p.dtype), counted, self.c_in, self.c_out, self.mu)
+            return totals(rows, None, x)[..., 0]
+
+        length = by_spacing(contours, batch, p, valid(batch))
+        misplaced = by_class(misplaced_voxels, 0, p, g, valid(batch))
         return {
             "length": Term(self.w_length, Scores.table(length, batch.voxels)),
             "region": Term(self.w_region, mean_table(misplaced, batch)),

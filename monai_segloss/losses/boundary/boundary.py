@@ -20,7 +20,7 @@ from monai_segloss.maps.distance import FILLS, MODES, Clip, Fill, Mode, clipping
 
 def boundary(p: Tensor, phi: Tensor, g: Tensor | None = None) -> Tensor:
     """phi p at each voxel (B, C, *S), or phi (p - g), whose least value is 0."""
-    return phi * (p if g is None else p - g)
+    return phi * (p if g is None else p - g.to(p.dtype))
 
 
 class BoundaryForm:
@@ -41,8 +41,8 @@ class BoundaryForm:
         """Mean over voxels per (sample, class)."""
         batch = view.batch
         phi = scored_map(self.map, view)
-        g = batch.one_hot[:, view.first :].to(phi.dtype) if self.offset else None
-        return mean_scores(boundary(view.prob, phi, g), view)
+        g = batch.one_hot[:, view.first :] if self.offset else None
+        return mean_scores(boundary, view, view.prob, phi, g)
 
 
 @register(

@@ -11,6 +11,7 @@ from monai_segloss.core.module import SegLoss
 from monai_segloss.core.reduce import Scores, quotient
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.dilation import dilation
+from monai_segloss.kernels.recomputed import by_class, totals
 from monai_segloss.losses.boundary.neighborhood import (
     RatioArgs,
     Steps,
@@ -91,24 +92,25 @@ class BoundaryF1Loss(SegLoss):
 
     def loss(self, batch: SegBatch) -> Scores:
         view, counted = scored_view(batch, self.background, self.batch), valid(batch)
-        p, g = (by_spacing(contours, batch, u, counted, self.contour) for u in scored_maps(batch, view))
-        wide_p, wide_g = (by_spacing(widened, batch, b, counted, self.tolerance) for b in (p, g))
+        sums = by_spacing(contour_sums, batch, *scored_maps(batch, view), counted, self.contour, self.tolerance)
+        of_p, of_g = ([view.fold(x) for x in each.unbind(2)] for each in (sums[..., :2], sums[..., 2:]))
 
-        def met(b: Tensor, others: Tensor) -> Tensor:
-            missed, total = (view.fold(batch.total(x)) for x in (b * (1 - others), b))
+        def met(missed: Tensor, total: Tensor) -> Tensor:
             return 1 - quotient(missed + (self.smooth_dr - self.smooth_nr), total + self.smooth_dr)
 
-        return Scores.table(boundary_f1(met(p, wide_g), met(g, wide_p)), view.present)
+        return Scores.table(boundary_f1(met(*of_p), met(*of_g)), view.present)
 
 
-def contours(steps: Steps, u: Tensor, counted: Tensor | None, radius: int) -> Tensor:
-    """Soft inner contour of masks (B, K, *S)."""
-    return inner_band(u, scaled_radii(radius, steps, u), counted)
+def contour_sums(steps: Steps, p: Tensor, g: Tensor, counted: Tensor | None, contour: int, tolerance: int) -> Tensor:
+    """Of the soft inner contours of masks (B, K, *S) what lies off the other one, and their size, (B, K, 2 each)."""
+    thin, wide = (scaled_radii(radius, steps, p) for radius in (contour, tolerance))
 
+    def table(rows: slice, p: Tensor, g: Tensor, counted: Tensor | None) -> Tensor:
+        p, g = (inner_band(u.to(p.dtype), thin, counted) for u in (p, g))
+        wide_p, wide_g = (dilation(b, wide, counted) for b in (p, g))
+        return totals(rows, counted, p * (1 - wide_g), p, g * (1 - wide_p), g)
 
-def widened(steps: Steps, b: Tensor, counted: Tensor | None, radius: int) -> Tensor:
-    """The largest value around each voxel."""
-    return dilation(b, scaled_radii(radius, steps, b), counted)
+    return by_class(table, thin[0] + wide[0], p, g, counted)
 
 
 def half_window(name: str, edge: int) -> int:

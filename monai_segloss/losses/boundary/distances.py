@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -11,6 +12,7 @@ from monai_segloss.core.counts import one_hot_labels
 from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import SegLoss
 from monai_segloss.core.reduce import Scores
+from monai_segloss.kernels.recomputed import by_class, totals
 from monai_segloss.maps.distance import Side, distance_field, signed_distance_map
 
 
@@ -35,7 +37,12 @@ def foreground_view(loss: SegLoss, batch: SegBatch) -> Scored:
     return batch.scored(loss.include_background or single, loss.batch)
 
 
-def mean_scores(values: Tensor, view: Scored) -> Scores:
-    """Mean over the voxels that count of a map (B, C', *S), per (sample, class) or class."""
-    present = view.present
-    return Scores.table(view.fold(view.batch.total(values)) / present.clamp_min(1), present)
+def mean_scores(values: Callable[..., Tensor], view: Scored, *maps: Tensor | None) -> Scores:
+    """Mean over the voxels that count of ``values`` of maps (B, C', *S), per (sample, class) or class."""
+    present, mask = view.present, view.batch.mask
+
+    def table(rows: slice, *maps: Tensor | None) -> Tensor:
+        return totals(rows, maps[-1], values(*maps[:-1]))[..., 0]
+
+    sums = by_class(table, 0, *maps, None if mask is None else mask[:, None])
+    return Scores.table(view.fold(sums) / present.clamp_min(1), present)

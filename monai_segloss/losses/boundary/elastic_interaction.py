@@ -13,6 +13,7 @@ from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import register
+from monai_segloss.kernels.recomputed import by_class
 from monai_segloss.losses.boundary.neighborhood import Steps, by_spacing, scored_maps, scored_view
 
 
@@ -101,5 +102,12 @@ class ElasticInteractionLoss(SegLoss):
     def loss(self, batch: SegBatch) -> Scores:
         p, g = scored_maps(batch, scored_view(batch, self.background))
         physical = batch.spacing is not None
-        energy = by_spacing(elastic_energy, batch, self.alpha * p - g, physical, self.periodic)
+
+        def energy_of(steps: Steps, p: Tensor, g: Tensor) -> Tensor:
+            def table(_: slice, p: Tensor, g: Tensor) -> Tensor:
+                return elastic_energy(steps, self.alpha * p - g.to(p.dtype), physical, self.periodic)
+
+            return by_class(table, None, p, g)
+
+        energy = by_spacing(energy_of, batch, p, g)
         return Scores.table(energy / batch.voxels.clamp_min(1), batch.voxels)

@@ -12,6 +12,7 @@ from monai_segloss.core.maps import MapSpec, scored_map
 from monai_segloss.core.module import ReadingArgs, SegLoss, Weight
 from monai_segloss.core.reduce import Scores, quotient
 from monai_segloss.core.registry import register
+from monai_segloss.kernels.recomputed import by_class, totals
 from monai_segloss.losses.boundary.distances import signed_distance
 from monai_segloss.losses.boundary.neighborhood import scored_view
 from monai_segloss.maps.distance import FILLS, MODES, Fill, Mode
@@ -20,6 +21,12 @@ from monai_segloss.maps.distance import FILLS, MODES, Fill, Mode
 def generalized_surface(error: Tensor, worst: Tensor) -> Tensor:
     """The sum of D^2 (1 - (1 - (g + p))^2) over that of D^2, (B | 1, K); 0 without a boundary."""
     return quotient(error, worst)
+
+
+def weighed_errors(rows: slice, p: Tensor, g: Tensor, distance: Tensor, counted: Tensor | None) -> Tensor:
+    """The sum of D^2 (1 - (1 - (g + p))^2), and that of D^2, (b, k, 2)."""
+    square, both = distance**2, p + g
+    return totals(rows, counted, square * both * (2 - both), square)
 
 
 @register(
@@ -104,9 +111,9 @@ class GeneralizedSurfaceLoss(SegLoss):
     def loss(self, batch: SegBatch) -> Scores:
         batch = batch.wide
         view = scored_view(batch, self.background, self.batch)
-        square = scored_map(self.map, view) ** 2
-        both = view.prob + batch.one_hot[:, view.first :]
-        error, worst = (view.fold(batch.total(x)) for x in (square * both * (2 - both), square))
+        counted = None if batch.mask is None else batch.mask[:, None]
+        maps = view.prob, batch.one_hot[:, view.first :], scored_map(self.map, view), counted
+        error, worst = (view.fold(x) for x in by_class(weighed_errors, 0, *maps).unbind(2))
         weight = view.foreground(self.weights(batch.classes))
         if self.per_class:
             return Scores.table(generalized_surface(error, worst), view.present * (worst != 0), weight)

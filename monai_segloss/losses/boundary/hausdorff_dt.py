@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar, Unpack
 
 from torch import Tensor
@@ -22,12 +23,12 @@ FIELDS: tuple[Side, ...] = ("both", "inside")
 BINARIZE = ("threshold", "argmax")
 
 
-def hausdorff_dt(p: Tensor, g: Tensor, alpha: float, *fields: Tensor) -> Tensor:
+def hausdorff_dt(alpha: float, p: Tensor, g: Tensor, *fields: Tensor) -> Tensor:
     """(p - g)^2 times the sum of the distance fields to the power of alpha, (B, C, *S)."""
     weight = fields[0] ** alpha
     for field in fields[1:]:
         weight += field**alpha
-    return (p - g) ** 2 * weight
+    return (p - g.to(p.dtype)) ** 2 * weight
 
 
 class HausdorffForm:
@@ -57,8 +58,8 @@ class HausdorffForm:
             valid = None if batch.mask is None else batch.mask[:, None]
             predicted = predicted_masks(whole.detach(), self.argmax)[:, -view.classes :]
             fields.append(self.field.make(predicted, batch.sizes, valid).to(batch.clean.dtype))
-        g = batch.one_hot[:, view.first :].to(p.dtype)
-        return mean_scores(hausdorff_dt(p, g, self.alpha, *fields), view)
+        g = batch.one_hot[:, view.first :]
+        return mean_scores(partial(hausdorff_dt, self.alpha), view, p, g, *fields)
 
 
 @register(

@@ -15,6 +15,7 @@ from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores, quotient
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.filters import CrossSum, Erosions, cross_sum
+from monai_segloss.kernels.recomputed import by_class, totals
 from monai_segloss.losses.boundary.neighborhood import mean_table, scored_maps, scored_view, valid
 
 NORMS = ("rescale", "minmax", "none")
@@ -127,5 +128,10 @@ class HausdorffERLoss(SegLoss):
 
     def loss(self, batch: SegBatch) -> Scores:
         p, g = scored_maps(batch, scored_view(batch, self.background))
-        error = erosion_error((p - g) ** 2, valid(batch), self.alpha, self.erosions, self.norm)
-        return mean_table(error, batch)
+
+        def table(rows: slice, p: Tensor, g: Tensor, counted: Tensor | None) -> Tensor:
+            error = erosion_error((p - g.to(p.dtype)) ** 2, counted, self.alpha, self.erosions, self.norm)
+            return totals(rows, None, error)[..., 0]
+
+        sums = by_class(table, None if self.norm == "minmax" else self.erosions, p, g, valid(batch))
+        return mean_table(sums, batch)

@@ -15,6 +15,7 @@ from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores, Term
 from monai_segloss.core.registry import register
+from monai_segloss.kernels.recomputed import by_class
 from monai_segloss.losses.boundary.boundary_f1 import half_window
 from monai_segloss.losses.boundary.neighborhood import scored_maps, scored_view, valid
 from monai_segloss.losses.voxel.cross_entropy import cross_entropy
@@ -117,8 +118,12 @@ class LayerSmoothnessLoss(SegLoss):
         batch, space = batch.wide, batch.ndim - 2
         if not -space <= self.axis < space:
             raise ValueError(f"axis is {self.axis}, but input has {space} spatial axes.")
-        p, _ = scored_maps(batch, scored_view(batch, self.background))
-        rough = roughness(p, valid(batch), 2 + self.axis % space, self.radius)
+        p, axis = scored_maps(batch, scored_view(batch, self.background))[0], 2 + self.axis % space
+
+        def table(_: slice, p: Tensor, counted: Tensor | None) -> Tensor:
+            return roughness(p, counted, axis, self.radius)
+
+        rough = by_class(table, None if axis == 2 else 0, p, valid(batch))
         return {
             "cross_entropy": Term(self.lambda_ce, cross_entropy(batch, weight_map=batch.map("weight_map")).summed()),
             "smoothness": Term(self.lambda_smooth, Scores(rough, batch.voxels)),

@@ -91,5 +91,5 @@ class RegionWiseLoss(SegLoss):
         batch = batch.wide
         view = batch.scored(self.include_background, self.batch)
         z = scored_map(self.map, view)
-        g = batch.one_hot[:, view.first :].to(z.dtype) if self.offset else None
-        return mean_scores(boundary(view.prob, z, g), view)
+        g = batch.one_hot[:, view.first :] if self.offset else None
+        return mean_scores(boundary, view, view.prob, z, g)

@@ -12,6 +12,7 @@ from monai_segloss.core.module import SegLoss
 from monai_segloss.core.reduce import Scores, quotient
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.dilation import dilation
+from monai_segloss.kernels.recomputed import by_class, totals
 from monai_segloss.losses.boundary.neighborhood import (
     RatioArgs,
     Steps,
@@ -33,11 +34,20 @@ def surface_dice(missed: Tensor, total: Tensor, smooth_nr: float, smooth_dr: flo
     return quotient(missed + (smooth_dr - smooth_nr), total + smooth_dr)
 
 
-def thick_contour(steps: Steps, u: Tensor, counted: Tensor | None, tolerance: float | None) -> Tensor:
-    """Soft inner contour of masks (B, K, *S), one voxel wide, dilated by a box that covers the tolerance."""
-    tolerance = REACH * max(spanned(steps, u)) if tolerance is None else tolerance
-    contour = inner_band(u, (1,) * len(steps), counted)
-    return dilation(contour, radii(tolerance, steps), counted)
+def band_sums(steps: Steps, p: Tensor, g: Tensor, counted: Tensor | None, tolerance: float | None) -> Tensor:
+    """What the contours of masks (B, K, *S), thick by the tolerance, miss of each other, and their sizes, (B, K, 2)."""
+    radius = radii(REACH * max(spanned(steps, p)) if tolerance is None else tolerance, steps)
+
+    def table(rows: slice, p: Tensor, g: Tensor, counted: Tensor | None) -> Tensor:
+        p, g = (thick_contour(u.to(p.dtype), counted, radius) for u in (p, g))
+        return totals(rows, counted, p * (1 - g) + g * (1 - p), p + g)
+
+    return by_class(table, 1 + radius[0], p, g, counted)
+
+
+def thick_contour(u: Tensor, counted: Tensor | None, radius: tuple[int, ...]) -> Tensor:
+    """Soft inner contour of masks (B, K, *S), one voxel wide, dilated by a box."""
+    return dilation(inner_band(u, (1,) * len(radius), counted), radius, counted)
 
 
 @register(
@@ -107,6 +117,6 @@ class SurfaceDiceLoss(SegLoss):
 
     def loss(self, batch: SegBatch) -> Scores:
         view, counted = scored_view(batch, self.background, self.batch), valid(batch)
-        p, g = (by_spacing(thick_contour, batch, u, counted, self.tolerance) for u in scored_maps(batch, view))
-        missed, total = (view.fold(batch.total(x)) for x in (p * (1 - g) + g * (1 - p), p + g))
+        sums = by_spacing(band_sums, batch, *scored_maps(batch, view), counted, self.tolerance)
+        missed, total = (view.fold(x) for x in sums.unbind(2))
         return Scores.table(surface_dice(missed, total, self.smooth_nr, self.smooth_dr), view.present)

@@ -19,6 +19,7 @@ from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.reduce import Scores, Term
 from monai_segloss.core.registry import register
+from monai_segloss.kernels.recomputed import by_class
 from monai_segloss.losses.boundary.neighborhood import refuse_points
 
 
@@ -138,13 +139,17 @@ class RegionMutualInformationLoss(SegLoss):
         which = (Stat("ce"), Stat("ce_neg")) if batch.multilabel else (Stat("ce"),)
         batch.request(*which)
         ce = torch.stack([batch.sum(stat) for stat in which]).sum(0)
-        p, g = batch.prob, batch.one_hot.to(batch.clean.dtype)
+        p, g = batch.prob, batch.one_hot
         if batch.mask is not None:
             p = p * batch.mask[:, None]
-        g, p = (neighborhoods(x, self.radius, self.pool) for x in (g, p))
-        table = rounded(region_mutual_information(exact(g), exact(p), self.ridge), ce.device).to(ce.dtype)
+        table = by_class(self.information, None, p, g).to(ce.dtype)
         counted = Scores.table(table, batch.voxels)
         return {
             "cross_entropy": Term(self.lambda_ce, Scores(ce, batch.voxels.sum() + 1)),
             "rmi": Term(self.lambda_rmi, Scores(counted.total, counted.count / batch.classes)),
         }
+
+    def information(self, _: slice, p: Tensor, g: Tensor) -> Tensor:
+        """The bound of the maps of some classes (b, k, *S), (b, k)."""
+        g, p = (exact(neighborhoods(x, self.radius, self.pool)) for x in (g.to(p.dtype), p))
+        return rounded(region_mutual_information(g, p, self.ridge), g.device)
