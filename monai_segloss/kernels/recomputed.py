@@ -15,6 +15,8 @@ from monai_segloss.kernels.slabs import slabs
 
 MOST = {"cpu": 2**18}
 """Most numbers of a part, by device; on the CPU what is computed from them stays near the cache."""
+LEAST_ROWS = 8
+"""Least rows of a part for each row of its halo, which is computed twice."""
 Index = tuple[slice, ...]
 Part = tuple[Index, Index, slice]
 """Where a part belongs in the table, where it lies in the maps, and the rows of it that count."""
@@ -132,7 +134,7 @@ def class_parts(x: Tensor, halo: int | None) -> list[Part]:
     whole, least, plane = slice(None), MOST.get(x.device.type, 2**26), x.shape[3:].numel()
     if torch.compiler.is_compiling() or x.numel() <= least:
         return [((), (whole, whole), whole)]
-    most = x.shape[2] * plane if halo is None else max(least, 8 * halo * plane)
+    most = x.shape[2] * plane if halo is None else max(least, LEAST_ROWS * halo * plane)
     parts: list[Part] = []
     for part, around, start in slabs(x.shape, halo or 0, most):
         parts.append((part[:2], around, slice(start, start + part[2].stop - part[2].start)))
