@@ -13,8 +13,8 @@ from monai_segloss.core.exact import sum_by
 from monai_segloss.kernels.dilation import dilation, neighbor
 
 Offset = tuple[int, ...]
-CHUNK = {"cpu": 2**20}
-"""Most numbers of the neighbors of some voxels, by device."""
+CHUNK = {"cpu": 2**19}
+"""Most numbers that are measured at once, by device."""
 FLAT = 1e-5
 """A divergence between neighbors of at most this is no boundary."""
 
@@ -62,7 +62,9 @@ def predicted_boundary(log_p: Tensor, counted: Tensor, max_ratio: float) -> Tens
     difference = torch.cat(parts, 2)
     flat = difference.flatten(1)
     most = math.ceil(max_ratio * flat.shape[1])
-    ranked = flat.topk(min(most + 1, flat.shape[1])).values
+    each = CHUNK.get(log_p.device.type, 2**26)  # the largest of all are among the largest of each part
+    largest = [part.topk(min(most + 1, part.shape[1])).values for part in flat.split(each, 1)]
+    ranked = torch.cat(largest, 1).topk(min(most + 1, flat.shape[1])).values
     rank = (max_ratio * counted.flatten(1).sum(1, keepdim=True)).ceil().long()
     limit = ranked.gather(1, rank.clamp_max(ranked.shape[1] - 1)) * (rank < flat.shape[1])
     edge = difference > limit.clamp_min(FLAT).reshape(-1, *(1,) * (log_p.ndim - 1))

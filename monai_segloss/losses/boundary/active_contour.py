@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Unpack
 
 import torch
@@ -26,8 +27,8 @@ from monai_segloss.losses.boundary.neighborhood import (
 )
 
 
-def contour_length(steps: Steps, u: Tensor, counted: Tensor | None, eps: float) -> Tensor:
-    """Mean of sqrt(|grad u|^2 + eps) per (sample, class), (B, K), by forward differences.
+def contour_length(steps: Steps, eps: float, rows: slice, u: Tensor, counted: Tensor | None) -> Tensor:
+    """Sum of sqrt(|grad u|^2 + eps) per (sample, class) by forward differences, and of how many, (B, K, 2).
 
     All differences of a voxel are taken at that voxel; the last one along each axis has none.  A difference with an
     ignored voxel is 0.
@@ -48,8 +49,7 @@ def contour_length(steps: Steps, u: Tensor, counted: Tensor | None, eps: float) 
         if counted is not None:
             difference = difference * (first(counted, axis) & first(counted))
         square = square + difference**2
-    total = ((square + eps).sqrt() * kept).flatten(2).sum(2)
-    return total / kept.flatten(2).sum(2).clamp_min(1)
+    return totals(rows, None, (square + eps).sqrt() * kept, kept.expand_as(square))
 
 
 def region(u: Tensor, v: Tensor, counted: Tensor | None, inside: float, outside: float, mu: float) -> Tensor:
@@ -139,15 +139,15 @@ class ActiveContourLoss(SegLoss):
         p, g = scored_maps(batch, scored_view(batch, self.background))
 
         def contours(steps: Steps, p: Tensor, counted: Tensor | None) -> Tensor:
-            return by_class(lambda _, p, counted: contour_length(steps, p, counted, self.eps), None, p, counted)
+            return by_class(partial(contour_length, steps, self.eps), 1, p, counted)
 
         def misplaced_voxels(rows: slice, p: Tensor, g: Tensor, counted: Tensor | None) -> Tensor:
             x = region(p, g.to(p.dtype), counted, self.c_in, self.c_out, self.mu)
             return totals(rows, None, x)[..., 0]
 
-        length = by_spacing(contours, batch, p, valid(batch))
+        length, size = by_spacing(contours, batch, p, valid(batch)).unbind(2)
         misplaced = by_class(misplaced_voxels, 0, p, g, valid(batch))
         return {
-            "length": Term(self.w_length, Scores.table(length, batch.voxels)),
+            "length": Term(self.w_length, Scores.table(length / size.clamp_min(1), batch.voxels)),
             "region": Term(self.w_region, mean_table(misplaced, batch)),
         }
