@@ -220,7 +220,7 @@ def _of_class(
         inside.add_(rest, alpha=weight)
         if slope is None:
             continue
-        push = torch.where(full > 0, p, 0).sub_(g.to(p.dtype).masked_fill_(rest <= 0, 0))
+        push = torch.where(full > 0, p, 0).sub_(g.to(p.dtype).masked_fill(rest <= 0, 0))
         del full, rest, share
         push = push.mul_((p - g.to(p.dtype)).square_()).mul_(weight / (1 - tau)).div_(size)
         push = balls.transform(push).mul_(kernel)
