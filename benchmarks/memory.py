@@ -16,14 +16,17 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from itertools import product
 
+import torch
 from rich.console import Console
+from torch import Tensor
 
 import monai_segloss
 from benchmarks.losses import FIELDS
 from benchmarks.measure import LEAN, extra_memory, status
-from benchmarks.peers import case, ours
+from benchmarks.peers import Loss, case, ours
 from benchmarks.results import Row, arguments, opened
 
 SIZES = {3: 128, 118: 64}
@@ -44,8 +47,12 @@ def weigh(key: str, classes: int, edge: int, device: str) -> None:
         if size == edge:
             print(status("VmRSS"), flush=True)
         begin = time.perf_counter()
-        extra = extra_memory(lambda z=logits, y=label: loss(z, y).backward(), 0, device)
+        extra = extra_memory(partial(_step, loss, logits, label), 0, device)
     print(json.dumps({"extra bytes": extra, "seconds": time.perf_counter() - begin}), flush=True)
+
+
+def _step(loss: Loss, logits: Tensor, label: Tensor) -> None:
+    torch.autograd.backward(loss(logits, label))
 
 
 def measured(key: str, classes: int, edge: int, device: str, limit: float) -> Row:

@@ -60,14 +60,13 @@ class _Sums(torch.autograd.Function):
         found: dict[int, Tensor] = {}
         with torch.autocast(grad.device.type, enabled=False):
             if torch.is_grad_enabled():  # a graph is wanted
-                whole = pulled(
-                    lambda *x: _sums(f, ctx.parts, ctx.shape, given(maps, x)), grad, *(maps[i] for i in wanted)
-                )
+                given_maps: list[Any] = [maps[i] for i in wanted]
+                whole = pulled(lambda *x: _sums(f, ctx.parts, ctx.shape, given(maps, x)), grad, *given_maps)
                 found = dict(zip(wanted, whole, strict=True))
             else:
                 found = {i: torch.zeros_like(maps[i]) for i in wanted}
                 for place, where, rows in ctx.parts:
-                    at = [_given(x, where) for x in maps]
+                    at: list[Any] = [_given(x, where) for x in maps]
                     slopes = pulled(
                         lambda *x, at=at, rows=rows: f(rows, *given(at, x)), grad[place], *(at[i] for i in wanted)
                     )
