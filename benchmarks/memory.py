@@ -38,7 +38,7 @@ def times_logits(row: Row) -> float:
     return float(row["extra bytes"] / (4 * row["batch"] * row["classes"] * row["edge"] ** 3))
 
 
-def weigh(key: str, classes: int, edge: int, device: str) -> None:
+def measure_memory(key: str, classes: int, edge: int, device: str) -> None:
     """Print the resident memory before a pass, then its extra peak memory and its seconds."""
     loss = ours(key)
     for size in (8, edge):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from monai_segloss.core.counts import learned
 from monai_segloss.core.derivatives import pulled
-from monai_segloss.core.exact import wide
+from monai_segloss.core.exact import widest_dtype
 
 CHORDS = 2**18
 """Lines through a ball that are counted one by one."""
@@ -21,11 +21,11 @@ CHORDS = 2**18
 class Balls:
     """Sums over the ball around each voxel, by the Fourier transform; beyond the image there is nothing."""
 
-    def __init__(self, like: Tensor, radius: float, steps: tuple[float, ...]) -> None:
-        self.shape, self.steps, self.like = tuple(like.shape[2:]), steps, like
+    def __init__(self, like: Tensor, radius: float, spacing: tuple[float, ...]) -> None:
+        self.shape, self.spacing, self.like = tuple(like.shape[2:]), spacing, like
         self.radius, self.axes = radius, tuple(range(2, like.ndim))
         # offsets beyond the image connect no voxels of it
-        self.reach = tuple(int(min(radius / s + 1e-6, n - 1)) for s, n in zip(steps, self.shape, strict=True))
+        self.reach = tuple(int(min(radius / s + 1e-6, n - 1)) for s, n in zip(spacing, self.shape, strict=True))
         self.size = tuple(smooth_length(n + reach) for n, reach in zip(self.shape, self.reach, strict=True))
 
     def transform(self, x: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ class Balls:
         """Spectrum of a ball, center included, which is real, and its number of voxels on an endless grid."""
         device = self.like.device
         offsets = [signed(n, reach, device) for n, reach in zip(self.size, self.reach, strict=True)]
-        ball = squares(offsets, self.steps, device) <= self.radius**2 * (1 + 1e-6)
+        ball = squares(offsets, self.spacing, device) <= self.radius**2 * (1 + 1e-6)
         return torch.fft.rfftn(ball.to(self.like)).real.contiguous(), self.voxels().to(self.like)
 
     def sizes(self, kernel: Tensor, voxels: Tensor, counted: Tensor | None) -> Tensor:
@@ -58,11 +58,11 @@ class Balls:
     def voxels(self) -> Tensor:
         """Number of voxels of a ball on an endless grid: the sum of its chords along the finest axis, or, with more than
         `CHORDS` of them, its volume, which is the same to 1e-4."""
-        device, (step, *others) = self.like.device, sorted(self.steps)
+        device, (step, *others) = self.like.device, sorted(self.spacing)
         if math.prod([2 * self.radius / s + 1 for s in others]) > CHORDS:
-            n = len(self.steps)
+            n = len(self.spacing)
             unit = math.pi ** (n / 2) / math.gamma(n / 2 + 1)
-            return torch.tensor(unit * self.radius**n / math.prod(self.steps), device=device)
+            return torch.tensor(unit * self.radius**n / math.prod(self.spacing), device=device)
         ends = [int(self.radius / s + 1e-6) for s in others]
         across = [torch.arange(-end, end + 1, device=device, dtype=torch.float32) for end in ends]
         rest = self.radius**2 * (1 + 1e-6) - squares(across, others, device)
@@ -70,10 +70,10 @@ class Balls:
         return (chords * (rest >= 0)).sum()
 
 
-def squares(offsets: Sequence[Tensor], steps: Sequence[float], device: torch.device) -> Tensor:
+def squares(offsets: Sequence[Tensor], spacing: Sequence[float], device: torch.device) -> Tensor:
     """Squared lengths over the grid of these offsets in voxels."""
     total = torch.zeros((), device=device)
-    for axis, (offset, step) in enumerate(zip(offsets, steps, strict=True)):
+    for axis, (offset, step) in enumerate(zip(offsets, spacing, strict=True)):
         shape = [-1 if i == axis else 1 for i in range(len(offsets))]
         total = total + (offset * step).square().reshape(shape)
     return total
@@ -99,7 +99,7 @@ def smooth_length(n: int) -> int:
 
 
 def ball_sums(
-    steps: tuple[float, ...],
+    spacing: tuple[float, ...],
     p: Tensor,
     g: Tensor,
     counted: Tensor | None,
@@ -113,10 +113,10 @@ def ball_sums(
     there, then linear to 1.  The errors weigh p (f(1 - s_g) + f(s_p)) + g (f(s_g) + f(1 - s_p)), s the shares of the ball.
 
     Args:
-        steps: spacing.
+        spacing: spacing.
         p, g: probabilities and target (B, K, *S), both 0 where not ``counted`` (B, 1, *S) or None.
     """
-    settings = (steps, tuple(radii), alpha, tau)
+    settings = (spacing, tuple(radii), alpha, tau)
     if torch.compiler.is_compiling() or learned(g):
         return _definition(p, g, counted, *settings)
     found: Tensor = _BallSums.apply(p, g, counted, learned(p), *settings)[0]
@@ -127,7 +127,7 @@ def _definition(
     p: Tensor,
     g: Tensor,
     counted: Tensor | None,
-    steps: tuple[float, ...],
+    spacing: tuple[float, ...],
     radii: tuple[float, ...],
     alpha: float,
     tau: float,
@@ -135,7 +135,7 @@ def _definition(
     g = g.to(p.dtype)
     outside, inside = torch.zeros_like(p), torch.zeros_like(p)
     for r in radii:
-        balls = Balls(p, r, steps)
+        balls = Balls(p, r, spacing)
         kernel, voxels = balls.kernel()
         size = balls.sizes(kernel, voxels, counted)
         of_g, of_p = (balls.back(balls.transform(x) * kernel) / size for x in (g, p))
@@ -159,14 +159,14 @@ class _BallSums(torch.autograd.Function):
         g: Tensor,
         counted: Tensor | None,
         wanted: bool,
-        steps: tuple[float, ...],
+        spacing: tuple[float, ...],
         radii: tuple[float, ...],
         alpha: float,
         tau: float,
     ) -> tuple[Tensor, Tensor]:
-        value = p.new_zeros(p.shape[:2], dtype=wide(p.device))
+        value = p.new_zeros(p.shape[:2], dtype=widest_dtype(p.device))
         slope = torch.zeros_like(p) if wanted else p.new_empty(0)
-        every = [Balls(p, r, steps) for r in radii]
+        every = [Balls(p, r, spacing) for r in radii]
         for size in dict.fromkeys(balls.size for balls in every):  # a small ball needs little room beyond the image
             some = [(balls, *balls.kernel()) for balls in every if balls.size == size]
             for b, c in product(range(p.shape[0]), range(p.shape[1])):
@@ -236,4 +236,4 @@ def _of_class(
     mixed = outside.mul_(p).add_(inside.mul_(g))
     if slope is not None:
         slope.addcmul_(difference, mixed, value=2)
-    return difference.square_().mul_(mixed).sum(dtype=wide(p.device))
+    return difference.square_().mul_(mixed).sum(dtype=widest_dtype(p.device))

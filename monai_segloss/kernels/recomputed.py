@@ -10,7 +10,7 @@ from torch import Tensor
 
 from monai_segloss.core.counts import Activation, activate
 from monai_segloss.core.derivatives import pulled
-from monai_segloss.core.exact import wide
+from monai_segloss.core.exact import widest_dtype
 from monai_segloss.kernels.slabs import slabs
 
 MOST = {"cpu": 2**18}
@@ -84,7 +84,7 @@ def _sums(
         value = f(rows, *(_given(x, where) for x in maps))
         kind = value.dtype
         if total is None:
-            total = torch.zeros(_whole(value, shape), dtype=wide(value.device), device=value.device)
+            total = torch.zeros(_whole(value, shape), dtype=widest_dtype(value.device), device=value.device)
         total[place] += value
     assert total is not None
     assert kind is not None
@@ -129,7 +129,7 @@ def voxel_parts(x: Tensor, by_sample: bool = False) -> list[Part]:
 
 
 def class_parts(x: Tensor, halo: int | None) -> list[Part]:
-    """Rows of single classes of (B, K, *S) with so many rows beside them, None: all rows; for a table (B, K)."""
+    """Rows of single classes of (B, K, *S) with so many rows alongside them, None: all rows; for a table (B, K)."""
     whole, least, plane = slice(None), MOST.get(x.device.type, 2**26), x.shape[3:].numel()
     if torch.compiler.is_compiling() or x.numel() <= least:
         return [((), (whole, whole), whole)]

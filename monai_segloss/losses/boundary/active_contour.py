@@ -14,20 +14,20 @@ from monai_segloss.core.check import non_negative
 from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores, Term
+from monai_segloss.core.reduce import Term, Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.recomputed import by_class, totals
 from monai_segloss.losses.boundary.neighborhood import (
-    Steps,
+    Spacing,
     by_spacing,
+    class_view,
     mean_table,
     scored_maps,
-    scored_view,
     valid,
 )
 
 
-def contour_length(steps: Steps, eps: float, rows: slice, u: Tensor, counted: Tensor | None) -> Tensor:
+def contour_length(spacing: Spacing, eps: float, rows: slice, u: Tensor, counted: Tensor | None) -> Tensor:
     """Sum of sqrt(|grad u|^2 + eps) per (sample, class) by forward differences, and of how many, (B, K, 2).
 
     All differences of a voxel are taken at that voxel; the last one along each axis has none.  A difference with an
@@ -45,7 +45,7 @@ def contour_length(steps: Steps, eps: float, rows: slice, u: Tensor, counted: Te
     kept = torch.ones_like(here[:, :1]) if counted is None else first(counted).to(u.dtype)
     square = torch.zeros_like(here)
     for axis in axes:
-        difference = (first(u, axis) - here) / steps[axis - 2]
+        difference = (first(u, axis) - here) / spacing[axis - 2]
         if counted is not None:
             difference = difference * (first(counted, axis) & first(counted))
         square = square + difference**2
@@ -114,7 +114,7 @@ class ActiveContourLoss(SegLoss):
         Where ``mu`` stands in the formula is from memory of the authors' code and was not verified against the paper.
     """
 
-    scoring = ("include_background",)
+    formula_arguments = ("include_background",)
 
     def __init__(
         self,
@@ -136,10 +136,10 @@ class ActiveContourLoss(SegLoss):
             raise ValueError("eps must be above 0.")
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
-        p, g = scored_maps(batch, scored_view(batch, self.background))
+        p, g = scored_maps(batch, class_view(batch, self.background))
 
-        def contours(steps: Steps, p: Tensor, counted: Tensor | None) -> Tensor:
-            return by_class(partial(contour_length, steps, self.eps), 1, p, counted)
+        def contours(spacing: Spacing, p: Tensor, counted: Tensor | None) -> Tensor:
+            return by_class(partial(contour_length, spacing, self.eps), 1, p, counted)
 
         def misplaced_voxels(rows: slice, p: Tensor, g: Tensor, counted: Tensor | None) -> Tensor:
             x = region(p, g.to(p.dtype), counted, self.c_in, self.c_out, self.mu)
@@ -148,6 +148,6 @@ class ActiveContourLoss(SegLoss):
         length, size = by_spacing(contours, batch, p, valid(batch)).unbind(2)
         misplaced = by_class(misplaced_voxels, 0, p, g, valid(batch))
         return {
-            "length": Term(self.w_length, Scores.table(length / size.clamp_min(1), batch.voxels)),
+            "length": Term(self.w_length, Unreduced.table(length / size.clamp_min(1), batch.voxels)),
             "region": Term(self.w_region, mean_table(misplaced, batch)),
         }

@@ -8,18 +8,18 @@ from torch import Tensor
 
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.module import SegLoss
-from monai_segloss.core.reduce import Scores, quotient
+from monai_segloss.core.reduce import Unreduced, quotient
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.dilation import dilation
 from monai_segloss.kernels.recomputed import by_class, totals
 from monai_segloss.losses.boundary.neighborhood import (
     RatioArgs,
-    Steps,
+    Spacing,
     by_spacing,
+    class_view,
     inner_band,
     scaled_radii,
     scored_maps,
-    scored_view,
     valid,
 )
 
@@ -42,7 +42,7 @@ class BoundaryF1Loss(SegLoss):
         b(p)}{\sum b(g)}
 
     When:
-        Beside Dice, cross-entropy or Jaccard, whose weight the authors lower as training goes on. Contours farther
+        Alongside Dice, cross-entropy or Jaccard, whose weight the authors lower as training goes on. Contours farther
         apart than the tolerance have no gradient that leads them together; a flat prediction has no contour.
 
     b(u) is u minus its erosion in a window of ``contour`` voxels; its wide form is the largest b in a window of
@@ -73,7 +73,7 @@ class BoundaryF1Loss(SegLoss):
         arXiv:1905.07852.
     """
 
-    scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")
+    formula_arguments = ("include_background", "batch", "smooth_nr", "smooth_dr")
 
     def __init__(
         self,
@@ -90,20 +90,22 @@ class BoundaryF1Loss(SegLoss):
             half_window(name, edge) for name, edge in (("contour", contour), ("tolerance", tolerance))
         )
 
-    def loss(self, batch: SegBatch) -> Scores:
-        view, counted = scored_view(batch, self.background, self.batch), valid(batch)
+    def loss(self, batch: SegBatch) -> Unreduced:
+        view, counted = class_view(batch, self.background, self.batch), valid(batch)
         sums = by_spacing(contour_sums, batch, *scored_maps(batch, view), counted, self.contour, self.tolerance)
-        of_p, of_g = ([view.fold(x) for x in each.unbind(2)] for each in (sums[..., :2], sums[..., 2:]))
+        of_p, of_g = ([view.reduce_batch(x) for x in each.unbind(2)] for each in (sums[..., :2], sums[..., 2:]))
 
         def met(missed: Tensor, total: Tensor) -> Tensor:
             return 1 - quotient(missed + (self.smooth_dr - self.smooth_nr), total + self.smooth_dr)
 
-        return Scores.table(boundary_f1(met(*of_p), met(*of_g)), view.present)
+        return Unreduced.table(boundary_f1(met(*of_p), met(*of_g)), view.voxel_count)
 
 
-def contour_sums(steps: Steps, p: Tensor, g: Tensor, counted: Tensor | None, contour: int, tolerance: int) -> Tensor:
+def contour_sums(
+    spacing: Spacing, p: Tensor, g: Tensor, counted: Tensor | None, contour: int, tolerance: int
+) -> Tensor:
     """Of the soft inner contours of masks (B, K, *S) what lies off the other one, and their size, (B, K, 2 each)."""
-    thin, wide = (scaled_radii(radius, steps, p) for radius in (contour, tolerance))
+    thin, wide = (scaled_radii(radius, spacing, p) for radius in (contour, tolerance))
 
     def table(rows: slice, p: Tensor, g: Tensor, counted: Tensor | None) -> Tensor:
         p, g = (inner_band(u.to(p.dtype), thin, counted) for u in (p, g))

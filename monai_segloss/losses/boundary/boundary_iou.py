@@ -9,17 +9,17 @@ from torch import Tensor
 
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.module import SegLoss
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.recomputed import by_class, totals
 from monai_segloss.losses.boundary.neighborhood import (
     RatioArgs,
-    Steps,
+    Spacing,
     by_spacing,
+    class_view,
     inner_band,
     radii,
     scored_maps,
-    scored_view,
     valid,
 )
 from monai_segloss.losses.region.dice import one_minus_ratio
@@ -33,14 +33,14 @@ def boundary_iou(overlap: Tensor, error: Tensor, smooth_nr: float, smooth_dr: fl
     return one_minus_ratio(overlap, error, smooth_nr, smooth_dr)
 
 
-def band_sums(steps: Steps, p: Tensor, g: Tensor, counted: Tensor | None, width: float | None) -> Tensor:
+def band_sums(spacing: Spacing, p: Tensor, g: Tensor, counted: Tensor | None, width: float | None) -> Tensor:
     """Overlap and difference of the bands of soft masks (B, K, *S) within ``width`` of another side, (B, K, 2).
 
     None: `SHARE` of the diagonal.
     """
     if width is None:
-        width = SHARE * math.sqrt(sum((n * s) ** 2 for n, s in zip(p.shape[2:], steps, strict=True) if n > 1))
-    radius = radii(width, steps)
+        width = SHARE * math.sqrt(sum((n * s) ** 2 for n, s in zip(p.shape[2:], spacing, strict=True) if n > 1))
+    radius = radii(width, spacing)
 
     def table(rows: slice, p: Tensor, g: Tensor, counted: Tensor | None) -> Tensor:
         p, g = (inner_band(u.to(p.dtype), radius, counted) for u in (p, g))
@@ -60,7 +60,7 @@ class BoundaryIoULoss(SegLoss):
         1 - \frac{\sum b(p)\, b(g) + s_n}{\sum b(p) + b(g) - b(p)\, b(g) + s_d},\quad b(u) = u - (u \ominus B_w)
 
     When:
-        Beside Dice or cross-entropy, to train what the Boundary IoU metric measures. Far from the target it has no
+        Alongside Dice or cross-entropy, to train what the Boundary IoU metric measures. Far from the target it has no
         gradient that leads there, and a flat prediction has no band; nobody published it as a loss, so compare with
         dice_ce.
 
@@ -92,7 +92,7 @@ class BoundaryIoULoss(SegLoss):
         Cheng, Girshick, Dollár, Berg & Kirillov, Boundary IoU, CVPR 2021 (the metric), arXiv:2103.16562.
     """
 
-    scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")
+    formula_arguments = ("include_background", "batch", "smooth_nr", "smooth_dr")
 
     def __init__(
         self,
@@ -108,8 +108,8 @@ class BoundaryIoULoss(SegLoss):
             raise ValueError(f"width must be above 0, or None, got {width!r}.")
         self.width = width
 
-    def loss(self, batch: SegBatch) -> Scores:
-        view = scored_view(batch, self.background, self.batch)
+    def loss(self, batch: SegBatch) -> Unreduced:
+        view = class_view(batch, self.background, self.batch)
         sums = by_spacing(band_sums, batch, *scored_maps(batch, view), valid(batch), self.width)
-        overlap, error = (view.fold(x) for x in sums.unbind(2))
-        return Scores.table(boundary_iou(overlap, error, self.smooth_nr, self.smooth_dr), view.present)
+        overlap, error = (view.reduce_batch(x) for x in sums.unbind(2))
+        return Unreduced.table(boundary_iou(overlap, error, self.smooth_nr, self.smooth_dr), view.voxel_count)

@@ -9,18 +9,18 @@ from torch import Tensor
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.module import SegLoss
-from monai_segloss.core.reduce import Scores, quotient
+from monai_segloss.core.reduce import Unreduced, quotient
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.dilation import dilation, erosion
 from monai_segloss.kernels.recomputed import by_class, totals
 from monai_segloss.losses.boundary.neighborhood import (
     RatioArgs,
-    Steps,
+    Spacing,
     by_spacing,
+    class_view,
     inner_band,
     radii,
     scored_maps,
-    scored_view,
     valid,
 )
 
@@ -42,7 +42,7 @@ class ContourDiceLoss(SegLoss):
         = u - (u \ominus 1),\quad B(u) = (u \oplus d) - (u \ominus d)
 
     When:
-        Beside Dice or cross-entropy, for structures with fuzzy contours, where disagreement within a tolerance is no
+        Alongside Dice or cross-entropy, for structures with fuzzy contours, where disagreement within a tolerance is no
         error. A contour outside of the band has no gradient that leads it there; a flat prediction has no contour.
 
     The contour is a soft mask minus its erosion by one voxel, the band its dilation minus its erosion by ``tolerance``.
@@ -75,7 +75,7 @@ class ContourDiceLoss(SegLoss):
         that approximates the metric, not a formula.
     """
 
-    scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")
+    formula_arguments = ("include_background", "batch", "smooth_nr", "smooth_dr")
 
     def __init__(
         self,
@@ -91,16 +91,16 @@ class ContourDiceLoss(SegLoss):
         if not self.tolerance:
             raise ValueError("tolerance must be above 0.")
 
-    def loss(self, batch: SegBatch) -> Scores:
-        view, counted = scored_view(batch, self.background, self.batch), valid(batch)
+    def loss(self, batch: SegBatch) -> Unreduced:
+        view, counted = class_view(batch, self.background, self.batch), valid(batch)
         sums = by_spacing(contour_sums, batch, *scored_maps(batch, view), counted, self.tolerance)
-        lost, total = (view.fold(x) for x in sums.unbind(2))
-        return Scores.table(contour_dice(lost, total, self.smooth_nr, self.smooth_dr), view.present)
+        lost, total = (view.reduce_batch(x) for x in sums.unbind(2))
+        return Unreduced.table(contour_dice(lost, total, self.smooth_nr, self.smooth_dr), view.voxel_count)
 
 
-def contour_sums(steps: Steps, p: Tensor, g: Tensor, counted: Tensor | None, tolerance: float) -> Tensor:
+def contour_sums(spacing: Spacing, p: Tensor, g: Tensor, counted: Tensor | None, tolerance: float) -> Tensor:
     """What the bands of masks (B, K, *S) miss of the contours of each other, and the sizes of these, (B, K, 2)."""
-    radius, one = radii(tolerance, steps), (1,) * len(steps)
+    radius, one = radii(tolerance, spacing), (1,) * len(spacing)
 
     def table(rows: slice, p: Tensor, g: Tensor, counted: Tensor | None) -> Tensor:
         g = g.to(p.dtype)

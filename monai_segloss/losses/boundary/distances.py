@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from monai_segloss.core.batch import Scored, SegBatch
+from monai_segloss.core.batch import ClassView, SegBatch
 from monai_segloss.core.counts import one_hot_labels
 from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import SegLoss
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.kernels.recomputed import by_class, totals
 from monai_segloss.maps.distance import Side, distance_field, signed_distance_map
 
@@ -31,18 +31,18 @@ def predicted_masks(p: Tensor, argmax: bool) -> Tensor:
     return one_hot_labels(p.argmax(1), p.shape[1]) if argmax and p.shape[1] > 1 else p > 0.5
 
 
-def foreground_view(loss: SegLoss, batch: SegBatch) -> Scored:
+def foreground_view(loss: SegLoss, batch: SegBatch) -> ClassView:
     """The view of a loss whose default leaves channel 0 out, which says nothing of a single channel unless it was asked."""
     single = batch.classes == 1 and "include_background" not in loss.arguments
-    return batch.scored(loss.include_background or single, loss.batch)
+    return batch.class_view(loss.include_background or single, loss.batch)
 
 
-def mean_scores(values: Callable[..., Tensor], view: Scored, *maps: Tensor | None) -> Scores:
+def mean_over_voxels(values: Callable[..., Tensor], view: ClassView, *maps: Tensor | None) -> Unreduced:
     """Mean over the voxels that count of ``values`` of maps (B, C', *S), per (sample, class) or class."""
-    present, mask = view.present, view.batch.mask
+    voxel_count, mask = view.voxel_count, view.batch.mask
 
     def table(rows: slice, *maps: Tensor | None) -> Tensor:
         return totals(rows, maps[-1], values(*maps[:-1]))[..., 0]
 
     sums = by_class(table, 0, *maps, None if mask is None else mask[:, None])
-    return Scores.table(view.fold(sums) / present.clamp_min(1), present)
+    return Unreduced.table(view.reduce_batch(sums) / voxel_count.clamp_min(1), voxel_count)

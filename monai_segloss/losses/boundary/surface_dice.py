@@ -9,18 +9,18 @@ from torch import Tensor
 
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.module import SegLoss
-from monai_segloss.core.reduce import Scores, quotient
+from monai_segloss.core.reduce import Unreduced, quotient
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.dilation import dilation
 from monai_segloss.kernels.recomputed import by_class, totals
 from monai_segloss.losses.boundary.neighborhood import (
     RatioArgs,
-    Steps,
+    Spacing,
     by_spacing,
+    class_view,
     inner_band,
     radii,
     scored_maps,
-    scored_view,
     spanned,
     valid,
 )
@@ -34,9 +34,9 @@ def surface_dice(missed: Tensor, total: Tensor, smooth_nr: float, smooth_dr: flo
     return quotient(missed + (smooth_dr - smooth_nr), total + smooth_dr)
 
 
-def band_sums(steps: Steps, p: Tensor, g: Tensor, counted: Tensor | None, tolerance: float | None) -> Tensor:
+def band_sums(spacing: Spacing, p: Tensor, g: Tensor, counted: Tensor | None, tolerance: float | None) -> Tensor:
     """What the contours of masks (B, K, *S), thick by the tolerance, miss of each other, and their sizes, (B, K, 2)."""
-    radius = radii(REACH * max(spanned(steps, p)) if tolerance is None else tolerance, steps)
+    radius = radii(REACH * max(spanned(spacing, p)) if tolerance is None else tolerance, spacing)
 
     def table(rows: slice, p: Tensor, g: Tensor, counted: Tensor | None) -> Tensor:
         p, g = (thick_contour(u.to(p.dtype), counted, radius) for u in (p, g))
@@ -63,7 +63,7 @@ class SurfaceDiceLoss(SegLoss):
         \partial u = u - (u \ominus 1),\quad D(u) = u \oplus \tau
 
     When:
-        Beside Dice or cross-entropy, where the normalized surface Dice (NSD) is what counts. A stand-in: bands as wide
+        Alongside Dice or cross-entropy, where the normalized surface Dice (NSD) is what counts. A stand-in: bands as wide
         as the tolerance are compared, not surfaces, so that an error below the tolerance still costs. A contour far
         away has no gradient that leads it back; a flat prediction has no contour.
 
@@ -99,7 +99,7 @@ class SurfaceDiceLoss(SegLoss):
         The formula is that of MIST as its code has it. It was not verified against a text.
     """
 
-    scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")
+    formula_arguments = ("include_background", "batch", "smooth_nr", "smooth_dr")
 
     def __init__(
         self,
@@ -115,8 +115,8 @@ class SurfaceDiceLoss(SegLoss):
             raise ValueError(f"tolerance must be above 0, or None, got {tolerance!r}.")
         self.tolerance = tolerance
 
-    def loss(self, batch: SegBatch) -> Scores:
-        view, counted = scored_view(batch, self.background, self.batch), valid(batch)
+    def loss(self, batch: SegBatch) -> Unreduced:
+        view, counted = class_view(batch, self.background, self.batch), valid(batch)
         sums = by_spacing(band_sums, batch, *scored_maps(batch, view), counted, self.tolerance)
-        missed, total = (view.fold(x) for x in sums.unbind(2))
-        return Scores.table(surface_dice(missed, total, self.smooth_nr, self.smooth_dr), view.present)
+        missed, total = (view.reduce_batch(x) for x in sums.unbind(2))
+        return Unreduced.table(surface_dice(missed, total, self.smooth_nr, self.smooth_dr), view.voxel_count)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.exact import wide
+from monai_segloss.core.exact import widest_dtype
 from monai_segloss.kernels.components import Segments
 
 
@@ -23,7 +23,7 @@ def inverse_weights(batch: SegBatch, ids: Tensor, clip: tuple[float, float] | No
     """
     segments = Segments.of(ids)
     samples, classes, *space = ids.shape
-    size = segments.sizes.to(wide(ids.device))
+    size = segments.sizes.to(widest_dtype(ids.device))
     row = segments.owner
     if joint:
         row = row.div(classes, rounding_mode="floor")
@@ -36,7 +36,7 @@ def inverse_weights(batch: SegBatch, ids: Tensor, clip: tuple[float, float] | No
     inside = n[row] / (groups[row] * size)
     if clip is not None:
         outside, inside = outside.clamp(*clip), inside.clamp(*clip)
-    outside, inside = outside.to(batch.clean.dtype), inside.to(batch.clean.dtype)
+    outside, inside = outside.to(batch.masked_logits.dtype), inside.to(batch.masked_logits.dtype)
     weights = outside.view(samples, classes, *(1,) * len(space)).repeat(1, 1, *space)
     inside = torch.cat((inside, inside.new_zeros(1)))  # where the number -1 leads
     for channel, number in enumerate(segments.number.unbind(1)):

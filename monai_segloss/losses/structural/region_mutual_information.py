@@ -17,10 +17,10 @@ from monai_segloss.core.errors import LossShapeError
 from monai_segloss.core.exact import exact, rounded
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores, Term
+from monai_segloss.core.reduce import Term, Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.recomputed import by_class
-from monai_segloss.losses.boundary.neighborhood import refuse_points
+from monai_segloss.losses.boundary.neighborhood import require_spatial
 
 
 def region_mutual_information(g: Tensor, p: Tensor, ridge: float) -> Tensor:
@@ -108,8 +108,8 @@ class RegionMutualInformationLoss(SegLoss):
         Zhao et al., Region mutual information loss for semantic segmentation, NeurIPS 2019, arXiv:1910.12037.
     """
 
-    scoring = ()
-    scalar = True
+    formula_arguments = ()
+    scalar_only = True
 
     def __init__(
         self,
@@ -132,10 +132,10 @@ class RegionMutualInformationLoss(SegLoss):
         self.lambda_ce, self.lambda_rmi = non_negative(lambda_ce=lambda_ce, lambda_rmi=lambda_rmi)
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
-        refuse_points(batch)
+        require_spatial(batch)
         if self.pool > 1 and batch.ndim > 5:
             raise LossShapeError(f"input has shape {tuple(batch.logits.shape)}; pool={self.pool} pools 3 axes at most.")
-        batch = batch.wide
+        batch = batch.full_precision
         which = (Stat("ce"), Stat("ce_neg")) if batch.multilabel else (Stat("ce"),)
         batch.request(*which)
         ce = torch.stack([batch.sum(stat) for stat in which]).sum(0)
@@ -143,10 +143,10 @@ class RegionMutualInformationLoss(SegLoss):
         if batch.mask is not None:
             p = p * batch.mask[:, None]
         table = by_class(self.information, None, p, g).to(ce.dtype)
-        counted = Scores.table(table, batch.voxels)
+        counted = Unreduced.table(table, batch.voxels)
         return {
-            "cross_entropy": Term(self.lambda_ce, Scores(ce, batch.voxels.sum() + 1)),
-            "rmi": Term(self.lambda_rmi, Scores(counted.total, counted.count / batch.classes)),
+            "cross_entropy": Term(self.lambda_ce, Unreduced(ce, batch.voxels.sum() + 1)),
+            "rmi": Term(self.lambda_rmi, Unreduced(counted.total, counted.count / batch.classes)),
         }
 
     def information(self, _: slice, p: Tensor, g: Tensor) -> Tensor:
