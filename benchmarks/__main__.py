@@ -16,6 +16,7 @@ COMMANDS = {
     "step": "whole training steps of nnU-Net and MONAI, the stock loss and ours",
     "distance": "distance maps and the losses on them against MONAI",
     "gpu": "dice_ce on CUDA against the floor",
+    "memory": "peak memory of every loss, in multiples of the logits",
     "bundle-memory": "memory of the loss step in the bundle, on a CT",
     "trainers": "every loss on the same real volumes",
     "page": "write docs/benchmarks.md and its plots",

@@ -88,9 +88,9 @@ def reset_peak() -> int:
     return status("VmRSS")
 
 
-def status(field: str) -> int:
-    """Bytes of a line of ``/proc/self/status``."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+def status(field: str, process: int | str = "self") -> int:
+    """Bytes of a line of ``/proc/PROCESS/status``."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith(field))) * 1024
 
 

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.losses import memory_ratio, peers_of, ratio
+from benchmarks.memory import times_logits
 from benchmarks.plots import NAMES
 from benchmarks.results import FOLDER, Row
 from benchmarks.step import STOCK
 
 DOCS = FOLDER.parent.parent / "docs"
 IMAGES = Path("images") / "benchmarks"
-COMMANDS = ("losses", "scaling", "slices", "step", "distance")
+COMMANDS = ("losses", "memory", "scaling", "slices", "step", "distance")
 NOTE = "<!-- Written by `python -m benchmarks page` from benchmarks/results; do not edit. -->\n\n"
 HEAD = """# Benchmarks
 
@@ -28,13 +29,15 @@ and the same gradient.
   counts, since whatever else a machine does only adds. Ratios travel better than milliseconds.
 - **Floor**: the time in which the bytes of a step move at the copy bandwidth of the same device, measured in the same run.
   Logits and labels are read twice (the gradient needs the sums first), the gradient is written once.
-- **Memory** is the peak beyond logits, labels, maps and gradient, on the CPU in a process of its own.
+- **Memory** is the peak beyond logits, labels, maps and gradient, on the CPU in a process of its own. The table "Memory" has
+  the peak of all losses beyond logits and labels only, gradient and maps included, in multiples of the float32 logits.
 - **Settings** are those at which all compute the same: without the background where peers leave it out, `hausdorff_er` with
   kornia's norm, which costs several times the default (`OURS` in `benchmarks/peers.py`).
 - **Maps given**: a loss on distances or components makes its maps from the label; a loader can make them ahead of time.
 
 ```text
 python -m benchmarks losses     # --keys, --classes, --part 1/4, --device cuda
+python -m benchmarks memory
 python -m benchmarks scaling
 python -m benchmarks slices
 python -m benchmarks step
@@ -66,6 +69,8 @@ def section(machine: str, found: dict[str, dict[str, Any]]) -> str:
     lines = [f"## {machine}", "", *about(found), ""]
     if "losses" in found:
         lines += losses(machine, found["losses"]["rows"])
+    if "memory" in found:
+        lines += memory(found["memory"]["rows"])
     if "scaling" in found:
         keys = sorted({row["loss"] for row in found["scaling"]["rows"]})
         lines += ["### Scaling", ""]
@@ -130,6 +135,23 @@ def line(row: Row) -> str:
 def number(x: float | None, digits: int = 2) -> str:
     """Or nothing."""
     return "" if x is None else f"{x:.{digits}f}"
+
+
+def memory(rows: list[Row]) -> list[str]:
+    """Peak memory of all losses, a column per size."""
+    sizes = sorted({(row["batch"], row["classes"], row["edge"]) for row in rows}, key=lambda size: size[1])
+    lines = ["### Memory", "", f"| loss | {' | '.join(f'({b}, {c}, {n}³)' for b, c, n in sizes)} |"]
+    lines += [f"| --- |{' --- |' * len(sizes)}"]
+    for key in sorted({row["loss"] for row in rows}):
+        found = {(row["batch"], row["classes"], row["edge"]): row for row in rows if row["loss"] == key}
+        lines.append(f"| {key} | {' | '.join(multiple(found[size]) if size in found else '' for size in sizes)} |")
+    return [*lines, ""]
+
+
+def multiple(row: Row) -> str:
+    """Of the logits, and whether the pass was ended."""
+    stopped = f", stopped after {row['stopped after']:.0f} s" if "stopped after" in row else ""
+    return f"{times_logits(row):.1f}{stopped}"
 
 
 def slices(rows: list[Row]) -> list[str]:

@@ -20,7 +20,7 @@ import monai_segloss
 pytest.importorskip("monai.losses")
 pytest.importorskip("nnunetv2")
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # last: the installed package comes before the sources
-from benchmarks import losses, page, scaling, slices, step
+from benchmarks import losses, memory, page, scaling, slices, step
 from benchmarks.__main__ import COMMANDS
 from benchmarks.measure import floor, race
 from benchmarks.peers import PEERS, case, maps_of, ours
@@ -208,6 +208,10 @@ def test_the_page_shows_every_machine(tmp_path: Path) -> None:
         results = Results(tmp_path / machine / "scaling.json")
         for edge in (32, 48):
             results.add({**rows[0], "edge": edge, "batch": 1}, *losses.FIELDS)
+        results = Results(tmp_path / machine / "memory.json")
+        of_dice = {"loss": "dice_ce", "classes": 2, "edge": 10, "batch": 1}
+        results.add({**of_dice, "extra bytes": 16000, "seconds": 1.0}, *losses.FIELDS)
+        results.add({**of_dice, "classes": 4, "extra bytes": 8000, "stopped after": 300.0}, *losses.FIELDS)
         results = Results(tmp_path / machine / "slices.json")
         results.add({**rows[0], "edge": 64, "batch": 8}, *losses.FIELDS)
     (tmp_path / "hippocampus").mkdir()
@@ -217,6 +221,8 @@ def test_the_page_shows_every_machine(tmp_path: Path) -> None:
     assert "hippocampus" not in text
     assert "| dice_ce | 10.0 | 5.0 | 1.00 |  | 0.50 (MONAI) | 1.0 | 0.250 |" in text
     assert "| boundary | 100.0 | 50.0 | 10.00 | 5.0 ms |  |  |  |" in text
+    assert "| loss | (1, 2, 10³) | (1, 4, 10³) |" in text
+    assert "| dice_ce | 2.0 | 0.5, stopped after 300 s |" in text
     assert "| dice_ce | (8, 3, 64²) | 10.00 | MONAI | 20.00 | 0.50 |" in text
     pytest.importorskip("matplotlib")
     drawn = page.images(tmp_path)
@@ -237,6 +243,25 @@ def test_slices_are_measured_and_kept(tmp_path: Path, monkeypatch: pytest.Monkey
     before = file.stat().st_mtime_ns
     slices.main()
     assert file.stat().st_mtime_ns == before, "what has a result is left out"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_is_measured_kept_and_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "memory.json"
+    command = ["memory", "--keys", "dice_ce", "--classes", "3", "--edge", "64", "--json", str(file)]
+    monkeypatch.setattr(sys, "argv", command)
+    memory.main()
+    before = file.stat().st_mtime_ns
+    memory.main()
+    assert file.stat().st_mtime_ns == before, "what has a result is left out"
+    (row,) = json.loads(file.read_text())["rows"]
+    assert {name: row[name] for name in losses.FIELDS} == {"loss": "dice_ce", "classes": 3, "edge": 64, "batch": 1}
+    assert memory.times_logits(row) > 0.9, "the gradient is in it"
+    monkeypatch.setattr(sys, "argv", [*command, "--again", "--limit", "0"])
+    memory.main()
+    (row,) = json.loads(file.read_text())["rows"]
+    assert row["stopped after"] == 0
+    assert "seconds" not in row
 
 
 def test_scales_of_the_axes() -> None:

@@ -9,9 +9,12 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from monai_segloss.core.exact import sum_by
 from monai_segloss.kernels.dilation import dilation, neighbor
 
 Offset = tuple[int, ...]
+CHUNK = {"cpu": 2**19}
+"""Most numbers that are measured at once, by device."""
 FLAT = 1e-5
 """A divergence between neighbors of at most this is no boundary."""
 
@@ -41,14 +44,27 @@ def ahead(x: Tensor) -> list[Offset]:
     return [tuple(int(axis == other) for other in range(n)) for axis in range(n)]
 
 
-def predicted_boundary(log_p: Tensor, counted: Tensor, max_ratio: float) -> Tensor:
-    """The share of voxels that differ most from the next ones, and their neighbors, (B, 1, *S) bool."""
+def _to_the_next(log_p: Tensor, counted: Tensor) -> Tensor:
+    """Sum over axes of the divergences between each voxel and the next one, (B, 1, *S)."""
     difference = torch.zeros_like(log_p[:, :1])
     for offset in ahead(log_p):
         difference = difference + divergence(log_p, at(log_p, offset)) * (counted & at(counted, offset, False))
+    return difference
+
+
+def predicted_boundary(log_p: Tensor, counted: Tensor, max_ratio: float) -> Tensor:
+    """The share of voxels that differ most from the next ones, and their neighbors, (B, 1, *S) bool."""
+    n, each = log_p.shape[2], max(1, CHUNK.get(log_p.device.type, 2**26) // log_p[:, :, 0].numel())
+    parts = []
+    for start in range(0, n, each):
+        rows = slice(start, start + each + 1)  # and the next one
+        parts.append(_to_the_next(log_p[:, :, rows], counted[:, :, rows])[:, :, :each])
+    difference = torch.cat(parts, 2)
     flat = difference.flatten(1)
     most = math.ceil(max_ratio * flat.shape[1])
-    ranked = flat.topk(min(most + 1, flat.shape[1])).values
+    each = CHUNK.get(log_p.device.type, 2**26)  # the largest of all are among the largest of each part
+    largest = [part.topk(min(most + 1, part.shape[1])).values for part in flat.split(each, 1)]
+    ranked = torch.cat(largest, 1).topk(min(most + 1, flat.shape[1])).values
     rank = (max_ratio * counted.flatten(1).sum(1, keepdim=True)).ceil().long()
     limit = ranked.gather(1, rank.clamp_max(ranked.shape[1] - 1)) * (rank < flat.shape[1])
     edge = difference > limit.clamp_min(FLAT).reshape(-1, *(1,) * (log_p.ndim - 1))
@@ -86,30 +102,34 @@ def _value_and_slope(
     if not offsets:
         return value, slope
     edge = Voxels.of(predicted_boundary(log_p, counted, max_ratio)[:, 0])
-    own, far = edge.values(distance)[:, 0], []
-    for offset in offsets:
+    own, target = edge.values(distance)[:, 0], torch.zeros_like(edge.place)
+    nearest = torch.full_like(own, torch.inf)
+    for direction, offset in enumerate(offsets):
         ahead = edge.moved(offset, counted)
-        far.append(ahead.values(distance)[:, 0].masked_fill(~ahead.known, torch.inf))
-    nearest, target = torch.stack(far).min(0)
+        far = ahead.values(distance)[:, 0].masked_fill(~ahead.known, torch.inf)
+        target.masked_fill_(far < nearest, direction)
+        nearest = torch.minimum(nearest, far)
     moving = nearest < own
     edge, own, target = edge.only(moving), own[moving].to(log_p.dtype), target[moving]
-
-    owner = edge.sample == torch.arange(samples, device=log_p.device)[:, None]
-    weight = own.clamp_max(max_dist) / max_dist / owner.sum(1)[edge.sample]
-    log_own = edge.values(log_p)
-    logits = torch.empty((len(offsets), len(own)), dtype=log_p.dtype, device=log_p.device)
-    around = [edge.moved(offset, counted) for offset in offsets]
-    for logit, ahead in zip(logits, around, strict=True):
-        log_ahead = ahead.values(log_p)
-        logit.copy_((log_ahead.exp() * (log_ahead - log_own)).sum(1) * ahead.known)
-    logits = logits.log_softmax(0)
+    weight = own.clamp_max(max_dist) / max_dist / torch.bincount(edge.sample, minlength=samples)[edge.sample]
     index = torch.arange(len(offsets), device=log_p.device)[:, None]
-    wanted = (index == target).to(log_p.dtype) * (1 - smoothing) + smoothing / len(offsets)
-    value -= (owner * (weight * (wanted * logits).sum(0))).sum(1, keepdim=True)
-    pull = torch.zeros_like(log_own)
-    for push, ahead in zip(weight * (wanted - logits.exp()), around, strict=True):
-        pull += (push * ahead.known)[:, None] * ahead.values(log_p).exp()
-    slope.flatten(2)[edge.sample, :, edge.place] = pull
+    chunk = max(1, CHUNK.get(log_p.device.type, 2**26) // (len(offsets) * log_p.shape[1]))
+    for start in range(0, len(own), chunk):
+        part = slice(start, start + chunk)
+        some = edge.only(part)
+        around, log_own = [some.moved(offset, counted) for offset in offsets], some.values(log_p)
+        logits = log_own.new_empty(len(offsets), len(log_own))
+        for logit, ahead in zip(logits, around, strict=True):
+            log_ahead = ahead.values(log_p)
+            logit.copy_((log_ahead.exp() * (log_ahead - log_own)).sum(1) * ahead.known)
+        logits = logits.log_softmax(0)
+        wanted = (index == target[part]).to(log_p.dtype) * (1 - smoothing) + smoothing / len(offsets)
+        costs = weight[part] * (wanted * logits).sum(0)
+        value -= sum_by(costs, some.sample, samples)[:, None]
+        pull = torch.zeros_like(log_own)
+        for push, ahead in zip(weight[part] * (wanted - logits.exp()), around, strict=True):
+            pull += (push * ahead.known)[:, None] * ahead.values(log_p).exp()
+        slope.flatten(2)[some.sample, :, some.place] = pull
     return value, slope
 
 
@@ -135,8 +155,8 @@ class Voxels:
         sample, place = mask.flatten(1).nonzero().unbind(1)
         return cls(sample, place, torch.ones_like(place, dtype=torch.bool), tuple(mask.shape[1:]))
 
-    def only(self, kept: Tensor) -> Voxels:
-        """Those where ``kept`` (M,) is true."""
+    def only(self, kept: Tensor | slice) -> Voxels:
+        """Those where ``kept`` (M,) is true, or a part of them."""
         return Voxels(self.sample[kept], self.place[kept], self.known[kept], self.shape)
 
     def values(self, x: Tensor) -> Tensor:

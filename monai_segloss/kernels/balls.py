@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from monai_segloss.core.counts import learned
+from monai_segloss.core.derivatives import pulled
+from monai_segloss.core.exact import widest_dtype
 
 CHORDS = 2**18
 """Lines through a ball that are counted one by one."""
@@ -25,14 +30,16 @@ class Balls:
 
     def transform(self, x: Tensor) -> Tensor:
         """Spectrum of maps (B, K, *S)."""
-        return torch.fft.rfftn(x, self.size, self.axes)
+        x = torch.fft.rfft(x, self.size[-1])
+        for axis, n in zip(reversed(self.axes[:-1]), reversed(self.size[:-1]), strict=True):
+            x = torch.fft.fft(x, n, axis)  # one axis after the other: there is no room around the image yet
+        return x
 
     def back(self, spectrum: Tensor) -> Tensor:
         """Maps of a spectrum."""
-        x = torch.fft.irfftn(spectrum, self.size, self.axes)
-        for axis, n in zip(self.axes, self.shape, strict=True):
-            x = x.narrow(axis, 0, n)
-        return x
+        for axis, n, kept in zip(self.axes[:-1], self.size[:-1], self.shape[:-1], strict=True):
+            spectrum = torch.fft.ifft(spectrum, n, axis).narrow(axis, 0, kept)
+        return torch.fft.irfft(spectrum, self.size[-1]).narrow(-1, 0, self.shape[-1])
 
     def kernel(self) -> tuple[Tensor, Tensor]:
         """Spectrum of a ball, center included, which is real, and its number of voxels on an endless grid."""
@@ -40,6 +47,13 @@ class Balls:
         offsets = [signed(n, reach, device) for n, reach in zip(self.size, self.reach, strict=True)]
         ball = squares(offsets, self.spacing, device) <= self.radius**2 * (1 + 1e-6)
         return torch.fft.rfftn(ball.to(self.like)).real.contiguous(), self.voxels().to(self.like)
+
+    def sizes(self, kernel: Tensor, voxels: Tensor, counted: Tensor | None) -> Tensor:
+        """Number of voxels of the ball around each voxel, without those of the image that are not ``counted``."""
+        if counted is None:
+            return voxels
+        holes = self.back(self.transform((~counted).to(voxels.dtype)) * kernel)
+        return (voxels - holes).clamp_min(1)
 
     def voxels(self) -> Tensor:
         """Number of voxels of a ball on an endless grid: the sum of its chords along the finest axis, or, with more than
@@ -84,25 +98,142 @@ def smooth_length(n: int) -> int:
         n += 1
 
 
-class Sides(torch.autograd.Function):
-    """How far a share of a ball, and what is left to 1, lie above ``tau``: 0 up to there, then linear to 1.
+def ball_sums(
+    spacing: tuple[float, ...],
+    p: Tensor,
+    g: Tensor,
+    counted: Tensor | None,
+    radii: Sequence[float],
+    alpha: float,
+    tau: float,
+) -> Tensor:
+    """Sum over voxels and radii r of r^alpha (p - g)^2 where the ball of radius r lies on one side, (B, K).
 
-    Keeps where they do, two bytes per voxel.
+    A ball lies on one side of the target or of the prediction softly, from a share ``tau`` of it on: f(share) is 0 up to
+    there, then linear to 1.  The errors weigh p (f(1 - s_g) + f(s_p)) + g (f(s_g) + f(1 - s_p)), s the shares of the ball.
+
+    Args:
+        spacing: spacing.
+        p, g: probabilities and target (B, K, *S), both 0 where not ``counted`` (B, 1, *S) or None.
     """
+    settings = (spacing, tuple(radii), alpha, tau)
+    if torch.compiler.is_compiling() or learned(g):
+        return _definition(p, g, counted, *settings)
+    found: Tensor = _BallSums.apply(p, g, counted, learned(p), *settings)[0]
+    return found
+
+
+def _definition(
+    p: Tensor,
+    g: Tensor,
+    counted: Tensor | None,
+    spacing: tuple[float, ...],
+    radii: tuple[float, ...],
+    alpha: float,
+    tau: float,
+) -> Tensor:
+    g = g.to(p.dtype)
+    outside, inside = torch.zeros_like(p), torch.zeros_like(p)
+    for r in radii:
+        balls = Balls(p, r, spacing)
+        kernel, voxels = balls.kernel()
+        size = balls.sizes(kernel, voxels, counted)
+        of_g, of_p = (balls.back(balls.transform(x) * kernel) / size for x in (g, p))
+        (g_in, g_out), (p_in, p_out) = sides(of_g, tau), sides(of_p, tau)
+        outside = outside + r**alpha * (g_out + p_in)
+        inside = inside + r**alpha * (g_in + p_out)
+    return ((p - g) ** 2 * (p * outside + g * inside)).flatten(2).sum(2)
+
+
+def sides(share: Tensor, tau: float) -> tuple[Tensor, Tensor]:
+    """How far a share of a ball, and what is left to 1, lie above ``tau``: 0 up to there, then linear to 1."""
+    return (share - tau).clamp_min(0) / (1 - tau), (1 - share - tau).clamp_min(0) / (1 - tau)
+
+
+class _BallSums(torch.autograd.Function):
+    """The sums, and with them their slope in p: the weights of all radii are in memory for one class at a time."""
 
     @staticmethod
-    def forward(share: Tensor, tau: float) -> tuple[Tensor, ...]:
-        rest = 1 - share
-        above = share > tau, rest > tau
-        return (share - tau).clamp_min_(0).div_(1 - tau), rest.sub_(tau).clamp_min_(0).div_(1 - tau), *above
+    def forward(
+        p: Tensor,
+        g: Tensor,
+        counted: Tensor | None,
+        wanted: bool,
+        spacing: tuple[float, ...],
+        radii: tuple[float, ...],
+        alpha: float,
+        tau: float,
+    ) -> tuple[Tensor, Tensor]:
+        value = p.new_zeros(p.shape[:2], dtype=widest_dtype(p.device))
+        slope = torch.zeros_like(p) if wanted else p.new_empty(0)
+        every = [Balls(p, r, spacing) for r in radii]
+        for size in dict.fromkeys(balls.size for balls in every):  # a small ball needs little room beyond the image
+            some = [(balls, *balls.kernel()) for balls in every if balls.size == size]
+            for b, c in product(range(p.shape[0]), range(p.shape[1])):
+                u, v = p[b : b + 1, c : c + 1], g[b : b + 1, c : c + 1]
+                sizes = [
+                    ball.sizes(kernel, n, None if counted is None else counted[b : b + 1]) for ball, kernel, n in some
+                ]
+                found = slope[b : b + 1, c : c + 1] if wanted else None
+                value[b, c] += _of_class(u, v, some, sizes, alpha, tau, found)
+        return value.to(p.dtype), slope
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: tuple[Tensor, ...]) -> None:
-        ctx.mark_non_differentiable(*output[2:])
-        ctx.save_for_backward(*output[2:])
-        ctx.tau = inputs[1]
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        p, g, counted, _, *ctx.settings = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(p, g, counted, output[1])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, of_rest: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        above, rest = ctx.saved_tensors
-        return (grad * above - of_rest * rest) / (1 - ctx.tau), None
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        p, g, counted, slope = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a graph is wanted: differentiate the definition
+            (found,) = pulled(lambda x: _definition(x, g, counted, *ctx.settings), grad, p)
+        else:
+            found = slope * grad.reshape(*grad.shape, *(1,) * (p.ndim - 2))
+        return found, *(None,) * 7
+
+
+def _of_class(
+    p: Tensor,
+    g: Tensor,
+    some: Sequence[tuple[Balls, Tensor, Tensor]],
+    sizes: Sequence[Tensor],
+    alpha: float,
+    tau: float,
+    slope: Tensor | None,
+) -> Tensor:
+    """The sum over balls of one size of image, of one class (1, 1, *S); its slope in p is added to ``slope``."""
+    outside, inside = torch.zeros_like(p), torch.zeros_like(p)
+    spectrum = some[0][0].transform(g.to(p.dtype))
+    for (balls, kernel, _), size in zip(some, sizes, strict=True):
+        full, rest = sides(balls.back(spectrum * kernel).div_(size), tau)
+        outside.add_(rest, alpha=balls.radius**alpha)
+        inside.add_(full, alpha=balls.radius**alpha)
+    del full, rest
+    spectrum = some[0][0].transform(p)
+    pull = None
+    for (balls, kernel, _), size in zip(some, sizes, strict=True):
+        share, weight = balls.back(spectrum * kernel).div_(size), balls.radius**alpha
+        full, rest = sides(share, tau)
+        outside.add_(full, alpha=weight)
+        inside.add_(rest, alpha=weight)
+        if slope is None:
+            continue
+        push = torch.where(full > 0, p, 0).sub_(g.to(p.dtype).masked_fill(rest <= 0, 0))
+        del full, rest, share
+        push = push.mul_((p - g.to(p.dtype)).square_()).mul_(weight / (1 - tau)).div_(size)
+        push = balls.transform(push).mul_(kernel)
+        pull = push if pull is None else pull.add_(push)
+        del push
+    del spectrum
+    if slope is not None and pull is not None:
+        slope += some[0][0].back(pull)
+        del pull
+    difference = p - g.to(p.dtype)
+    if slope is not None:
+        slope.addcmul_(difference.square(), outside)
+    mixed = outside.mul_(p).add_(inside.mul_(g))
+    if slope is not None:
+        slope.addcmul_(difference, mixed, value=2)
+    return difference.square_().mul_(mixed).sum(dtype=widest_dtype(p.device))

@@ -24,6 +24,8 @@ FAR = np.iinfo(np.int64).max
 """Key of a voxel from which no component has been reached."""
 BITS = 60
 """Keys, distance and id together, stay below 2 ** BITS."""
+LINES = 2**12
+"""Lines of an image that are measured at once."""
 
 
 def connected_components(mask: Tensor, *, faces: bool = False) -> Tensor:
@@ -79,7 +81,8 @@ def _nearest_component(ids: Tensor, rows: Tensor) -> Tensor:
     rows = rows.cpu().double()
     arrays = volumes(ids).reshape(ids.shape).astype(np.int64, copy=False)
     for b, row in enumerate(rows.tolist()):
-        out[b] = _nearest(arrays[b], tuple(row))
+        for channel, ids_of in zip(out[b], arrays[b], strict=True):
+            channel[...] = _nearest(ids_of, tuple(row))
     return torch.from_numpy(out).to(ids.device)
 
 
@@ -98,49 +101,68 @@ class Segments:
     """Voxels of (B, C, *S) maps grouped into components.
 
     Args:
-        voxel: (P,) where the voxels lie in the flattened maps.
-        segment: (P,) component of each voxel, 0 to T - 1.
+        number: (B, C, *S) int32, component of each voxel, 0 to T - 1; -1 where there is none.
         owner: (T,) row b * C + c of each component.
-        shape: shape of the maps.
     """
 
-    voxel: Tensor
-    segment: Tensor
+    number: Tensor
     owner: Tensor
-    shape: torch.Size
 
     @staticmethod
     def of(ids: Tensor, inside: Tensor | None = None) -> Segments:
         """The components with an id above 0; with ``inside`` (B, 1 | C, *S) only their voxels there."""
-        rows = ids.shape[0] * ids.shape[1]
         kept = ids > 0 if inside is None else (ids > 0) & inside
-        voxel = kept.flatten().nonzero()[:, 0]
-        size = ids.shape[2:].numel()
-        width = int(ids.max()) + 1
-        key = voxel.div(size, rounding_mode="floor") * width + ids.flatten()[voxel]
-        if rows * width > 4 * ids.numel():  # far apart, as on a coarser grid than that of the components
-            used, segment = torch.unique(key, return_inverse=True)
-        else:
-            seen = torch.bincount(key, minlength=rows * width) > 0
-            used, segment = seen.nonzero()[:, 0], (seen.cumsum(0) - 1)[key]
-        return Segments(voxel, segment, used.div(width, rounding_mode="floor"), ids.shape)
+        number, owner = torch.full(ids.shape, -1, dtype=torch.int32, device=ids.device), []
+        first, rows = 0, zip(number.flatten(0, 1), ids.flatten(0, 1), kept.flatten(0, 1), strict=True)
+        for row, (out, names, there) in enumerate(rows):
+            voxel = there.flatten().nonzero()[:, 0]
+            own = names.flatten()[voxel]
+            if not len(own):
+                continue
+            last = int(own.max())
+            if last > 4 * names.numel():  # far apart, as on a coarser grid than that of the components
+                used, rank = torch.unique(own, return_inverse=True)
+            else:
+                seen = torch.bincount(own, minlength=last + 1) > 0
+                used, rank = seen.nonzero()[:, 0], (seen.cumsum(0, dtype=torch.int32) - 1)[own]
+            out.view(-1)[voxel] = rank.to(torch.int32).add_(first)
+            owner.append(torch.full_like(used, row))
+            first += len(used)
+        return Segments(number, torch.cat(owner) if owner else ids.new_zeros(0, dtype=torch.int64))
+
+    @property
+    def sizes(self) -> Tensor:
+        """Voxels of each component, (T,)."""
+        rows = self.number.flatten(0, 1)
+        return sum(
+            (torch.bincount(row[row >= 0], minlength=len(self.owner)) for row in rows), torch.zeros_like(self.owner)
+        )
 
     def those(self, keep: Tensor) -> Segments:
         """Some of the components, ``keep`` (T,) bool."""
-        kept = keep[self.segment]
-        number = keep.cumsum(0) - 1
-        return Segments(self.voxel[kept], number[self.segment[kept]], self.owner[keep], self.shape)
+        names = torch.where(keep, keep.cumsum(0, dtype=torch.int32) - 1, -1)
+        names = torch.cat((names, names.new_full((1,), -1)))  # where the number -1 leads
+        return Segments(torch.stack([names[row] for row in self.number]), self.owner[keep])
 
     def sums(self, *maps: Tensor) -> list[Tensor]:
-        """Sums of maps (B, C, *S) over each component, (T,), exact, in one pass each over the grouped voxels."""
-        return [sum_by(x.expand(self.shape).flatten()[self.voxel], self.segment, len(self.owner)) for x in maps]
+        """Sums of maps (B, C, *S) over each component, (T,), exact."""
+        tables = []
+        for x in maps:
+            rows = zip(x.expand(self.number.shape).flatten(0, 1), self.number.flatten(0, 1), strict=True)
+            tables.append(sum(self.sum_of(values, number) for values, number in rows))
+        return tables
+
+    def sum_of(self, values: Tensor, number: Tensor) -> Tensor:
+        """Sums over each component (T,) of some voxels, of their values and their components."""
+        voxel = (number >= 0).flatten().nonzero()[:, 0]
+        return sum_by(values.flatten()[voxel], number.flatten()[voxel], len(self.owner))
 
     def mean_by_row(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Mean of a value per component (T,) over the components of each row, and whether there are any, both (B, C)."""
-        rows = self.shape[0] * self.shape[1]
-        count = torch.bincount(self.owner, minlength=rows)
-        mean = sum_by(values, self.owner, rows) / count.clamp_min(1)
-        return mean.view(self.shape[:2]), (count > 0).view(self.shape[:2])
+        shape = self.number.shape[:2]
+        count = torch.bincount(self.owner, minlength=shape.numel())
+        mean = sum_by(values, self.owner, shape.numel()) / count.clamp_min(1)
+        return mean.view(shape), (count > 0).view(shape)
 
 
 def _label(mask: NDArray[np.bool_], faces: bool) -> Ids:
@@ -185,23 +207,22 @@ def label_by_scipy(mask: NDArray[np.bool_], faces: bool = False) -> NDArray[Any]
 
 
 def _nearest(ids: Ids, spacing: tuple[float, ...]) -> Ids:
-    """Cells of (C, *S): one pass per axis over keys that hold the squared distance and, in the low digits, the id."""
-    tops = ids.max(tuple(range(1, ids.ndim)), keepdims=True)
-    if tops.max() > ids.size:  # far apart: the digits of an id are those of a distance
+    """Cells of one channel (*S): a pass per axis over keys that hold the squared distance and, in the low digits, the id."""
+    top = int(ids.max())
+    if top > ids.size:  # far apart: the digits of an id are those of a distance
         known, rank = np.unique(ids, return_inverse=True)
         rank = rank.reshape(ids.shape) + int(known[0] > 0)
         return np.concatenate(([0], known[known > 0]))[_nearest(rank, spacing)]
-    several = tops.ravel() > 1
-    if not several.all():  # one component has the whole channel
-        out = np.broadcast_to(tops, ids.shape).copy()
-        out[several] = _nearest(ids[several], spacing) if several.any() else 0
-        return out
-    digits = int(tops.max()) + 1
+    if top <= 1:  # one component has the whole channel
+        return np.full_like(ids, top)
+    digits = top + 1
     key = np.where(ids > 0, ids, FAR)
-    for axis, weight in enumerate(_weights(spacing, ids.shape[1:], digits), start=1):
-        lines = np.moveaxis(key, axis, -1)
-        key = np.moveaxis(_envelope(lines.reshape(-1, lines.shape[-1]), weight * digits).reshape(lines.shape), -1, axis)
-    return key % digits
+    for axis, weight in enumerate(_weights(spacing, ids.shape, digits)):
+        lines = np.atleast_2d(np.moveaxis(key, axis, -1))
+        for some in np.array_split(lines, max(1, min(len(lines), key.size // lines.shape[-1] // LINES))):
+            some[...] = _envelope(some.reshape(-1, some.shape[-1]), weight * digits).reshape(some.shape)
+    key %= digits
+    return key
 
 
 def _weights(spacing: tuple[float, ...], shape: tuple[int, ...], digits: int) -> list[int]:

@@ -42,6 +42,8 @@ def erosion(x: Tensor, radius: tuple[int, ...], counted: Tensor | None = None) -
 class _Dilation(torch.autograd.Function):
     """Dilation by one voxel to both sides along one axis after the other, as ``steps`` names them."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(x: Tensor, steps: tuple[int, ...]) -> Tensor:
         return _by_chunks(_dilate, steps, x)

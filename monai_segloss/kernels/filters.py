@@ -68,6 +68,8 @@ class Erosions(torch.autograd.Function):
     Of each erosion only where something is left is kept, one byte per voxel; on the CPU it ends where nothing is.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(e: Tensor, factor: float | Tensor, threshold: float, weights: list[float]) -> tuple[Tensor, ...]:
         stops = e.device.type == "cpu" and not torch.compiler.is_compiling()

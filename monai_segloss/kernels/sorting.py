@@ -17,8 +17,10 @@ BITS = {torch.float32: (torch.int32, 0x7FFF_FFFF), torch.float64: (torch.int64, 
 Weights = Callable[[Tensor, torch.dtype], Tensor]
 
 
-def sort_descending(x: Tensor) -> tuple[Tensor, Tensor]:
+def sort_descending(x: Tensor, spoil: bool = False) -> tuple[Tensor, Tensor]:
     """Values (N,) at least 0 in descending order, equal ones as they come, and where they were; NaN comes first.
+
+    With ``spoil`` the memory of ``x`` is used for the order.
 
     Example:
         >>> import torch
@@ -30,7 +32,8 @@ def sort_descending(x: Tensor) -> tuple[Tensor, Tensor]:
     if x.device.type != "cpu" or x.dtype not in BITS or torch.compiler.is_compiling():
         return x.sort(descending=True, stable=True)
     integer, mask = BITS[x.dtype]
-    keys, order = x.contiguous().view(integer).bitwise_not().bitwise_and_(mask).sort(stable=True)
+    bits = x.contiguous().view(integer)
+    keys, order = (bits.bitwise_not_() if spoil else bits.bitwise_not()).bitwise_and_(mask).sort(stable=True)
     return keys.bitwise_not_().bitwise_and_(mask).view(x.dtype), order
 
 
@@ -72,4 +75,4 @@ class RankedErrors(torch.autograd.Function):
 def _rank(x: Tensor, g: Tensor, valid: Tensor | None, margin: float) -> tuple[Tensor, Tensor]:
     """Errors (N,), the largest first, and the voxels they belong to; 0 where a voxel costs nothing or is ignored."""
     errors = torch.where(g, 1 - x, margin + x).clamp_min_(0)
-    return sort_descending(errors if valid is None else errors.masked_fill_(~valid, 0))
+    return sort_descending(errors if valid is None else errors.masked_fill_(~valid, 0), spoil=True)

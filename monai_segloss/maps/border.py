@@ -58,14 +58,16 @@ def border_weight_map(
         raise ValueError("sigma must be above 0.")
     counted = torch.ones_like(mask[:, :1], dtype=torch.bool) if valid is None else valid[:, :1]
     mask = as_mask(mask) & counted
-    ids = connected_components(mask, faces=True) if instances is None else (instances * counted).long()
+    ids = connected_components(mask, faces=True) if instances is None else instances.long()
+    ids = ids if instances is None or valid is None else ids.masked_fill(~counted, 0)
     rows = [
         torch.stack(two_nearest(sample, None if spacing is None else spacing if spacing.ndim == 1 else spacing[b]))
         for b, sample in enumerate(ids)
     ]
     total, device = exact(torch.stack(rows)).sum(1)[:, None], mask.device
     ids, mask, counted = ids.cpu(), mask.cpu(), counted.cpu()
-    border = w0 * torch.exp(-(total**2) / (2 * sigma**2))
+    del rows
+    border = total.square_().neg_().div_(2 * sigma**2).exp_().mul_(w0)
     if background_only:
         border = border.masked_fill((ids > 0).any(1, keepdim=True), 0)
     out = _class_weights(mask, counted, class_weight) + border

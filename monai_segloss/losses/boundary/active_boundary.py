@@ -105,7 +105,7 @@ class ActiveBoundaryLoss(SegLoss):
         value, slope = value_and_slope(
             log_p.detach(), distance, counted, self.max_ratio, self.max_dist, self.label_smoothing
         )
-        linear = (slope * log_p).flatten(1).sum(1, keepdim=True)
+        linear = torch.linalg.vecdot(slope.flatten(1), log_p.flatten(1))[:, None]
         return Unreduced.table(value + (linear - linear.detach()), batch.voxels)
 
 

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from monai_segloss.core.card import Exempt, ReadingArgs, SegLoss, Unpack, non_negative, register
 from monai_segloss.core.formula import SegBatch, Term, Unreduced
+from monai_segloss.kernels.recomputed import by_class, totals
 from monai_segloss.losses.boundary.neighborhood import Spacing, by_spacing, class_view, mean_table, scored_maps, valid
 
 
@@ -80,16 +82,24 @@ class ActiveContourLoss(SegLoss):
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
         p, g = scored_maps(batch, class_view(batch, self.background))
-        length = by_spacing(contour_length, batch, p, valid(batch), self.eps)
-        misplaced = region(p, g, valid(batch), self.c_in, self.c_out, self.mu)
+
+        def contours(spacing: Spacing, p: Tensor, counted: Tensor | None) -> Tensor:
+            return by_class(partial(contour_length, spacing, self.eps), 1, p, counted)
+
+        def misplaced_voxels(rows: slice, p: Tensor, g: Tensor, counted: Tensor | None) -> Tensor:
+            x = region(p, g.to(p.dtype), counted, self.c_in, self.c_out, self.mu)
+            return totals(rows, None, x)[..., 0]
+
+        length, size = by_spacing(contours, batch, p, valid(batch)).unbind(2)
+        misplaced = by_class(misplaced_voxels, 0, p, g, valid(batch))
         return {
-            "length": Term(self.w_length, Unreduced.table(length, batch.voxels)),
+            "length": Term(self.w_length, Unreduced.table(length / size.clamp_min(1), batch.voxels)),
             "region": Term(self.w_region, mean_table(misplaced, batch)),
         }
 
 
-def contour_length(spacing: Spacing, u: Tensor, counted: Tensor | None, eps: float) -> Tensor:
-    """Mean of sqrt(|grad u|^2 + eps) per (sample, class), (B, K), by forward differences.
+def contour_length(spacing: Spacing, eps: float, rows: slice, u: Tensor, counted: Tensor | None) -> Tensor:
+    """Sum of sqrt(|grad u|^2 + eps) per (sample, class) by forward differences, and of how many, (B, K, 2).
 
     All differences of a voxel are taken at that voxel; the last one along each axis has none.  A difference with an
     ignored voxel is 0.
@@ -110,8 +120,7 @@ def contour_length(spacing: Spacing, u: Tensor, counted: Tensor | None, eps: flo
         if counted is not None:
             difference = difference * (first(counted, axis) & first(counted))
         square = square + difference**2
-    total = ((square + eps).sqrt() * kept).flatten(2).sum(2)
-    return total / kept.flatten(2).sum(2).clamp_min(1)
+    return totals(rows, None, (square + eps).sqrt() * kept, kept.expand_as(square))
 
 
 def region(u: Tensor, v: Tensor, counted: Tensor | None, inside: float, outside: float, mu: float) -> Tensor:

@@ -98,7 +98,7 @@ class BoundaryLoss(SegLoss):
 
 def boundary(p: Tensor, phi: Tensor, g: Tensor | None = None) -> Tensor:
     """phi p at each voxel (B, C, *S), or phi (p - g), whose least value is 0."""
-    return phi * (p if g is None else p - g)
+    return phi * (p if g is None else p - g.to(p.dtype))
 
 
 class BoundaryForm:
@@ -119,5 +119,5 @@ class BoundaryForm:
         """Mean over voxels per (sample, class)."""
         batch = view.batch
         phi = scored_map(self.map, view)
-        g = batch.one_hot[:, view.first :].to(phi.dtype) if self.offset else None
-        return mean_over_voxels(boundary(view.prob, phi, g), view)
+        g = batch.one_hot[:, view.first :] if self.offset else None
+        return mean_over_voxels(boundary, view, view.prob, phi, g)

@@ -5,6 +5,7 @@ from torch import Tensor
 from monai_segloss.core.card import SegLoss, Unpack, register
 from monai_segloss.core.formula import SegBatch, Unreduced, quotient
 from monai_segloss.kernels.dilation import dilation
+from monai_segloss.kernels.recomputed import by_class, totals
 from monai_segloss.losses.boundary.neighborhood import (
     RatioArgs,
     Spacing,
@@ -68,14 +69,13 @@ class BoundaryF1Loss(SegLoss):
 
     def loss(self, batch: SegBatch) -> Unreduced:
         view, counted = class_view(batch, self.background, self.batch), valid(batch)
-        p, g = (by_spacing(contours, batch, u, counted, self.contour) for u in scored_maps(batch, view))
-        wide_p, wide_g = (by_spacing(widened, batch, b, counted, self.tolerance) for b in (p, g))
+        sums = by_spacing(contour_sums, batch, *scored_maps(batch, view), counted, self.contour, self.tolerance)
+        of_p, of_g = ([view.reduce_batch(x) for x in each.unbind(2)] for each in (sums[..., :2], sums[..., 2:]))
 
-        def met(b: Tensor, others: Tensor) -> Tensor:
-            missed, total = (view.reduce_batch(batch.total(x)) for x in (b * (1 - others), b))
+        def met(missed: Tensor, total: Tensor) -> Tensor:
             return 1 - quotient(missed + (self.smooth_dr - self.smooth_nr), total + self.smooth_dr)
 
-        return Unreduced.table(boundary_f1(met(p, wide_g), met(g, wide_p)), view.voxel_count)
+        return Unreduced.table(boundary_f1(met(*of_p), met(*of_g)), view.voxel_count)
 
 
 def boundary_f1(precision: Tensor, recall: Tensor) -> Tensor:
@@ -83,18 +83,22 @@ def boundary_f1(precision: Tensor, recall: Tensor) -> Tensor:
     return 1 - 2 * precision * recall / (precision + recall).clamp_min(1e-12)
 
 
-def contours(spacing: Spacing, u: Tensor, counted: Tensor | None, radius: int) -> Tensor:
-    """Soft inner contour of masks (B, K, *S)."""
-    return inner_band(u, scaled_radii(radius, spacing, u), counted)
-
-
-def widened(spacing: Spacing, b: Tensor, counted: Tensor | None, radius: int) -> Tensor:
-    """The largest value around each voxel."""
-    return dilation(b, scaled_radii(radius, spacing, b), counted)
-
-
 def half_window(name: str, edge: int) -> int:
     """Voxels to each side of the center of a window."""
     if not 1 <= edge < float("inf") or edge % 2 != 1:
         raise ValueError(f"{name} must be an odd number of voxels, at least 1, got {edge!r}.")
     return int(edge) // 2
+
+
+def contour_sums(
+    spacing: Spacing, p: Tensor, g: Tensor, counted: Tensor | None, contour: int, tolerance: int
+) -> Tensor:
+    """Of the soft inner contours of masks (B, K, *S) what lies off the other one, and their size, (B, K, 2 each)."""
+    thin, wide = (scaled_radii(radius, spacing, p) for radius in (contour, tolerance))
+
+    def table(rows: slice, p: Tensor, g: Tensor, counted: Tensor | None) -> Tensor:
+        p, g = (inner_band(u.to(p.dtype), thin, counted) for u in (p, g))
+        wide_p, wide_g = (dilation(b, wide, counted) for b in (p, g))
+        return totals(rows, counted, p * (1 - wide_g), p, g * (1 - wide_p), g)
+
+    return by_class(table, thin[0] + wide[0], p, g, counted)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from monai_segloss.core.card import SegLoss, Unpack, register
 from monai_segloss.core.formula import SegBatch, Unreduced
+from monai_segloss.kernels.recomputed import by_class, totals
 from monai_segloss.losses.boundary.neighborhood import (
     RatioArgs,
     Spacing,
@@ -72,8 +73,8 @@ class BoundaryIoULoss(SegLoss):
 
     def loss(self, batch: SegBatch) -> Unreduced:
         view = class_view(batch, self.background, self.batch)
-        p, g = (by_spacing(band, batch, u, valid(batch), self.width) for u in scored_maps(batch, view))
-        overlap, error = (view.reduce_batch(batch.total(x)) for x in (p * g, p * (1 - g) + g * (1 - p)))
+        sums = by_spacing(band_sums, batch, *scored_maps(batch, view), valid(batch), self.width)
+        overlap, error = (view.reduce_batch(x) for x in sums.unbind(2))
         return Unreduced.table(boundary_iou(overlap, error, self.smooth_nr, self.smooth_dr), view.voxel_count)
 
 
@@ -82,8 +83,17 @@ def boundary_iou(overlap: Tensor, error: Tensor, smooth_nr: float, smooth_dr: fl
     return one_minus_ratio(overlap, error, smooth_nr, smooth_dr)
 
 
-def band(spacing: Spacing, u: Tensor, counted: Tensor | None, width: float | None) -> Tensor:
-    """Voxels of a soft mask (B, K, *S) within ``width`` of another side; None: `SHARE` of the diagonal."""
+def band_sums(spacing: Spacing, p: Tensor, g: Tensor, counted: Tensor | None, width: float | None) -> Tensor:
+    """Overlap and difference of the bands of soft masks (B, K, *S) within ``width`` of another side, (B, K, 2).
+
+    None: `SHARE` of the diagonal.
+    """
     if width is None:
-        width = SHARE * math.sqrt(sum((n * s) ** 2 for n, s in zip(u.shape[2:], spacing, strict=True) if n > 1))
-    return inner_band(u, radii(width, spacing), counted)
+        width = SHARE * math.sqrt(sum((n * s) ** 2 for n, s in zip(p.shape[2:], spacing, strict=True) if n > 1))
+    radius = radii(width, spacing)
+
+    def table(rows: slice, p: Tensor, g: Tensor, counted: Tensor | None) -> Tensor:
+        p, g = (inner_band(u.to(p.dtype), radius, counted) for u in (p, g))
+        return totals(rows, counted, p * g, p * (1 - g) + g * (1 - p))
+
+    return by_class(table, radius[0], p, g, counted)

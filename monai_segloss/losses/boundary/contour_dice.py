@@ -5,6 +5,7 @@ from torch import Tensor
 from monai_segloss.core.card import SegLoss, Unpack, non_negative, register
 from monai_segloss.core.formula import SegBatch, Unreduced, quotient
 from monai_segloss.kernels.dilation import dilation, erosion
+from monai_segloss.kernels.recomputed import by_class, totals
 from monai_segloss.losses.boundary.neighborhood import (
     RatioArgs,
     Spacing,
@@ -69,12 +70,8 @@ class ContourDiceLoss(SegLoss):
 
     def loss(self, batch: SegBatch) -> Unreduced:
         view, counted = class_view(batch, self.background, self.batch), valid(batch)
-        p, g = scored_maps(batch, view)
-        one = (1,) * (batch.ndim - 2)
-        edges = [inner_band(u, one, counted) for u in (g, p)]
-        bands = [by_spacing(band, batch, u, counted, self.tolerance) for u in (p, g)]
-        missed = [edge * (1 - near) for edge, near in zip(edges, bands, strict=True)]
-        lost, total = (view.reduce_batch(batch.total(a + b)) for a, b in (missed, edges))
+        sums = by_spacing(contour_sums, batch, *scored_maps(batch, view), counted, self.tolerance)
+        lost, total = (view.reduce_batch(x) for x in sums.unbind(2))
         return Unreduced.table(contour_dice(lost, total, self.smooth_nr, self.smooth_dr), view.voxel_count)
 
 
@@ -83,7 +80,20 @@ def contour_dice(missed: Tensor, total: Tensor, smooth_nr: float, smooth_dr: flo
     return quotient(missed + (smooth_dr - smooth_nr), total + smooth_dr)
 
 
-def band(spacing: Spacing, u: Tensor, counted: Tensor | None, tolerance: float) -> Tensor:
+def band(u: Tensor, counted: Tensor | None, radius: tuple[int, ...]) -> Tensor:
     """Voxels near a boundary, on both of its sides, softly (B, K, *S)."""
-    radius = radii(tolerance, spacing)
     return dilation(u, radius, counted) - erosion(u, radius, counted)
+
+
+def contour_sums(spacing: Spacing, p: Tensor, g: Tensor, counted: Tensor | None, tolerance: float) -> Tensor:
+    """What the bands of masks (B, K, *S) miss of the contours of each other, and the sizes of these, (B, K, 2)."""
+    radius, one = radii(tolerance, spacing), (1,) * len(spacing)
+
+    def table(rows: slice, p: Tensor, g: Tensor, counted: Tensor | None) -> Tensor:
+        g = g.to(p.dtype)
+        edges = [inner_band(u, one, counted) for u in (g, p)]
+        bands = [band(u, counted, radius) for u in (p, g)]
+        lost = [edge * (1 - near) for edge, near in zip(edges, bands, strict=True)]
+        return totals(rows, counted, lost[0] + lost[1], edges[0] + edges[1])
+
+    return by_class(table, radius[0], p, g, counted)

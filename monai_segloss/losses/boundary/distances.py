@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -11,6 +12,7 @@ from monai_segloss.core.counts import one_hot_labels
 from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import SegLoss
 from monai_segloss.core.reduce import Unreduced
+from monai_segloss.kernels.recomputed import by_class, totals
 from monai_segloss.maps.distance import Side, distance_field, signed_distance_map
 
 
@@ -35,7 +37,12 @@ def foreground_view(loss: SegLoss, batch: SegBatch) -> ClassView:
     return batch.class_view(loss.include_background or single, loss.batch)
 
 
-def mean_over_voxels(values: Tensor, view: ClassView) -> Unreduced:
-    """Mean over the voxels that count of a map (B, C', *S), per (sample, class) or class."""
-    voxel_count = view.voxel_count
-    return Unreduced.table(view.reduce_batch(view.batch.total(values)) / voxel_count.clamp_min(1), voxel_count)
+def mean_over_voxels(values: Callable[..., Tensor], view: ClassView, *maps: Tensor | None) -> Unreduced:
+    """Mean over the voxels that count of ``values`` of maps (B, C', *S), per (sample, class) or class."""
+    voxel_count, mask = view.voxel_count, view.batch.mask
+
+    def table(rows: slice, *maps: Tensor | None) -> Tensor:
+        return totals(rows, maps[-1], values(*maps[:-1]))[..., 0]
+
+    sums = by_class(table, 0, *maps, None if mask is None else mask[:, None])
+    return Unreduced.table(view.reduce_batch(sums) / voxel_count.clamp_min(1), voxel_count)

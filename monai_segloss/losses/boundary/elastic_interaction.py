@@ -5,6 +5,7 @@ from torch import Tensor
 
 from monai_segloss.core.card import ReadingArgs, SegLoss, Unpack, non_negative, register
 from monai_segloss.core.formula import SegBatch, Unreduced
+from monai_segloss.kernels.recomputed import by_class
 from monai_segloss.losses.boundary.neighborhood import Spacing, by_spacing, class_view, scored_maps
 
 
@@ -60,7 +61,14 @@ class ElasticInteractionLoss(SegLoss):
     def loss(self, batch: SegBatch) -> Unreduced:
         p, g = scored_maps(batch, class_view(batch, self.background))
         physical = batch.spacing is not None
-        energy = by_spacing(elastic_energy, batch, self.alpha * p - g, physical, self.periodic)
+
+        def energy_of(spacing: Spacing, p: Tensor, g: Tensor) -> Tensor:
+            def table(_: slice, p: Tensor, g: Tensor) -> Tensor:
+                return elastic_energy(spacing, self.alpha * p - g.to(p.dtype), physical, self.periodic)
+
+            return by_class(table, None, p, g)
+
+        energy = by_spacing(energy_of, batch, p, g)
         return Unreduced.table(energy / batch.voxels.clamp_min(1), batch.voxels)
 
 

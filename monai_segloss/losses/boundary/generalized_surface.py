@@ -4,6 +4,7 @@ from torch import Tensor
 
 from monai_segloss.core.card import ReadingArgs, SegLoss, Unpack, Weight, one_of, register
 from monai_segloss.core.formula import MapSpec, SegBatch, Unreduced, quotient, scored_map
+from monai_segloss.kernels.recomputed import by_class, totals
 from monai_segloss.losses.boundary.distances import signed_distance
 from monai_segloss.losses.boundary.neighborhood import class_view
 from monai_segloss.maps.distance import FILLS, MODES, Fill, Mode
@@ -82,9 +83,9 @@ class GeneralizedSurfaceLoss(SegLoss):
     def loss(self, batch: SegBatch) -> Unreduced:
         batch = batch.full_precision
         view = class_view(batch, self.background, self.batch)
-        square = scored_map(self.map, view) ** 2
-        both = view.prob + batch.one_hot[:, view.first :]
-        error, worst = (view.reduce_batch(batch.total(x)) for x in (square * both * (2 - both), square))
+        counted = None if batch.mask is None else batch.mask[:, None]
+        maps = view.prob, batch.one_hot[:, view.first :], scored_map(self.map, view), counted
+        error, worst = (view.reduce_batch(x) for x in by_class(weighed_errors, 0, *maps).unbind(2))
         weight = view.foreground(self.weights(batch.classes))
         if self.per_class:
             return Unreduced.table(generalized_surface(error, worst), view.voxel_count * (worst != 0), weight)
@@ -96,3 +97,9 @@ class GeneralizedSurfaceLoss(SegLoss):
 def generalized_surface(error: Tensor, worst: Tensor) -> Tensor:
     """The sum of D^2 (1 - (1 - (g + p))^2) over that of D^2, (B | 1, K); 0 without a boundary."""
     return quotient(error, worst)
+
+
+def weighed_errors(rows: slice, p: Tensor, g: Tensor, distance: Tensor, counted: Tensor | None) -> Tensor:
+    """The sum of D^2 (1 - (1 - (g + p))^2), and that of D^2, (b, k, 2)."""
+    square, both = distance**2, p + g
+    return totals(rows, counted, square * both * (2 - both), square)

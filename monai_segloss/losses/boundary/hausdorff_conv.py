@@ -2,14 +2,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
-
 from monai_segloss.core.arguments import exponents, numbers, shown
 from monai_segloss.core.card import ReadingArgs, SegLoss, Unpack, non_negative, register, within
 from monai_segloss.core.formula import SegBatch, Unreduced
-from monai_segloss.kernels.balls import Balls, Sides
-from monai_segloss.losses.boundary.neighborhood import Spacing, by_spacing, class_view, mean_table, scored_maps, valid
+from monai_segloss.kernels.balls import ball_sums
+from monai_segloss.losses.boundary.neighborhood import by_spacing, class_view, mean_table, scored_maps, valid
 
 
 @register(
@@ -81,34 +78,5 @@ class HausdorffConvLoss(SegLoss):
 
     def loss(self, batch: SegBatch) -> Unreduced:
         p, g = scored_maps(batch, class_view(batch, self.background))
-        error = by_spacing(ball_error, batch, p, g, valid(batch), self.radii, self.alpha, self.tau)
-        return mean_table(error, batch)
-
-
-def ball_error(
-    spacing: Spacing, p: Tensor, g: Tensor, counted: Tensor | None, radii: Sequence[float], alpha: float, tau: float
-) -> Tensor:
-    """sum_r r^alpha of the errors whose ball of radius r lies on one side, per voxel of (B, K, *S).
-
-    A ball lies on one side of the target or of the prediction softly, from a share ``tau`` of it on.
-    """
-    outside, inside = torch.zeros_like(p), torch.zeros_like(p)
-    maps = [g, p] if counted is None else [g, p, (~counted).to(p.dtype)]
-    spectra: dict[tuple[int, ...], list[Tensor]] = {}
-    for r in radii:
-        balls = Balls(p, r, spacing)
-        if balls.size not in spectra:  # a small ball needs little room beyond the image
-            spectra[balls.size] = [balls.transform(x) for x in maps]
-        of_g, of_p, *holes = spectra[balls.size]
-        kernel, voxels = balls.kernel()
-        if holes:
-            size = (voxels - balls.back(holes[0] * kernel)).clamp_min(1)
-            in_g, in_p = balls.back(of_g * kernel) / size, balls.back(of_p * kernel) / size
-        else:
-            kernel = kernel / voxels
-            in_g, in_p = balls.back(of_g * kernel), balls.back(of_p * kernel)
-        of_target, of_prediction = Sides.apply(in_g, tau), Sides.apply(in_p, tau)
-        outside = outside + r**alpha * (of_target[1] + of_prediction[0])
-        inside = inside + r**alpha * (of_target[0] + of_prediction[1])
-    error = (p - g) ** 2
-    return error * (p * outside + g * inside)
+        sums = by_spacing(ball_sums, batch, p, g, valid(batch), self.radii, self.alpha, self.tau)
+        return mean_table(sums, batch)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
 from monai_segloss.core.arguments import exponents
@@ -92,12 +94,12 @@ class HausdorffDTLoss(SegLoss):
         return self.form.unreduced(foreground_view(self, batch.full_precision))
 
 
-def hausdorff_dt(p: Tensor, g: Tensor, alpha: float, *fields: Tensor) -> Tensor:
+def hausdorff_dt(alpha: float, p: Tensor, g: Tensor, *fields: Tensor) -> Tensor:
     """(p - g)^2 times the sum of the distance fields to the power of alpha, (B, C, *S)."""
     weight = fields[0] ** alpha
     for field in fields[1:]:
         weight += field**alpha
-    return (p - g) ** 2 * weight
+    return (p - g.to(p.dtype)) ** 2 * weight
 
 
 class HausdorffForm:
@@ -127,5 +129,5 @@ class HausdorffForm:
             valid = None if batch.mask is None else batch.mask[:, None]
             predicted = predicted_masks(whole.detach(), self.argmax)[:, -view.classes :]
             fields.append(self.field.make(predicted, batch.required_spacing, valid).to(batch.masked_logits.dtype))
-        g = batch.one_hot[:, view.first :].to(p.dtype)
-        return mean_over_voxels(hausdorff_dt(p, g, self.alpha, *fields), view)
+        g = batch.one_hot[:, view.first :]
+        return mean_over_voxels(partial(hausdorff_dt, self.alpha), view, p, g, *fields)

@@ -6,6 +6,7 @@ from torch import Tensor
 from monai_segloss.core.card import ReadingArgs, SegLoss, Unpack, exponents, non_negative, register
 from monai_segloss.core.formula import SegBatch, Unreduced, quotient
 from monai_segloss.kernels.filters import CrossSum, Erosions, cross_sum
+from monai_segloss.kernels.recomputed import by_class, totals
 from monai_segloss.losses.boundary.neighborhood import class_view, mean_table, scored_maps, valid
 
 NORMS = ("rescale", "minmax", "none")
@@ -79,8 +80,13 @@ class HausdorffERLoss(SegLoss):
 
     def loss(self, batch: SegBatch) -> Unreduced:
         p, g = scored_maps(batch, class_view(batch, self.background))
-        error = erosion_error((p - g) ** 2, valid(batch), self.alpha, self.erosions, self.norm)
-        return mean_table(error, batch)
+
+        def table(rows: slice, p: Tensor, g: Tensor, counted: Tensor | None) -> Tensor:
+            error = erosion_error((p - g.to(p.dtype)) ** 2, counted, self.alpha, self.erosions, self.norm)
+            return totals(rows, None, error)[..., 0]
+
+        sums = by_class(table, None if self.norm == "minmax" else self.erosions, p, g, valid(batch))
+        return mean_table(sums, batch)
 
 
 def erosion_error(e: Tensor, counted: Tensor | None, alpha: float, erosions: int, norm: str) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from monai_segloss.core.card import Exempt, ReadingArgs, SegLoss, Unpack, non_negative, register
 from monai_segloss.core.formula import SegBatch, Term, Unreduced
+from monai_segloss.kernels.recomputed import by_class
 from monai_segloss.losses.boundary.boundary_f1 import half_window
 from monai_segloss.losses.boundary.neighborhood import class_view, scored_maps, valid
 from monai_segloss.losses.voxel.cross_entropy import cross_entropy
@@ -84,8 +85,12 @@ class LayerSmoothnessLoss(SegLoss):
         batch, space = batch.full_precision, batch.ndim - 2
         if not -space <= self.axis < space:
             raise ValueError(f"axis is {self.axis}, but input has {space} spatial axes.")
-        p, _ = scored_maps(batch, class_view(batch, self.background))
-        rough = roughness(p, valid(batch), 2 + self.axis % space, self.radius)
+        p, axis = scored_maps(batch, class_view(batch, self.background))[0], 2 + self.axis % space
+
+        def table(_: slice, p: Tensor, counted: Tensor | None) -> Tensor:
+            return roughness(p, counted, axis, self.radius)
+
+        rough = by_class(table, None if axis == 2 else 0, p, valid(batch))
         return {
             "cross_entropy": Term(self.lambda_ce, cross_entropy(batch, weight_map=batch.map("weight_map")).summed()),
             "smoothness": Term(self.lambda_smooth, Unreduced(rough, batch.voxels)),

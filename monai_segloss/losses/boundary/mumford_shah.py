@@ -9,6 +9,7 @@ from monai_segloss.core.card import Exempt, ReadingArgs, Recommended, SegLoss, U
 from monai_segloss.core.errors import LossShapeError
 from monai_segloss.core.exact import products
 from monai_segloss.core.formula import SegBatch, Term, Unreduced
+from monai_segloss.kernels.recomputed import by_class
 from monai_segloss.losses.boundary.neighborhood import Spacing, by_spacing, valid
 
 
@@ -71,8 +72,14 @@ class MumfordShahLoss(SegLoss):
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
         p, counted = batch.class_view(self.include_background).prob, valid(batch)
         kept = torch.ones_like(p[:, :1]) if counted is None else counted.to(p.dtype)
-        data = homogeneity(p * kept, image_of(batch).to(p.dtype), kept, self.eps)
-        tv = by_spacing(variation, batch, p, counted)
+        u = p if counted is None else p * kept
+        data = homogeneity(u, image_of(batch).to(p.dtype), kept, self.eps)
+
+        def variations(spacing: Spacing, p: Tensor, counted: Tensor | None) -> Tensor:
+            table = by_class(lambda _, p, counted: variation(spacing, p, counted), None, p, counted)
+            return table.sum(1, keepdim=True)
+
+        tv = by_spacing(variations, batch, p, counted)
         spread, rough = (Unreduced.table(x / batch.voxels.clamp_min(1), batch.voxels) for x in (data, tv))
         return {"homogeneity": Term(1.0, spread), "variation": Term(self.w_tv, rough)}
 
@@ -94,14 +101,14 @@ def homogeneity(u: Tensor, image: Tensor, counted: Tensor, eps: float) -> Tensor
 
 
 def variation(spacing: Spacing, u: Tensor, counted: Tensor | None) -> Tensor:
-    """Sum over classes and pairs of neighbors of |difference| / spacing, (B, 1), but for pairs with an ignored voxel."""
-    total = u.new_zeros(u.shape[0], 1)
+    """Sum over pairs of neighbors of |difference| / spacing, (B, K), but for pairs with an ignored voxel."""
+    total = u.new_zeros(u.shape[:2])
     for axis, step in enumerate(spacing, start=2):
         n = u.shape[axis] - 1
         difference = (u.narrow(axis, 1, n) - u.narrow(axis, 0, n)).abs() / step
         if counted is not None:
             difference = difference * (counted.narrow(axis, 1, n) & counted.narrow(axis, 0, n))
-        total = total + difference.flatten(1).sum(1, keepdim=True)
+        total = total + difference.flatten(2).sum(2)
     return total
 
 

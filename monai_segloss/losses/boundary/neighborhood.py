@@ -38,11 +38,11 @@ def class_view(batch: SegBatch, include_background: bool | None, over_batch: boo
 
 
 def scored_maps(batch: SegBatch, view: ClassView) -> tuple[Tensor, Tensor]:
-    """Probabilities and target of the scored classes, (B, K, *S), both 0 where ignored."""
+    """Probabilities and target of the scored classes, (B, K, *S), both 0 where ignored; a target of labels is bool."""
     p, g = view.prob, batch.one_hot[:, view.first :]
     if batch.mask is not None:
         p = p.masked_fill(~batch.mask[:, None], 0)
-    return p, g.to(p.dtype)
+    return p, g
 
 
 def valid(batch: SegBatch) -> Tensor | None:
@@ -51,9 +51,9 @@ def valid(batch: SegBatch) -> Tensor | None:
     return None if batch.mask is None else batch.mask[:, None]
 
 
-def mean_table(x: Tensor, batch: SegBatch) -> Unreduced:
-    """The mean over the voxels that count of a map (B, K, *S) that is 0 elsewhere, per (sample, class)."""
-    return Unreduced.table(x.flatten(2).sum(2) / batch.voxels.clamp_min(1), batch.voxels)
+def mean_table(sums: Tensor, batch: SegBatch) -> Unreduced:
+    """The mean over the voxels that count, from sums over them per (sample, class), (B, K)."""
+    return Unreduced.table(sums / batch.voxels.clamp_min(1), batch.voxels)
 
 
 def by_spacing(f: Callable[..., Tensor], batch: SegBatch, *maps: Any) -> Tensor:
@@ -62,8 +62,8 @@ def by_spacing(f: Callable[..., Tensor], batch: SegBatch, *maps: Any) -> Tensor:
     rows = spacing_rows(batch)
     if len(set(rows)) == 1:
         return f(rows[0], *maps)
-    one = [f(row, *(x[b : b + 1] if isinstance(x, Tensor) else x for x in maps)) for b, row in enumerate(rows)]
-    return torch.cat(one)
+    each = zip(*(torch.split(x, 1) if isinstance(x, Tensor) else [x] * len(rows) for x in maps), strict=True)
+    return torch.cat([f(row, *one) for row, one in zip(rows, each, strict=True)])
 
 
 def spacing_rows(batch: SegBatch) -> tuple[Spacing, ...]:

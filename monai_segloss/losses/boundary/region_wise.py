@@ -66,5 +66,5 @@ class RegionWiseLoss(SegLoss):
         batch = batch.full_precision
         view = batch.class_view(self.include_background, self.batch)
         z = scored_map(self.map, view)
-        g = batch.one_hot[:, view.first :].to(z.dtype) if self.offset else None
-        return mean_over_voxels(boundary(view.prob, z, g), view)
+        g = batch.one_hot[:, view.first :] if self.offset else None
+        return mean_over_voxels(boundary, view, view.prob, z, g)

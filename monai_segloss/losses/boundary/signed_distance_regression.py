@@ -6,6 +6,7 @@ from torch import Tensor
 
 from monai_segloss.core.card import ReadingArgs, Recommended, SegLoss, Unpack, non_negative, one_of, register
 from monai_segloss.core.formula import MapSpec, SegBatch, Term, Unreduced, quotient, scored_map
+from monai_segloss.kernels.recomputed import by_class, totals
 from monai_segloss.losses.boundary.distances import signed_distance
 from monai_segloss.maps.distance import FILLS, MODES, Fill, Mode
 
@@ -112,17 +113,21 @@ class SignedDistanceRegressionLoss(SegLoss):
         batch = batch.full_precision
         view = batch.class_view(self.include_background, self.batch)
         y = scored_map(self.map, view)
-        p = batch.masked_logits[:, view.first :].tanh() if self.tanh else 1 - 2 * view.prob
-        known = (batch.total(y.abs()) != 0).to(y.dtype)  # and so is a map of NaN
+        s = batch.masked_logits[:, view.first :].tanh() if self.tanh else view.prob
+        counted = None if batch.mask is None else batch.mask[:, None]
+
+        def table(rows: slice, s: Tensor, y: Tensor, counted: Tensor | None) -> Tensor:
+            p = s if self.tanh else 1 - 2 * s
+            return totals(rows, counted, y.abs(), (y - p).abs(), y * p, y * y, p * p, (y - p) ** 2)
+
+        size, *parts = by_class(table, 0, s, y, counted).unbind(2)
+        known = (size != 0).to(y.dtype)  # and so is a map of NaN
         voxels = view.reduce_batch(known * batch.voxels)
-
-        def total(x: Tensor) -> Tensor:
-            return view.reduce_batch(known * batch.total(x))
-
+        absolute, yp, yy, pp, square = (view.reduce_batch(known * x) for x in parts)
         terms = {
-            "absolute": total((y - p).abs()) / voxels.clamp_min(1),
-            "product": product(total(y * p), total(y * y), total(p * p)),
-            "square": total((y - p) ** 2) / voxels.clamp_min(1),
+            "absolute": absolute / voxels.clamp_min(1),
+            "product": product(yp, yy, pp),
+            "square": square / voxels.clamp_min(1),
         }
         weighted = zip(terms.items(), self.factors, strict=True)
         return {name: Term(weight, Unreduced.table(value, voxels)) for (name, value), weight in weighted if weight}

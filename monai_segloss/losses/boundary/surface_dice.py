@@ -7,6 +7,7 @@ from torch import Tensor
 from monai_segloss.core.card import SegLoss, Unpack, register
 from monai_segloss.core.formula import SegBatch, Unreduced, quotient
 from monai_segloss.kernels.dilation import dilation
+from monai_segloss.kernels.recomputed import by_class, totals
 from monai_segloss.losses.boundary.neighborhood import (
     RatioArgs,
     Spacing,
@@ -79,8 +80,8 @@ class SurfaceDiceLoss(SegLoss):
 
     def loss(self, batch: SegBatch) -> Unreduced:
         view, counted = class_view(batch, self.background, self.batch), valid(batch)
-        p, g = (by_spacing(thick_contour, batch, u, counted, self.tolerance) for u in scored_maps(batch, view))
-        missed, total = (view.reduce_batch(batch.total(x)) for x in (p * (1 - g) + g * (1 - p), p + g))
+        sums = by_spacing(band_sums, batch, *scored_maps(batch, view), counted, self.tolerance)
+        missed, total = (view.reduce_batch(x) for x in sums.unbind(2))
         return Unreduced.table(surface_dice(missed, total, self.smooth_nr, self.smooth_dr), view.voxel_count)
 
 
@@ -89,8 +90,17 @@ def surface_dice(missed: Tensor, total: Tensor, smooth_nr: float, smooth_dr: flo
     return quotient(missed + (smooth_dr - smooth_nr), total + smooth_dr)
 
 
-def thick_contour(spacing: Spacing, u: Tensor, counted: Tensor | None, tolerance: float | None) -> Tensor:
-    """Soft inner contour of masks (B, K, *S), one voxel wide, dilated by a box that covers the tolerance."""
-    tolerance = REACH * max(spanned(spacing, u)) if tolerance is None else tolerance
-    contour = inner_band(u, (1,) * len(spacing), counted)
-    return dilation(contour, radii(tolerance, spacing), counted)
+def thick_contour(u: Tensor, counted: Tensor | None, radius: tuple[int, ...]) -> Tensor:
+    """Soft inner contour of masks (B, K, *S), one voxel wide, dilated by a box."""
+    return dilation(inner_band(u, (1,) * len(radius), counted), radius, counted)
+
+
+def band_sums(spacing: Spacing, p: Tensor, g: Tensor, counted: Tensor | None, tolerance: float | None) -> Tensor:
+    """What the contours of masks (B, K, *S), thick by the tolerance, miss of each other, and their sizes, (B, K, 2)."""
+    radius = radii(REACH * max(spanned(spacing, p)) if tolerance is None else tolerance, spacing)
+
+    def table(rows: slice, p: Tensor, g: Tensor, counted: Tensor | None) -> Tensor:
+        p, g = (thick_contour(u.to(p.dtype), counted, radius) for u in (p, g))
+        return totals(rows, counted, p * (1 - g) + g * (1 - p), p + g)
+
+    return by_class(table, 1 + radius[0], p, g, counted)

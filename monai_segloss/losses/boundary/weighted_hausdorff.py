@@ -105,17 +105,20 @@ class WeightedHausdorffLoss(SegLoss):
         view = class_view(batch, self.background)
         p = view.prob
         counted = torch.ones_like(p[:, :1], dtype=torch.bool) if batch.mask is None else batch.mask[:, None]
-        p = p * counted
+        p = p if batch.mask is None else p * counted
         points, d = self.target(view, counted)
         rows = batch.required_spacing.to(p).expand(len(p), -1)
-        table = []
+        table, each = (
+            [],
+            iter(p.flatten(0, 1).unbind(0)),
+        )  # whose gradients are stacked: selected, each is a whole batch
         for b, c in product(range(len(p)), range(p.shape[1])):
-            index = subsample(points[b, c], self.max_points)
+            u, index = next(each), subsample(points[b, c], self.max_points)
             if not len(index):  # an absent class
-                table.append(p[b, c].sum() * 0)
+                table.append(u.sum() * 0)
                 continue
-            reach = generalized_mean_distance(p[b, c], index, rows[b], counted[b, 0], self.exponent)
-            table.append(weighted_hausdorff(p[b, c], d[b, c], reach))
+            reach = generalized_mean_distance(u, index, rows[b], counted[b, 0], self.exponent)
+            table.append(weighted_hausdorff(u, d[b, c], reach))
         return Unreduced.table(torch.stack(table).view(p.shape[:2]), batch.voxels)
 
     @torch.no_grad()

@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from monai_segloss.core.card import FormulaArgs, SegLoss, Unpack, non_negative, register
+from monai_segloss.core.exact import widest_dtype
 from monai_segloss.core.formula import MapSpec, SegBatch, Stat, Term, Unreduced
 from monai_segloss.kernels.components import Segments
 from monai_segloss.losses.instance.instances import (
     COMPONENTS,
+    component_sums,
     components,
     first_class,
     instance_table,
@@ -114,11 +116,10 @@ class BlobLoss(SegLoss):
 
 def blob_values(batch: SegBatch, segments: Segments, smooth_nr: float, smooth_dr: float) -> tuple[Tensor, Tensor]:
     """Dice loss and binary cross-entropy of each component (T,), on all voxels but those of its class's others."""
-    first, v = first_class(batch), batch.class_view().voxels
-    p, q, lp = v.p[:, first:], v.q[:, first:], v.lp[:, first:]
-    tp, fn, ce, size = segments.sums(p, q, -lp, p.new_ones(()))
+    first, size = first_class(batch), segments.sizes.to(widest_dtype(batch.logits.device))
+    tp, fn, log_p = component_sums(lambda v: (v.p, v.q, v.lp), batch, segments)
     fp, ce_neg = (batch.sum(stat)[:, first:].flatten()[segments.owner].to(size.dtype) for stat in OUTSIDE)
     classes = batch.classes - first
     of_class = size.new_zeros(batch.logits.shape[0] * classes).index_add(0, segments.owner, size)
     outside = batch.voxels.to(size.dtype).expand(-1, classes).flatten() - of_class
-    return dice(tp, fp + fn, smooth_nr, smooth_dr), (ce + ce_neg) / (size + outside[segments.owner])
+    return dice(tp, fp + fn, smooth_nr, smooth_dr), (ce_neg - log_p) / (size + outside[segments.owner])

@@ -5,9 +5,16 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from monai_segloss.core.card import Exempt, FormulaArgs, SegLoss, Unpack, non_negative, register
+from monai_segloss.core.counts import Voxels
 from monai_segloss.core.formula import FORMULAS, MapSpec, SegBatch, Term, Unreduced
 from monai_segloss.kernels.components import Segments
-from monai_segloss.losses.instance.instances import CELLS, cells, first_class, instance_table, refuse_fractions
+from monai_segloss.losses.instance.instances import (
+    CELLS,
+    cells,
+    component_sums,
+    instance_table,
+    refuse_fractions,
+)
 from monai_segloss.losses.region.dice_form import DiceForm, dice
 from monai_segloss.losses.voxel.cross_entropy import cross_entropy
 
@@ -106,7 +113,11 @@ class CCDiceCELoss(SegLoss):
 
 def cell_values(batch: SegBatch, segments: Segments) -> tuple[Tensor, Tensor]:
     """Dice loss without smoothing and binary cross-entropy of each cell (T,)."""
-    first, v = first_class(batch), batch.class_view().voxels
-    tp, fp, fn, ce, ce_neg = (FORMULAS[name](v, 0)[:, first:] for name in ("tp", "fp", "fn", "ce", "ce_neg"))
-    hit, extra, missed, likelihood, size = segments.sums(tp, fp, fn, ce + ce_neg, tp.new_ones(()))
-    return dice(hit, extra + missed, 0, 0), likelihood / size
+    hit, extra, missed, likelihood = component_sums(cell_sums, batch, segments)
+    return dice(hit, extra + missed, 0, 0), likelihood / segments.sizes
+
+
+def cell_sums(v: Voxels) -> tuple[Tensor, ...]:
+    """What the voxels of a cell add up, (1, C, n) each."""
+    tp, fp, fn, ce, ce_neg = (FORMULAS[name](v, 0) for name in ("tp", "fp", "fn", "ce", "ce_neg"))
+    return tp, fp, fn, ce + ce_neg

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from monai_segloss.core.arguments import numbers, shown
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import hard
+from monai_segloss.core.counts import Voxels
 from monai_segloss.core.errors import LossShapeError
+from monai_segloss.core.exact import sum_by
 from monai_segloss.core.maps import MapSpec, cached
 from monai_segloss.kernels.components import Segments, nearest_component
+from monai_segloss.kernels.recomputed import by_name, sums, voxel_parts
 from monai_segloss.maps.components import component_cell_map, component_map
 
 COMPONENTS = MapSpec.of("components", component_map, {}, exclusive=True, on_cpu=True, in_mm=False)
@@ -95,6 +99,24 @@ def _sent(name: str, batch: SegBatch) -> Tensor | None:
     if not bool(((sent >= 0) & (sent <= LARGEST) & (sent == sent.floor())).all()):
         raise ValueError(f"{name} holds ids that are not whole numbers from 0 to {LARGEST}.")
     return sent.long()
+
+
+def component_sums(
+    values: Callable[[Voxels], Sequence[Tensor]], batch: SegBatch, segments: Segments
+) -> tuple[Tensor, ...]:
+    """Sums over each component (T,) of values (1, C, n) of some voxels, which the gradient computes again."""
+    z, activation = by_name(batch.masked_logits, batch.activation)
+    first, maps = first_class(batch), [x.flatten(2) for x in (z, batch.one_hot, segments.number)]
+
+    def table(_: slice, z: Tensor, g: Tensor, number: Tensor) -> Tensor:
+        found = values(Voxels(z, g.to(z.dtype), activation, first))
+        voxel = (number >= 0).flatten().nonzero()[:, 0]
+        index = number.flatten()[voxel]
+        rows = [x.flatten().index_select(0, voxel) for x in found]
+        return torch.stack([sum_by(x, index, len(segments.owner)) for x in rows])
+
+    found = sums(table, voxel_parts(maps[0]), None, *maps)
+    return tuple(found)
 
 
 def instance_table(segments: Segments, values: Tensor, batch: SegBatch, weight: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -23,12 +23,10 @@ def inverse_weights(batch: SegBatch, ids: Tensor, clip: tuple[float, float] | No
     """
     segments = Segments.of(ids)
     samples, classes, *space = ids.shape
-    size = torch.bincount(segments.segment, minlength=len(segments.owner)).to(widest_dtype(ids.device))
-    row, voxel = segments.owner, segments.voxel
+    size = segments.sizes.to(widest_dtype(ids.device))
+    row = segments.owner
     if joint:
-        edge = ids.shape[2:].numel()
         row = row.div(classes, rounding_mode="floor")
-        voxel = voxel.div(edge * classes, rounding_mode="floor") * edge + voxel % edge
         classes = 1
     rows = samples * classes
     n = batch.voxels.to(size.dtype).expand(samples, classes).flatten()
@@ -36,9 +34,12 @@ def inverse_weights(batch: SegBatch, ids: Tensor, clip: tuple[float, float] | No
     groups = torch.bincount(row, minlength=rows) + (background > 0)
     outside = n / (groups * background).clamp_min(1)
     inside = n[row] / (groups[row] * size)
-    weights = outside[:, None].repeat(1, ids.shape[2:].numel()).flatten()
-    weights[voxel] = inside[segments.segment]
     if clip is not None:
-        weights = weights.clamp(*clip)
-    weights = weights.view(samples, classes, *space).to(batch.masked_logits.dtype)
+        outside, inside = outside.clamp(*clip), inside.clamp(*clip)
+    outside, inside = outside.to(batch.masked_logits.dtype), inside.to(batch.masked_logits.dtype)
+    weights = outside.view(samples, classes, *(1,) * len(space)).repeat(1, 1, *space)
+    inside = torch.cat((inside, inside.new_zeros(1)))  # where the number -1 leads
+    for channel, number in enumerate(segments.number.unbind(1)):
+        out = weights[:, 0 if joint else channel]
+        out.copy_(torch.where(number < 0, out, inside[number]))
     return weights if batch.mask is None else weights.masked_fill(~batch.mask[:, None], 0)

@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from monai_segloss.core.card import LossShapeError, ReadingArgs, SegLoss, Unpack, non_negative, register
-from monai_segloss.core.exact import rounded
-from monai_segloss.core.formula import SegBatch, Stat, Term, Unreduced, exact
+from monai_segloss.core.exact import exact, rounded
+from monai_segloss.core.formula import SegBatch, Stat, Term, Unreduced
+from monai_segloss.kernels.recomputed import by_class
 from monai_segloss.losses.boundary.neighborhood import require_spatial
 
 
@@ -91,16 +92,20 @@ class RegionMutualInformationLoss(SegLoss):
         which = (Stat("ce"), Stat("ce_neg")) if batch.multilabel else (Stat("ce"),)
         batch.request(*which)
         ce = torch.stack([batch.sum(stat) for stat in which]).sum(0)
-        p, g = batch.prob, batch.one_hot.to(batch.masked_logits.dtype)
+        p, g = batch.prob, batch.one_hot
         if batch.mask is not None:
             p = p * batch.mask[:, None]
-        g, p = (neighborhoods(x, self.radius, self.pool) for x in (g, p))
-        table = rounded(region_mutual_information(exact(g), exact(p), self.ridge), ce.device).to(ce.dtype)
+        table = by_class(self.information, None, p, g).to(ce.dtype)
         counted = Unreduced.table(table, batch.voxels)
         return {
             "cross_entropy": Term(self.lambda_ce, Unreduced(ce, batch.voxels.sum() + 1)),
             "rmi": Term(self.lambda_rmi, Unreduced(counted.total, counted.count / batch.classes)),
         }
+
+    def information(self, _: slice, p: Tensor, g: Tensor) -> Tensor:
+        """The bound of the maps of some classes (b, k, *S), (b, k)."""
+        g, p = (exact(neighborhoods(x, self.radius, self.pool)) for x in (g.to(p.dtype), p))
+        return rounded(region_mutual_information(g, p, self.ridge), g.device)
 
 
 def region_mutual_information(g: Tensor, p: Tensor, ridge: float) -> Tensor:

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from monai_segloss.core.card import ReadingArgs, SegLoss, Unpack, non_negative, register
+from monai_segloss.core.counts import activate
 from monai_segloss.core.formula import FORMULAS, SegBatch, Term, Unreduced, Voxels, exact, no_second_derivative
 from monai_segloss.kernels.filters import gaussian, smooth
+from monai_segloss.kernels.recomputed import by_name, sums, voxel_parts
 from monai_segloss.kernels.slabs import by_slabs
 from monai_segloss.losses.boundary.neighborhood import require_spatial
 from monai_segloss.losses.voxel.cross_entropy import cross_entropy
@@ -90,10 +92,17 @@ class StructuralSimilarityLoss(SegLoss):
         z = no_second_derivative(
             batch.masked_logits, "StructuralSimilarityLoss"
         )  # e and f are constants of the first one
-        v = Voxels(z, batch.one_hot.to(z.dtype), batch.activation)
-        e, f = self.differences(v.g, v.p.detach(), batch.mask)
-        bce = FORMULAS["ce"](v, 0) + FORMULAS["ce_neg"](v, 0)
-        structural = Unreduced((e * f * bce).flatten(2).sum(2), f.flatten(2).sum(2))
+        z, activation = by_name(z, batch.activation)
+        g = batch.one_hot
+        e, f = self.differences(g, activate(z.detach(), activation), batch.mask)
+        maps = [x.flatten(2) for x in (z, g, e, f)]
+
+        def table(_: slice, z: Tensor, g: Tensor, e: Tensor, f: Tensor) -> Tensor:
+            v = Voxels(z, g.to(z.dtype), activation)
+            return (e * f * (FORMULAS["ce"](v, 0) + FORMULAS["ce_neg"](v, 0))).sum(2)
+
+        total = sums(table, voxel_parts(z.flatten(2), by_sample=True), (len(z),), *maps)
+        structural = Unreduced(total, f.flatten(2).sum(2, dtype=total.dtype))
         return {
             "cross_entropy": Term(self.lambda_ce, cross_entropy(batch).summed()),
             "structural": Term(self.lambda_structural, structural),
@@ -101,11 +110,11 @@ class StructuralSimilarityLoss(SegLoss):
 
     @torch.no_grad()
     def differences(self, g: Tensor, p: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """e and f (B, C, *S), 0 where ignored."""
-        e = by_slabs(self.difference, len(self.kernel) // 2, mask, g, p)
-        return e, (e > self.threshold * e.max()).to(p.dtype)
+        """e (B, C, *S), 0 where ignored, and where f is 1, bool."""
+        e = by_slabs(self.difference, len(self.kernel) // 2, mask, p, g)
+        return e, e > self.threshold * e.max()
 
-    def difference(self, g: Tensor, p: Tensor, mask: Tensor | None) -> Tensor:
+    def difference(self, p: Tensor, g: Tensor, mask: Tensor | None) -> Tensor:
         """e of maps (B, C, *S), 0 where ignored.  In float64: a variance is a difference of squares."""
         counted = None if mask is None else exact(mask[:, None])
         at = [structure(exact(x), counted, self.kernel, self.stability) for x in (g, p)]
