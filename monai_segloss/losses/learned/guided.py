@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.module import FormulaArgs
 from monai_segloss.core.opponent import Opponent
-from monai_segloss.core.reduce import Scores, Term
+from monai_segloss.core.reduce import Term, Unreduced
 from monai_segloss.core.taps import NetworkShape
 from monai_segloss.losses.compound.scheduled import term_schedule
 from monai_segloss.losses.compound.weighted_sum import WeightedSum
@@ -34,9 +34,9 @@ class Guided(WeightedSum):
     """
 
     may_be_empty = True
-    scoring = ("include_background", "batch", "smooth_nr", "smooth_dr", "weight")
+    formula_arguments = ("include_background", "batch", "smooth_nr", "smooth_dr", "weight")
 
-    def __init__(self, base: Base, weights: Mapping[str, tuple[str, TermWeight]], common: ScoringArgs) -> None:
+    def __init__(self, base: Base, weights: Mapping[str, tuple[str, TermWeight]], common: FormulaArgs) -> None:
         terms: Mapping[str, TermWeight] = {base: 1.0} if isinstance(base, str) else base
         super().__init__(terms, **common)
         own = {name: term_schedule(argument, weight) for name, (argument, weight) in weights.items()}
@@ -81,7 +81,7 @@ class Guided(WeightedSum):
     # -- the value --------------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def own_terms(self, batch: SegBatch) -> Mapping[str, Callable[[], Scores]]:
+    def own_terms(self, batch: SegBatch) -> Mapping[str, Callable[[], Unreduced]]:
         """The terms by name; only those with a weight are computed."""
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
@@ -99,7 +99,7 @@ class Guided(WeightedSum):
             )
         self.refuse_missing(batch.maps)
         out = dict(super().loss(batch)) if any(name in self.terms for name in self._active) else {}
-        wide, parts = batch.wide, self.own_terms(batch.wide)
+        wide, parts = batch.full_precision, self.own_terms(batch.full_precision)
         return out | {n: Term(self.factor(n, wide), parts[n]()) for n in self.evaluated if n in parts}
 
     # -- state ------------------------------------------------------------------------------------------------------------
@@ -122,6 +122,6 @@ class Guided(WeightedSum):
         return self
 
 
-def nothing(batch: SegBatch) -> Scores:
+def nothing(batch: SegBatch) -> Unreduced:
     """0 per sample, in the graph of the logits."""
-    return Scores.table(0 * batch.clean.flatten(1).sum(1, keepdim=True), batch.voxels)
+    return Unreduced.table(0 * batch.masked_logits.flatten(1).sum(1, keepdim=True), batch.voxels)
