@@ -16,6 +16,7 @@ import monai_segloss
 from monai_segloss.core.module import READING, SegLoss
 from monai_segloss.core.registry import LossInfo
 from monai_segloss.losses.boundary.hausdorff_er import NORMS
+from monai_segloss.losses.learned.adversarial import CRITERIA
 from monai_segloss.maps.distance import MODES
 from monai_segloss.testing import cases
 from monai_segloss.testing.cases import Case
@@ -34,7 +35,7 @@ def reference(info: LossInfo, case: Case, input: np.ndarray, **arguments: Any) -
     if "spacing" in inspect.signature(REFERENCES[info.key]).parameters:
         given["spacing"] = case.spacing
     if "weights" in inspect.signature(REFERENCES[info.key]).parameters:  # of what the loss brings along
-        given["weights"] = weights(make(info, case, **arguments))
+        given["weights"] = weights(make(info, case, **{name: x for name, x in arguments.items() if name != "at"}))
     return REFERENCES[info.key](
         input, case.target.numpy(), case.activation, mask, labels=case.labels, ignore_index=case.ignore_index, **given
     )
@@ -134,7 +135,7 @@ def test_value_and_gradient_with_other_arguments(info: LossInfo, name: str) -> N
             compare(info, case, **arguments)
 
 
-WORDS = {"mode": MODES, "norm": NORMS}
+WORDS = {"mode": MODES, "norm": NORMS, "criterion": CRITERIA}
 """Arguments of more than two words, of which the test above takes one."""
 
 

@@ -8,6 +8,7 @@ value as the library reduces it. Benchmarks may import these too.
 from __future__ import annotations
 
 from . import (
+    adversarial,
     boundary,
     boundary_active,
     boundary_energies,
@@ -48,6 +49,7 @@ FAMILIES = (
     boundary_energies,
     boundary_active,
     boundary_weights,
+    adversarial,
 )
 REFERENCES = {key: formula for family in FAMILIES for key, formula in family.REFERENCES.items()}
 UNIFORM = {key: formula for family in FAMILIES for key, formula in family.UNIFORM.items()}

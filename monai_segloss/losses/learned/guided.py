@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from monai_segloss.core.batch import SegBatch
+from monai_segloss.core.errors import LossShapeError
 from monai_segloss.core.module import ScoringArgs
 from monai_segloss.core.opponent import Opponent
 from monai_segloss.core.reduce import Scores, Term
@@ -70,13 +71,14 @@ class Guided(WeightedSum):
     def build(self, shape: NetworkShape) -> None:
         """Build ``heads`` and ``opponents``."""
 
-    def update(self) -> None:
-        """The step of the opponents, after that of the network."""
-        super().update()
-        self.update_opponents()
+    def update(self) -> dict[str, Tensor]:
+        """The step of the opponents, after that of the network: the detached value of each one's own loss, by its name."""
+        own = {name: each.step(self.against(name)) for name, each in self.opponents.items()}
+        return super().update() | {name: value for name, value in own.items() if value is not None}
 
-    def update_opponents(self) -> None:
-        """The step of this loss's own opponents."""
+    def against(self, opponent: str) -> Callable[..., Tensor]:
+        """The loss of an opponent of this name, a function of its network and of what it was told to remember."""
+        raise NotImplementedError
 
     # -- the value --------------------------------------------------------------------------------------------------------
 
@@ -97,6 +99,11 @@ class Guided(WeightedSum):
                 f"{type(self).__name__} wants a prior of the kind {self.prior_kind!r}: train one with `segloss prior train "
                 f"DATASET --kind {self.prior_kind}` and give it as prior=FILE."
             )
+        if (batch.classes, batch.ndim - 2) != (self.shape.classes, self.shape.axes):
+            raise LossShapeError(
+                f"input has shape {tuple(batch.logits.shape)}; {type(self).__name__} is prepared for {self.shape.classes} "
+                f"channels on {self.shape.axes} axes."
+            )
         self.refuse_missing(batch.maps)
         out = dict(super().loss(batch)) if any(name in self.terms for name in self._active) else {}
         wide, parts = batch.wide, self.own_terms(batch.wide)
@@ -112,8 +119,14 @@ class Guided(WeightedSum):
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
         """Restore what `get_extra_state` gave."""
         super().set_extra_state(state)
+        found = state.get("opponents", {})
+        if found.keys() != self.opponents.keys():
+            raise RuntimeError(
+                f"the state has the opponents {sorted(found)} and {type(self).__name__} {sorted(self.opponents)}: prepare "
+                "the loss for its network before its state is restored."
+            )
         for name, each in self.opponents.items():
-            each.load_state_dict(state["opponents"][name])
+            each.load_state_dict(found[name])
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Guided:
         super()._apply(fn, recurse)

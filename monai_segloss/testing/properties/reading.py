@@ -130,7 +130,11 @@ def flips(info: LossInfo, case: Case) -> None:
         _same(info, case, turned, make(info, case), lambda s, axis=axis: s.flip(axis), f"axis {axis} flipped")
 
 
-@on("labels_2d", "one_class", "soft_labels", "ignored_2d", support="2-D")
+@on(
+    *("labels_2d", "one_class", "soft_labels", "ignored_2d"),
+    support="2-D",
+    about=lambda info: not info.cls(**info.example).brings,  # it is made for a number of axes
+)
 def slice_equals_volume(info: LossInfo, case: Case) -> None:
     """A 2-D image and the 3-D volume of this one slice."""
     volume = _map(case, lambda x: x.unsqueeze(2))

@@ -1,0 +1,141 @@
+"""Losses with an opponent, whose weights are given: convolutions in torch float64, everything else in NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from . import compound, region
+from .reading import Array, Reading, read
+
+BASES = {"dice": region.dice, "dice_ce": compound.dice_ce}
+LEVELS = 3
+
+
+def base_value(
+    key: str, input: Array, target: Any, activation: str | None, mask: Any, arguments: dict[str, Any]
+) -> Array:
+    """The segmentation loss with those of the arguments that it knows."""
+    return BASES[key](input, target, activation, mask, **arguments)
+
+
+def image_of(r: Reading, input: Array, at: Array | None) -> Array:
+    """That of the stand-in for a network: the sine of channel 0, a constant."""
+    return np.where(r.valid > 0, np.sin((input if at is None else at)[:, :1]), 0.0)
+
+
+def convolve(x: Array, weight: Array, bias: Array, stride: int) -> Array:
+    """Zeros around it."""
+    axes = x.ndim - 2
+    f = {2: functional.conv2d, 3: functional.conv3d}[axes]
+    return f(*map(torch.from_numpy, (np.ascontiguousarray(x), weight, bias)), stride=stride, padding=1).numpy()
+
+
+def layer(x: Array, weights: Mapping[str, Array], name: str, stride: int) -> Array:
+    """A convolution, of which the largest singular value is about 1 where it has a singular vector."""
+    w, b = weights[f"{name}.weight"].astype(float), weights[f"{name}.bias"].astype(float)
+    if f"{name}.u" in weights:
+        w = w / np.linalg.norm(weights[f"{name}.u"].astype(float) @ w.reshape(len(w), -1))
+    return convolve(x, w, b, stride)
+
+
+def layers(x: Array, weights: Mapping[str, Array], network: str) -> list[Array]:
+    """What is shown, and each level."""
+    found = [x]
+    for number in range(LEVELS):
+        name = f"{network}.levels.{number}"
+        x = layer(x, weights, name, 2)
+        if number and f"{name}.u" not in weights:
+            axes = tuple(range(2, x.ndim))
+            x = (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + 1e-5)
+        x = np.where(x > 0, x, 0.2 * x)
+        found.append(x)
+    return found
+
+
+def over_samples(r: Reading, values: Array, reduction: str) -> float:
+    """The mean of those with a voxel that counts, or the sum."""
+    total = float((values * r.present()).sum())
+    return total if reduction == "sum" else total / max(r.present().sum(), 1)
+
+
+FOOLED = {"bce": lambda z: np.logaddexp(0, -z), "least_squares": lambda z: (z - 1) ** 2, "hinge": lambda z: -z}
+
+
+def adversarial(
+    input: Array,
+    target: Any,
+    activation: str | None,
+    mask: Any = None,
+    *,
+    weights: Mapping[str, Array],
+    labels: bool = False,
+    ignore_index: int | None = None,
+    base: str = "dice_ce",
+    adversarial_weight: float = 0.01,
+    criterion: str = "bce",
+    image: bool = True,
+    label_smoothing: float = 0.1,
+    spectral_norm: bool = True,
+    features: int = 32,
+    discriminator_lr: float = 2e-4,
+    warmup: int = 0,
+    at: Array | None = None,
+    **arguments: Any,
+) -> Array:
+    """Luc 2016; the discriminator's own arguments act in its step alone."""
+    arguments |= {"labels": labels, "ignore_index": ignore_index}
+    value = base_value(base, input, target, activation, mask, arguments)
+    r = read(input, target, activation, mask, labels=labels, ignore_index=ignore_index)
+    if warmup:
+        return value
+    shown = np.where(r.valid > 0, r.p, 0.0)
+    if image:
+        shown = np.concatenate((shown, image_of(r, input, at)), 1)
+    network = "opponents.discriminator"
+    logits = layer(layers(shown, weights, network)[-1], weights, f"{network}.last", 1)
+    judged = FOOLED[criterion](logits).reshape(len(logits), -1).mean(1)
+    return value + adversarial_weight * over_samples(r, judged, arguments.get("reduction", "mean"))
+
+
+def multi_scale_l1(
+    input: Array,
+    target: Any,
+    activation: str | None,
+    mask: Any = None,
+    *,
+    weights: Mapping[str, Array],
+    labels: bool = False,
+    ignore_index: int | None = None,
+    base: str = "dice_ce",
+    critic_weight: float = 1.0,
+    bound: float | None = 0.05,
+    features: int = 32,
+    critic_lr: float = 2e-4,
+    warmup: int = 0,
+    at: Array | None = None,
+    **arguments: Any,
+) -> Array:
+    """Xue 2018, the layers averaged."""
+    arguments |= {"labels": labels, "ignore_index": ignore_index}
+    value = base_value(base, input, target, activation, mask, arguments)
+    r = read(input, target, activation, mask, labels=labels, ignore_index=ignore_index)
+    if warmup:
+        return value
+    if bound is not None:
+        assert all(np.abs(w).max() <= np.float32(bound) for name, w in weights.items() if name.startswith("opponents"))
+    picture = image_of(r, input, at)
+    for b in range(len(picture)):
+        if r.valid[b].any():
+            picture[b] = np.where(r.valid[b] > 0, picture[b] - picture[b][r.valid[b] > 0].min(), 0.0)
+    one, other = (layers(np.where(r.valid > 0, x, 0.0) * picture, weights, "opponents.critic") for x in (r.p, r.g))
+    distances = [np.abs(a - b).reshape(len(a), -1).mean(1) for a, b in zip(one, other, strict=True)]
+    return value + critic_weight * over_samples(r, np.mean(distances, axis=0), arguments.get("reduction", "mean"))
+
+
+REFERENCES = {"adversarial": adversarial, "multi_scale_l1": multi_scale_l1}
+UNIFORM: dict[str, Any] = {}
