@@ -35,7 +35,7 @@ def reference(info: LossInfo, case: Case, input: np.ndarray, **arguments: Any) -
     if "spacing" in inspect.signature(REFERENCES[info.key]).parameters:
         given["spacing"] = case.spacing
     if "weights" in inspect.signature(REFERENCES[info.key]).parameters:  # of what the loss brings along
-        given["weights"] = weights(make(info, case, **{name: x for name, x in arguments.items() if name != "at"}))
+        given["weights"] = weights(make(info, case, **arguments))
     return REFERENCES[info.key](
         input, case.target.numpy(), case.activation, mask, labels=case.labels, ignore_index=case.ignore_index, **given
     )
@@ -135,7 +135,7 @@ def test_value_and_gradient_with_other_arguments(info: LossInfo, name: str) -> N
             compare(info, case, **arguments)
 
 
-WORDS = {"mode": MODES, "norm": NORMS, "criterion": CRITERIA}
+WORDS = {"mode": MODES, "norm": NORMS, "criterion": tuple(CRITERIA)}
 """Arguments of more than two words, of which the test above takes one."""
 
 

@@ -37,7 +37,8 @@ class Opponent:
         network: trained by `step` alone; in training mode only there.
         lr, betas: of Adam.
         clip: largest norm of its gradient.
-        bound: largest absolute value of its parameters, or None.
+        bound: largest absolute value of its parameters, or None.  At first they are scaled into it: cut off they would be
+            alike.
     """
 
     def __init__(
@@ -53,7 +54,9 @@ class Opponent:
         self.steps = 0
         self._batch: tuple[Any, ...] | None = None
         self._calls = 0
-        self._limit()
+        if bound is not None:
+            for parameter in self.network.parameters():
+                parameter.data *= bound / float(parameter.data.abs().max().clamp_min(bound))
 
     def judge(self, *inputs: Tensor) -> Any:
         """What the network gives, for the step of the segmentation network: gradients reach the inputs alone."""
@@ -104,7 +107,9 @@ class Opponent:
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
         if bool(torch.isfinite(value) & torch.isfinite(norm)):
             self.optimizer.step()
-            self._limit()
+            if self.bound is not None:
+                for parameter in self.network.parameters():
+                    parameter.data.clamp_(-self.bound, self.bound)
             self.steps += 1
             return value
         if self._finite(batch):
@@ -122,12 +127,6 @@ class Opponent:
         """Whether a batch is, in all processes."""
         here = all(bool(x.isfinite().all()) for x in batch if isinstance(x, Tensor))
         return float(average_over_processes(torch.tensor(float(here), device=self.device))) == 1
-
-    def _limit(self) -> None:
-        if self.bound is not None:
-            with torch.no_grad():
-                for parameter in self.network.parameters():
-                    parameter.clamp_(-self.bound, self.bound)
 
     @property
     def tensors(self) -> list[tuple[str, Tensor]]:

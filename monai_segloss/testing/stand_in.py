@@ -24,12 +24,24 @@ def half(x: Tensor) -> Tensor:
     return x
 
 
+def bright_middle(logits: Tensor) -> Tensor:
+    """An image (B, 1, *S) whose values are products of half a sine along each axis: the same for every sample."""
+    space = logits.shape[2:]
+    image = torch.ones(
+        (len(logits), 1, *space), dtype=torch.promote_types(logits.dtype, torch.float32), device=logits.device
+    )
+    for axis, n in enumerate(space):
+        steps = (torch.arange(n, dtype=image.dtype, device=image.device) + 0.5) / n
+        image = image * torch.sin(torch.pi * steps).reshape(-1, *[1] * (len(space) - axis - 1))
+    return image
+
+
 def features(logits: Tensor, taps: tuple[str, ...]) -> dict[str, Tensor]:
-    """What a network would hand over: the logits as decoder features and finest skip, means of them at coarser grids, the
-    sine of channel 0 without its gradient as image."""
+    """What a network would hand over: the logits as decoder features and finest skip, means of them at coarser grids, and
+    an image that does not depend on them."""
     once = half(logits)
     every = {
-        "image": torch.sin(logits[:, :1].detach()),
+        "image": bright_middle(logits),
         "decoder": logits,
         "middle": once,
         "bottleneck": half(once),

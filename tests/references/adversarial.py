@@ -23,9 +23,13 @@ def base_value(
     return BASES[key](input, target, activation, mask, **arguments)
 
 
-def image_of(r: Reading, input: Array, at: Array | None) -> Array:
-    """That of the stand-in for a network: the sine of channel 0, a constant."""
-    return np.where(r.valid > 0, np.sin((input if at is None else at)[:, :1]), 0.0)
+def image_of(r: Reading) -> Array:
+    """That of the stand-in for a network, 0 where ignored."""
+    image = np.ones(r.valid.shape)
+    for axis in r.axes:
+        n = r.valid.shape[axis]
+        image = image * np.sin(np.pi * (np.arange(n) + 0.5) / n).reshape(-1, *[1] * (r.valid.ndim - 1 - axis))
+    return image * r.valid
 
 
 def convolve(x: Array, weight: Array, bias: Array, stride: int) -> Array:
@@ -84,7 +88,6 @@ def adversarial(
     features: int = 32,
     discriminator_lr: float = 2e-4,
     warmup: int = 0,
-    at: Array | None = None,
     **arguments: Any,
 ) -> Array:
     """Luc 2016; the discriminator's own arguments act in its step alone."""
@@ -95,7 +98,7 @@ def adversarial(
         return value
     shown = np.where(r.valid > 0, r.p, 0.0)
     if image:
-        shown = np.concatenate((shown, image_of(r, input, at)), 1)
+        shown = np.concatenate((shown, image_of(r)), 1)
     network = "opponents.discriminator"
     logits = layer(layers(shown, weights, network)[-1], weights, f"{network}.last", 1)
     judged = FOOLED[criterion](logits).reshape(len(logits), -1).mean(1)
@@ -117,7 +120,6 @@ def multi_scale_l1(
     features: int = 32,
     critic_lr: float = 2e-4,
     warmup: int = 0,
-    at: Array | None = None,
     **arguments: Any,
 ) -> Array:
     """Xue 2018, the layers averaged."""
@@ -127,8 +129,8 @@ def multi_scale_l1(
     if warmup:
         return value
     if bound is not None:
-        assert all(np.abs(w).max() <= np.float32(bound) for name, w in weights.items() if name.startswith("opponents"))
-    picture = image_of(r, input, at)
+        assert all(np.abs(w).max() <= bound * (1 + 1e-6) for name, w in weights.items() if name.startswith("opponents"))
+    picture = image_of(r)
     for b in range(len(picture)):
         if r.valid[b].any():
             picture[b] = np.where(r.valid[b] > 0, picture[b] - picture[b][r.valid[b] > 0].min(), 0.0)

@@ -132,10 +132,7 @@ class AdversarialLoss(Guided):
         (self.lr,) = non_negative(discriminator_lr=discriminator_lr)
         self.label_smoothing = smoothing(label_smoothing, multilabel=False)
         self.criterion, self.image, self.spectral_norm, self.features = criterion, image, spectral_norm, features
-
-    @property
-    def taps(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((*super().taps, *(("image",) if self.image else ()))))
+        self.own_taps = ("image",) if image else ()
 
     def build(self, shape: NetworkShape) -> None:
         channels = shape.classes + (shape.image_channels if self.image else 0)

@@ -41,6 +41,7 @@ def mean_distance(one: list[Tensor], other: list[Tensor]) -> Tensor:
     "multi_scale_l1",
     aliases=("segan",),
     tags=("critic",),
+    size=9,
     exempt={
         "class_order": "the kernels of the critic know each class by its number",
         "flips": "the kernels of the critic have a direction",
@@ -97,6 +98,8 @@ class MultiScaleL1Loss(Guided):
         Our critic is smaller than the paper's; the weight beside a base loss is ours.
     """
 
+    own_taps = ("image",)
+
     def __init__(
         self,
         *,
@@ -115,10 +118,6 @@ class MultiScaleL1Loss(Guided):
         if bound is not None and not non_negative(bound=bound)[0]:
             raise ValueError("bound must be above 0, or None for spectral normalization.")
         self.bound, self.features = bound, features
-
-    @property
-    def taps(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((*super().taps, "image")))
 
     def build(self, shape: NetworkShape) -> None:
         network = PatchCritic(shape.axes, shape.classes * shape.image_channels, self.features, self.bound is None)
