@@ -41,7 +41,8 @@ def convolve(x: Array, weight: Array, bias: Array, stride: int) -> Array:
 
 def layer(x: Array, weights: Mapping[str, Array], name: str, stride: int) -> Array:
     """A convolution, of which the largest singular value is about 1 where it has a singular vector."""
-    w, b = weights[f"{name}.weight"].astype(float), weights[f"{name}.bias"].astype(float)
+    w = weights[f"{name}.weight"].astype(float)
+    b = weights.get(f"{name}.bias", np.zeros(len(w))).astype(float)
     if f"{name}.u" in weights:
         w = w / np.linalg.norm(weights[f"{name}.u"].astype(float) @ w.reshape(len(w), -1))
     return convolve(x, w, b, stride)

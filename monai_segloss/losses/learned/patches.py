@@ -30,14 +30,14 @@ class PatchConv(nn.Module):
     """A convolution over 3 voxels per axis, which has a result on every grid.
 
     Args:
-        axes, channels, features, stride: as torch's.
+        axes, channels, features, stride, bias: as torch's.
         spectral: divide the weights, as a matrix (features, rest), by their largest singular value, estimated by power
             iteration with one step per training call (Miyato et al., ICLR 2018).
     """
 
-    def __init__(self, axes: int, channels: int, features: int, stride: int, spectral: bool) -> None:
+    def __init__(self, axes: int, channels: int, features: int, stride: int, spectral: bool, bias: bool = True) -> None:
         super().__init__()
-        made = getattr(nn, f"Conv{axes}d")(channels, features, 3)
+        made = getattr(nn, f"Conv{axes}d")(channels, features, 3, bias=bias)
         self.weight, self.bias = made.weight, made.bias
         self.axes, self.stride = axes, stride
         self.u: Tensor | None
@@ -76,8 +76,10 @@ class PatchNetwork(nn.Module):
 
     def __init__(self, axes: int, channels: int, features: int, spectral: bool) -> None:
         super().__init__()
-        widths = pairwise([channels, *(features * 2**level for level in range(LEVELS))])
-        self.levels = nn.ModuleList(PatchConv(axes, low, high, 2, spectral) for low, high in widths)
+        widths = enumerate(pairwise([channels, *(features * 2**level for level in range(LEVELS))]))
+        self.levels = nn.ModuleList(
+            PatchConv(axes, low, high, 2, spectral, bias=spectral or not level) for level, (low, high) in widths
+        )
         self.normalizes = not spectral
 
     def forward(self, x: Tensor) -> list[Tensor]:
