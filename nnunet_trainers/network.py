@@ -47,7 +47,9 @@ def _shape(trainer: SegLossTrainer, loss: SegLoss) -> NetworkShape:
     channels, size = trainer.num_input_channels, trainer.configuration_manager.patch_size
     image = torch.zeros((1, channels, *size), device=trainer.device)
     found = network_shape(trainer.network, image, loss.taps, spacing=trainer.configuration_manager.spacing)
-    return replace(found, image_channels=_image_channels(trainer))
+    seen = _image_channels(trainer)
+    taps = {name: replace(tap, channels=seen) if name == "image" else tap for name, tap in found.taps.items()}
+    return replace(found, image_channels=seen, taps=taps)
 
 
 def _image_channels(trainer: SegLossTrainer) -> int:
