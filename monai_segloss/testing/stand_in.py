@@ -25,7 +25,7 @@ def half(x: Tensor) -> Tensor:
 
 
 def bright_middle(logits: Tensor) -> Tensor:
-    """An image (B, 1, *S) whose values are products of half a sine along each axis: the same for every sample."""
+    """An image (B, 1, *S): products of half a sine along each axis, for all samples, whatever is predicted."""
     space = logits.shape[2:]
     image = torch.ones(
         (len(logits), 1, *space), dtype=torch.promote_types(logits.dtype, torch.float32), device=logits.device
@@ -59,7 +59,12 @@ class StandIn:
 
     def __call__(self, loss: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
         logits = args[0] if args else kwargs["input"]
-        usable = isinstance(logits, Tensor) and logits.is_floating_point() and logits.ndim > 2
+        usable = (
+            isinstance(logits, Tensor)
+            and logits.is_floating_point()
+            and logits.layout == torch.strided
+            and logits.ndim > 1
+        )
         return args, {**(features(logits, self.taps) if usable else {}), **kwargs}
 
 
@@ -73,5 +78,6 @@ def prepared(loss: SegLoss, logits: Tensor) -> SegLoss:
         torch.manual_seed(SEED)
         loss.prepare(NetworkShape(logits.shape[1], tuple(logits.shape[2:]), taps=taps))
         loss = loss.double() if logits.dtype == torch.float64 else loss
+    loss.requires_grad_(False)  # the contract is about what is given to the call
     loss.register_forward_pre_hook(StandIn(loss.taps), with_kwargs=True)
     return loss

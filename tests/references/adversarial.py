@@ -117,7 +117,7 @@ def multi_scale_l1(
     ignore_index: int | None = None,
     base: str = "dice_ce",
     critic_weight: float = 1.0,
-    bound: float | None = 0.05,
+    bound: float = 0.05,
     features: int = 32,
     critic_lr: float = 2e-4,
     warmup: int = 0,
@@ -129,7 +129,7 @@ def multi_scale_l1(
     r = read(input, target, activation, mask, labels=labels, ignore_index=ignore_index)
     if warmup:
         return value
-    if bound is not None:
+    if bound:
         assert all(np.abs(w).max() <= bound * (1 + 1e-6) for name, w in weights.items() if name.startswith("opponents"))
     picture = image_of(r)
     for b in range(len(picture)):

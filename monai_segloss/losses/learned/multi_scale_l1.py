@@ -71,7 +71,7 @@ class MultiScaleL1Loss(Guided):
     Args:
         base: the segmentation loss, see `Guided`; ``{}``: the term alone, as published.
         critic_weight: lambda.
-        bound: largest absolute value of the critic's weights, which has instance normalization then; None: spectral
+        bound: largest absolute value of the weights of the critic, which has instance normalization then; 0: spectral
             normalization instead.
         features: of the first of its three levels.
         critic_lr: learning rate of the critic.
@@ -79,7 +79,7 @@ class MultiScaleL1Loss(Guided):
         common: of the base loss.
 
     Raises:
-        ValueError: ``bound`` not above 0; ``warmup`` beside a weight that is a schedule.
+        ValueError: ``warmup`` beside a weight that is a schedule.
 
     Example:
         >>> import torch
@@ -105,7 +105,7 @@ class MultiScaleL1Loss(Guided):
         *,
         base: Base = "dice_ce",
         critic_weight: TermWeight = 1.0,
-        bound: float | None = 0.05,
+        bound: float = 0.05,
         features: int = 32,
         critic_lr: float = 2e-4,
         warmup: int = 0,
@@ -114,14 +114,12 @@ class MultiScaleL1Loss(Guided):
         weight = after(warmup, "critic_weight", critic_weight)
         super().__init__(base, {"multi_scale_l1": ("critic_weight", weight)}, common)
         whole(1, features=features)
-        (self.lr,) = non_negative(critic_lr=critic_lr)
-        if bound is not None and not non_negative(bound=bound)[0]:
-            raise ValueError("bound must be above 0, or None for spectral normalization.")
-        self.bound, self.features = bound, features
+        self.lr, self.bound = non_negative(critic_lr=critic_lr, bound=bound)
+        self.features = features
 
     def build(self, shape: NetworkShape) -> None:
-        network = PatchCritic(shape.axes, shape.classes * shape.image_channels, self.features, self.bound is None)
-        self.opponents["critic"] = Opponent(network, lr=self.lr, bound=self.bound)
+        network = PatchCritic(shape.axes, shape.classes * shape.image_channels, self.features, spectral=not self.bound)
+        self.opponents["critic"] = Opponent(network, lr=self.lr, bound=self.bound or None)
 
     def own_terms(self, batch: SegBatch) -> Mapping[str, Callable[[], Scores]]:
         return {"multi_scale_l1": lambda: self.distance(batch)}
