@@ -357,7 +357,7 @@ def test_it_sees_nothing_of_ignored_voxels(key: str, kind: str) -> None:
 @pytest.mark.parametrize("key", KEYS)
 def test_half_precision_logits(key: str, dtype: torch.dtype) -> None:
     """Under autocast too it is computed in float32, so that its gradient does not vanish and needs no scaler."""
-    loss, wide = made(key).half(), made(key)
+    loss, full = made(key).half(), made(key)
     logits, label, image = batch()
     low = logits.detach().to(dtype).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
@@ -366,9 +366,9 @@ def test_half_precision_logits(key: str, dtype: torch.dtype) -> None:
     assert low.grad is not None
     assert low.grad.dtype == dtype
     assert {x.dtype for x in opponent(loss).network.state_dict().values()} == {torch.float32}
-    wide(low.float(), label, image=image)
-    assert found == wide.update()
-    assert same(weights(loss), weights(wide))
+    full(low.float(), label, image=image)
+    assert found == full.update()
+    assert same(weights(loss), weights(full))
 
 
 def test_it_is_moved_with_the_loss() -> None:
