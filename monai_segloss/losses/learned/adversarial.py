@@ -11,9 +11,9 @@ from torch.nn.functional import relu, softplus
 
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative, one_of
-from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.module import FormulaArgs
 from monai_segloss.core.opponent import Opponent
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.core.taps import NetworkShape
 from monai_segloss.losses.learned.guided import Base, Guided
@@ -90,7 +90,7 @@ class AdversarialLoss(Guided):
         common: of the base loss.
 
     Raises:
-        ValueError: an unknown criterion; ``warmup`` beside a weight that is a schedule.
+        ValueError: an unknown criterion; ``warmup`` alongside a weight that is a schedule.
 
     Example:
         >>> import torch
@@ -123,7 +123,7 @@ class AdversarialLoss(Guided):
         features: int = 32,
         discriminator_lr: float = 2e-4,
         warmup: int = 0,
-        **common: Unpack[ScoringArgs],
+        **common: Unpack[FormulaArgs],
     ) -> None:
         weight = after(warmup, "adversarial_weight", adversarial_weight)
         super().__init__(base, {"adversarial": ("adversarial_weight", weight)}, common)
@@ -139,10 +139,10 @@ class AdversarialLoss(Guided):
         network = PatchDiscriminator(shape.axes, channels, self.features, self.spectral_norm)
         self.opponents["discriminator"] = Opponent(network, lr=self.lr)
 
-    def own_terms(self, batch: SegBatch) -> Mapping[str, Callable[[], Scores]]:
+    def own_terms(self, batch: SegBatch) -> Mapping[str, Callable[[], Unreduced]]:
         return {"adversarial": lambda: self.fooled(batch)}
 
-    def fooled(self, batch: SegBatch) -> Scores:
+    def fooled(self, batch: SegBatch) -> Unreduced:
         """What the discriminator says of the prediction, per sample."""
         assert self.shape is not None
         kept, discriminator = valid(batch), self.opponents["discriminator"]
@@ -150,7 +150,7 @@ class AdversarialLoss(Guided):
         image = counted(image_of(batch, self.shape), kept) if self.image else None
         discriminator.remember(p, batch.one_hot, image, kept, batch.multilabel)
         logits = discriminator.judge(p if image is None else torch.cat((p, image), 1)).to(p.dtype)
-        return Scores.table(CRITERIA[self.criterion].fooled(logits).flatten(1).mean(1, keepdim=True), batch.voxels)
+        return Unreduced.table(CRITERIA[self.criterion].fooled(logits).flatten(1).mean(1, keepdim=True), batch.voxels)
 
     def against(self, opponent: str) -> Callable[..., Tensor]:
         return self.discriminator_loss

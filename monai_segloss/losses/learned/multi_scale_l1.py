@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
-from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.module import FormulaArgs
 from monai_segloss.core.opponent import Opponent
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.core.taps import NetworkShape
 from monai_segloss.losses.learned.guided import Base, Guided
@@ -79,7 +79,7 @@ class MultiScaleL1Loss(Guided):
         common: of the base loss.
 
     Raises:
-        ValueError: ``warmup`` beside a weight that is a schedule.
+        ValueError: ``warmup`` alongside a weight that is a schedule.
 
     Example:
         >>> import torch
@@ -95,7 +95,7 @@ class MultiScaleL1Loss(Guided):
         Xue, Xu, Zhang, Long & Huang, SegAN: Adversarial network with multi-scale L1 loss for medical image segmentation,
         Neuroinformatics 16, 2018, arXiv:1706.01805.
 
-        Our critic is smaller than the paper's; the weight beside a base loss is ours.
+        Our critic is smaller than the paper's; the weight alongside a base loss is ours.
     """
 
     own_taps = ("image",)
@@ -109,7 +109,7 @@ class MultiScaleL1Loss(Guided):
         features: int = 32,
         critic_lr: float = 2e-4,
         warmup: int = 0,
-        **common: Unpack[ScoringArgs],
+        **common: Unpack[FormulaArgs],
     ) -> None:
         weight = after(warmup, "critic_weight", critic_weight)
         super().__init__(base, {"multi_scale_l1": ("critic_weight", weight)}, common)
@@ -121,17 +121,17 @@ class MultiScaleL1Loss(Guided):
         network = PatchCritic(shape.axes, shape.classes * shape.image_channels, self.features, spectral=not self.bound)
         self.opponents["critic"] = Opponent(network, lr=self.lr, bound=self.bound or None)
 
-    def own_terms(self, batch: SegBatch) -> Mapping[str, Callable[[], Scores]]:
+    def own_terms(self, batch: SegBatch) -> Mapping[str, Callable[[], Unreduced]]:
         return {"multi_scale_l1": lambda: self.distance(batch)}
 
-    def distance(self, batch: SegBatch) -> Scores:
+    def distance(self, batch: SegBatch) -> Unreduced:
         """Of the prediction to the label, per sample."""
         assert self.shape is not None
         kept, critic = valid(batch), self.opponents["critic"]
         p, image = counted(batch.prob, kept), from_zero(image_of(batch, self.shape), kept)
         critic.remember(p, batch.one_hot, image)
         shown = (masked_images(image, each) for each in (p, batch.one_hot.to(p.dtype)))
-        return Scores.table(mean_distance(*map(critic.judge, shown)).to(p.dtype), batch.voxels)
+        return Unreduced.table(mean_distance(*map(critic.judge, shown)).to(p.dtype), batch.voxels)
 
     def against(self, opponent: str) -> Callable[..., Tensor]:
         return closeness

@@ -137,7 +137,7 @@ def image_of(batch: SegBatch, shape: NetworkShape) -> Tensor:
     wanted = (batch.logits.shape[0], shape.image_channels, *batch.logits.shape[2:])
     if image.shape != wanted:
         raise LossShapeError(f"image has shape {tuple(image.shape)}; expected {wanted}, on the grid of input.")
-    return image.to(batch.clean.dtype)
+    return image.to(batch.masked_logits.dtype)
 
 
 def after(warmup: int, argument: str, weight: TermWeight) -> TermWeight:
