@@ -62,7 +62,7 @@ class SegLossTrainer(nnUNetTrainer):
             self.num_iterations_per_epoch = wanted.iterations
             self.num_val_iterations_per_epoch = max(1, wanted.iterations // 5)
         self.save_every = min(50, max(1, self.num_epochs // 20))
-        self.terms = TermMeans()
+        self.terms, self.opponents = TermMeans(), TermMeans()
         self.continued: list[dict[str, Any]] = []
         self.extra_inputs = ExtraInputs()
 
@@ -231,9 +231,9 @@ class SegLossTrainer(nnUNetTrainer):
         self.loss.set_epoch(self.current_epoch)
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """nnU-Net's step, with the maps of the batch for the loss and its terms for the log."""
+        """nnU-Net's step, with the maps of the batch for the loss and its terms for the log; then that of its opponents."""
         result = super().train_step(self.hand_over(batch))
-        self.loss.loss.update()
+        self.opponents.add(diverged.guarded(self, self.loss.loss.update))
         self.terms.add(self.loss.last)
         return result
 
@@ -242,14 +242,15 @@ class SegLossTrainer(nnUNetTrainer):
         return super().validation_step(self.hand_over(batch))
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
-        """Log mean (at full resolution) and weight of each term, to nnU-Net's log file and to its other loggers.
+        """Log mean (at full resolution) and weight of each term, and the opponents' own losses, also to other loggers.
 
         Raises:
             DivergedError: loss or network are no longer finite, in all processes.
         """
         super().on_train_epoch_end(train_outputs)
         means = self.terms.take()
-        for key, values in {"train_loss_terms": means, "train_loss_weights": self.loss.term_weights}.items():
+        logged = {"terms": means, "weights": self.loss.term_weights, "opponents": self.opponents.take()}
+        for key, values in {f"train_loss_{name}": values for name, values in logged.items()}.items():
             if values:
                 self.print_to_log_file(key, {name: round(value, 4) for name, value in values.items()})
             for logger in self.logger.loggers:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 
+from monai_segloss.core.errors import NotFiniteError
+
 if TYPE_CHECKING:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+Result = TypeVar("Result")
+
 
 class DivergedError(RuntimeError):
-    """The loss of a whole epoch, or the network, is NaN or infinite."""
+    """The loss of a whole epoch, the network, or what is trained against it, is NaN or infinite."""
 
 
 def refuse(trainer: nnUNetTrainer, losses: Sequence[Any], terms: Mapping[str, float]) -> None:
@@ -46,6 +50,18 @@ def refuse(trainer: nnUNetTrainer, losses: Sequence[Any], terms: Mapping[str, fl
         f"{', and so are weights of the network' if broken else ''}. {_kept(trainer)} Look for images with NaN "
         "(segloss check), or try a smaller learning rate (_lr1em3 in the name of the trainer)."
     )
+    _end(trainer, message)
+
+
+def guarded(trainer: nnUNetTrainer, step: Callable[[], Result]) -> Result:
+    """The result of the step of the opponents; `DivergedError`, in all processes, where one is no longer finite."""
+    try:
+        return step()
+    except NotFiniteError as error:
+        _end(trainer, f"Epoch {trainer.current_epoch} of {type(trainer).__name__}: {error} {_kept(trainer)}")
+
+
+def _end(trainer: nnUNetTrainer, message: str) -> NoReturn:
     trainer.print_to_log_file(message, also_print_to_console=False)
     for loader in (trainer.dataloader_train, trainer.dataloader_val):
         if isinstance(loader, NonDetMultiThreadedAugmenter):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,7 +27,7 @@ def hooked(taps: tuple[str, ...]) -> list[str]:
 def prepare(trainer: SegLossTrainer, loss: SegLoss) -> Taps | None:
     """Build what the loss brings along, for the network of the trainer; the hooks of its taps."""
     taps = _prepare(trainer, loss) if loss.brings else None
-    if trainer.is_ddp and learnable(loss):
+    if trainer.is_ddp and (learnable(loss) or loss.brings):
         share_between_processes(loss)
     return taps
 
@@ -44,7 +45,15 @@ def _shape(trainer: SegLossTrainer, loss: SegLoss) -> NetworkShape:
     """One forward pass, which leaves the random numbers of the training as they are."""
     channels, size = trainer.num_input_channels, trainer.configuration_manager.patch_size
     image = torch.zeros((1, channels, *size), device=trainer.device)
-    return network_shape(trainer.network, image, loss.taps, spacing=trainer.configuration_manager.spacing)
+    found = network_shape(trainer.network, image, loss.taps, spacing=trainer.configuration_manager.spacing)
+    seen = _image_channels(trainer)
+    taps = {name: replace(tap, channels=seen) if name == "image" else tap for name, tap in found.taps.items()}
+    return replace(found, image_channels=seen, taps=taps)
+
+
+def _image_channels(trainer: SegLossTrainer) -> int:
+    """Channels of the image, without an earlier stage."""
+    return len(trainer.dataset_json.get("channel_names", trainer.dataset_json.get("modality", ())))
 
 
 def optimize(trainer: SegLossTrainer, loss: nn.Module) -> None:
@@ -60,8 +69,7 @@ def with_image(
     if "image" not in trainer.loss.loss.taps:
         return batch, scales
     data = batch["data"].to(trainer.device, non_blocking=True)
-    names = trainer.dataset_json.get("channel_names", trainer.dataset_json.get("modality", ()))
-    return {**batch, "data": data}, [{**scales[0], "image": data[:, : len(names)]}, *scales[1:]]
+    return {**batch, "data": data}, [{**scales[0], "image": data[:, : _image_channels(trainer)]}, *scales[1:]]
 
 
 def refuses_compilation(trainer: SegLossTrainer) -> bool:

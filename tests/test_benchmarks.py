@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import monai_segloss
+from monai_segloss.testing.stand_in import prepared
 
 pytest.importorskip("monai.losses")
 pytest.importorskip("nnunetv2")
@@ -58,7 +59,9 @@ def test_peers_compute_the_same_loss(library: str) -> None:
 def test_every_loss_runs_in_the_benchmark(key: str) -> None:
     """Also with its maps given, which changes nothing."""
     logits, label = case(3, 16)
-    value = ours(key)(logits, label)
+    loss = ours(key)
+    prepared(loss.func, logits)
+    value = loss(logits, label)
     value.backward()
     assert logits.grad is not None
     assert logits.grad.isfinite().all()

@@ -17,6 +17,7 @@ import monai_segloss
 from monai_segloss.core.module import DEFAULTS, READING, SegLoss
 from monai_segloss.core.registry import LossInfo
 from monai_segloss.losses.boundary.hausdorff_er import NORMS
+from monai_segloss.losses.learned.adversarial import CRITERIA
 from monai_segloss.maps.distance import MODES
 from monai_segloss.testing import cases
 from monai_segloss.testing.cases import Case
@@ -155,7 +156,7 @@ def test_value_and_gradient_with_other_arguments(info: LossInfo, name: str) -> N
             compare(info, case, **arguments)
 
 
-WORDS = {"mode": MODES, "norm": NORMS}
+WORDS = {"mode": MODES, "norm": NORMS, "criterion": tuple(CRITERIA)}
 """Arguments of more than two words, of which the test above takes one."""
 
 

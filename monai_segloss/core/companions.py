@@ -51,8 +51,9 @@ class Companions:
         """Take a prior from its file."""
         raise TypeError(f"{type(self).__name__} takes no prior.")
 
-    def update(self) -> None:
-        """The step of the opponents, after that of the network; nothing without opponents."""
+    def update(self) -> dict[str, Tensor]:
+        """The step of the opponents, after that of the network: the detached value of each one's own loss, by its name."""
+        return {}
 
     def refuse_missing(self, maps: Mapping[str, Any]) -> None:
         """Raise ValueError where the caller did not hand over what the loss takes from the network."""
@@ -81,10 +82,15 @@ def parameter_groups(loss: nn.Module, weight_decay: float) -> list[dict[str, Any
 def share_between_processes(loss: nn.Module) -> None:
     """Under DistributedDataParallel: the weights of the first process everywhere, and gradients averaged as they come.
 
+    Opponents average theirs by themselves.
+
     Every process must use every parameter in every step.
     """
     for each in (*loss.parameters(), *loss.buffers()):
         broadcast(each.data)
+    for module in loss.modules():
+        for opponent in getattr(module, "opponents", {}).values():
+            opponent.share()
     for parameter in learnable(loss):
         parameter.register_hook(average_over_processes)  # type: ignore[no-untyped-call]
 

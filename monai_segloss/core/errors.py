@@ -12,6 +12,10 @@ class LossShapeError(ValueError, AssertionError):
     """Shapes of ``input``, ``target`` or a map do not fit together (MONAI raises either of the two bases)."""
 
 
+class NotFiniteError(ArithmeticError):
+    """A training whose loss or weights are no longer finite, or a network that is not."""
+
+
 class UnknownLoss(KeyError):
     """No loss has that key or alias."""
 

@@ -47,9 +47,10 @@ class Around(Companions, nn.Module):
         super().prepare(shape)
         getattr(self.loss, "prepare", lambda _: None)(shape)
 
-    def update(self) -> None:
-        """The step of the opponents of the loss."""
-        getattr(self.loss, "update", lambda: None)()
+    def update(self) -> dict[str, Tensor]:
+        """The step of the opponents of the loss, and their losses."""
+        found: dict[str, Tensor] = getattr(self.loss, "update", dict)()
+        return found
 
     def set_epoch(self, epoch: int) -> None:
         """Hand the epoch on to the loss, if it takes one."""

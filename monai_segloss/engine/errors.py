@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from monai_segloss.core.errors import NotFiniteError
+
+__all__ = ["DataError", "NotFiniteError", "not_finite", "not_finite_entry"]
+
 
 class DataError(ValueError):
     """A file, or what a network makes of it, cannot be used."""
-
-
-class NotFiniteError(ArithmeticError):
-    """A training whose loss or weights are no longer finite, or a network that is not."""
 
 
 def not_finite(x: Tensor) -> int:

@@ -31,7 +31,8 @@ class SegLossTrainer(SupervisedTrainer):
     ``loss_<term>``, where every MONAI logger finds it; losses whose weights may change have theirs next to it as
     ``weight_<term>``, and get the same means by the names of their terms (``loss_function.end_epoch``). Losses without
     these attributes, MONAI's own included, train as they always did. What the loss takes from the network is read by
-    hooks and reaches it like a map; its opponents make their step after that of the network.
+    hooks and reaches it like a map; its opponents make their step after that of the network, and the mean of their losses
+    is in ``state.metrics`` as ``opponent_<name>``.
 
     Args:
         *args, **kwargs: as for ``monai.engines.SupervisedTrainer``.
@@ -102,7 +103,7 @@ class _LossEvents:
     """Plain label after the loss, epoch before it, means of the terms after each epoch; what is not finite ends it."""
 
     def __init__(self) -> None:
-        self.terms = TermMeans()
+        self.terms, self.opponents = TermMeans(), TermMeans()
         self.logged: list[str] = []
 
     def attach(self, engine: Engine) -> None:
@@ -115,7 +116,7 @@ class _LossEvents:
     def start(self, engine: Any) -> None:
         for name in self.logged:  # a term whose weight is 0 from now on must not keep its last value
             engine.state.metrics.pop(name, None)
-        self.terms = TermMeans()
+        self.terms, self.opponents = TermMeans(), TermMeans()
         set_epoch = getattr(engine.loss_function, "set_epoch", None)
         if set_epoch is not None:
             set_epoch(engine.state.epoch - 1)
@@ -125,7 +126,7 @@ class _LossEvents:
             engine.state.output[CommonKeys.LABEL].update(engine.taps.take())
 
     def update(self, engine: Any) -> None:
-        getattr(engine.loss_function, "update", lambda: None)()
+        self.opponents.add(getattr(engine.loss_function, "update", dict)())
 
     def collect(self, engine: Any) -> None:
         _refuse_not_finite(engine)
@@ -142,8 +143,10 @@ class _LossEvents:
                 f"every loss was finite: a gradient was not. {KEPT}"
             )
         means = self.terms.take()
-        self.logged = [f"loss_{term}" for term in means]
-        engine.state.metrics.update(zip(self.logged, means.values(), strict=True))
+        found = {f"loss_{term}": mean for term, mean in means.items()}
+        found |= {f"opponent_{name}": mean for name, mean in self.opponents.take().items()}
+        self.logged = list(found)
+        engine.state.metrics.update(found)
         engine.state.metrics.update({f"weight_{term}": w for term, w in _term_weights(engine.loss_function).items()})
         end_epoch = getattr(engine.loss_function, "end_epoch", None)
         if end_epoch is not None:

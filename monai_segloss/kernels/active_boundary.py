@@ -63,7 +63,7 @@ def predicted_boundary(log_p: Tensor, counted: Tensor, max_ratio: float) -> Tens
     flat = difference.flatten(1)
     most = math.ceil(max_ratio * flat.shape[1])
     each = CHUNK.get(log_p.device.type, 2**26)  # the largest of all are among the largest of each part
-    largest = [part.topk(min(most + 1, part.shape[1])).values for part in flat.split(each, 1)]
+    largest = [part.topk(min(most + 1, part.shape[1])).values for part in torch.split(flat, each, 1)]
     ranked = torch.cat(largest, 1).topk(min(most + 1, flat.shape[1])).values
     rank = (max_ratio * counted.flatten(1).sum(1, keepdim=True)).ceil().long()
     limit = ranked.gather(1, rank.clamp_max(ranked.shape[1] - 1)) * (rank < flat.shape[1])

@@ -149,7 +149,7 @@ class Segments:
         tables = []
         for x in maps:
             rows = zip(x.expand(self.number.shape).flatten(0, 1), self.number.flatten(0, 1), strict=True)
-            tables.append(sum(self.sum_of(values, number) for values, number in rows))
+            tables.append(torch.stack([self.sum_of(values, number) for values, number in rows]).sum(0))
         return tables
 
     def sum_of(self, values: Tensor, number: Tensor) -> Tensor:

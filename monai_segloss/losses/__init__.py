@@ -40,6 +40,8 @@ from monai_segloss.losses.instance.blob import BlobLoss
 from monai_segloss.losses.instance.cc_dice_ce import CCDiceCELoss
 from monai_segloss.losses.instance.inverse_weighted_cross_entropy import InverseWeightedCrossEntropyLoss
 from monai_segloss.losses.instance.inverse_weighted_dice import InverseWeightedDiceLoss
+from monai_segloss.losses.learned.adversarial import AdversarialLoss
+from monai_segloss.losses.learned.multi_scale_l1 import MultiScaleL1Loss
 from monai_segloss.losses.partial.exclusion_cross_entropy import ExclusionCrossEntropyLoss
 from monai_segloss.losses.partial.exclusion_dice import ExclusionDiceLoss
 from monai_segloss.losses.partial.marginal_cross_entropy import MarginalCrossEntropyLoss
@@ -79,6 +81,7 @@ from monai_segloss.losses.voxel.weighted_cross_entropy import WeightedCrossEntro
 __all__ = [
     "ActiveBoundaryLoss",
     "ActiveContourLoss",
+    "AdversarialLoss",
     "AsymmetricSimilarityLoss",
     "BalancedCrossEntropyLoss",
     "BinaryCrossEntropyLoss",
@@ -131,6 +134,7 @@ __all__ = [
     "MCCLoss",
     "MarginalCrossEntropyLoss",
     "MarginalDiceLoss",
+    "MultiScaleL1Loss",
     "MumfordShahLoss",
     "NoiseRobustDiceLoss",
     "OverlapLoss",

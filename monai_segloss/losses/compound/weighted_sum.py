@@ -129,9 +129,9 @@ class WeightedSum(Scheduled, SegLoss):
         for term in self._losses().values():
             term.prepare(shape)
 
-    def update(self) -> None:
-        for term in self._losses().values():
-            term.update()
+    def update(self) -> dict[str, Tensor]:
+        terms = self._losses().items()
+        return {f"{name}/{opponent}": x for name, term in terms for opponent, x in term.update().items()}
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch, counted from 0, that the weights follow; also those of a term that is a sum itself.

@@ -8,10 +8,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from monai_segloss.core.arguments import shown
 from monai_segloss.core.batch import SegBatch
+from monai_segloss.core.errors import LossShapeError
 from monai_segloss.core.module import FormulaArgs
 from monai_segloss.core.opponent import Opponent
 from monai_segloss.core.reduce import Term, Unreduced
+from monai_segloss.core.registry import find
 from monai_segloss.core.taps import NetworkShape
 from monai_segloss.losses.compound.scheduled import term_schedule
 from monai_segloss.losses.compound.weighted_sum import WeightedSum
@@ -37,7 +40,7 @@ class Guided(WeightedSum):
     formula_arguments = ("include_background", "batch", "smooth_nr", "smooth_dr", "weight")
 
     def __init__(self, base: Base, weights: Mapping[str, tuple[str, TermWeight]], common: FormulaArgs) -> None:
-        terms: Mapping[str, TermWeight] = {base: 1.0} if isinstance(base, str) else base
+        terms = base_terms(base)
         super().__init__(terms, **common)
         own = {name: term_schedule(argument, weight) for name, (argument, weight) in weights.items()}
         both = own.keys() & self.schedules.keys()
@@ -49,6 +52,14 @@ class Guided(WeightedSum):
         self.opponents: dict[str, Opponent] = {}
 
     # -- what is brought along --------------------------------------------------------------------------------------------
+
+    own_taps: tuple[str, ...] = ()
+    """What the own terms take from the network."""
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        found = (name for term in self._losses().values() for name in term.taps)
+        return tuple(dict.fromkeys((*found, *self.own_taps)))
 
     @property
     def brings(self) -> bool:
@@ -68,13 +79,14 @@ class Guided(WeightedSum):
     def build(self, shape: NetworkShape) -> None:
         """Build ``heads`` and ``opponents``."""
 
-    def update(self) -> None:
-        """The step of the opponents, after that of the network."""
-        super().update()
-        self.update_opponents()
+    def update(self) -> dict[str, Tensor]:
+        """The step of the opponents, after that of the network: the detached value of each one's own loss, by its name."""
+        own = {name: each.step(self.against(name)) for name, each in self.opponents.items()}
+        return super().update() | {name: value for name, value in own.items() if value is not None}
 
-    def update_opponents(self) -> None:
-        """The step of this loss's own opponents."""
+    def against(self, opponent: str) -> Callable[..., Tensor]:
+        """The loss of an opponent of this name, a function of its network and of what it was told to remember."""
+        raise NotImplementedError
 
     # -- the value --------------------------------------------------------------------------------------------------------
 
@@ -95,10 +107,20 @@ class Guided(WeightedSum):
                 f"{type(self).__name__} wants a prior of the kind {self.prior_kind!r}: train one with `segloss prior train "
                 f"DATASET --kind {self.prior_kind}` and give it as prior=FILE."
             )
+        if (batch.classes, batch.ndim - 2) != (self.shape.classes, self.shape.axes):
+            raise LossShapeError(
+                f"input has shape {tuple(batch.logits.shape)}; {type(self).__name__} is prepared for {self.shape.classes} "
+                f"channels on {self.shape.axes} axes, and needs spatial axes."
+            )
         self.refuse_missing(batch.maps)
         out = dict(super().loss(batch)) if any(name in self.terms for name in self._active) else {}
-        wide, parts = batch.full_precision, self.own_terms(batch.full_precision)
+        wide = self._wide(batch)
+        parts = self.own_terms(wide)
         return out | {n: Term(self.factor(n, wide), parts[n]()) for n in self.evaluated if n in parts}
+
+    def _wide(self, batch: SegBatch) -> SegBatch:
+        own = batch.full_resolution and any(name in self.own for name in self._active)
+        return batch.full_precision if own else super()._wide(batch)
 
     # -- state ------------------------------------------------------------------------------------------------------------
 
@@ -110,14 +132,33 @@ class Guided(WeightedSum):
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
         """Restore what `get_extra_state` gave."""
         super().set_extra_state(state)
+        found = state.get("opponents", {})
+        if found.keys() != self.opponents.keys():
+            raise RuntimeError(
+                f"the state has the opponents {sorted(found)} and {type(self).__name__} {sorted(self.opponents)}: prepare "
+                "the loss for its network before its state is restored."
+            )
         for name, each in self.opponents.items():
-            each.load_state_dict(state["opponents"][name])
+            each.load_state_dict(found[name])
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Guided:
         super()._apply(fn, recurse)
         for each in self.opponents.values():
             each.apply(fn)
         return self
+
+
+def base_terms(base: Base) -> Mapping[str, TermWeight]:
+    """The terms of ``base``; losses by the names of the registry."""
+    if not isinstance(base, str | Mapping):
+        raise TypeError(f"base must be the key of a loss or a mapping of terms, got {shown(base)}.")
+    terms: Mapping[str, TermWeight] = {base: 1.0} if isinstance(base, str) else base
+    for name, term in terms.items():
+        try:
+            find(str(term.get("loss", name)) if isinstance(term, Mapping) else name)
+        except KeyError as error:
+            raise ValueError(f"base: {error}") from None
+    return terms
 
 
 def nothing(batch: SegBatch) -> Unreduced:

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from monai_segloss.core.module import READING
+from monai_segloss.core.module import READING, SegLoss
 from monai_segloss.core.registry import LossInfo
 from monai_segloss.testing import cases
 from monai_segloss.testing.cases import Case
 from monai_segloss.testing.contract import on
-from monai_segloss.testing.harness import make, refused, require, supported, value
+from monai_segloss.testing.harness import gradient, make, refused, require, supported, value
 
 # Another value for arguments whose default says too little; the rest is derived from the default.
 OTHER: dict[str, Callable[[Case], Any]] = {
@@ -51,6 +51,8 @@ OTHER: dict[str, Callable[[Case], Any]] = {
     "axis": lambda case: 0,
     "points": lambda case: "centers",
     "max_points": lambda case: 2,
+    "base": lambda case: "dice",
+    "criterion": lambda case: "hinge",
 }
 # The lower end of the range of arguments that may be negative.
 LOWEST = {"epsilon": -1.0, "alpha_max": -1.0, "axis": -3.0, "exponent": -100.0}
@@ -82,7 +84,7 @@ def _matters(info: LossInfo, case: Case, name: str, default: object) -> bool:
     changed = {name: another(name, default, case)}
 
     def differ(**others: object) -> bool:
-        return not torch.equal(*(value(make(info, case, **others, **more), case) for more in ({}, changed)))
+        return not torch.equal(*(_values(make(info, case, **others, **more), case) for more in ({}, changed)))
 
     try:
         if differ():
@@ -93,6 +95,12 @@ def _matters(info: LossInfo, case: Case, name: str, default: object) -> bool:
         return "weight" in info.parameters and name != "weight" and differ(weight=OTHER["weight"](case))
     except ValueError as error:  # excluded by the activation; that the value is wrong or does not fit is no effect
         return name in str(error) and "sigmoid" in str(error)
+
+
+def _values(loss: SegLoss, case: Case) -> torch.Tensor:
+    """The value, and that after a step of what is trained against the network."""
+    first = gradient(loss, case)[0]
+    return torch.stack((first, value(loss, case))) if loss.update() else first
 
 
 def another(name: str, default: Any, case: Case) -> object:
