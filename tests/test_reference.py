@@ -35,7 +35,8 @@ def reference(info: LossInfo, case: Case, input: np.ndarray, **arguments: Any) -
     common = {"labels": case.labels, "ignore_index": case.ignore_index, "spacing": case.spacing}
     given = {**common, **info.example, **arguments}
     if "weights" in inspect.signature(REFERENCES[info.key]).parameters:  # of what the loss brings along
-        given["weights"] = weights(make(info, case, **arguments))
+        own = {name: value for name, value in arguments.items() if name in info.parameters}
+        given["weights"] = weights(make(info, case, **own))
     return REFERENCES[info.key](input, case.target.numpy(), case.activation, mask, **given)
 
 

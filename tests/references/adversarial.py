@@ -76,6 +76,7 @@ FOOLED = {"bce": lambda z: np.logaddexp(0, -z), "least_squares": lambda z: (z - 
     spectral_norm=True,
     features=32,
     discriminator_lr=2e-4,
+    warmup=0,
 )
 def adversarial(
     r: Reading,
@@ -105,7 +106,7 @@ def adversarial(
     return value + adversarial_weight * over_samples(r, judged, reduction)
 
 
-@reference("multi_scale_l1", base="dice_ce", critic_weight=1.0, bound=0.05, features=32, critic_lr=2e-4)
+@reference("multi_scale_l1", base="dice_ce", critic_weight=1.0, bound=0.05, features=32, critic_lr=2e-4, warmup=0)
 def multi_scale_l1(
     r: Reading,
     base: str,
