@@ -40,6 +40,8 @@ from monai_segloss.losses.instance.blob import BlobLoss
 from monai_segloss.losses.instance.cc_dice_ce import CCDiceCELoss
 from monai_segloss.losses.instance.inverse_weighted_cross_entropy import InverseWeightedCrossEntropyLoss
 from monai_segloss.losses.instance.inverse_weighted_dice import InverseWeightedDiceLoss
+from monai_segloss.losses.learned.conv_mcd import ConvMCDLoss
+from monai_segloss.losses.learned.multi_task import MultiTaskLoss
 from monai_segloss.losses.partial.exclusion_cross_entropy import ExclusionCrossEntropyLoss
 from monai_segloss.losses.partial.exclusion_dice import ExclusionDiceLoss
 from monai_segloss.losses.partial.marginal_cross_entropy import MarginalCrossEntropyLoss
@@ -93,6 +95,7 @@ __all__ = [
     "ComboLoss",
     "ContourAwareLoss",
     "ContourDiceLoss",
+    "ConvMCDLoss",
     "CrossEntropyLoss",
     "DiceBoundaryLoss",
     "DiceCEBoundaryLoss",
@@ -131,6 +134,7 @@ __all__ = [
     "MCCLoss",
     "MarginalCrossEntropyLoss",
     "MarginalDiceLoss",
+    "MultiTaskLoss",
     "MumfordShahLoss",
     "NoiseRobustDiceLoss",
     "OverlapLoss",

@@ -24,12 +24,24 @@ def half(x: Tensor) -> Tensor:
     return x
 
 
+def bright_middle(logits: Tensor) -> Tensor:
+    """An image (B, 1, *S): products of half a sine along each axis, for all samples, whatever is predicted."""
+    space = logits.shape[2:]
+    image = torch.ones(
+        (len(logits), 1, *space), dtype=torch.promote_types(logits.dtype, torch.float32), device=logits.device
+    )
+    for axis, n in enumerate(space):
+        steps = (torch.arange(n, dtype=image.dtype, device=image.device) + 0.5) / n
+        image = image * torch.sin(torch.pi * steps).reshape(-1, *[1] * (len(space) - axis - 1))
+    return image
+
+
 def features(logits: Tensor, taps: tuple[str, ...]) -> dict[str, Tensor]:
-    """What a network would hand over: the logits as decoder features and finest skip, means of them at coarser grids, the
-    sine of channel 0 without its gradient as image."""
+    """What a network would hand over: the logits as decoder features and finest skip, means of them at coarser grids, and
+    an image that does not depend on them."""
     once = half(logits)
     every = {
-        "image": torch.sin(logits[:, :1].detach()),
+        "image": bright_middle(logits),
         "decoder": logits,
         "middle": once,
         "bottleneck": half(once),
@@ -47,7 +59,12 @@ class StandIn:
 
     def __call__(self, loss: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
         logits = args[0] if args else kwargs["input"]
-        usable = isinstance(logits, Tensor) and logits.is_floating_point() and logits.ndim > 2
+        usable = (
+            isinstance(logits, Tensor)
+            and logits.is_floating_point()
+            and logits.layout == torch.strided
+            and logits.ndim > 1
+        )
         return args, {**(features(logits, self.taps) if usable else {}), **kwargs}
 
 
@@ -57,8 +74,10 @@ def prepared(loss: SegLoss, logits: Tensor) -> SegLoss:
         return loss
     found = features(logits, loss.taps)
     taps = {name: Tap("", x.shape[1], tuple(x.shape[2:])) for name, x in found.items()}
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
         torch.manual_seed(SEED)
         loss.prepare(NetworkShape(logits.shape[1], tuple(logits.shape[2:]), taps=taps))
+        loss = loss.double() if logits.dtype == torch.float64 else loss
+    loss.requires_grad_(False)  # the contract is about what is given to the call
     loss.register_forward_pre_hook(StandIn(loss.taps), with_kwargs=True)
-    return loss.double() if logits.dtype == torch.float64 else loss
+    return loss

@@ -8,11 +8,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from monai_segloss.core.arguments import shown
 from monai_segloss.core.batch import SegBatch
+from monai_segloss.core.errors import LossShapeError
+from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import ScoringArgs
 from monai_segloss.core.opponent import Opponent
 from monai_segloss.core.reduce import Scores, Term
+from monai_segloss.core.registry import find
 from monai_segloss.core.taps import NetworkShape
+from monai_segloss.losses.compound.balance import BalanceConfig
+from monai_segloss.losses.compound.balance import balance as balance_of
 from monai_segloss.losses.compound.scheduled import term_schedule
 from monai_segloss.losses.compound.weighted_sum import WeightedSum
 from monai_segloss.schedules import TermWeight
@@ -31,25 +37,50 @@ class Guided(WeightedSum):
             stand in a sum.
         weights: name of a term -> argument of the card, whose name errors bear, and weight.
         common: shared arguments, for ``base``.
+        balance: of ``base``, term by term, and the own terms, see `WeightedSum`.
+        kinds: what the own terms are for `UncertaintyWeighting`.
     """
 
     may_be_empty = True
     scoring = ("include_background", "batch", "smooth_nr", "smooth_dr", "weight")
 
-    def __init__(self, base: Base, weights: Mapping[str, tuple[str, TermWeight]], common: ScoringArgs) -> None:
-        terms: Mapping[str, TermWeight] = {base: 1.0} if isinstance(base, str) else base
+    def __init__(
+        self,
+        base: Base,
+        weights: Mapping[str, tuple[str, TermWeight]],
+        common: ScoringArgs,
+        balance: BalanceConfig | None = None,
+        kinds: Mapping[str, str] | None = None,
+    ) -> None:
+        terms = base_terms(base)
         super().__init__(terms, **common)
         own = {name: term_schedule(argument, weight) for name, (argument, weight) in weights.items()}
         both = own.keys() & self.schedules.keys()
         if both:
             raise ValueError(f"base: {', '.join(both)} is the name of a term of {type(self).__name__} itself.")
         self.own = tuple(own)
-        self.follow({**self.schedules, **own})
+        schedules = {**self.schedules, **own}
+        self.follow(schedules, balance_of(balance, tuple(schedules), kinds))
         self.heads = nn.ModuleDict()
         self.opponents: dict[str, Opponent] = {}
         self.shape: NetworkShape | None = None
 
     # -- what is brought along --------------------------------------------------------------------------------------------
+
+    own_taps: tuple[str, ...] = ()
+    """What the own terms take from the network."""
+    own_needs: tuple[MapSpec, ...] = ()
+    """The maps that they need."""
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        found = (name for term in self._losses().values() for name in term.taps)
+        return tuple(dict.fromkeys((*found, *self.own_taps)))
+
+    @property
+    def needs(self) -> tuple[MapSpec, ...]:
+        found = (spec for term in self._losses().values() for spec in term.needs)
+        return tuple(dict.fromkeys((*found, *self.own_needs)))
 
     @property
     def brings(self) -> bool:
@@ -97,10 +128,16 @@ class Guided(WeightedSum):
                 f"{type(self).__name__} wants a prior of the kind {self.prior_kind!r}: train one with `segloss prior train "
                 f"DATASET --kind {self.prior_kind}` and give it as prior=FILE."
             )
+        if (batch.classes, batch.ndim - 2) != (self.shape.classes, self.shape.axes):
+            raise LossShapeError(
+                f"input has shape {tuple(batch.logits.shape)}; {type(self).__name__} is prepared for {self.shape.classes} "
+                f"channels on {self.shape.axes} axes, and needs spatial axes."
+            )
         self.refuse_missing(batch.maps)
         out = dict(super().loss(batch)) if any(name in self.terms for name in self._active) else {}
         wide, parts = batch.wide, self.own_terms(batch.wide)
-        return out | {n: Term(self.factor(n, wide), parts[n]()) for n in self.evaluated if n in parts}
+        out |= {n: Term(self.factor(n, wide), parts[n]()) for n in self.evaluated if n in parts}
+        return out | self.added(self.evaluated, wide)
 
     # -- state ------------------------------------------------------------------------------------------------------------
 
@@ -120,6 +157,19 @@ class Guided(WeightedSum):
         for each in self.opponents.values():
             each.apply(fn)
         return self
+
+
+def base_terms(base: Base) -> Mapping[str, TermWeight]:
+    """The terms of ``base``; losses by the names of the registry."""
+    if not isinstance(base, str | Mapping):
+        raise TypeError(f"base must be the key of a loss or a mapping of terms, got {shown(base)}.")
+    terms: Mapping[str, TermWeight] = {base: 1.0} if isinstance(base, str) else base
+    for name, term in terms.items():
+        try:
+            find(str(term.get("loss", name)) if isinstance(term, Mapping) else name)
+        except KeyError as error:
+            raise ValueError(f"base: {error}") from None
+    return terms
 
 
 def nothing(batch: SegBatch) -> Scores:

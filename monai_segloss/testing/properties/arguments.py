@@ -51,6 +51,13 @@ OTHER: dict[str, Callable[[Case], Any]] = {
     "axis": lambda case: 0,
     "points": lambda case: "centers",
     "max_points": lambda case: 2,
+    "base": lambda case: "dice",
+    "balance": lambda case: {"method": "uncertainty_weighting", "kind": "regression"},
+    "tasks": lambda case: {"contour": {"weight": 0.5, "width": 2}, "depth": {"target": "signed_distance"}},
+    "side": lambda case: "outside",
+    "d_max": lambda case: 1.5,
+    "lambda_contour": lambda case: 0.5,
+    "lambda_distance": lambda case: 0.25,
 }
 # The lower end of the range of arguments that may be negative.
 LOWEST = {"epsilon": -1.0, "alpha_max": -1.0, "axis": -3.0, "exponent": -100.0}
