@@ -40,8 +40,12 @@ from monai_segloss.losses.instance.blob import BlobLoss
 from monai_segloss.losses.instance.cc_dice_ce import CCDiceCELoss
 from monai_segloss.losses.instance.inverse_weighted_cross_entropy import InverseWeightedCrossEntropyLoss
 from monai_segloss.losses.instance.inverse_weighted_dice import InverseWeightedDiceLoss
+from monai_segloss.losses.learned.besnet import BESNetLoss
 from monai_segloss.losses.learned.conv_mcd import ConvMCDLoss
+from monai_segloss.losses.learned.distance_regularized import DistanceRegularizedLoss
+from monai_segloss.losses.learned.dmtn import DMTNLoss
 from monai_segloss.losses.learned.multi_task import MultiTaskLoss
+from monai_segloss.losses.learned.psi_net import PsiNetLoss
 from monai_segloss.losses.partial.exclusion_cross_entropy import ExclusionCrossEntropyLoss
 from monai_segloss.losses.partial.exclusion_dice import ExclusionDiceLoss
 from monai_segloss.losses.partial.marginal_cross_entropy import MarginalCrossEntropyLoss
@@ -82,6 +86,7 @@ __all__ = [
     "ActiveBoundaryLoss",
     "ActiveContourLoss",
     "AsymmetricSimilarityLoss",
+    "BESNetLoss",
     "BalancedCrossEntropyLoss",
     "BinaryCrossEntropyLoss",
     "BlobLoss",
@@ -97,6 +102,7 @@ __all__ = [
     "ContourDiceLoss",
     "ConvMCDLoss",
     "CrossEntropyLoss",
+    "DMTNLoss",
     "DiceBoundaryLoss",
     "DiceCEBoundaryLoss",
     "DiceCELoss",
@@ -106,6 +112,7 @@ __all__ = [
     "DiceTopKLoss",
     "DistancePenalizedCELoss",
     "DistancePenalizedDiceLoss",
+    "DistanceRegularizedLoss",
     "ElasticInteractionLoss",
     "ExclusionCrossEntropyLoss",
     "ExclusionDiceLoss",
@@ -140,6 +147,7 @@ __all__ = [
     "OverlapLoss",
     "PenaltyGeneralizedDiceLoss",
     "Poly1CrossEntropyLoss",
+    "PsiNetLoss",
     "RegionMutualInformationLoss",
     "RegionWiseLoss",
     "SeesawLoss",

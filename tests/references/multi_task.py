@@ -276,9 +276,108 @@ def conv_mcd(
     return multi_task(input, target, activation, mask, tasks=tasks, weights=weights, spacing=spacing, **how)
 
 
+def psi_net(input: Array, target: Any, activation: str | None, mask: Any = None, **how: Any) -> Array:
+    """Murugesan 2019: the same from decoders of their own."""
+    return conv_mcd(input, target, activation, mask, head="decoder", **how)
+
+
+def dmtn(
+    input: Array,
+    target: Any,
+    activation: str | None,
+    mask: Any = None,
+    *,
+    weights: Weights,
+    spacing: Sequence[float] | None = None,
+    lambda_distance: float = 1.0,
+    side: str = "both",
+    d_max: float = 10.0,
+    normalize: bool = False,
+    **how: Any,
+) -> Array:
+    """Tan 2018: squared error of a distance from the middle of the decoder."""
+    task = {"weight": lambda_distance, "head": "late_decoder", "side": side, "d_max": d_max, "normalize": normalize}
+    return multi_task(
+        input, target, activation, mask, tasks={"distance": task}, weights=weights, spacing=spacing, **how
+    )
+
+
+def distance_regularized(
+    input: Array,
+    target: Any,
+    activation: str | None,
+    mask: Any = None,
+    *,
+    weights: Weights,
+    spacing: Sequence[float] | None = None,
+    lambda_distance: float = 1.0,
+    signed: bool = True,
+    d_max: float = 10.0,
+    normalize: bool = False,
+    balance: Any = "uncertainty_weighting",
+    **how: Any,
+) -> Array:
+    """Dangi 2019: absolute error of a distance from the bottleneck; e^-s L + s/2 and e^-s L + s."""
+    task = {"target": "signed_distance" if signed else "distance", "side": "both", "d_max": d_max}
+    task |= {"normalize": normalize, "head": "free_decoder", "loss": "absolute", "activation": "linear"}
+    tasks = {"distance": {**task, "weight": lambda_distance}}
+    return multi_task(
+        input, target, activation, mask, tasks=tasks, weights=weights, spacing=spacing, balance=balance, **how
+    )
+
+
+def besnet(
+    input: Array,
+    target: Any,
+    activation: str | None,
+    mask: Any = None,
+    *,
+    labels: bool = False,
+    ignore_index: int | None = None,
+    base: Any = "dice_ce",
+    weights: Weights,
+    lambda_boundary: float = 1.0,
+    lambda_enhanced: float = 1.0,
+    enhancement: float = 0.5,
+    threshold: float = 1.0,
+    where: str = "boundary",
+    balance: Any = None,
+    reduction: str = "mean",
+    at: Array | None = None,
+    **shared: Any,
+) -> Array:
+    """Oda 2018: -mean[(1 + b) g log p + (1 - g) log(1 - p)], b = alpha max(beta - boundary, 0)."""
+
+    def more(r: Reading, found: Mapping[str, Array], first: int) -> Mapping[str, tuple[float, float, str]]:
+        b = enhancement * np.maximum(
+            threshold - 1 / (1 + np.exp(-output("decoder", found, r, weights, "heads.boundary"))), 0
+        )
+        if where == "boundary":
+            if at is not None:
+                constant = read(at, target, activation, mask, labels=labels, ignore_index=ignore_index)
+                z = output("decoder", features(at), constant, weights, "heads.boundary")
+                b = enhancement * np.maximum(threshold - 1 / (1 + np.exp(-z)), 0)
+            g, valid = r.g[:, first:] > 0.5, r.valid[:, 0] > 0
+            b = b * np.stack([np.stack([contour(x, v, 1, True) for x in row]) for row, v in zip(g, valid, strict=True)])
+        g = r.g[:, first:]
+        values = -((1 + b) * g * r.log_p[:, first:] + (1 - g) * r.log_q[:, first:])
+        mean = mean_over_rows(values, np.ones(values.shape[:2]), r, reduction)
+        return {"enhanced": (lambda_enhanced, mean, "classification")}
+
+    tasks = {"boundary": {"target": "contour", "weight": lambda_boundary, "head": "decoder", "both_sides": True}}
+    how = {"labels": labels, "ignore_index": ignore_index, "reduction": reduction, "balance": balance, **shared}
+    return sum_of_tasks(
+        input, target, activation, mask, tasks, base=base, weights=weights, spacing=None, more=more, **how
+    )
+
+
 REFERENCES: dict[str, Callable[..., Array]] = {
     "multi_task": multi_task,
     "conv_mcd": conv_mcd,
+    "psi_net": psi_net,
+    "dmtn": dmtn,
+    "distance_regularized": distance_regularized,
+    "besnet": besnet,
 }
 
 UNIFORM: dict[str, Callable[[float, float, int], float]] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -57,6 +58,13 @@ UNTRAINED = {
     "perfect_prediction_is_the_minimum": "the tasks beside the segmentation are told by heads, here untrained",
 }
 BY_CLASS = {"class_order": "a head has weights of its own for each class"}
+AROUND = "a decoder's convolutions and means reach over voxels that do not count"
+TURNED = "the weights of a decoder's convolutions are not symmetric"
+DECODED = {
+    "flips": TURNED,
+    "ignored_voxels_change_nothing": AROUND,
+    "everything_ignored_gives_zero": AROUND,
+}
 """Exemptions of the cards."""
 
 
@@ -171,6 +179,7 @@ class WithTasks(Guided):
         base: see `Guided`.
         tasks: name -> argument, weight and task.
         common, balance: see `Guided`.
+        more: further terms of the card, name -> argument and weight.
     """
 
     def __init__(
@@ -179,8 +188,9 @@ class WithTasks(Guided):
         tasks: Mapping[str, tuple[str, TermWeight, Task]],
         common: ScoringArgs,
         balance: BalanceConfig | None = None,
+        more: Mapping[str, tuple[str, TermWeight]] = MappingProxyType({}),
     ) -> None:
-        weights = {name: (argument, weight) for name, (argument, weight, _) in tasks.items()}
+        weights = {name: (argument, weight) for name, (argument, weight, _) in tasks.items()} | dict(more)
         self.tasks = {name: each for name, (_, _, each) in tasks.items()}
         kinds = {name: KINDS[each.loss] for name, each in self.tasks.items()}
         super().__init__(base, weights, common, balance, kinds)
@@ -195,17 +205,24 @@ class WithTasks(Guided):
     def own_terms(self, batch: SegBatch) -> Mapping[str, Callable[[], Scores]]:
         return {name: partial(self.score, name, batch) for name in self.tasks}
 
-    def score(self, name: str, batch: SegBatch) -> Scores:
-        """Mean over the voxels of each (sample, class) that has a target, then over these."""
-        z = self.output(name, batch)
-        y, known = self.tasks[name].wanted(batch.scored(include_background=not self._first(batch.classes)))
-        values = batch.total(self.tasks[name].difference(z, y)) / batch.voxels.clamp_min(1)
-        return Scores.table(values, known * batch.voxels)
+    def score(self, name: str, batch: SegBatch, z: Tensor | None = None) -> Scores:
+        """Mean over the voxels of each (sample, class) that has a target, then over these.
+
+        Args:
+            z: what the head gives, where it is known.
+        """
+        y, known = self.tasks[name].wanted(self.foreground(batch))
+        values = self.tasks[name].difference(self.output(name, batch) if z is None else z, y)
+        return Scores.table(batch.total(values) / batch.voxels.clamp_min(1), known * batch.voxels)
 
     def output(self, name: str, batch: SegBatch) -> Tensor:
         """What the head of a task gives, before its activation; 0 where ignored."""
         z: Tensor = self.heads[name](batch.maps, batch.logits.shape[2:], batch.mask)
         return counted(z, batch.mask)
+
+    def foreground(self, batch: SegBatch) -> Scored:
+        """The classes that have tasks."""
+        return batch.scored(include_background=not self._first(batch.classes))
 
     def _first(self, classes: int) -> int:
         """Channel of the first class that is no background: regions have none."""

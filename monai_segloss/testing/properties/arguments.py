@@ -55,6 +55,8 @@ OTHER: dict[str, Callable[[Case], Any]] = {
     "balance": lambda case: {"method": "uncertainty_weighting", "kind": "regression"},
     "tasks": lambda case: {"contour": {"weight": 0.5, "width": 2}, "depth": {"target": "signed_distance"}},
     "side": lambda case: "outside",
+    "where": lambda case: "foreground",
+    "threshold": lambda case: 0.6,
     "d_max": lambda case: 1.5,
     "lambda_contour": lambda case: 0.5,
     "lambda_distance": lambda case: 0.25,
