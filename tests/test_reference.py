@@ -34,7 +34,8 @@ def reference(info: LossInfo, case: Case, input: np.ndarray, **arguments: Any) -
     if "spacing" in inspect.signature(REFERENCES[info.key]).parameters:
         given["spacing"] = case.spacing
     if "weights" in inspect.signature(REFERENCES[info.key]).parameters:  # of what the loss brings along
-        given["weights"] = weights(make(info, case, **arguments))
+        own = {name: value for name, value in arguments.items() if name != "at"}
+        given["weights"] = weights(make(info, case, **own))
     return REFERENCES[info.key](
         input, case.target.numpy(), case.activation, mask, labels=case.labels, ignore_index=case.ignore_index, **given
     )

@@ -132,9 +132,10 @@ def distance(g: Any, valid: Any, steps: Array, side: str, d_max: float, normaliz
 
 
 def signed_distance(g: Any, valid: Any, steps: Array, d_max: float, normalize: bool) -> Array:
+    phi = signed(g, valid, steps, "surface")
     if normalize:
-        return signed(g, valid, steps, "surface", normalize=True)
-    return signed(g, valid, steps, "surface", clip=d_max) / d_max
+        return np.where(phi > 0, phi / max(phi.max(), 1e-30), phi / max(-phi.min(), 1e-30))
+    return np.clip(phi / d_max, -1, 1)
 
 
 def target(task: Mapping[str, Any], g: Any, valid: Any, steps: Array) -> Array:
@@ -276,9 +277,18 @@ def conv_mcd(
     return multi_task(input, target, activation, mask, tasks=tasks, weights=weights, spacing=spacing, **how)
 
 
-def psi_net(input: Array, target: Any, activation: str | None, mask: Any = None, **how: Any) -> Array:
+def psi_net(
+    input: Array,
+    target: Any,
+    activation: str | None,
+    mask: Any = None,
+    *,
+    weights: Weights,
+    spacing: Sequence[float] | None = None,
+    **how: Any,
+) -> Array:
     """Murugesan 2019: the same from decoders of their own."""
-    return conv_mcd(input, target, activation, mask, head="decoder", **how)
+    return conv_mcd(input, target, activation, mask, head="decoder", weights=weights, spacing=spacing, **how)
 
 
 def dmtn(

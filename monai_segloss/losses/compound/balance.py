@@ -102,7 +102,8 @@ class UncertaintyWeighting(Balance):
                 raise ValueError(f"kind: no term is called {name!r}{nearest(str(name), terms) or '.'}")
             one_of(self.KINDS, kind=word)
         self.kinds = {name: given.get(name, kinds.get(name, "classification")) for name in terms}
-        self.log_scales = nn.Parameter(torch.zeros(len(self.terms)))
+        with torch.inference_mode(False):
+            self.log_scales = nn.Parameter(torch.zeros(len(self.terms)))
 
     def factor(self, term: str) -> Tensor:
         half = 0.5 if self.kinds[term] in ("regression", "liebel_koerner") else 1.0

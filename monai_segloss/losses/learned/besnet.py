@@ -10,12 +10,14 @@ from torch import Tensor
 
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative, one_of, within
+from monai_segloss.core.derivatives import no_second_derivative
+from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.module import ScoringArgs
 from monai_segloss.core.reduce import Scores
 from monai_segloss.core.registry import register
 from monai_segloss.losses.compound.balance import BalanceConfig
 from monai_segloss.losses.learned.guided import Base
-from monai_segloss.losses.learned.tasks import BY_CLASS, DECODED, UNTRAINED, Task, WithTasks
+from monai_segloss.losses.learned.tasks import DECODED, NO_TASK, Task, WithTasks
 from monai_segloss.schedules import TermWeight
 
 WHERE = ("boundary", "foreground")
@@ -29,7 +31,12 @@ def enhanced(lp: Tensor, lq: Tensor, g: Tensor, extra: Tensor) -> Tensor:
 @register(
     "besnet",
     tags=("multi-task", "heads", "boundary"),
-    exempt=BY_CLASS | UNTRAINED | DECODED,
+    exempt=DECODED
+    | {
+        "perfect_prediction_is_the_minimum": Exempt(NO_TASK, cases=("labels_3d", "five_classes")),
+        "gradcheck": "the weight b carries no gradient, so the gradient is not the derivative of the value",
+        "second_derivatives": "the weight b carries no gradient, so that there is none of the gradient either",
+    },
 )
 class BESNetLoss(WithTasks):
     r"""A segmentation loss plus the boundary, told by a decoder of its own, and a cross-entropy that weighs what it misses.
@@ -65,11 +72,12 @@ class BESNetLoss(WithTasks):
         RuntimeError: the loss is not prepared for a network.
 
     Example:
-        >>> import torch
-        >>> from monai.networks.nets import BasicUNet
+        >>> from torch import nn, rand, zeros
         >>> from monai_segloss import BESNetLoss, Taps, network_shape
-        >>> network = BasicUNet(2, features=(4, 4, 8, 8, 16, 4)).train()
-        >>> image, label = torch.rand(2, 1, 32, 32), torch.zeros(2, 1, 32, 32, dtype=torch.int64)
+        >>> down = [nn.Conv2d(1, 4, 3, padding=1), nn.MaxPool2d(2), nn.Conv2d(4, 8, 3, padding=1), nn.MaxPool2d(2)]
+        >>> up = [nn.Upsample(scale_factor=2), nn.Conv2d(8, 4, 3, padding=1), nn.Upsample(scale_factor=2)]
+        >>> network = nn.Sequential(*down, nn.Conv2d(8, 8, 1), *up, nn.Conv2d(4, 2, 1))
+        >>> image, label = rand(2, 1, 16, 16), zeros(2, 1, 16, 16).long()
         >>> loss = BESNetLoss(softmax=True, to_onehot_y=True)
         >>> shape = network_shape(network, image[:1], loss.taps)
         >>> loss.prepare(shape)  # then the optimizer takes the parameters of network and loss
@@ -115,8 +123,10 @@ class BESNetLoss(WithTasks):
         """The enhanced cross-entropy: mean over voxels, then over samples and foreground classes."""
         view = self.foreground(batch)
         extra = self.enhancement * (self.threshold - torch.sigmoid(z)).clamp_min(0)
+        voxels = view.voxels
+        lp = voxels.lp
         if self.on_boundary:
             extra = extra.detach() * self.tasks["boundary"].wanted(view)[0]
-        voxels = view.voxels
-        values = batch.total(enhanced(voxels.lp, voxels.lq, voxels.g, extra))
+            lp = no_second_derivative(lp, "BESNetLoss")
+        values = batch.total(enhanced(lp, voxels.lq, voxels.g, extra))
         return Scores.table(values / batch.voxels.clamp_min(1), batch.voxels)

@@ -8,14 +8,14 @@ from monai_segloss.core.module import ScoringArgs
 from monai_segloss.core.registry import register
 from monai_segloss.losses.compound.balance import BalanceConfig
 from monai_segloss.losses.learned.guided import Base
-from monai_segloss.losses.learned.tasks import BY_CLASS, DECODED, UNTRAINED, Task, WithTasks
+from monai_segloss.losses.learned.tasks import DECODED, Task, WithTasks
 from monai_segloss.schedules import TermWeight
 
 
 @register(
     "distance_regularized",
     tags=("multi-task", "heads", "distance", "learned weights"),
-    exempt=BY_CLASS | UNTRAINED | DECODED,
+    exempt=DECODED,
 )
 class DistanceRegularizedLoss(WithTasks):
     r"""A segmentation loss plus the distance map of each class, told from the bottleneck alone; the weights are learned.
@@ -49,11 +49,12 @@ class DistanceRegularizedLoss(WithTasks):
         RuntimeError: the loss is not prepared for a network.
 
     Example:
-        >>> import torch
-        >>> from monai.networks.nets import BasicUNet
+        >>> from torch import nn, rand, zeros
         >>> from monai_segloss import DistanceRegularizedLoss, Taps, network_shape
-        >>> network = BasicUNet(2, features=(4, 4, 8, 8, 16, 4)).train()
-        >>> image, label = torch.rand(2, 1, 32, 32), torch.zeros(2, 1, 32, 32, dtype=torch.int64)
+        >>> down = [nn.Conv2d(1, 4, 3, padding=1), nn.MaxPool2d(2), nn.Conv2d(4, 8, 3, padding=1), nn.MaxPool2d(2)]
+        >>> up = [nn.Upsample(scale_factor=2), nn.Conv2d(8, 4, 3, padding=1), nn.Upsample(scale_factor=2)]
+        >>> network = nn.Sequential(*down, nn.Conv2d(8, 8, 1), *up, nn.Conv2d(4, 2, 1))
+        >>> image, label = rand(2, 1, 16, 16), zeros(2, 1, 16, 16).long()
         >>> loss = DistanceRegularizedLoss(softmax=True, to_onehot_y=True)
         >>> shape = network_shape(network, image[:1], loss.taps)
         >>> loss.prepare(shape)  # then the optimizer takes the parameters of network and loss

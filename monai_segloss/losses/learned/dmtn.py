@@ -8,14 +8,14 @@ from monai_segloss.core.module import ScoringArgs
 from monai_segloss.core.registry import register
 from monai_segloss.losses.compound.balance import BalanceConfig
 from monai_segloss.losses.learned.guided import Base
-from monai_segloss.losses.learned.tasks import BY_CLASS, DECODED, UNTRAINED, Task, WithTasks
+from monai_segloss.losses.learned.tasks import DECODED, Task, WithTasks
 from monai_segloss.schedules import TermWeight
 
 
 @register(
     "dmtn",
     tags=("multi-task", "heads", "distance"),
-    exempt=BY_CLASS | UNTRAINED | DECODED,
+    exempt=DECODED,
 )
 class DMTNLoss(WithTasks):
     r"""A segmentation loss plus the distance to the boundary, told by a decoder that leaves the network's half-way up.
@@ -46,11 +46,12 @@ class DMTNLoss(WithTasks):
         RuntimeError: the loss is not prepared for a network.
 
     Example:
-        >>> import torch
-        >>> from monai.networks.nets import BasicUNet
+        >>> from torch import nn, rand, zeros
         >>> from monai_segloss import DMTNLoss, Taps, network_shape
-        >>> network = BasicUNet(2, features=(4, 4, 8, 8, 16, 4)).train()
-        >>> image, label = torch.rand(2, 1, 32, 32), torch.zeros(2, 1, 32, 32, dtype=torch.int64)
+        >>> down = [nn.Conv2d(1, 4, 3, padding=1), nn.MaxPool2d(2), nn.Conv2d(4, 8, 3, padding=1), nn.MaxPool2d(2)]
+        >>> up = [nn.Upsample(scale_factor=2), nn.Conv2d(8, 4, 3, padding=1), nn.Upsample(scale_factor=2)]
+        >>> network = nn.Sequential(*down, nn.Conv2d(8, 8, 1), *up, nn.Conv2d(4, 2, 1))
+        >>> image, label = rand(2, 1, 16, 16), zeros(2, 1, 16, 16).long()
         >>> loss = DMTNLoss(softmax=True, to_onehot_y=True)
         >>> shape = network_shape(network, image[:1], loss.taps)
         >>> loss.prepare(shape)  # then the optimizer takes the parameters of network and loss

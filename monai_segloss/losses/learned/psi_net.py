@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import Unpack
 
+from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.module import ScoringArgs
 from monai_segloss.core.registry import register
 from monai_segloss.losses.compound.balance import BalanceConfig
 from monai_segloss.losses.learned.guided import Base
-from monai_segloss.losses.learned.tasks import BY_CLASS, DECODED, UNTRAINED, Task, WithTasks
+from monai_segloss.losses.learned.tasks import DECODED, NO_TASK, Task, WithTasks
 from monai_segloss.schedules import TermWeight
 
 
 @register(
     "psi_net",
     tags=("multi-task", "heads", "distance", "boundary"),
-    exempt=BY_CLASS | UNTRAINED | DECODED,
+    exempt=DECODED | {"perfect_prediction_is_the_minimum": Exempt(NO_TASK, cases=("two_classes", "five_classes"))},
 )
 class PsiNetLoss(WithTasks):
     r"""A segmentation loss plus contour and distance of each class, each told by a decoder of its own beside the network's.
@@ -45,11 +46,12 @@ class PsiNetLoss(WithTasks):
         RuntimeError: the loss is not prepared for a network.
 
     Example:
-        >>> import torch
-        >>> from monai.networks.nets import BasicUNet
+        >>> from torch import nn, rand, zeros
         >>> from monai_segloss import PsiNetLoss, Taps, network_shape
-        >>> network = BasicUNet(2, features=(4, 4, 8, 8, 16, 4)).train()
-        >>> image, label = torch.rand(2, 1, 32, 32), torch.zeros(2, 1, 32, 32, dtype=torch.int64)
+        >>> down = [nn.Conv2d(1, 4, 3, padding=1), nn.MaxPool2d(2), nn.Conv2d(4, 8, 3, padding=1), nn.MaxPool2d(2)]
+        >>> up = [nn.Upsample(scale_factor=2), nn.Conv2d(8, 4, 3, padding=1), nn.Upsample(scale_factor=2)]
+        >>> network = nn.Sequential(*down, nn.Conv2d(8, 8, 1), *up, nn.Conv2d(4, 2, 1))
+        >>> image, label = rand(2, 1, 16, 16), zeros(2, 1, 16, 16).long()
         >>> loss = PsiNetLoss(softmax=True, to_onehot_y=True)
         >>> shape = network_shape(network, image[:1], loss.taps)
         >>> loss.prepare(shape)  # then the optimizer takes the parameters of network and loss

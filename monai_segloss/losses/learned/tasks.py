@@ -16,6 +16,7 @@ from monai_segloss.core.batch import Scored, SegBatch
 from monai_segloss.core.check import non_negative, one_of
 from monai_segloss.core.counts import counted
 from monai_segloss.core.errors import LossShapeError, nearest
+from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.maps import MapSpec, scored_map
 from monai_segloss.core.module import ScoringArgs
 from monai_segloss.core.reduce import Scores
@@ -53,17 +54,23 @@ SETTINGS = {
 """Settings that a target has."""
 
 
-UNTRAINED = {
-    "perfect_prediction_is_zero": "the tasks beside the segmentation are told by heads, here untrained",
-    "perfect_prediction_is_the_minimum": "the tasks beside the segmentation are told by heads, here untrained",
+NO_TASK = "the tasks beside the segmentation are told by heads, here untrained"
+BY_CLASS = {
+    "class_order": "a head has weights of its own for each class",
+    "perfect_prediction_is_zero": NO_TASK,
 }
-BY_CLASS = {"class_order": "a head has weights of its own for each class"}
+UNTRAINED = {"perfect_prediction_is_the_minimum": NO_TASK}
 AROUND = "a decoder's convolutions and means reach over voxels that do not count"
-TURNED = "the weights of a decoder's convolutions are not symmetric"
-DECODED = {
-    "flips": TURNED,
+SEVERAL = (
+    "labels_3d", "labels_2d", "two_classes", "five_classes", "many_classes", "one_class", "regions", "empty_region",
+    "regions_masked", "soft_labels", "soft_regions", "empty_class", "one_voxel", "ignored", "ignored_2d", "ignored_sample",
+    "extreme",
+)  # fmt: skip
+DECODED: dict[str, str | Exempt] = {
+    **BY_CLASS,
+    "flips": "the weights of a decoder's convolutions are not symmetric",
     "ignored_voxels_change_nothing": AROUND,
-    "everything_ignored_gives_zero": AROUND,
+    "everything_ignored_gives_zero": Exempt(AROUND, cases=SEVERAL),
 }
 """Exemptions of the cards."""
 
@@ -125,7 +132,7 @@ class Task:
         if self.target == "skeleton":
             return MapSpec.of("skeleton", skeleton_map, {}, on_cpu=True, in_mm=False)
         if self.target == "signed_distance":
-            return signed_distance(mode="surface", **({} if self.normalize else {"clip": self.d_max}))
+            return signed_distance(mode="surface")
         return target_field(self.side) if self.target == "distance" else None  # type: ignore[arg-type]
 
     def wanted(self, view: Scored) -> tuple[Tensor, Tensor]:
