@@ -267,3 +267,56 @@ def test_what_a_user_forgets() -> None:
         MultiTaskLoss(base="dyce")
     with pytest.raises(ValueError, match="contour is the name of a term of MultiTaskLoss itself"):
         MultiTaskLoss(base={"contour": {"loss": "dice"}}, tasks={"contour": 1.0})
+
+
+def on_a_line(loss: WithTasks, z: Tensor, logits: Tensor, label: Tensor, boundary: float) -> dict[str, float]:
+    """The terms on a grid of one row whose boundary head gives the same logit everywhere."""
+    taps = {"bottleneck": Tap("", 4, (1, 2)), "skip_0": Tap("", 4, tuple(logits.shape[2:]))}
+    loss.prepare(NetworkShape(logits.shape[1], tuple(logits.shape[2:]), taps=taps))
+    zeroed(loss)
+    last: Any = loss.heads["boundary"].last  # type: ignore[union-attr]
+    nn.init.constant_(last.bias, boundary)
+    loss(logits, label, bottleneck=z, skip_0=torch.zeros(1, 4, *logits.shape[2:]))
+    return {name: float(x) for name, x in loss.last.items()}
+
+
+@pytest.mark.parametrize("where", ["boundary", "foreground"])
+@pytest.mark.parametrize(("boundary", "seen"), [(0.0, 0.5), (-20.0, 0.0), (20.0, 1.0)])
+def test_what_the_boundary_decoder_misses_weighs_more(where: str, boundary: float, seen: float) -> None:
+    """-(1 + b) g log p - (1 - g) log(1 - p) at p = 1/2: ln 2 (1 + the mean of b g), b = alpha max(beta - seen, 0)."""
+    label = torch.zeros(1, 1, 1, 8, dtype=torch.int64)
+    label[..., 1:7] = 1  # two of its voxels are at the boundary
+    loss = monai_segloss.BESNetLoss(base={}, enhancement=0.8, threshold=0.6, where=where, **READS)
+    found = on_a_line(loss, torch.zeros(1, 4, 1, 2), torch.zeros(1, 2, 1, 8), label, boundary)
+    heavier = 2 if where == "boundary" else 6
+    extra = 0.8 * max(0.6 - seen, 0) * heavier / 8
+    assert found["enhanced"] == pytest.approx(math.log(2) * (1 + extra), rel=1e-5)
+    off, on = (
+        nn.functional.softplus(torch.tensor(boundary)).item(),
+        nn.functional.softplus(torch.tensor(-boundary)).item(),
+    )
+    assert found["boundary"] == pytest.approx((4 * on + 4 * off) / 8, rel=1e-5), "both sides of both ends"
+
+
+def test_the_weight_of_a_boundary_moves_no_boundary_decoder() -> None:
+    for where, moved in (("boundary", False), ("foreground", True)):
+        loss = monai_segloss.BESNetLoss(base={}, lambda_boundary=0.0, where=where, **READS)
+        network, taps, image = on_a_network(loss)
+        loss(network(image), (image > 0.5).long(), **taps.take()).backward()
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in loss.heads.parameters()) == moved
+
+
+def test_the_regularizer_of_distances_weighs_itself() -> None:
+    """e^-s1 L + s1/2 + e^-s2 D + s2, from the bottleneck alone."""
+    loss = monai_segloss.DistanceRegularizedLoss(**READS)
+    assert loss.taps == ("bottleneck",)
+    network, taps, image = on_a_network(loss)
+    label = (image > 0.5).long()
+    with torch.no_grad():
+        loss.balance.log_scales.copy_(torch.tensor([0.3, -0.7]))  # type: ignore[union-attr, operator]
+    value = loss(network(image), label, **taps.take())
+    seg, distance = loss.last["dice_ce/dice"] + loss.last["dice_ce/cross_entropy"], loss.last["distance"]
+    expected = math.exp(-0.3) * seg + 0.15 + math.exp(0.7) * distance - 0.7
+    torch.testing.assert_close(value.detach(), expected)
+    plain_sum = monai_segloss.DistanceRegularizedLoss(balance=None, **READS)
+    assert not [name for name, _ in plain_sum.named_parameters()]

@@ -65,7 +65,9 @@ class StandIn:
             and logits.layout == torch.strided
             and logits.ndim > 1
         )
-        return args, {**(features(logits, self.taps) if usable else {}), **kwargs}
+        sent = args[1] if len(args) > 1 and isinstance(args[1], Mapping) else {}
+        found = features(logits, self.taps) if usable else {}
+        return args, {**{name: x for name, x in found.items() if name not in sent}, **kwargs}
 
 
 def prepared(loss: SegLoss, logits: Tensor) -> SegLoss:
