@@ -55,7 +55,7 @@ class LossConfig(BaseModel):
     arguments: dict[str, Any] = Field(default_factory=dict, description="constructor arguments of the loss")
     terms: dict[str, dict[str, Any]] = Field(default_factory=dict, description="terms of a weighted sum, by name")
     balance: str | dict[str, Any] | None = Field(
-        default=None, description="how the terms are weighed beside their weights, see `WeightedSum`"
+        default=None, description="how the terms are weighed alongside their weights, see `WeightedSum`"
     )
 
     @model_validator(mode="before")
@@ -95,7 +95,7 @@ class LossConfig(BaseModel):
         if (self.loss is None) == (not self.terms):
             raise ValueError("give either loss or terms")
         if self.arguments and self.loss is None:
-            raise ValueError("arguments belong to loss; give the arguments of a term beside its weight")
+            raise ValueError("arguments belong to loss; give the arguments of a term alongside its weight")
         if self.loss is not None:
             _check_arguments(_find(self.loss), self.arguments)
         if self.balance is not None and self.loss is not None:

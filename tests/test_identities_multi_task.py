@@ -1,4 +1,4 @@
-"""Tasks beside the segmentation: closed forms, what reaches heads and features, targets and settings."""
+"""Tasks alongside the segmentation: closed forms, what reaches heads and features, targets and settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks beside the segmentation in nnU-Net: heads in optimizer and checkpoint, outside of the network."""
+"""Tasks alongside the segmentation in nnU-Net: heads in optimizer and checkpoint, outside of the network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a loss may bring along beside its formula: heads, opponents and a prior, built for a network.
+"""What a loss may bring along alongside its formula: heads, opponents and a prior, built for a network.
 
 Heads are trained with the network, opponents against it by an optimizer of their own, a prior was trained beforehand and
 stays as it is.  None of them is in the network, so that a network is saved and predicts as if they did not exist; the state

@@ -1,4 +1,4 @@
-"""Tasks beside the segmentation: targets by brute force, heads in NumPy, decoders in torch's float64 functions.
+"""Tasks alongside the segmentation: targets by brute force, heads in NumPy, decoders in torch's float64 functions.
 
 The features are those of `monai_segloss.testing.stand_in`: the logits for the decoder and the finest skip, means over two
 voxels per axis for what is coarser, and an image that is bright in the middle.
@@ -72,7 +72,7 @@ def linear(found: Mapping[str, Array], r: Reading, weights: Weights, name: str) 
 def decoder(
     found: Mapping[str, Array], r: Reading, weights: Weights, name: str, start: str, skips: Sequence[str]
 ) -> Array:
-    """Up from a tap: linear interpolation, the skip beside it, 3x3 convolution, instance norm, leaky ReLU; at last 1x1."""
+    """Up from a tap: linear interpolation, the skip next to it, 3x3 convolution, instance norm, leaky ReLU; at last 1x1."""
     axes = len(r.axes)
     convolve = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[axes]
     mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[axes]

@@ -37,7 +37,7 @@ def named(name: str) -> Callable[[T], T]:
 
 
 class Balance(nn.Module, ABC):
-    """Factors of the terms of a sum, beside their weights.
+    """Factors of the terms of a sum, alongside their weights.
 
     Args:
         terms: names of the terms.
@@ -52,7 +52,7 @@ class Balance(nn.Module, ABC):
         """The factor of a term."""
 
     def added(self, term: str) -> Tensor | None:
-        """What the term adds to the loss beside its value."""
+        """What the term adds to the loss alongside its value."""
         return None
 
     def set_epoch(self, epoch: int) -> None:

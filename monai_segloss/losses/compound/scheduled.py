@@ -11,7 +11,7 @@ from torch import Tensor
 from monai_segloss.core.arguments import constant
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.errors import nearest
-from monai_segloss.core.reduce import Scores, Term
+from monai_segloss.core.reduce import Term, Unreduced
 from monai_segloss.losses.compound.balance import Balance
 from monai_segloss.schedules import Rest, Schedule, TermWeight, schedule
 from monai_segloss.schedules.base import whole
@@ -28,7 +28,7 @@ class Scheduled:
     """
 
     balance: Balance | None
-    """Factors beside the weights, learned or from the values of the terms."""
+    """Factors alongside the weights, learned or from the values of the terms."""
 
     def follow(self, schedules: Mapping[str, Schedule], balance: Balance | None = None) -> None:
         """Take the schedules of the terms, at epoch 0, and their balance; in the constructor."""
@@ -71,7 +71,7 @@ class Scheduled:
         if self.balance is not None:
             self.balance.end_epoch(self.means)
 
-    def weigh(self, batch: SegBatch, parts: Mapping[str, Callable[[], Scores]]) -> dict[str, Term]:
+    def weighted_terms(self, batch: SegBatch, parts: Mapping[str, Callable[[], Unreduced]]) -> dict[str, Term]:
         """The terms that have a weight; the others are not computed."""
         return {name: Term(self.factor(name, batch), parts[name]()) for name in self.evaluated}
 
@@ -103,7 +103,7 @@ class Scheduled:
         found = [
             (self._factors[n] if double else self._factors[n].float()) * x for n, x in parts.items() if x is not None
         ]
-        return {BALANCE: Term(1.0, Scores(torch.stack(found).sum(), torch.ones(())))} if found else {}
+        return {BALANCE: Term(1.0, Unreduced(torch.stack(found).sum(), torch.ones(())))} if found else {}
 
     def _balanced(self, name: str, factor: Tensor) -> Tensor:
         return factor if self.balance is None else factor * self.balance.factor(name).to(factor.dtype)

@@ -12,8 +12,8 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative, one_of, within
 from monai_segloss.core.derivatives import no_second_derivative
 from monai_segloss.core.exempt import Exempt
-from monai_segloss.core.module import ScoringArgs
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.module import FormulaArgs
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.losses.compound.balance import BalanceConfig
 from monai_segloss.losses.learned.guided import Base
@@ -101,7 +101,7 @@ class BESNetLoss(WithTasks):
         threshold: float = 1.0,
         where: str = "boundary",
         balance: BalanceConfig | None = None,
-        **common: Unpack[ScoringArgs],
+        **common: Unpack[FormulaArgs],
     ) -> None:
         (self.enhancement,), (self.threshold,) = (
             non_negative(enhancement=enhancement),
@@ -112,14 +112,14 @@ class BESNetLoss(WithTasks):
         tasks = {"boundary": ("lambda_boundary", lambda_boundary, Task("contour", head="decoder", both_sides=True))}
         super().__init__(base, tasks, common, balance, {"enhanced": ("lambda_enhanced", lambda_enhanced)})
 
-    def own_terms(self, batch: SegBatch) -> Mapping[str, Callable[[], Scores]]:
-        z = self.output("boundary", batch) if {*self.own} & {*self.evaluated} else batch.clean
+    def own_terms(self, batch: SegBatch) -> Mapping[str, Callable[[], Unreduced]]:
+        z = self.output("boundary", batch) if {*self.own} & {*self.evaluated} else batch.masked_logits
         return {
             "boundary": lambda: self.score("boundary", batch, z),
             "enhanced": lambda: self.enhanced_score(batch, z),
         }
 
-    def enhanced_score(self, batch: SegBatch, z: Tensor) -> Scores:
+    def enhanced_score(self, batch: SegBatch, z: Tensor) -> Unreduced:
         """The enhanced cross-entropy: mean over voxels, then over samples and foreground classes."""
         view = self.foreground(batch)
         extra = self.enhancement * (self.threshold - torch.sigmoid(z)).clamp_min(0)
@@ -129,4 +129,4 @@ class BESNetLoss(WithTasks):
             extra = extra.detach() * self.tasks["boundary"].wanted(view)[0]
             lp = no_second_derivative(lp, "BESNetLoss")
         values = batch.total(enhanced(lp, voxels.lq, voxels.g, extra))
-        return Scores.table(values / batch.voxels.clamp_min(1), batch.voxels)
+        return Unreduced.table(values / batch.voxels.clamp_min(1), batch.voxels)

@@ -1,10 +1,10 @@
-"""Conv-MCD: contour and distance beside the mask, from one decoder.  Murugesan et al., MLMI 2019."""
+"""Conv-MCD: contour and distance alongside the mask, from one decoder.  Murugesan et al., MLMI 2019."""
 
 from __future__ import annotations
 
 from typing import Unpack
 
-from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.module import FormulaArgs
 from monai_segloss.core.registry import register
 from monai_segloss.losses.compound.balance import BalanceConfig
 from monai_segloss.losses.learned.guided import Base
@@ -72,7 +72,7 @@ class ConvMCDLoss(WithTasks):
         d_max: float = 10.0,
         normalize: bool = False,
         balance: BalanceConfig | None = None,
-        **common: Unpack[ScoringArgs],
+        **common: Unpack[FormulaArgs],
     ) -> None:
         contour, distance = Task("contour"), Task("distance", side=side, d_max=d_max, normalize=normalize)
         tasks = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.module import FormulaArgs
 from monai_segloss.core.registry import register
 from monai_segloss.losses.compound.balance import BalanceConfig
 from monai_segloss.losses.learned.guided import Base
@@ -24,7 +24,7 @@ class DistanceRegularizedLoss(WithTasks):
         e^{-s_1} L_{seg} + \frac{s_1}{2} + \lambda_d \left(e^{-s_2}\, \overline{|D(f) - d_G|} + s_2\right)
 
     When:
-        For compact organs: the coarsest features learn where the shapes are. Reported for the heart (cine MR) beside
+        For compact organs: the coarsest features learn where the shapes are. Reported for the heart (cine MR) alongside
         cross-entropy, also for data of another scanner. Does nothing for structures that the bottleneck cannot see.
 
     f are the features of the bottleneck and D a decoder without skips, dropped after training; s_1 and s_2 are learned.
@@ -38,7 +38,7 @@ class DistanceRegularizedLoss(WithTasks):
 
     Args:
         base: the segmentation loss: a registry key, or terms as `WeightedSum` has them; of several each is weighed.
-        lambda_distance: factor of the regularizer beside its learned weight: a number, a schedule, its name or its mapping
+        lambda_distance: factor of the regularizer alongside its learned weight: a number, a schedule, its name or its mapping
             form.
         signed: distances are negative inside of the class; else those to the boundary on both sides.
         d_max: in mm, above 0.
@@ -77,7 +77,7 @@ class DistanceRegularizedLoss(WithTasks):
         d_max: float = 10.0,
         normalize: bool = False,
         balance: BalanceConfig | None = "uncertainty_weighting",
-        **common: Unpack[ScoringArgs],
+        **common: Unpack[FormulaArgs],
     ) -> None:
         distance = Task(
             "signed_distance" if signed else "distance",

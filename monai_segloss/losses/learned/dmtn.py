@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.module import FormulaArgs
 from monai_segloss.core.registry import register
 from monai_segloss.losses.compound.balance import BalanceConfig
 from monai_segloss.losses.learned.guided import Base
@@ -74,7 +74,7 @@ class DMTNLoss(WithTasks):
         d_max: float = 10.0,
         normalize: bool = False,
         balance: BalanceConfig | None = None,
-        **common: Unpack[ScoringArgs],
+        **common: Unpack[FormulaArgs],
     ) -> None:
         distance = Task("distance", head="late_decoder", side=side, d_max=d_max, normalize=normalize)
         super().__init__(base, {"distance": ("lambda_distance", lambda_distance, distance)}, common, balance)

@@ -12,9 +12,9 @@ from monai_segloss.core.arguments import shown
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.errors import LossShapeError
 from monai_segloss.core.maps import MapSpec
-from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.module import FormulaArgs
 from monai_segloss.core.opponent import Opponent
-from monai_segloss.core.reduce import Scores, Term
+from monai_segloss.core.reduce import Term, Unreduced
 from monai_segloss.core.registry import find
 from monai_segloss.core.taps import NetworkShape
 from monai_segloss.losses.compound.balance import BalanceConfig
@@ -42,13 +42,13 @@ class Guided(WeightedSum):
     """
 
     may_be_empty = True
-    scoring = ("include_background", "batch", "smooth_nr", "smooth_dr", "weight")
+    formula_arguments = ("include_background", "batch", "smooth_nr", "smooth_dr", "weight")
 
     def __init__(
         self,
         base: Base,
         weights: Mapping[str, tuple[str, TermWeight]],
-        common: ScoringArgs,
+        common: FormulaArgs,
         balance: BalanceConfig | None = None,
         kinds: Mapping[str, str] | None = None,
     ) -> None:
@@ -112,7 +112,7 @@ class Guided(WeightedSum):
     # -- the value --------------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def own_terms(self, batch: SegBatch) -> Mapping[str, Callable[[], Scores]]:
+    def own_terms(self, batch: SegBatch) -> Mapping[str, Callable[[], Unreduced]]:
         """The terms by name; only those with a weight are computed."""
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
@@ -135,7 +135,7 @@ class Guided(WeightedSum):
             )
         self.refuse_missing(batch.maps)
         out = dict(super().loss(batch)) if any(name in self.terms for name in self._active) else {}
-        wide, parts = batch.wide, self.own_terms(batch.wide)
+        wide, parts = batch.full_precision, self.own_terms(batch.full_precision)
         out |= {n: Term(self.factor(n, wide), parts[n]()) for n in self.evaluated if n in parts}
         return out | self.added(self.evaluated, wide)
 
@@ -172,6 +172,6 @@ def base_terms(base: Base) -> Mapping[str, TermWeight]:
     return terms
 
 
-def nothing(batch: SegBatch) -> Scores:
+def nothing(batch: SegBatch) -> Unreduced:
     """0 per sample, in the graph of the logits."""
-    return Scores.table(0 * batch.clean.flatten(1).sum(1, keepdim=True), batch.voxels)
+    return Unreduced.table(0 * batch.masked_logits.flatten(1).sum(1, keepdim=True), batch.voxels)

@@ -1,4 +1,4 @@
-"""Tasks beside the segmentation that regularize it: contours, distances, skeletons, the image."""
+"""Tasks alongside the segmentation that regularize it: contours, distances, skeletons, the image."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Unpack
 
 from monai_segloss.core.arguments import shown
-from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.module import FormulaArgs
 from monai_segloss.core.registry import register
 from monai_segloss.losses.compound.balance import BalanceConfig
 from monai_segloss.losses.learned.guided import Base
@@ -17,7 +17,7 @@ BESIDE: dict[str, Any] = {"contour": 1.0, "distance": 1.0}
 
 @register("multi_task", tags=("multi-task", "heads", "distance", "boundary"), exempt=BY_CLASS | UNTRAINED)
 class MultiTaskLoss(WithTasks):
-    r"""A segmentation loss plus the losses of further tasks, each with a head of its own beside the network.
+    r"""A segmentation loss plus the losses of further tasks, each with a head of its own alongside the network.
 
     Formula:
         L_{seg} + \sum_t w_t\, \frac{1}{|K_t|} \sum_{(b, c) \in K_t} \frac1N \sum_i \ell_t(h_t(f)_{bci},\, y_{bci})
@@ -47,7 +47,7 @@ class MultiTaskLoss(WithTasks):
             of the decoder's features, ``"decoder"``, ``"late_decoder"`` or ``"free_decoder"``, decoders of their own from
             the bottleneck, from the middle of the network's decoder, and from the bottleneck without skips; ``"loss"`` is
             ``"cross_entropy"``, ``"square"`` or ``"absolute"``.  A weight may be a schedule.
-        balance: how base and tasks are weighed beside their weights, see `WeightedSum`.
+        balance: how base and tasks are weighed alongside their weights, see `WeightedSum`.
 
     Raises:
         ValueError: an unknown target or setting.
@@ -77,7 +77,7 @@ class MultiTaskLoss(WithTasks):
         base: Base = "dice_ce",
         tasks: Mapping[str, Any] = BESIDE,
         balance: BalanceConfig | None = None,
-        **common: Unpack[ScoringArgs],
+        **common: Unpack[FormulaArgs],
     ) -> None:
         if not isinstance(tasks, Mapping) or not all(isinstance(name, str) and name for name in tasks):
             raise TypeError(f"tasks must be a mapping from the names of tasks, got {shown(tasks)}.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Unpack
 
 from monai_segloss.core.exempt import Exempt
-from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.module import FormulaArgs
 from monai_segloss.core.registry import register
 from monai_segloss.losses.compound.balance import BalanceConfig
 from monai_segloss.losses.learned.guided import Base
@@ -19,7 +19,7 @@ from monai_segloss.schedules import TermWeight
     exempt=DECODED | {"perfect_prediction_is_the_minimum": Exempt(NO_TASK, cases=("two_classes", "five_classes"))},
 )
 class PsiNetLoss(WithTasks):
-    r"""A segmentation loss plus contour and distance of each class, each told by a decoder of its own beside the network's.
+    r"""A segmentation loss plus contour and distance of each class, each told by a decoder of its own alongside the network's.
 
     Formula:
         L_{seg} + \lambda_c\, \mathrm{BCE}(D_c, \partial G) + \lambda_d\, \overline{(\sigma(D_d) - d_G)^2}
@@ -75,7 +75,7 @@ class PsiNetLoss(WithTasks):
         d_max: float = 10.0,
         normalize: bool = False,
         balance: BalanceConfig | None = None,
-        **common: Unpack[ScoringArgs],
+        **common: Unpack[FormulaArgs],
     ) -> None:
         distance = Task("distance", head="decoder", side=side, d_max=d_max, normalize=normalize)
         tasks = {

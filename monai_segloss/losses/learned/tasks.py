@@ -1,4 +1,4 @@
-"""Tasks beside the segmentation: a head, a target made of the labels or the image, and a distance between the two."""
+"""Tasks alongside the segmentation: a head, a target made of the labels or the image, and a distance between the two."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from monai_segloss.core.batch import Scored, SegBatch
+from monai_segloss.core.batch import ClassView, SegBatch
 from monai_segloss.core.check import non_negative, one_of
 from monai_segloss.core.counts import counted
 from monai_segloss.core.errors import LossShapeError, nearest
 from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.maps import MapSpec, scored_map
-from monai_segloss.core.module import ScoringArgs
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.module import FormulaArgs
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.taps import NetworkShape
 from monai_segloss.losses.boundary.distances import signed_distance, target_field
 from monai_segloss.losses.compound.balance import BalanceConfig
@@ -54,7 +54,7 @@ SETTINGS = {
 """Settings that a target has."""
 
 
-NO_TASK = "the tasks beside the segmentation are told by heads, here untrained"
+NO_TASK = "the tasks alongside the segmentation are told by heads, here untrained"
 BY_CLASS = {
     "class_order": "a head has weights of its own for each class",
     "perfect_prediction_is_zero": NO_TASK,
@@ -77,7 +77,7 @@ DECODED: dict[str, str | Exempt] = {
 
 @dataclass(frozen=True)
 class Task:
-    """A task beside the segmentation.
+    """A task alongside the segmentation.
 
     Args:
         target: one of `TARGETS`, of each foreground class, or of the image for ``"reconstruction"``.
@@ -135,7 +135,7 @@ class Task:
             return signed_distance(mode="surface")
         return target_field(self.side) if self.target == "distance" else None  # type: ignore[arg-type]
 
-    def wanted(self, view: Scored) -> tuple[Tensor, Tensor]:
+    def wanted(self, view: ClassView) -> tuple[Tensor, Tensor]:
         """The target (B, K, *S), and whether a sample has it, (B, K | 1): distances of an absent class have no meaning."""
         batch, spec = view.batch, self.map
         if spec is None:
@@ -193,7 +193,7 @@ class WithTasks(Guided):
         self,
         base: Base,
         tasks: Mapping[str, tuple[str, TermWeight, Task]],
-        common: ScoringArgs,
+        common: FormulaArgs,
         balance: BalanceConfig | None = None,
         more: Mapping[str, tuple[str, TermWeight]] = MappingProxyType({}),
     ) -> None:
@@ -209,10 +209,10 @@ class WithTasks(Guided):
             channels = shape.image_channels if each.map is None else shape.classes - self._first(shape.classes)
             self.heads[name] = head(each.head, shape, channels)
 
-    def own_terms(self, batch: SegBatch) -> Mapping[str, Callable[[], Scores]]:
+    def own_terms(self, batch: SegBatch) -> Mapping[str, Callable[[], Unreduced]]:
         return {name: partial(self.score, name, batch) for name in self.tasks}
 
-    def score(self, name: str, batch: SegBatch, z: Tensor | None = None) -> Scores:
+    def score(self, name: str, batch: SegBatch, z: Tensor | None = None) -> Unreduced:
         """Mean over the voxels of each (sample, class) that has a target, then over these.
 
         Args:
@@ -220,16 +220,16 @@ class WithTasks(Guided):
         """
         y, known = self.tasks[name].wanted(self.foreground(batch))
         values = self.tasks[name].difference(self.output(name, batch) if z is None else z, y)
-        return Scores.table(batch.total(values) / batch.voxels.clamp_min(1), known * batch.voxels)
+        return Unreduced.table(batch.total(values) / batch.voxels.clamp_min(1), known * batch.voxels)
 
     def output(self, name: str, batch: SegBatch) -> Tensor:
         """What the head of a task gives, before its activation; 0 where ignored."""
         z: Tensor = self.heads[name](batch.maps, batch.logits.shape[2:], batch.mask)
         return counted(z, batch.mask)
 
-    def foreground(self, batch: SegBatch) -> Scored:
+    def foreground(self, batch: SegBatch) -> ClassView:
         """The classes that have tasks."""
-        return batch.scored(include_background=not self._first(batch.classes))
+        return batch.class_view(include_background=not self._first(batch.classes))
 
     def _first(self, classes: int) -> int:
         """Channel of the first class that is no background: regions have none."""
@@ -241,4 +241,4 @@ def _image(batch: SegBatch) -> Tensor:
     if image.shape[0] != batch.logits.shape[0] or image.shape[2:] != batch.logits.shape[2:]:
         wanted = (batch.logits.shape[0], "channels", *batch.logits.shape[2:])
         raise LossShapeError(f"image has shape {tuple(image.shape)}; expected {wanted}.")
-    return counted(image.detach(), batch.mask).to(batch.clean.dtype)
+    return counted(image.detach(), batch.mask).to(batch.masked_logits.dtype)
