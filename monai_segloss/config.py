@@ -12,14 +12,17 @@ from monai_segloss.core.errors import nearest
 from monai_segloss.core.module import READING, SegLoss
 from monai_segloss.core.registry import LossInfo, create, find, list_losses
 from monai_segloss.losses import WeightedSum
+from monai_segloss.losses.compound.balance import balance as balance_of
 from monai_segloss.losses.compound.weighted_sum import term_arguments
 from monai_segloss.schedules import Schedule, schedule
 
-KEYS: dict[Any, tuple[type, str]] = {
+KEYS: dict[Any, tuple[Any, str]] = {
     "loss": (str, "the name of a loss"),
     "arguments": (Mapping, "a mapping of arguments of the loss"),
     "terms": (Mapping, "a mapping of terms"),
+    "balance": (str | Mapping, "the name of a method, or a mapping of its settings"),
 }
+OPTIONAL = ("loss", "balance")
 
 
 class LossConfig(BaseModel):
@@ -30,6 +33,7 @@ class LossConfig(BaseModel):
         arguments: constructor arguments of ``loss``, the reading aside.
         terms: instead of the two, name -> weight or {"weight": ..., argument: ...}, see `WeightedSum`; there
             ``class_weight`` is what a loss by itself calls ``weight``.
+        balance: of the terms, see `WeightedSum`; a loss that takes one has it among its arguments.
 
     Lists and mappings of other programs (OmegaConf) count as plain ones, and a number that YAML takes for a word, such as
     1e-2, as the number.
@@ -50,6 +54,9 @@ class LossConfig(BaseModel):
     loss: str | None = Field(None, description="registry key of the loss")
     arguments: dict[str, Any] = Field(default_factory=dict, description="constructor arguments of the loss")
     terms: dict[str, dict[str, Any]] = Field(default_factory=dict, description="terms of a weighted sum, by name")
+    balance: str | dict[str, Any] | None = Field(
+        default=None, description="how the terms are weighed alongside their weights, see `WeightedSum`"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -63,7 +70,7 @@ class LossConfig(BaseModel):
             wanted = KEYS.get(key)
             if wanted is None:
                 raise ValueError(_misplaced(key, content))
-            if not isinstance(value, wanted[0]) and not (key == "loss" and value is None):
+            if not isinstance(value, wanted[0]) and not (key in OPTIONAL and value is None):
                 raise ValueError(f"{key} must be {wanted[1]}, got {value!r}.")
         unnamed = [
             name for name in (*content.get("arguments", {}), *content.get("terms", {})) if not isinstance(name, str)
@@ -91,6 +98,9 @@ class LossConfig(BaseModel):
             raise ValueError("arguments belong to loss; give the arguments of a term alongside its weight")
         if self.loss is not None:
             _check_arguments(_find(self.loss), self.arguments)
+        if self.balance is not None and self.loss is not None:
+            raise ValueError("balance belongs to terms; where a loss takes one, it is among its arguments")
+        balance_of(self.balance, tuple(self.terms))
         for name, term in self.terms.items():
             schedule(term["weight"])
             info = _find(term.get("loss", name))
@@ -105,7 +115,7 @@ class LossConfig(BaseModel):
         """The module; ``common`` are shared arguments, each term of a sum gets those that it takes."""
         if self.loss is not None:
             return create(self.loss, **{**common, **self.arguments})
-        return WeightedSum(self.terms, **common)
+        return WeightedSum(self.terms, balance=self.balance, **common)
 
 
 def _misplaced(key: Any, content: Mapping[str, Any]) -> str:

@@ -66,7 +66,7 @@ def resolve(config: LossConfig, data: DatasetProperties) -> LossConfig:
     if config.loss is not None:
         return LossConfig(loss=config.loss, arguments=find(config.loss).recommend(config.arguments, **asked))
     terms = {name: _info(name, term).recommend(term, **asked) for name, term in config.terms.items()}
-    return LossConfig.model_validate({"terms": terms})
+    return LossConfig.model_validate({"terms": terms, "balance": config.balance})
 
 
 def refuse_unsupported(config: LossConfig, data: DatasetProperties) -> None:
@@ -102,7 +102,10 @@ def record(config: LossConfig, data: DatasetProperties) -> dict[str, Any]:
     """The loss with every argument, defaults included, and how it reads the data set, as plain JSON."""
     full = resolve(config, data)
     one = full.loss is not None
-    loss = {"loss": find(str(full.loss)).key, "arguments": full.arguments} if one else {"terms": full.terms}
+    loss: dict[str, Any] = (
+        {"loss": find(str(full.loss)).key, "arguments": full.arguments} if one else {"terms": full.terms}
+    )
+    loss |= {} if full.balance is None else {"balance": full.balance}
     return with_defaults({**loss, "data": asdict(data)})
 
 

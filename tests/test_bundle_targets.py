@@ -207,6 +207,7 @@ def test_maps_made_ahead_are_those_that_the_loss_makes(info: Any, regions: bool)
     assert set(LossMapsd(loss, None if regions else 3)(data)) - before == made
     batch = {name: out[name][None] for name in ("label", "mask", *(spec.key for spec in loss.needs))}
     logits = torch.randn(1, labels.channels, *SIZE, generator=torch.Generator().manual_seed(4))
+    loss = prepared(loss, logits)
     alone = loss(logits, {"label": batch["label"], "mask": batch["mask"]}, spacing=(1.0, 2.0, 3.0))
     assert loss(logits, batch, spacing=(1.0, 2.0, 3.0)).item() == pytest.approx(alone.item(), rel=1e-6)
     with pytest.raises(ValueError, match="maps must be 'on_cpu', 'all' or 'none', got 'gpu'"):

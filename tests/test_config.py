@@ -85,15 +85,21 @@ WRONG: list[tuple[Any, str]] = [
     ),
     (
         {"loss": "focal_tversky", "argument": {"gamma": 2}},
-        "a loss configuration has no key 'argument'; did you mean 'arguments'? It has loss, arguments, terms.",
+        "a loss configuration has no key 'argument'; did you mean 'arguments'? It has loss, arguments, terms, balance.",
     ),
-    ({"los": "dice"}, "a loss configuration has no key 'los'; did you mean 'loss'? It has loss, arguments, terms."),
+    (
+        {"los": "dice"},
+        "a loss configuration has no key 'los'; did you mean 'loss'? It has loss, arguments, terms, balance.",
+    ),
     (
         {"dice": 1, "boundary": 0.1},
         "has no key 'dice': it is a loss; give it as the value of 'loss', or under 'terms'.",
     ),
-    ({"loss": "dice", "softmax": True}, "a loss configuration has no key 'softmax'. It has loss, arguments, terms."),
-    ({1: 2}, "a loss configuration has no key 1. It has loss, arguments, terms."),
+    (
+        {"loss": "dice", "softmax": True},
+        "a loss configuration has no key 'softmax'. It has loss, arguments, terms, balance.",
+    ),
+    ({1: 2}, "a loss configuration has no key 1. It has loss, arguments, terms, balance."),
     ({"loss": 3}, "loss must be the name of a loss, got 3."),
     ({"loss": "dice", "arguments": [1]}, "arguments must be a mapping of arguments of the loss, got [1]."),
     ({"loss": "dice", "arguments": None}, "arguments must be a mapping of arguments of the loss, got None."),
@@ -101,9 +107,9 @@ WRONG: list[tuple[Any, str]] = [
     ({"terms": {1: 1}}, "the names of arguments and terms must be text, got 1."),
     ({"terms": {"dice": {"wieght": 1}}}, "dice has no argument 'wieght'; did you mean 'weight'?"),
     ({"terms": {"dice": {"weight": {"schedule": ["linear"]}}}}, "no schedule is called ['linear']"),
-    ([1], "a loss configuration has the keys loss, arguments, terms, got [1]."),
-    (None, "a loss configuration has the keys loss, arguments, terms, got None."),
-    ("dice", "a loss configuration has the keys loss, arguments, terms, got 'dice'."),
+    ([1], "a loss configuration has the keys loss, arguments, terms, balance, got [1]."),
+    (None, "a loss configuration has the keys loss, arguments, terms, balance, got None."),
+    ("dice", "a loss configuration has the keys loss, arguments, terms, balance, got 'dice'."),
 ]
 
 

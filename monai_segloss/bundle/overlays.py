@@ -117,8 +117,9 @@ def component(
         info.cls(**_known(arguments))
     else:
         terms = {name: _term(term, added[name]) for name, term in config.terms.items()}
-        target, arguments = "WeightedSum", {"terms": terms, **shared}
-        WeightedSum({name: _known(term) for name, term in terms.items()}, **_known(shared))
+        balance = {} if config.balance is None else {"balance": config.balance}
+        target, arguments = "WeightedSum", {"terms": terms, **balance, **shared}
+        WeightedSum({name: _known(term) for name, term in terms.items()}, **balance, **_known(shared))
     return {"_target_": f"monai_segloss.{target}", **arguments}
 
 

@@ -70,13 +70,19 @@ def learnable(loss: nn.Module) -> list[nn.Parameter]:
     return [p for p in loss.parameters() if p.requires_grad]
 
 
-def parameter_groups(loss: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """The same as groups of an optimizer: heads with this weight decay, other weights, which a decay would pull, without."""
+def parameter_groups(loss: nn.Module, weight_decay: float | None = None) -> list[dict[str, Any]]:
+    """The same as groups of an optimizer: heads with this weight decay, other weights, which a decay would pull, without.
+
+    Args:
+        loss: prepared for its network.
+        weight_decay: of the heads; None: that of the optimizer.
+    """
     heads = {id(p) for module in loss.modules() for p in getattr(module, "heads", nn.Module()).parameters()}
-    parts = {weight_decay: [p for p in learnable(loss) if id(p) in heads]}
+    decayed = [p for p in learnable(loss) if id(p) in heads]
     rest = [p for p in learnable(loss) if id(p) not in heads]
-    groups = [{"params": params, "weight_decay": decay} for decay, params in parts.items() if params]
-    return [*groups, {"params": rest, "weight_decay": 0.0}] if rest else groups
+    decay = {} if weight_decay is None else {"weight_decay": weight_decay}
+    found = [{"params": decayed, **decay}, {"params": rest, "weight_decay": 0.0}]
+    return [group for group in found if group["params"]]
 
 
 def share_between_processes(loss: nn.Module) -> None:

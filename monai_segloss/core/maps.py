@@ -167,4 +167,5 @@ def _made(spec: MapSpec, view: ClassView) -> Tensor:
     masks = batch.one_hot[:, view.first :]
     masks = masks > 0.5 if masks.is_floating_point() else masks.bool()
     valid = None if batch.mask is None else batch.mask[:, None]
-    return spec.make(masks, batch.required_spacing, valid, batch.has_labels).to(batch.masked_logits.dtype)
+    sizes = batch.required_spacing if spec.in_mm else None  # which are asked for, and may be refused
+    return spec.make(masks, sizes, valid, batch.has_labels).to(batch.masked_logits.dtype)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from monai_segloss.core.errors import renamed
-from monai_segloss.engine.around import prepared
+from monai_segloss.engine.around import parameters, prepared
 from monai_segloss.engine.checkpoint import ResumableCheckpoint
 from monai_segloss.engine.deep_supervision import DeepSupervision
 from monai_segloss.engine.errors import DataError, NotFiniteError
@@ -42,6 +42,7 @@ __all__ = [
     "SurfaceDiceInMm",
     "VolumeReader",
     "match_targets",
+    "parameters",
     "prepared",
 ]
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from monai_segloss.core.companions import Companions, learnable, share_between_processes
+from monai_segloss.core.companions import Companions, learnable, parameter_groups, share_between_processes
 from monai_segloss.core.probe import network_shape
 from monai_segloss.core.sync import is_distributed
 from monai_segloss.core.taps import NetworkShape
@@ -95,3 +95,17 @@ def prepared(
     if is_distributed() and isinstance(loss, nn.Module) and learnable(loss):
         share_between_processes(loss)
     return loss
+
+
+def parameters(network: nn.Module, loss: Any) -> list[dict[str, Any]]:
+    """What the optimizer trains, as its groups: the network, and what the loss trains with it.
+
+    Weights that a loss learns have no weight decay, which would pull them to 0; its heads have that of the optimizer.
+
+    Example:
+        >>> from monai_segloss import DiceLoss
+        >>> [sorted(group) for group in parameters(nn.Conv2d(1, 2, 1), DiceLoss())]
+        [['params']]
+    """
+    own = parameter_groups(loss) if isinstance(loss, nn.Module) else []
+    return [{"params": list(network.parameters())}, *own]

@@ -41,7 +41,13 @@ from monai_segloss.losses.instance.cc_dice_ce import CCDiceCELoss
 from monai_segloss.losses.instance.inverse_weighted_cross_entropy import InverseWeightedCrossEntropyLoss
 from monai_segloss.losses.instance.inverse_weighted_dice import InverseWeightedDiceLoss
 from monai_segloss.losses.learned.adversarial import AdversarialLoss
+from monai_segloss.losses.learned.besnet import BESNetLoss
+from monai_segloss.losses.learned.conv_mcd import ConvMCDLoss
+from monai_segloss.losses.learned.distance_regularized import DistanceRegularizedLoss
+from monai_segloss.losses.learned.dmtn import DMTNLoss
 from monai_segloss.losses.learned.multi_scale_l1 import MultiScaleL1Loss
+from monai_segloss.losses.learned.multi_task import MultiTaskLoss
+from monai_segloss.losses.learned.psi_net import PsiNetLoss
 from monai_segloss.losses.partial.exclusion_cross_entropy import ExclusionCrossEntropyLoss
 from monai_segloss.losses.partial.exclusion_dice import ExclusionDiceLoss
 from monai_segloss.losses.partial.marginal_cross_entropy import MarginalCrossEntropyLoss
@@ -83,6 +89,7 @@ __all__ = [
     "ActiveContourLoss",
     "AdversarialLoss",
     "AsymmetricSimilarityLoss",
+    "BESNetLoss",
     "BalancedCrossEntropyLoss",
     "BinaryCrossEntropyLoss",
     "BlobLoss",
@@ -96,7 +103,9 @@ __all__ = [
     "ComboLoss",
     "ContourAwareLoss",
     "ContourDiceLoss",
+    "ConvMCDLoss",
     "CrossEntropyLoss",
+    "DMTNLoss",
     "DiceBoundaryLoss",
     "DiceCEBoundaryLoss",
     "DiceCELoss",
@@ -106,6 +115,7 @@ __all__ = [
     "DiceTopKLoss",
     "DistancePenalizedCELoss",
     "DistancePenalizedDiceLoss",
+    "DistanceRegularizedLoss",
     "ElasticInteractionLoss",
     "ExclusionCrossEntropyLoss",
     "ExclusionDiceLoss",
@@ -135,11 +145,13 @@ __all__ = [
     "MarginalCrossEntropyLoss",
     "MarginalDiceLoss",
     "MultiScaleL1Loss",
+    "MultiTaskLoss",
     "MumfordShahLoss",
     "NoiseRobustDiceLoss",
     "OverlapLoss",
     "PenaltyGeneralizedDiceLoss",
     "Poly1CrossEntropyLoss",
+    "PsiNetLoss",
     "RegionMutualInformationLoss",
     "RegionWiseLoss",
     "SeesawLoss",

@@ -39,7 +39,7 @@ def bright_middle(logits: Tensor) -> Tensor:
 def features(logits: Tensor, taps: tuple[str, ...]) -> dict[str, Tensor]:
     """What a network would hand over: the logits as decoder features and finest skip, means of them at coarser grids, and
     an image that does not depend on them."""
-    once = half(logits)
+    once = half(logits if logits.dtype == torch.float64 else logits.float())
     every = {
         "image": bright_middle(logits),
         "decoder": logits,

@@ -6,7 +6,7 @@ Written from the definitions and not from the library, so that a mistake in one 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -21,6 +21,8 @@ class Reading:
     """Logits (or probabilities, without activation) and target (B, C, *S); `valid` is (B, 1, *S) of 0 and 1.
 
     `at`: the logits that everything without a gradient is computed from, where they are not those of the prediction.
+    `raw`: the logits with those of voxels that do not count, of which features of a network are made; `labels`: the target
+    was one label per voxel.
     """
 
     z: Array
@@ -29,6 +31,8 @@ class Reading:
     activation: str | None
     spacing: Sequence[float] | None = None
     at: Array | None = None
+    raw: Array = field(default_factory=lambda: np.zeros(0))
+    labels: bool = False
 
     @cached_property
     def log_p(self) -> Array:
@@ -55,7 +59,9 @@ class Reading:
     @cached_property
     def still(self) -> Reading:
         """The reading of what carries no gradient."""
-        return self if self.at is None else replace(self, z=np.where(self.valid > 0, self.at, 0.0), at=None)
+        return (
+            self if self.at is None else replace(self, z=np.where(self.valid > 0, self.at, 0.0), at=None, raw=self.at)
+        )
 
     @property
     def axes(self) -> tuple[int, ...]:
@@ -112,7 +118,7 @@ def read(
         g = (label == np.arange(classes).reshape(1, -1, *[1] * len(shape))).astype(float)
     g = np.where(valid > 0, g, 0.0)
     z = np.where(valid > 0, input, 0.0)
-    return Reading(z, g, valid, activation, spacing, at)
+    return Reading(z, g, valid, activation, spacing, at, input, labels)
 
 
 def _logsumexp(z: Array) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -12,19 +12,29 @@ from monai_segloss.core.arguments import constant
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.errors import nearest
 from monai_segloss.core.reduce import Term, Unreduced
+from monai_segloss.losses.compound.balance import Balance
 from monai_segloss.schedules import Constant, Rest, Schedule, TermWeight, schedule
 from monai_segloss.schedules.base import whole
+
+BALANCE = "balance"
+"""What a balance adds to the loss, among its terms."""
 
 
 class Scheduled:
     """In front of `SegLoss`: a loss of terms whose weights may change with the epoch.
 
     A trainer tells the epoch, from 0, by `set_epoch` before it and the mean of each entry of ``last`` by `end_epoch` after
-    it.  Only ratios of terms look at the means, which are therefore part of the state of the module.
+    it.  Only ratios of terms and a balance look at the means, which are therefore part of the state of the module.
     """
 
-    def follow(self, schedules: Mapping[str, Schedule]) -> None:
-        """Take the schedules of the terms, at epoch 0; once, in the constructor."""
+    balance: Balance | None
+    """Factors alongside the weights, learned or from the values of the terms."""
+
+    def follow(self, schedules: Mapping[str, Schedule], balance: Balance | None = None) -> None:
+        """Take the schedules of the terms, at epoch 0, and their balance; in the constructor."""
+        if balance is not None and BALANCE in schedules:
+            raise ValueError(f"balance: its part of the loss is called {BALANCE!r}, so that no term can be.")
+        self.balance = balance
         for name, each in schedules.items():
             for other in each.terms:
                 if other not in schedules:
@@ -53,10 +63,13 @@ class Scheduled:
         Raises:
             ValueError: a name that is not one of the terms.
         """
+        known = {*self.schedules, *([] if self.balance is None else [BALANCE])}
         for name in means:
-            if name.split("/")[0] not in self.schedules:
+            if name.split("/")[0] not in known:
                 raise ValueError(f"means: no term is called {name!r}{_known(name, self.schedules)}")
         self.means = {name: float(value) for name, value in means.items()}
+        if self.balance is not None:
+            self.balance.end_epoch(self.means)
 
     def weighted_terms(self, batch: SegBatch, parts: Mapping[str, Callable[[], Unreduced]]) -> dict[str, Term]:
         """The terms that have a weight; the others are not computed."""
@@ -73,16 +86,30 @@ class Scheduled:
 
     @property
     def term_weights(self) -> dict[str, float]:
-        """Weight of each term in the present epoch."""
-        return {name: float(factor) for name, factor in self._factors.items()}
+        """Weight of each term in the present epoch, its balance included."""
+        return {name: float(self._balanced(name, factor).detach()) for name, factor in self._factors.items()}
 
     def factor(self, name: str, batch: SegBatch) -> Tensor | float:
         """The weight; one that changes as a tensor, so that a compiled loss need not be compiled again in each epoch."""
         fixed = self.schedules[name]
-        if isinstance(fixed, Constant):
+        if self.balance is None and isinstance(fixed, Constant):
             return fixed.value
         double = batch.logits.dtype == torch.float64
-        return self._factors[name] if double else self._factors[name].float()
+        return self._balanced(name, self._factors[name] if double else self._factors[name].float())
+
+    def added(self, names: Iterable[str], batch: SegBatch) -> dict[str, Term]:
+        """What the balance of these terms adds to the loss, as a term of its own."""
+        if self.balance is None:
+            return {}
+        parts = {name: self.balance.added(name) for name in names}
+        double = batch.logits.dtype == torch.float64
+        found = [
+            (self._factors[n] if double else self._factors[n].float()) * x for n, x in parts.items() if x is not None
+        ]
+        return {BALANCE: Term(1.0, Unreduced(torch.stack(found).sum(), torch.ones(())))} if found else {}
+
+    def _balanced(self, name: str, factor: Tensor) -> Tensor:
+        return factor if self.balance is None else factor * self.balance.factor(name).to(factor.dtype)
 
     def get_extra_state(self) -> dict[str, dict[str, float]]:
         """The means of the epoch that ended last; the epoch itself is told by the trainer."""
@@ -97,6 +124,8 @@ class Scheduled:
         for name, weight in weights.items():
             self._factors[name].fill_(weight)
         self._active = tuple(name for name, weight in weights.items() if weight)
+        if self.balance is not None:
+            self.balance.set_epoch(self.epoch)
 
 
 def term_schedule(name: str, value: TermWeight) -> Schedule:

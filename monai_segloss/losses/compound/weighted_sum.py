@@ -18,6 +18,8 @@ from monai_segloss.core.module import DEFAULTS, READING, SegLoss
 from monai_segloss.core.reduce import Term
 from monai_segloss.core.registry import LossInfo, find
 from monai_segloss.core.taps import NetworkShape
+from monai_segloss.losses.compound.balance import BalanceConfig
+from monai_segloss.losses.compound.balance import balance as balance_of
 from monai_segloss.losses.compound.scheduled import Scheduled, term_schedule
 from monai_segloss.schedules import Constant, Schedule, TermWeight
 
@@ -48,11 +50,16 @@ class WeightedSum(Scheduled, SegLoss):
             the epochs: its name, its mapping form, {"schedule": "linear", "start": 0, "end": 1, "epochs": 100}, or a
             `monai_segloss.schedules.Schedule`.  ``"class_weight"`` is the argument that a loss by itself calls ``weight``:
             one factor per scored class.
+        balance: how the terms are weighed alongside their weights, by name or as {"method": name, setting: value, ...}:
+            ``"uncertainty_weighting"``, ``"dynamic_weight_averaging"``, ``"softadapt"`` or ``"random_weights"``, see
+            `monai_segloss.losses.compound.balance`.  Learned weights are parameters of the sum: give them to the optimizer,
+            without weight decay.  What they add alongside the terms is ``last["balance"]``.
         common: arguments of `SegLoss` for all terms; each term gets those it takes.  How input is read and reduced holds
             for all of them, whatever a term by itself would take: without an activation the input holds probabilities.
 
     `last` holds the detached value of each term after a call; a term of weight 0 is not evaluated.  `set_epoch` drives
-    the schedules, `end_epoch` tells ratios the means of the terms; a term that is a sum itself follows along.  A map of the
+    the schedules, `end_epoch` tells ratios and the balance the means of the terms, `update` ends a training step; a term
+    that is a sum itself follows along.  A map of the
     call, such as ``weight_map``, reaches every term that knows its name.
 
     Raises:
@@ -71,12 +78,12 @@ class WeightedSum(Scheduled, SegLoss):
     may_be_empty: ClassVar[bool] = False
     """Whether there are values alongside those of the terms."""
 
-    def __init__(self, terms: Mapping[str, TermWeight], **common: Any) -> None:
+    def __init__(self, terms: Mapping[str, TermWeight], *, balance: BalanceConfig | None = None, **common: Any) -> None:
         terms, common = plain(terms), plain(common)
         if not terms and not self.may_be_empty:
             raise ValueError("terms is empty; give at least one loss, for example {'dice': 1}.")
         super().__init__(**{name: value for name, value in common.items() if name in READING})
-        self.arguments = {"terms": dict(terms), **common}
+        self.arguments = {"terms": dict(terms), **({} if balance is None else {"balance": balance}), **common}
         self._parts: dict[str, float | Tensor] = {}
         schedules: dict[str, Schedule] = {}
         self.terms = nn.ModuleDict()
@@ -102,7 +109,7 @@ class WeightedSum(Scheduled, SegLoss):
             if name not in taken:
                 hint = nearest(name, DEFAULTS) or "."
                 raise TypeError(f"WeightedSum() got an argument {name!r} that none of its terms takes{hint}")
-        self.follow(schedules)
+        self.follow(schedules, balance_of(balance, tuple(schedules)))
 
     @property
     def accepts(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -131,7 +138,10 @@ class WeightedSum(Scheduled, SegLoss):
 
     def update(self) -> dict[str, Tensor]:
         terms = self._losses().items()
-        return {f"{name}/{opponent}": x for name, term in terms for opponent, x in term.update().items()}
+        found = {f"{name}/{opponent}": x for name, term in terms for opponent, x in term.update().items()}
+        if self.balance is not None:
+            self.balance.update()
+        return found
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch, counted from 0, that the weights follow; also those of a term that is a sum itself.
@@ -185,11 +195,11 @@ class WeightedSum(Scheduled, SegLoss):
         for name in (name for name in self.evaluated if name in losses):
             factor, unreduced = self.factor(name, batch), losses[name].loss(batch)
             if isinstance(unreduced, Mapping):
-                self._parts |= {f"{name}/{part}": t.weight for part, t in unreduced.items()}
+                self._parts |= {f"{name}/{part}": _constant(t.weight) for part, t in unreduced.items()}
                 out |= {f"{name}/{part}": Term(factor * t.weight, t.unreduced) for part, t in unreduced.items()}
             else:
                 out[name] = Term(factor, unreduced)
-        return out
+        return out | self.added((name for name in self.evaluated if name in losses), batch)
 
     def _wide(self, batch: SegBatch) -> SegBatch:
         """The batch in float32 where a term takes a copy in float32 anyway, so that the gradients add up there."""
@@ -242,6 +252,10 @@ class Compound(WeightedSum):
 def part(argument: str, weight: TermWeight, **settings: Any) -> dict[str, Any]:
     """A term of a `Compound`: its settings, and its weight, which errors and an attribute call as the ``argument``."""
     return {"argument": argument, "weight": term_schedule(argument, weight), **settings}
+
+
+def _constant(weight: float | Tensor) -> float | Tensor:
+    return weight.detach() if isinstance(weight, Tensor) else weight
 
 
 def _refuse_own_reading(name: str, settings: Mapping[str, Any], use_softmax: bool, softmax: bool) -> None:

@@ -11,11 +11,14 @@ from torch import Tensor, nn
 from monai_segloss.core.arguments import shown
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.errors import LossShapeError
+from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import FormulaArgs
 from monai_segloss.core.opponent import Opponent
 from monai_segloss.core.reduce import Term, Unreduced
 from monai_segloss.core.registry import find
 from monai_segloss.core.taps import NetworkShape
+from monai_segloss.losses.compound.balance import BalanceConfig
+from monai_segloss.losses.compound.balance import balance as balance_of
 from monai_segloss.losses.compound.scheduled import term_schedule
 from monai_segloss.losses.compound.weighted_sum import WeightedSum
 from monai_segloss.schedules import TermWeight
@@ -34,12 +37,21 @@ class Guided(WeightedSum):
             stand in a sum.
         weights: name of a term -> argument of the card, whose name errors bear, and weight.
         common: shared arguments, for ``base``.
+        balance: of ``base``, term by term, and the own terms, see `WeightedSum`.
+        kinds: what the own terms are for `UncertaintyWeighting`.
     """
 
     may_be_empty = True
     formula_arguments = ("include_background", "batch", "smooth_nr", "smooth_dr", "weight")
 
-    def __init__(self, base: Base, weights: Mapping[str, tuple[str, TermWeight]], common: FormulaArgs) -> None:
+    def __init__(
+        self,
+        base: Base,
+        weights: Mapping[str, tuple[str, TermWeight]],
+        common: FormulaArgs,
+        balance: BalanceConfig | None = None,
+        kinds: Mapping[str, str] | None = None,
+    ) -> None:
         terms = base_terms(base)
         super().__init__(terms, **common)
         own = {name: term_schedule(argument, weight) for name, (argument, weight) in weights.items()}
@@ -47,7 +59,8 @@ class Guided(WeightedSum):
         if both:
             raise ValueError(f"base: {', '.join(both)} is the name of a term of {type(self).__name__} itself.")
         self.own = tuple(own)
-        self.follow({**self.schedules, **own})
+        schedules = {**self.schedules, **own}
+        self.follow(schedules, balance_of(balance, tuple(schedules), kinds))
         self.heads = nn.ModuleDict()
         self.opponents: dict[str, Opponent] = {}
 
@@ -55,11 +68,18 @@ class Guided(WeightedSum):
 
     own_taps: tuple[str, ...] = ()
     """What the own terms take from the network."""
+    own_needs: tuple[MapSpec, ...] = ()
+    """The maps that they need."""
 
     @property
     def taps(self) -> tuple[str, ...]:
         found = (name for term in self._losses().values() for name in term.taps)
         return tuple(dict.fromkeys((*found, *self.own_taps)))
+
+    @property
+    def needs(self) -> tuple[MapSpec, ...]:
+        found = (spec for term in self._losses().values() for spec in term.needs)
+        return tuple(dict.fromkeys((*found, *self.own_needs)))
 
     @property
     def brings(self) -> bool:
@@ -116,7 +136,8 @@ class Guided(WeightedSum):
         out = dict(super().loss(batch)) if any(name in self.terms for name in self._active) else {}
         wide = self._wide(batch)
         parts = self.own_terms(wide)
-        return out | {n: Term(self.factor(n, wide), parts[n]()) for n in self.evaluated if n in parts}
+        out |= {n: Term(self.factor(n, wide), parts[n]()) for n in self.evaluated if n in parts}
+        return out | self.added(self.evaluated, wide)
 
     def _wide(self, batch: SegBatch) -> SegBatch:
         own = batch.full_resolution and any(name in self.own for name in self._active)

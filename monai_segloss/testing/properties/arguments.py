@@ -53,6 +53,14 @@ OTHER: dict[str, Callable[[Case], Any]] = {
     "max_points": lambda case: 2,
     "base": lambda case: "dice",
     "criterion": lambda case: "hinge",
+    "balance": lambda case: {"method": "uncertainty_weighting", "kind": "regression"},
+    "tasks": lambda case: {"contour": {"weight": 0.5, "width": 2}, "depth": {"target": "signed_distance"}},
+    "side": lambda case: "outside",
+    "where": lambda case: "foreground",
+    "threshold": lambda case: 0.6,
+    "d_max": lambda case: 1.5,
+    "lambda_contour": lambda case: 0.5,
+    "lambda_distance": lambda case: 0.25,
 }
 # The lower end of the range of arguments that may be negative.
 LOWEST = {"epsilon": -1.0, "alpha_max": -1.0, "axis": -3.0, "exponent": -100.0}
