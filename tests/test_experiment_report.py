@@ -209,6 +209,7 @@ def test_without_probabilities_bins_and_curves(tmp_path: Path) -> None:
         assert text in page.text, text
 
 
+@pytest.mark.slow
 def test_one_class(tmp_path: Path) -> None:
     tables = whole(ARMS, SEEDS)
     tables = dataclasses.replace(
@@ -220,6 +221,7 @@ def test_one_class(tmp_path: Path) -> None:
     assert not (tmp_path / "figures" / "distribution_1.svg").exists()
 
 
+@pytest.mark.slow
 def test_equivalence_and_runs_that_are_not_matched(tmp_path: Path) -> None:
     tables = whole(ARMS, SEEDS)
     tables.runs.loc[0, "weights_hash"] = "other"
@@ -281,6 +283,15 @@ def test_the_command(tmp_path: Path) -> None:
     assert code == 0, text
     assert f"report: {tmp_path / 'report.html'}" in text
     assert "2 arms against boundary on D" in check(tmp_path).text
+
+
+def test_options_that_are_none(folder: Path, tmp_path: Path) -> None:
+    Tables.of(*rows(ARMS, SEEDS)).write(tmp_path / "tables")
+    for content in ("{", '{"sizes": [], "colour": 1}', "{}"):
+        (tmp_path / "tables" / "options.json").write_text(content)
+        code, text = command(tmp_path)
+        assert code == 2
+        assert "options.json" in text
 
 
 @pytest.mark.parametrize(

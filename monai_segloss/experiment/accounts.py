@@ -1,4 +1,4 @@
-"""Parts of the report about the runs: calibration, learning curves, cost, failures, what was matched."""
+"""Parts of the report about runs and cases: calibration, learning curves, cost, disagreement, failures, what was matched."""
 
 from __future__ import annotations
 
@@ -10,11 +10,26 @@ import pandas as pd
 
 from monai_segloss.experiment import figures
 from monai_segloss.experiment.analysis import Analysis
-from monai_segloss.experiment.cells import DASH, Cell, Figure, Section, Table, number, plain, quoted
-from monai_segloss.experiment.findings import arms, failures, highlighted
+from monai_segloss.experiment.cells import (
+    DASH,
+    Cell,
+    Figure,
+    Section,
+    Table,
+    capital,
+    digits,
+    number,
+    plain,
+    quoted,
+    words,
+)
+from monai_segloss.experiment.findings import arms, failures, headline, highlighted
 from monai_segloss.experiment.measures import calibration_errors
-from monai_segloss.experiment.sections import MOST_CLASSES, alt
+from monai_segloss.experiment.sections import MOST_CLASSES, MOST_ROWS, alt, left_out
 from monai_segloss.experiment.tables import HALF, MEAN, RUN, Tables
+
+MOST_CASES = 10
+"""That are shown of those in which the arms differ."""
 
 
 def calibration(tables: Tables, analysis: Analysis) -> Section:
@@ -48,8 +63,10 @@ def calibration(tables: Tables, analysis: Analysis) -> Section:
     text = (
         "Voxels of all cases and seeds together. ECE weighs a bin by its voxels, ACE counts all bins alike.",
         "Errors per case are in the tables.",
+        *left_out(tables, len(rows)),
     )
-    return Section("calibration", title, text, drawn, (Table("Calibration errors", columns, rows, names=2),))
+    table = Table("Calibration errors", columns, rows[:MOST_ROWS], names=2)
+    return Section("calibration", title, text, drawn, (table,))
 
 
 def learning(tables: Tables, analysis: Analysis) -> Section:
@@ -108,6 +125,28 @@ def cost(tables: Tables) -> Section:
 
 def _places(value: float) -> int:
     return 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
+
+
+def disagreement(tables: Tables, cases: pd.DataFrame) -> Section:
+    """The cases in which the arms differ most."""
+    title = "Where the arms disagree most"
+    names = headline(tables)
+    part = cases[(cases["label"] == MEAN) & (cases["point"] == HALF)]
+    table = part.pivot_table(names[0], "case", "arm", aggfunc="mean") if names and len(part) else pd.DataFrame()
+    if table.empty or table.shape[1] < 2:
+        return Section("disagreement", title, ("Fewer than two arms have values of a case.",))
+    spread = (table.max(axis=1) - table.min(axis=1)).sort_values(ascending=False, kind="stable").head(MOST_CASES)
+    places, rows = digits(names[0]), []
+    for case, value in spread.items():
+        each = table.loc[case].dropna()
+        low, high = each.idxmin(), each.idxmax()
+        cells = (Cell(low), number(each[low], places), Cell(high), number(each[high], places), number(value, places))
+        rows.append([Cell(str(case)), *cells])
+    columns = ("case", "lowest arm", "value", "highest arm", "value", "spread")
+    text = ("Means over seeds. Images are not shown, since the tables do not say where they are.",)
+    return Section(
+        "disagreement", title, text, (), (Table(f"{capital(words(names[0]))}, mean over classes", columns, rows),)
+    )
 
 
 def failed(tables: Tables, cases: pd.DataFrame) -> Section:

@@ -16,7 +16,7 @@ from monai_segloss.experiment.findings import arms, summary
 from monai_segloss.experiment.measures import Options
 from monai_segloss.experiment.methods import methods
 from monai_segloss.experiment.statistics import Settings
-from monai_segloss.experiment.tables import Tables, read
+from monai_segloss.experiment.tables import TableError, Tables, read
 from monai_segloss.files import atomic, read_json, write_text
 
 
@@ -80,7 +80,10 @@ def _options(file: Path) -> Options | None:
     if not file.is_file():
         return None
     content = read_json(file)
-    return Options(**{**content, "sizes": tuple(content["sizes"])})
+    try:
+        return Options(**{**content, "sizes": tuple(content["sizes"])})
+    except (TypeError, KeyError) as error:
+        raise TableError(f"{file} does not hold the options of the measures: {error}.") from None
 
 
 def _sections(tables: Tables, analysis: Analysis, settings: Settings, options: Options | None) -> list[Section]:
@@ -94,7 +97,7 @@ def _sections(tables: Tables, analysis: Analysis, settings: Settings, options: O
         accounts.calibration(tables, analysis),
         accounts.learning(tables, analysis),
         accounts.cost(tables),
-        sections.disagreement(tables, cases),
+        accounts.disagreement(tables, cases),
         accounts.failed(tables, cases),
         accounts.design(tables),
     ]

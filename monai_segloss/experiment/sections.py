@@ -1,4 +1,4 @@
-"""Parts of the report about the arms: differences, ranks, classes, sizes, operating points, disagreement."""
+"""Parts of the report about the arms: differences, ranks, classes, sizes, operating points."""
 
 from __future__ import annotations
 
@@ -34,13 +34,20 @@ from monai_segloss.experiment.statistics import Settings
 from monai_segloss.experiment.tables import HALF, MEAN, OWN, Tables
 
 Array = NDArray[np.float64]
-MOST_CLASSES, MOST_ROWS, MOST_CASES = 12, 200, 10
-"""Of figures, of rows of a long table, of cases that are shown; the files hold all."""
+MOST_CLASSES, MOST_ROWS = 12, 200
+"""Of figures, and of rows of a long table, that are shown; the files hold all."""
 
 
 def classes_of(tables: Tables) -> list[str]:
     """Names of the classes, the mean left out."""
     return [label for label in dict.fromkeys(tables.cases["label"]) if label != MEAN]
+
+
+def left_out(tables: Tables, rows: int) -> list[str]:
+    """Sentences about what is in the files but not on the page."""
+    classes = len(classes_of(tables))
+    text = [f"Figures of the first {MOST_CLASSES} of {classes} classes."] if classes > MOST_CLASSES else []
+    return text + ([f"The first {MOST_ROWS} of {rows} rows; the files hold all."] if rows > MOST_ROWS else [])
 
 
 def alt(title: str, rows: Sequence[str], most: int = 8) -> str:
@@ -67,6 +74,8 @@ def differences(tables: Tables, analysis: Analysis, settings: Settings) -> Secti
             f"Difference to {quoted(analysis.baseline)} with its {level} interval over patients. Gray bar: differences that "
             "other seeds of the baseline give. A filled point is a claimed difference."
         )
+        if max(row["noise"] for row in rows) > 3 * max(abs(row[end]) for row in rows for end in ("low", "high")):
+            caption += " A bar that fills the width goes on beyond it."
         better = MEASURES[measure].larger_is_better
         axis = f"difference in {name}" + {True: ", right is better", False: ", left is better", None: ""}[better]
         title = f"Differences in {name} to {analysis.baseline}"
@@ -161,14 +170,11 @@ def class_section(tables: Tables, analysis: Analysis, cases: pd.DataFrame) -> Se
         svg = figures.distributions(values, f"{words(measure)} of {figures.short(label, 30)}", bounded)
         caption = f"{quoted(label)}: quartiles and median over patients; whiskers reach 1.5 times the box."
         drawn.append(Figure(f"distribution_{i}", alt(title, said), caption, svg))
-    left = known[MOST_CLASSES:]
-    text = [f"Figures of the first {MOST_CLASSES} of {len(known)} classes; the tables hold all."] if left else []
     found = analysis.comparisons
     if found.empty:
-        return Section("classes", "Classes", text, drawn)
+        return Section("classes", "Classes", left_out(tables, 0), drawn)
     rows = found[(found["measure"] == measure) & (found["label"] != MEAN) & (found["point"] == HALF)]
-    if len(rows) > MOST_ROWS:
-        text.append(f"The first {MOST_ROWS} of {len(rows)} rows; comparisons.csv holds all.")
+    text = left_out(tables, len(rows))
     columns = ("class", "size", "arm", "mean", "difference", "interval", "p (Holm)", "noise ±", "verdict")
     shown = []
     for row in rows.head(MOST_ROWS).to_dict("records"):
@@ -209,7 +215,10 @@ def sizes_section(tables: Tables, cases: pd.DataFrame, edges: Sequence[float], s
             svg = figures.groups(known, names, f"share of components of {figures.short(label, 24)} found", True)
             words_ = alt(f"Recall of {label} by size ({'; '.join(names)})", said)
             drawn.append(Figure(f"recall_{i}", words_, f"{quoted(label)}: found components by volume.", svg))
-    text = ("A component is found where the prediction shares a voxel with it. Components of all seeds are pooled.",)
+    text = (
+        "A component is found where the prediction shares a voxel with it. Components of all seeds are pooled.",
+        *left_out(tables, 0),
+    )
     return Section("sizes", title, text, drawn, tables_)
 
 
@@ -272,25 +281,3 @@ def points_section(tables: Tables, analysis: Analysis, cases: pd.DataFrame) -> S
     figure = Figure("points", alt("Dice at the common point and at own thresholds", said), caption, svg)
     text = ("Own thresholds are chosen per class on the other cases, never on the case that they are applied to.",)
     return Section("points", title, text, (figure,), (Table("Dice at both operating points", columns, rows),))
-
-
-def disagreement(tables: Tables, cases: pd.DataFrame) -> Section:
-    """The cases in which the arms differ most."""
-    title = "Where the arms disagree most"
-    names = headline(tables)
-    part = cases[(cases["label"] == MEAN) & (cases["point"] == HALF)]
-    table = part.pivot_table(names[0], "case", "arm", aggfunc="mean") if names and len(part) else pd.DataFrame()
-    if table.empty or table.shape[1] < 2:
-        return Section("disagreement", title, ("Fewer than two arms have values of a case.",))
-    spread = (table.max(axis=1) - table.min(axis=1)).sort_values(ascending=False, kind="stable").head(MOST_CASES)
-    places, rows = digits(names[0]), []
-    for case, value in spread.items():
-        each = table.loc[case].dropna()
-        low, high = each.idxmin(), each.idxmax()
-        cells = (Cell(low), number(each[low], places), Cell(high), number(each[high], places), number(value, places))
-        rows.append([Cell(str(case)), *cells])
-    columns = ("case", "lowest arm", "value", "highest arm", "value", "spread")
-    text = ("Means over seeds. Images are not shown, since the tables do not say where they are.",)
-    return Section(
-        "disagreement", title, text, (), (Table(f"{capital(words(names[0]))}, mean over classes", columns, rows),)
-    )
