@@ -88,8 +88,9 @@ def browser(folder: Path) -> Iterator[Browser]:
                 time.sleep(0.2)
         found.begin(folder / "profile")
         yield found
-        found.call("DELETE", "")
     finally:
+        if found.path:  # ends Chromium
+            found.call("DELETE", "")
         driver.terminate()
         driver.wait()
         log.close()
