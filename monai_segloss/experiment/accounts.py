@@ -102,7 +102,7 @@ def learning(tables: Tables, analysis: Analysis) -> Section:
 
 
 def facts_of(runs: pd.DataFrame) -> list[str]:
-    """Columns of the runs with numbers beside those that all have: minutes, memory and the like."""
+    """Columns of the runs with numbers alongside those that all have: minutes, memory and the like."""
     others = [name for name in runs.columns if name not in RUN and not name.endswith("_hash")]
     return [name for name in others if pd.api.types.is_numeric_dtype(runs[name]) and runs[name].notna().any()]
 

@@ -104,7 +104,7 @@ def _points(tables: Tables) -> Sequence[str]:
     out = ["All arms are compared at a common operating point: the largest probability, or 1/2 of a region."]
     if OWN in found:
         out.append(
-            "Beside it each arm is measured at a threshold per class with the best mean Dice over the other held-out "
+            "Alongside it each arm is measured at a threshold per class with the best mean Dice over the other held-out "
             "cases of the run, never over the case that it is applied to."
         )
     elif HALF in found:

@@ -118,7 +118,7 @@ def _named(classes: Sequence[ClassFacts], fact: str, form: str) -> str:
 
 
 def notes(found: Fingerprint) -> list[str]:
-    """What must be known beside the list."""
+    """What must be known alongside the list."""
     out = [
         "Most losses lie within the noise of the seed of dice_ce.",
         "This list says what to test; only the comparison says what helps.",
