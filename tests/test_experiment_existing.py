@@ -217,6 +217,13 @@ def test_the_command(results: Path, tmp_path: Path) -> None:
     assert "has one seed" in " ".join(text.split())
     cases = read(tmp_path / "out" / "tables").cases
     assert {"cldice", "lesions_size_2"} <= set(cases.columns)
+    page = (tmp_path / "out" / "report.html").read_bytes()
+    text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "tolerance of the surface Dice is 2 mm" in text
+    assert "under 20 mm³, 20 to 50 mm³, from 50 mm³" in text
+    again = CliRunner().invoke(app, ["compare", "report", str(tmp_path / "out"), "--baseline", "nnUNetTrainer"])
+    assert again.exit_code == 0, again.output
+    assert (tmp_path / "out" / "report.html").read_bytes() == page
 
 
 @pytest.mark.parametrize(

@@ -5,52 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
+from comparison_tables import ARMS, PATIENTS, SEEDS, rows
 
 from monai_segloss.experiment.analysis import Analysis, analyze, with_strata
 from monai_segloss.experiment.statistics import Settings
-from monai_segloss.experiment.tables import HALF, MEAN, OWN, TableError, Tables, read
+from monai_segloss.experiment.tables import HALF, MEAN, TableError, Tables, read
 
 QUICK = Settings(resamples=300)
-PATIENTS = 12
-
-
-def rows(
-    arms: dict[str, float], seeds: dict[str, int], points: tuple[str, ...] = (HALF, OWN)
-) -> tuple[list[Any], list[Any]]:
-    """Runs and cases: two folds, two classes, sizes that differ, Dice and a distance that follows it."""
-    rng = np.random.default_rng(0)
-    level = 0.7 + 0.1 * rng.standard_normal(PATIENTS)
-    runs, cases = [], []
-    for arm, effect in arms.items():
-        for seed in range(seeds[arm]):
-            for fold in "01":
-                run = f"{arm}_seed{seed}_fold{fold}"
-                facts = {"dataset": "D", "configuration": "3d_fullres", "fold": fold, "seed": seed}
-                runs.append({"run": run, "arm": arm, "state": "done", "minutes": 3.5, **facts})
-                luck = 0.002 * rng.standard_normal()
-                for i in range(PATIENTS):
-                    if i % 2 != int(fold):
-                        continue
-                    for point in points:
-                        for label, size in (("organ", 100.0), ("lesion", 10.0)):
-                            dice = level[i] + effect + luck + 0.01 * rng.standard_normal()
-                            about = {
-                                "run": run,
-                                "case": f"c{i:02}",
-                                "patient": f"p{i:02}",
-                                "label": label,
-                                "point": point,
-                            }
-                            values = {"dice": dice, "hd95": 20 * (1 - dice), "reference_mm3": size * (i + 1)}
-                            cases.append({**about, **values})
-                        cases.append({**about, "label": MEAN, "dice": dice, "hd95": 20 * (1 - dice)})
-    return runs, cases
-
-
-ARMS, SEEDS = {"dice_ce": 0.0, "tversky": 0.06, "boundary": 0.0}, {"dice_ce": 4, "tversky": 2, "boundary": 2}
 
 
 @pytest.fixture(scope="module")

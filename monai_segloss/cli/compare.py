@@ -49,6 +49,7 @@ def existing(
     from monai_segloss.experiment import measuring, sources
     from monai_segloss.experiment.analysis import analyze
     from monai_segloss.experiment.measures import Options
+    from monai_segloss.experiment.report import publish
     from monai_segloss.experiment.statistics import Settings
 
     out = Console(highlight=False)
@@ -61,11 +62,41 @@ def existing(
             task = bar.add_task("measuring", total=len(runs))
             tables = measuring.measure_runs(runs, output, options, known, processes, lambda source: bar.advance(task))
         analysis = analyze(tables, baseline, settings)
+        page = publish(output, tables, analysis, settings)
     except (ValueError, OSError) as error:
-        typer.echo(f"Error: {str(error)[:1].upper()}{str(error)[1:]}", err=True)
-        raise typer.Exit(2) from None
+        raise _stop(error) from None
     _print(out, analysis)
-    out.print(f"tables in {output / 'tables'}", soft_wrap=True)
+    out.print(f"report: {page}", soft_wrap=True, markup=False)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="Of a comparison; it holds the folder tables.")],
+    baseline: Annotated[
+        str | None, typer.Option(help="The arm to compare with; default: that with the most runs.")
+    ] = None,
+    margin: Annotated[
+        float, typer.Option(help="Differences below it do not matter; 0: do not look for equivalence.")
+    ] = 0.0,
+) -> None:
+    """Make the report again from the tables: report.html, report.md and the figures.
+
+    Example: segloss compare report comparison --baseline dice_ce --margin 0.01
+    """
+    from monai_segloss.experiment.report import write
+    from monai_segloss.experiment.statistics import Settings
+
+    try:
+        page = write(folder, baseline, Settings(margin=margin))
+    except (ValueError, OSError) as error:
+        raise _stop(error) from None
+    typer.echo(f"report: {page}")
+
+
+def _stop(error: Exception) -> typer.Exit:
+    """The end of the command, with the error in one sentence."""
+    typer.echo(f"Error: {str(error)[:1].upper()}{str(error)[1:]}", err=True)
+    return typer.Exit(2)
 
 
 def _numbers(option: str, text: str) -> tuple[float, ...]:

@@ -21,7 +21,7 @@ from monai_segloss.experiment import sources
 from monai_segloss.experiment.measures import Options, bin_totals, calibration_errors, mean_over_classes, measure
 from monai_segloss.experiment.sources import Source, SourceError
 from monai_segloss.experiment.tables import HALF, MEAN, OWN, Tables
-from monai_segloss.files import write_text
+from monai_segloss.files import write_json, write_text
 
 Array = NDArray[Any]
 Row = dict[str, Any]
@@ -84,6 +84,7 @@ def measure_runs(
             row["patient"] = (patients or {}).get(row["case"], row["case"])
     tables = Tables.of(about, rows["cases"], rows["bins"], rows["curves"])
     tables.write(folder / "tables")
+    write_json(folder / "tables" / "options.json", asdict(options))
     return tables
 
 
