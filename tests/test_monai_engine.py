@@ -19,7 +19,7 @@ from monai.transforms import AsDiscreted
 from monai.utils import set_determinism
 from torch import Tensor, nn
 
-from monai_segloss import WeightedSum
+from monai_segloss import WeightedSum, create
 from monai_segloss.engine import DeepSupervision, ResumableCheckpoint, SegLossTrainer
 
 SIZE = (6, 7, 8)
@@ -408,7 +408,7 @@ def test_every_scale_of_deep_supervision_is_trained(key: str) -> None:
     """A published trainer keeps the skeleton at one size, and then trains one scale only."""
     pytest.importorskip("skimage", reason="scikit-image is not installed")
     alone = {"lambda_dice": 0, "lambda_ce": 0} if key.startswith("dice") else {}
-    loss = monai_segloss.create(key, softmax=True, to_onehot_y=True, **alone)
+    loss = create(key, softmax=True, to_onehot_y=True, **alone)
     y = torch.zeros(1, 1, 16, 32).long()
     y[..., 6:10, :] = 1
     (spec,) = loss.needs

@@ -117,7 +117,7 @@ def first_calls(trainer: Any) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("kind", ["labels", "ignore", "regions", "regions_ignore"])
-@pytest.mark.parametrize("name", ["Blob", "CCDiceCE"])
+@pytest.mark.parametrize("name", ["Blob", "CCDiceCE", "SkeletonRecall"])
 def test_maps_of_the_workers_are_those_that_the_loss_makes(space: Workspace, name: str, kind: str) -> None:
     """At full resolution value and gradient are the same with and without them."""
     trainer = space.trainer(f"nnUNetTrainer{name}_seed1_{SHORT}", kind)
@@ -135,6 +135,23 @@ def test_maps_of_the_workers_are_those_that_the_loss_makes(space: Workspace, nam
         gradients.append(torch.autograd.grad(value, output)[0])
     torch.testing.assert_close(values[0], values[1])
     torch.testing.assert_close(gradients[0], gradients[1])
+
+
+@pytest.mark.parametrize("kind", ["labels", "regions_ignore"])
+@pytest.mark.parametrize("name", ["SkeletonRecall", "DiceCESkeletonRecall"])
+def test_a_tube_reaches_every_scale(space: Workspace, name: str, kind: str) -> None:
+    """A published trainer packs the tube at one size, after which nnU-Net drops all scales but the first."""
+    trainer = space.trainer(f"nnUNetTrainer{name}_seed1_{SHORT}", kind)
+    calls = first_calls(trainer)
+    scales = [weight for weight in trainer.loss.weights if weight != 0]
+    assert len(calls) == len(scales) > 1
+    (key,) = {spec.key for spec in trainer.loss.loss.inner.needs}
+    for call in calls:
+        output = call.pop("output").detach().requires_grad_()
+        assert call[key].shape[2:] == output.shape[2:]
+        assert call[key].sum() > 0
+        value = trainer.loss.loss.inner(output, call.pop("target"), **call)
+        assert torch.autograd.grad(value, output)[0].abs().sum() > 0
 
 
 class Unsplit(Exception):
