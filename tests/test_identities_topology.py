@@ -163,7 +163,7 @@ def test_the_ends_of_dice_plus_cldice() -> None:
     for alpha, weights in {0.0: (1, 0), 1.0: (0, 1), 0.25: (0.75, 0.25)}.items():
         found = monai_segloss.DiceclDiceLoss(**FOREGROUND, alpha=alpha)(logits, y)
         torch.testing.assert_close(found, weights[0] * ends[0] + weights[1] * ends[1])
-    with pytest.raises(ValueError, match=r"alpha reaches 1\.5"):
+    with pytest.raises(ValueError, match=r"alpha must lie in \[0, 1\], but reaches 1\.5"):
         monai_segloss.DiceclDiceLoss(alpha=1.5)
 
 

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 from monai_segloss.core.card import ReadingArgs, Unpack, register
-from monai_segloss.losses.compound.scheduled import share, term_schedule
+from monai_segloss.losses.compound.scheduled import term_schedule
 from monai_segloss.losses.compound.weighted_sum import Compound, part
 from monai_segloss.losses.topology.soft_skeletons import BOUNDS
-from monai_segloss.schedules import TermWeight
+from monai_segloss.schedules import Rest, TermWeight
 
 
 @register("dice_cldice", tags=("overlap", "tubular", "skeleton", "topology"))
@@ -59,11 +59,12 @@ class DiceclDiceLoss(Compound):
         **reading: Unpack[ReadingArgs],
     ) -> None:
         cldice = term_schedule("alpha", alpha)
-        dice = share("the weight of Dice", None, "alpha", cldice)
+        if cldice.largest > 1:
+            raise ValueError(f"alpha must lie in [0, 1], but reaches {cldice.largest:g}.")
         lines = {"iter_": iter_, "smooth": smooth, "per_class": per_class, "use_spacing": use_spacing}
         scoring = {"include_background": include_background, "batch": batch}
         super().__init__(
             {**reading, **scoring, "smooth_nr": smooth_nr, "smooth_dr": smooth_dr},
-            dice=part("lambda_dice", dice, squared_pred=squared_pred, jaccard=jaccard),
+            dice=part("lambda_dice", Rest(cldice), squared_pred=squared_pred, jaccard=jaccard),
             soft_cldice=part("alpha", cldice, **lines),
         )
