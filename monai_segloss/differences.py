@@ -121,6 +121,21 @@ DIFFERENCES = (
         "It leaves the mean.",
     ),
     Difference(
+        "soft_cldice",
+        MONAI,
+        "cldice-pooled",
+        "Space and classes of a sample are one sum: a large class hides a small one, however wrong that is.",
+        "A value per class; per_class=False gives MONAI's value.",
+    ),
+    Difference(
+        "soft_cldice",
+        MONAI,
+        "cldice-wide",
+        "A structure that is too wide for iter_ erosions has an empty skeleton, and its sensitivity is 1 whatever is "
+        "predicted, without a word.",
+        "The same value, and a warning.",
+    ),
+    Difference(
         "unified_focal",
         MONAI,
         "unified-focal-half",

@@ -347,7 +347,39 @@ def hausdorff_in_millimeters() -> None:
     distances_in_millimeters(monai.HausdorffDTLoss(**reading), HausdorffDTLoss(**reading))
 
 
+def cldice_of_classes() -> None:
+    """A long line that is found and a short one that is not."""
+    y = torch.zeros(1, 1, 9, 40).long()
+    y[..., 2, :], y[..., 6, 18:22] = 1, 2
+    found = torch.where(y == 2, 0, y)
+    x = 50.0 * F.one_hot(found[:, 0], 3).movedim(-1, 1)
+    arguments = {
+        "softmax": True,
+        "to_onehot_y": True,
+        "include_background": False,
+        "smooth_nr": 1e-5,
+        "smooth_dr": 1e-5,
+    }
+    theirs = monai.SoftclDiceLoss(**arguments)(x, y)
+    assert theirs < 0.06
+    assert same(monai_segloss.SoftclDiceLoss(**arguments)(x, y), 0.5)
+    assert same(monai_segloss.SoftclDiceLoss(**arguments, per_class=False)(x, y), theirs)
+
+
+def cldice_of_wide_structures() -> None:
+    y = torch.zeros(1, 1, 20, 20).long()
+    y[..., 4:16, :] = 1
+    arguments = {"softmax": True, "to_onehot_y": True, "include_background": False, "smooth": 1e-4}
+    theirs, ours = monai.SoftclDiceLoss(**arguments), monai_segloss.SoftclDiceLoss(**arguments)
+    nothing = 50.0 * F.one_hot(0 * y[:, 0], 2).movedim(-1, 1)
+    assert same(theirs(nothing, y), 0.5e-4)
+    with pytest.warns(UserWarning, match=r"skeleton of a class .* is empty: .* too wide for iter_=3"):
+        assert same(ours(nothing, y), 0.5e-4)
+
+
 SHOWN: dict[str, Callable[[], None]] = {
+    "cldice-pooled": cldice_of_classes,
+    "cldice-wide": cldice_of_wide_structures,
     "focal-softmax-mean": focal_softmax_mean,
     "focal-ignore-index": focal_ignore_index_scale,
     "focal-background": focal_background_before_softmax,

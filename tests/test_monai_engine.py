@@ -19,7 +19,7 @@ from monai.transforms import AsDiscreted
 from monai.utils import set_determinism
 from torch import Tensor, nn
 
-from monai_segloss import WeightedSum
+from monai_segloss import WeightedSum, create
 from monai_segloss.engine import DeepSupervision, ResumableCheckpoint, SegLossTrainer
 
 SIZE = (6, 7, 8)
@@ -401,3 +401,19 @@ def test_without_a_validator_the_last_weights_are_the_model(tmp_path: Path) -> N
     net = network()
     trainer(MapLoss(), samples(), 2, net=net, train_handlers=[ResumableCheckpoint(tmp_path, {"model": net})]).run()
     assert torch.equal(torch.load(tmp_path / "model.pt")["model"]["bias"], net.bias)
+
+
+@pytest.mark.parametrize("key", ["skeleton_recall", "dice_ce_skeleton_recall"])
+def test_every_scale_of_deep_supervision_is_trained(key: str) -> None:
+    """A published trainer keeps the skeleton at one size, and then trains one scale only."""
+    pytest.importorskip("skimage", reason="scikit-image is not installed")
+    alone = {"lambda_dice": 0, "lambda_ce": 0} if key.startswith("dice") else {}
+    loss = create(key, softmax=True, to_onehot_y=True, **alone)
+    y = torch.zeros(1, 1, 16, 32).long()
+    y[..., 6:10, :] = 1
+    (spec,) = loss.needs
+    for sent in ({"label": y}, {"label": y, spec.key: spec.make(y == 1)}):
+        outputs = [torch.zeros(1, 2, 16 // n, 32 // n, requires_grad=True) for n in (1, 2, 4)]
+        value = DeepSupervision(loss)(outputs, sent)
+        assert value.item() == pytest.approx((1 + 1 / 2 + 1 / 4) / 2)
+        assert all(slope.abs().sum() > 0.1 for slope in torch.autograd.grad(value, outputs))

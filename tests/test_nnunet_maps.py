@@ -92,18 +92,11 @@ def first_calls(trainer: Any) -> list[dict[str, Any]]:
     """The arguments of the loss in the first training step, by scale."""
     seen: list[dict[str, Any]] = []
 
-    class Spy(torch.nn.Module):
-        def __init__(self, inner: Any) -> None:
-            super().__init__()
-            self.inner, self.accepts, self.needs = inner, inner.accepts, inner.needs
-
-        def forward(self, output: Tensor, target: Tensor, **more: Any) -> Tensor:
-            seen.append({"output": output, "target": target, **more})
-            value: Tensor = self.inner(output, target, **more)
-            return value
+    def spy(loss: Any, args: tuple[Tensor, Tensor], more: dict[str, Any]) -> None:
+        seen.append({"output": args[0], "target": args[1], **more})
 
     trainer.initialize()
-    trainer.loss.loss = Spy(trainer.loss.loss)
+    hook = trainer.loss.loss.register_forward_pre_hook(spy, with_kwargs=True)
     step = trainer.train_step
 
     def once(batch: dict[str, Any]) -> None:
@@ -113,19 +106,20 @@ def first_calls(trainer: Any) -> list[dict[str, Any]]:
     trainer.train_step = once
     with pytest.raises(Stop):
         trainer.run_training()
+    hook.remove()
     return seen
 
 
 @pytest.mark.parametrize("kind", ["labels", "ignore", "regions", "regions_ignore"])
-@pytest.mark.parametrize("name", ["Blob", "CCDiceCE"])
+@pytest.mark.parametrize("name", ["Blob", "CCDiceCE", "SkeletonRecall"])
 def test_maps_of_the_workers_are_those_that_the_loss_makes(space: Workspace, name: str, kind: str) -> None:
     """At full resolution value and gradient are the same with and without them."""
     trainer = space.trainer(f"nnUNetTrainer{name}_seed1_{SHORT}", kind)
     full, *rest = first_calls(trainer)
-    keys = {spec.key for spec in trainer.loss.loss.inner.needs}
+    keys = {spec.key for spec in trainer.loss.loss.needs}
     assert keys
     assert all(keys <= set(call) for call in (full, *rest))
-    loss, gradients = trainer.loss.loss.inner, []
+    loss, gradients = trainer.loss.loss, []
     values = []
     for given in (full, {key: value for key, value in full.items() if key not in keys}):
         call = dict(given)
@@ -135,6 +129,23 @@ def test_maps_of_the_workers_are_those_that_the_loss_makes(space: Workspace, nam
         gradients.append(torch.autograd.grad(value, output)[0])
     torch.testing.assert_close(values[0], values[1])
     torch.testing.assert_close(gradients[0], gradients[1])
+
+
+@pytest.mark.parametrize("kind", ["labels", "regions_ignore"])
+@pytest.mark.parametrize("name", ["SkeletonRecall", "DiceCESkeletonRecall"])
+def test_a_tube_reaches_every_scale(space: Workspace, name: str, kind: str) -> None:
+    """A published trainer packs the tube at one size, after which nnU-Net drops all scales but the first."""
+    trainer = space.trainer(f"nnUNetTrainer{name}_seed1_{SHORT}", kind)
+    calls = first_calls(trainer)
+    scales = [weight for weight in trainer.loss.weights if weight != 0]
+    assert len(calls) == len(scales) > 1
+    (key,) = {spec.key for spec in trainer.loss.loss.needs}
+    for call in calls:
+        output = call.pop("output").detach().requires_grad_()
+        assert call[key].shape[2:] == output.shape[2:]
+        assert call[key].sum() > 0
+        value = trainer.loss.loss(output, call.pop("target"), **call)
+        assert torch.autograd.grad(value, output)[0].abs().sum() > 0
 
 
 class Unsplit(Exception):

@@ -56,7 +56,10 @@ def check_monai(name: str, case: Case, **arguments: Any) -> None:
 
 
 # What only our class has and must be set for MONAI's value: see the named differences.
-MONAIS_FORM: dict[str, Options] = {"GeneralizedDiceLoss": {"scale_free": False}}
+MONAIS_FORM: dict[str, Options] = {
+    "GeneralizedDiceLoss": {"scale_free": False},
+    "SoftclDiceLoss": {"per_class": False},
+}
 
 
 def test_shared_names() -> None:
@@ -111,6 +114,7 @@ BY_POSITION: dict[str, tuple[Any, ...]] = {
     "GeneralizedDiceLoss": (*OVERLAP, "simple", "sum", 0.5, 0.25, True, True),
     "GeneralizedWassersteinDiceLoss": (torch.tensor(distances(3)), "GDL", "sum", 0.5, 0.25),
     "MCCLoss": (*OVERLAP, "sum", 0.5, 0.25, True),
+    "SoftclDiceLoss": (2, 0.5, 0.25, 0.1, *OVERLAP, "sum"),
     "BoundaryLoss": (*OVERLAP, "sum", True),
     "HausdorffDTLoss": (1.5, *OVERLAP, "sum", True),
     "LogHausdorffDTLoss": (1.5, *OVERLAP, "sum", True),
@@ -206,6 +210,12 @@ AXES: dict[str, Axes] = {
         "mode": ({}, {"weighting_mode": "GDL"}),
     },
     "MCCLoss": {**COMMON, **REDUCED},
+    "SoftclDiceLoss": {
+        **{name: options for name, options in COMMON.items() if name != "batch"},
+        **REDUCED,
+        "erosions": ({}, {"iter_": 0}, {"iter_": 7}),
+        "harmonic": ({}, {"smooth": 0.5}),
+    },
 }
 """Options of the shared classes; a combination is one of each axis."""
 
@@ -291,7 +301,7 @@ def test_warnings_of_a_single_channel(name: str, arguments: Options) -> None:
     """The same words, once; where there is one term, the same value."""
     if not set(arguments) <= set(inspect.signature(getattr(monai, name)).parameters):
         return
-    input, target = torch.full((2, 1, 4), 0.25), torch.tensor([[[0.0, 1.0, 1.0, 0.0]]]).expand(2, 1, 4)
+    input, target = torch.full((2, 1, 2, 2), 0.25), torch.tensor([[0.0, 1.0], [1.0, 0.0]]).expand(2, 1, 2, 2)
     expected, said = outcome(getattr(monai, name), arguments, input, target)
     found, warned = outcome(getattr(monai_segloss, name), {**MONAIS_FORM.get(name, {}), **arguments}, input, target)
     assert len(said) == 1
@@ -488,6 +498,21 @@ def test_wasserstein_dice(name: str, mode: str) -> None:
 def test_mcc(name: str, arguments: Options) -> None:
     case = cases.get(name)
     check_monai("MCCLoss", case if case.labels else plain(case), **arguments)
+
+
+@pytest.mark.parametrize("name", ["labels_2d", "labels_3d", "five_classes", "regions", "one_class"])
+@pytest.mark.parametrize("arguments", [{}, {"iter_": 10}, {"smooth_nr": 1e-3, "smooth_dr": 0.5}], ids=spelled)
+def test_cldice(name: str, arguments: Options) -> None:
+    """Of all classes at once, and of a single scored class in the form of ours; Dice plus clDice too."""
+    case = cases.get(name)
+    case = case if case.labels else plain(case)
+    check_monai("SoftclDiceLoss", case, **arguments)
+    for alpha in (0.0, 0.3, 1.0):
+        ours = monai_segloss.DiceclDiceLoss(alpha=alpha, smooth=1e-4, per_class=False, **case.reading, **arguments)
+        assert_equal(ours, monai.SoftDiceclDiceLoss(alpha=alpha, **case.reading, **arguments), case)
+    if case.classes == 1:
+        ours = monai_segloss.SoftclDiceLoss(**case.reading, **arguments)
+        assert_equal(ours, monai.SoftclDiceLoss(**case.reading, **arguments), case)
 
 
 def soft_dice(batch: bool) -> Options:

@@ -158,14 +158,19 @@ def scored_map(spec: MapSpec, view: ClassView) -> Tensor:
     if sent is None:
         return cached(spec, batch, view.first, lambda: _made(spec, view))
     valid = None if batch.mask is None else batch.mask[:, None]
+    if spec.exclusive and view.classes > 1 and sent.ndim == batch.ndim and sent.shape[1] == 1:  # packed, see `packed`
+        sent = check.voxel_shape(spec.key, sent, batch.logits)[:, None] * _masks(view)
     sent = check.scored_shape(spec.key, sent, batch.logits, view.first).detach().to(batch.masked_logits.dtype)
     return sent if valid is None else sent.masked_fill(~valid, 0)
 
 
 def _made(spec: MapSpec, view: ClassView) -> Tensor:
     batch = view.batch
-    masks = batch.one_hot[:, view.first :]
-    masks = masks > 0.5 if masks.is_floating_point() else masks.bool()
+    spacing = batch.required_spacing if spec.in_mm else None
     valid = None if batch.mask is None else batch.mask[:, None]
-    sizes = batch.required_spacing if spec.in_mm else None  # which are asked for, and may be refused
-    return spec.make(masks, sizes, valid, batch.has_labels).to(batch.masked_logits.dtype)
+    return spec.make(_masks(view), spacing, valid, batch.has_labels).to(batch.masked_logits.dtype)
+
+
+def _masks(view: ClassView) -> Tensor:
+    masks = view.batch.one_hot[:, view.first :]
+    return masks > 0.5 if masks.is_floating_point() else masks.bool()

@@ -46,7 +46,7 @@ class _Dilation(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, steps: tuple[int, ...]) -> Tensor:
-        return _by_chunks(_dilate, steps, x)
+        return by_chunks(dilate, steps, x)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, tuple[int, ...]], output: Tensor) -> None:
@@ -55,10 +55,10 @@ class _Dilation(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _by_chunks(_dilate_backward, ctx.steps, grad, ctx.saved_tensors[0].detach()), None
+        return by_chunks(dilate_backward, ctx.steps, grad, ctx.saved_tensors[0].detach()), None
 
 
-def _by_chunks(f: Callable[..., Tensor], steps: tuple[int, ...], *maps: Tensor) -> Tensor:
+def by_chunks(f: Callable[..., Tensor], steps: tuple[Any, ...], *maps: Tensor) -> Tensor:
     """``f(steps, *maps)`` of maps (B, K, *S); on the CPU of so many (sample, class) at once that they stay in cache."""
     shape, space = maps[0].shape, maps[0].shape[2:]
     each = max(1, CHUNK // space.numel())
@@ -68,36 +68,36 @@ def _by_chunks(f: Callable[..., Tensor], steps: tuple[int, ...], *maps: Tensor) 
     return torch.cat([f(steps, *part) for part in parts]).view(shape)
 
 
-def _dilate(steps: tuple[int, ...], x: Tensor) -> Tensor:
+def dilate(steps: tuple[int, ...], x: Tensor) -> Tensor:
     for axis in steps:
-        x = _dilated(x, axis)
+        x = dilated(x, axis)
     return x
 
 
-def _dilate_backward(steps: tuple[int, ...], grad: Tensor, x: Tensor) -> Tensor:
+def dilate_backward(steps: tuple[int, ...], grad: Tensor, x: Tensor) -> Tensor:
     before = [x]  # each step, once more
     for axis in steps[:-1]:
-        before.append(_dilated(before[-1], axis))
+        before.append(dilated(before[-1], axis))
     for axis in reversed(steps):
-        grad = _to_largest(grad, before.pop(), axis)
+        grad = to_largest(grad, before.pop(), axis)
     return grad
 
 
-def _dilated(x: Tensor, axis: int) -> Tensor:
+def dilated(x: Tensor, axis: int) -> Tensor:
     """One step: the largest of each pair, then of each pair of pairs."""
     pairs = torch.maximum(*_shifted(x, axis))
     ends = pairs.narrow(axis, 0, 1), pairs.narrow(axis, pairs.shape[axis] - 1, 1)
     return torch.cat((ends[0], torch.maximum(*_shifted(pairs, axis)), ends[1]), axis)
 
 
-def _to_largest(grad: Tensor, x: Tensor, axis: int) -> Tensor:
+def to_largest(grad: Tensor, x: Tensor, axis: int) -> Tensor:
     """The gradient of one step, from that of its result."""
     before, after = _shifted(x, axis)
     n = before.shape[axis]
-    left, right = _shares(grad.narrow(axis, 1, n - 1), *_shifted(torch.maximum(before, after), axis))
+    left, right = shares(grad.narrow(axis, 1, n - 1), *_shifted(torch.maximum(before, after), axis))
     ends = grad.narrow(axis, 0, 1), grad.narrow(axis, n, 1)
     pairs = torch.cat((ends[0], right), axis) + torch.cat((left, ends[1]), axis)
-    left, right = _shares(pairs, before, after)
+    left, right = shares(pairs, before, after)
     nothing = torch.zeros_like(ends[0])
     return torch.cat((left, nothing), axis) + torch.cat((nothing, right), axis)
 
@@ -108,7 +108,7 @@ def _shifted(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     return x.narrow(axis, 0, n), x.narrow(axis, 1, n)
 
 
-def _shares(grad: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+def shares(grad: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """What the larger of two gets of the gradient of their maximum; half each where they are equal."""
     first = torch.where(a > b, grad, 0.5 * grad * (a == b))
     return first, grad - first

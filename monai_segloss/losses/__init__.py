@@ -29,6 +29,8 @@ from monai_segloss.losses.compound.combo import ComboLoss
 from monai_segloss.losses.compound.dice_boundary import DiceBoundaryLoss
 from monai_segloss.losses.compound.dice_ce import DiceCELoss
 from monai_segloss.losses.compound.dice_ce_boundary import DiceCEBoundaryLoss
+from monai_segloss.losses.compound.dice_ce_skeleton_recall import DiceCESkeletonRecallLoss
+from monai_segloss.losses.compound.dice_cldice import DiceclDiceLoss
 from monai_segloss.losses.compound.dice_focal import DiceFocalLoss
 from monai_segloss.losses.compound.dice_hausdorff_dt import DiceHausdorffDTLoss
 from monai_segloss.losses.compound.dice_topk import DiceTopKLoss
@@ -73,6 +75,9 @@ from monai_segloss.losses.region.threshold_map_dice import ThresholdMapDiceLoss
 from monai_segloss.losses.region.tversky import TverskyLoss
 from monai_segloss.losses.structural.region_mutual_information import RegionMutualInformationLoss
 from monai_segloss.losses.structural.structural_similarity import StructuralSimilarityLoss
+from monai_segloss.losses.topology.cl_ce import ClCELoss
+from monai_segloss.losses.topology.skeleton_recall import SkeletonRecallLoss
+from monai_segloss.losses.topology.soft_cldice import SoftclDiceLoss
 from monai_segloss.losses.voxel.balanced_cross_entropy import BalancedCrossEntropyLoss
 from monai_segloss.losses.voxel.binary_cross_entropy import BinaryCrossEntropyLoss
 from monai_segloss.losses.voxel.bootstrapped_cross_entropy import BootstrappedCrossEntropyLoss
@@ -100,6 +105,7 @@ __all__ = [
     "BoundaryIoULoss",
     "BoundaryLoss",
     "CCDiceCELoss",
+    "ClCELoss",
     "ComboLoss",
     "ContourAwareLoss",
     "ContourDiceLoss",
@@ -109,10 +115,12 @@ __all__ = [
     "DiceBoundaryLoss",
     "DiceCEBoundaryLoss",
     "DiceCELoss",
+    "DiceCESkeletonRecallLoss",
     "DiceFocalLoss",
     "DiceHausdorffDTLoss",
     "DiceLoss",
     "DiceTopKLoss",
+    "DiceclDiceLoss",
     "DistancePenalizedCELoss",
     "DistancePenalizedDiceLoss",
     "DistanceRegularizedLoss",
@@ -158,6 +166,8 @@ __all__ = [
     "SensitivitySpecificityLoss",
     "ShapeAwareLoss",
     "SignedDistanceRegressionLoss",
+    "SkeletonRecallLoss",
+    "SoftclDiceLoss",
     "StructuralSimilarityLoss",
     "SurfaceDiceLoss",
     "ThresholdMapDiceLoss",

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from monai_segloss.core.check import non_negative
-from monai_segloss.kernels.arrays import volumes
 from monai_segloss.kernels.distance import distance_to
+from monai_segloss.kernels.skeletons import skeletons
 from monai_segloss.maps.masks import as_mask, grow
 
 
@@ -31,7 +30,7 @@ def skeleton_map(mask: Tensor, valid: Tensor | None = None, *, per_class: bool =
         ImportError: scikit-image is not installed.
     """
     mask = as_mask(mask) if valid is None else as_mask(mask) & valid
-    return _skeleton(mask, per_class).float()
+    return (_skeleton(mask, per_class) & mask).float()
 
 
 @torch.no_grad()
@@ -55,32 +54,33 @@ def tubed_skeleton_map(
     Returns:
         (B, C, *S) float32.
     """
+    tube_settings(radius, radius_mm, per_class)
     mask = as_mask(mask) if valid is None else as_mask(mask) & valid
     lines = _skeleton(mask, per_class)
-    if radius_mm is None:
-        tube = grow(lines, int(non_negative(radius=radius)[0]))
-    else:
-        tube = distance_to(lines, spacing) <= non_negative(radius_mm=radius_mm)[0]
+    tube = (
+        grow(lines, min(int(radius), sum(mask.shape)))
+        if radius_mm is None
+        else distance_to(lines, spacing) <= radius_mm
+    )
     return (tube & mask).float()
 
 
+def tube_settings(radius: int, radius_mm: float | None, per_class: bool) -> dict[str, Any]:
+    """The settings of `tubed_skeleton_map`, checked.
+
+    Raises:
+        ValueError: a radius that is negative, or no whole number where it counts steps.
+    """
+    non_negative(radius=radius)
+    if radius != int(radius):
+        raise ValueError(f"radius must be a whole number of at least 0, got {radius!r}; a length is radius_mm.")
+    if radius_mm is not None:
+        (radius_mm,) = non_negative(radius_mm=radius_mm)
+    return {"radius": int(radius), "radius_mm": radius_mm, "per_class": bool(per_class)}
+
+
 def _skeleton(mask: Tensor, per_class: bool) -> Tensor:
-    skeletonize = _skeletonize()
+    """The centerlines of the masks (B, C, *S), or of their union (B, 1, *S)."""
     if mask.ndim not in (4, 5):
         raise ValueError(f"mask has shape {tuple(mask.shape)}; a skeleton is defined in 2-D and 3-D.")
-    union = mask if per_class else mask.any(1, keepdim=True)
-    out = torch.zeros(union.shape, dtype=torch.bool)
-    arrays = volumes(union).reshape(union.shape)
-    for b, c in union.flatten(2).any(2).nonzero().tolist():
-        out[b, c] = torch.from_numpy(skeletonize(arrays[b, c]) > 0)
-    return out.to(mask.device) & mask
-
-
-def _skeletonize() -> Callable[..., Any]:
-    try:
-        from skimage.morphology import skeletonize
-    except ImportError:
-        raise ImportError(
-            "skeletons need scikit-image, which is not installed: pip install 'monai-segloss[skeleton]'"
-        ) from None
-    return skeletonize
+    return skeletons(mask if per_class else mask.any(1, keepdim=True))

@@ -203,7 +203,11 @@ class WeightedSum(Scheduled, SegLoss):
 
     def _wide(self, batch: SegBatch) -> SegBatch:
         """The batch in float32 where a term takes a copy in float32 anyway, so that the gradients add up there."""
-        needs = (term.needs or term.brings for name, term in self._losses().items() if name in self._active)
+        needs = (
+            term.needs or term.brings or term.in_float32
+            for name, term in self._losses().items()
+            if name in self._active
+        )
         return batch.full_precision if any(needs) else batch
 
     def _sums(self) -> dict[str, Scheduled]:

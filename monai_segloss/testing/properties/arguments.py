@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -42,6 +43,8 @@ OTHER: dict[str, Callable[[Case], Any]] = {
     "binarize": lambda case: "argmax",
     "alpha_max": lambda case: -1.0,
     "erosions": lambda case: 1,
+    "radius": lambda case: 0,
+    "radius_mm": lambda case: 1.0,
     "norm": lambda case: "minmax",
     "radii": lambda case: (1.0, 2.0),
     "width": lambda case: 3.0,
@@ -76,7 +79,7 @@ def distances(classes: int) -> list[list[float]]:
 
 @on()
 def every_argument_matters(info: LossInfo) -> None:
-    """Each argument of the formula changes a value, for one class per voxel as for regions, or is refused there."""
+    """Each argument of the formula changes value or gradient, for one class per voxel and for regions, or is refused."""
     voxels_of_one_class = supported(info, "labels_3d", "five_classes", "empty_class", "soft_labels")
     overlapping = supported(info, "regions", "soft_regions", "empty_region")
     for group in (voxels_of_one_class or supported(info, "labels_2d"), overlapping or supported(info, "one_class")):
@@ -91,14 +94,19 @@ def every_argument_matters(info: LossInfo) -> None:
 def _matters(info: LossInfo, case: Case, name: str, default: object) -> bool:
     changed = {name: another(name, default, case)}
 
-    def differ(**others: object) -> bool:
-        return not torch.equal(*(_values(make(info, case, **others, **more), case) for more in ({}, changed)))
+    def differ(on: Case = case, **others: object) -> bool:
+        losses = [make(info, on, **others, **more) for more in ({}, changed)]
+        if not torch.equal(*(_values(loss, on) for loss in losses)):
+            return True
+        return not torch.equal(*(gradient(loss, on)[1] for loss in losses))
 
     try:
         if differ():
             return True
         if name == "batch":  # all samples having as many voxels, a mean of means is the mean
             return differ(reduction="sum")
+        if "spacing" in name:  # which few of the cases have
+            return differ(replace(case, spacing=(3.0, 2.0, 1.0)[: case.input.ndim - 2]))
         # what matters only alongside class weights
         return "weight" in info.parameters and name != "weight" and differ(weight=OTHER["weight"](case))
     except ValueError as error:  # excluded by the activation; that the value is wrong or does not fit is no effect

@@ -1,0 +1,1 @@
+"""Losses of centerlines and of topology."""
