@@ -20,9 +20,9 @@ FILES = sorted([*(ROOT / "monai_segloss").rglob("*.py"), *(ROOT / "nnunet_traine
 
 OURS = ("monai_segloss", "nnunet_trainers")
 ORDER = [
-    ("monai_segloss.core",),
+    ("monai_segloss.core", "monai_segloss.files"),
     ("monai_segloss.kernels", "monai_segloss.maps"),
-    ("monai_segloss.schedules",),
+    ("monai_segloss.schedules", "monai_segloss.prior"),
     ("monai_segloss.losses",),
     ("monai_segloss.config", "monai_segloss.recipes"),
     ("monai_segloss._public", "monai_segloss.differences"),

@@ -7,12 +7,14 @@ of all of them is in the ``state_dict`` of the loss.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
+import torch
 from torch import Tensor, nn
 
+from monai_segloss.core.prior import Prior, PriorError, read_prior
 from monai_segloss.core.sync import average_over_processes, broadcast
 from monai_segloss.core.taps import NetworkShape, missing
 
@@ -43,9 +45,22 @@ class Companions:
     def prepare(self, shape: NetworkShape) -> None:
         """Build heads and opponents for a network; once, before the optimizer is made."""
 
+    def take_prior(self, prior: Prior) -> None:
+        """Take a prior of the kind that is wanted, after `prepare`.
+
+        Raises:
+            PriorError: it was trained for other classes, another patch or spacing.
+        """
+
+    @final
     def load_prior(self, file: Path) -> None:
-        """Take a prior from its file."""
-        raise TypeError(f"{type(self).__name__} takes no prior.")
+        """Take a prior from its file; see `take_prior`, and `monai_segloss.core.prior.read_prior`."""
+        prior = read_prior(file)
+        if prior.header.kind != self.prior_kind:
+            raise PriorError(
+                f"prior: {str(file)!r} is of the kind {prior.header.kind!r}, expected {self.prior_kind!r}."
+            )
+        self.take_prior(prior)
 
     def update(self) -> None:
         """The step of the opponents, after that of the network; nothing without opponents."""
@@ -106,6 +121,15 @@ class Frozen(nn.Module):
     def requires_grad_(self, requires_grad: bool = True) -> Frozen:
         """Stay without gradients."""
         return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Frozen:
+        """Move as the module would, but never to half precision."""
+
+        def gently(x: Tensor) -> Tensor:
+            moved = fn(x.new_empty(0))
+            return fn(x) if moved.dtype not in (torch.float16, torch.bfloat16) else x.to(moved.device)
+
+        return super()._apply(gently, recurse)  # type: ignore[no-untyped-call]
 
     def forward(self, *inputs: Tensor) -> Any:
         """What the module gives."""

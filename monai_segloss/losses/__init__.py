@@ -40,6 +40,7 @@ from monai_segloss.losses.instance.blob import BlobLoss
 from monai_segloss.losses.instance.cc_dice_ce import CCDiceCELoss
 from monai_segloss.losses.instance.inverse_weighted_cross_entropy import InverseWeightedCrossEntropyLoss
 from monai_segloss.losses.instance.inverse_weighted_dice import InverseWeightedDiceLoss
+from monai_segloss.losses.learned.latent_shape import LatentShapeLoss
 from monai_segloss.losses.partial.exclusion_cross_entropy import ExclusionCrossEntropyLoss
 from monai_segloss.losses.partial.exclusion_dice import ExclusionDiceLoss
 from monai_segloss.losses.partial.marginal_cross_entropy import MarginalCrossEntropyLoss
@@ -123,6 +124,7 @@ __all__ = [
     "JaccardLoss",
     "JaccardMetricLoss",
     "LabelSmoothingCrossEntropyLoss",
+    "LatentShapeLoss",
     "LayerSmoothnessLoss",
     "LogCoshDiceLoss",
     "LogHausdorffDTLoss",

@@ -17,6 +17,7 @@ from . import (
     compound,
     compound_boundary,
     instance,
+    learned_priors,
     partial,
     region,
     region_generalized,
@@ -48,6 +49,7 @@ FAMILIES = (
     boundary_energies,
     boundary_active,
     boundary_weights,
+    learned_priors,
 )
 REFERENCES = {key: formula for family in FAMILIES for key, formula in family.REFERENCES.items()}
 UNIFORM = {key: formula for family in FAMILIES for key, formula in family.UNIFORM.items()}

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from monai_segloss.core.batch import SegBatch
+from monai_segloss.core.errors import LossShapeError
 from monai_segloss.core.module import ScoringArgs
 from monai_segloss.core.opponent import Opponent
 from monai_segloss.core.reduce import Scores, Term
@@ -50,6 +51,14 @@ class Guided(WeightedSum):
         self.shape: NetworkShape | None = None
 
     # -- what is brought along --------------------------------------------------------------------------------------------
+
+    own_taps: tuple[str, ...] = ()
+    """What the own terms take from the network."""
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        found = (name for term in self._losses().values() for name in term.taps)
+        return tuple(dict.fromkeys((*found, *self.own_taps)))
 
     @property
     def brings(self) -> bool:
@@ -96,6 +105,11 @@ class Guided(WeightedSum):
             raise RuntimeError(
                 f"{type(self).__name__} wants a prior of the kind {self.prior_kind!r}: train one with `segloss prior train "
                 f"DATASET --kind {self.prior_kind}` and give it as prior=FILE."
+            )
+        if (batch.classes, batch.ndim - 2) != (self.shape.classes, self.shape.axes):
+            raise LossShapeError(
+                f"input has shape {tuple(batch.logits.shape)}; {type(self).__name__} is prepared for {self.shape.classes} "
+                f"channels on {self.shape.axes} axes."
             )
         self.refuse_missing(batch.maps)
         out = dict(super().loss(batch)) if any(name in self.terms for name in self._active) else {}

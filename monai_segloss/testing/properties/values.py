@@ -30,7 +30,9 @@ def low_precision(info: LossInfo, case: Case) -> None:
         expected, wide = gradient(loss, case, low.float())
         require(slope.dtype == dtype, f"the gradient of {dtype} logits is {slope.dtype}")
         assert_close(found, expected, f"the value in {dtype}", rtol=1e-5, atol=1e-6)
-        assert_close(slope, wide.to(dtype), f"the gradient in {dtype}", rtol=2e-2, atol=1e-6)
+        # those of heads and logits are rounded before they meet in the stand-in's features, which are the logits
+        slack = 2**-7 * float(wide.abs().max()) if loss.taps else 1e-6
+        assert_close(slope, wide.to(dtype), f"the gradient in {dtype}", rtol=2e-2, atol=slack)
 
 
 @on("labels_3d", "ignored", "regions_masked")
