@@ -28,6 +28,7 @@ from torch import Tensor
 
 import monai_segloss
 from monai_segloss.core.spacing import SpacingError, affine_spacing
+from monai_segloss.testing.stand_in import prepared
 from monai_segloss.transforms import SignedDistanceMapd
 
 STEPS = (1.0, 2.0, 5.0)
@@ -111,7 +112,7 @@ def test_lengths_of_no_scanner(info: monai_segloss.LossInfo, affine: Tensor) -> 
     labels[..., 2:5, 1:4], labels[..., 6:, 6:] = 1, 1
     logits = torch.randn(1, 2, edge, edge, generator=torch.Generator().manual_seed(0))
     target = labels if "labels" in info.support else torch.cat([labels, 1 - labels], 1)
-    loss = info.cls(**info.example, **(info.reading if target is labels else {"sigmoid": True}))
+    loss = prepared(info.cls(**info.example, **(info.reading if target is labels else {"sigmoid": True})), logits)
     given = MetaTensor(target, affine=affine)
     plain = loss(logits, target, spacing=(1.0, 1.0))
     assert loss(logits, given, spacing=(1.0, 1.0)) == plain

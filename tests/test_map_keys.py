@@ -19,6 +19,7 @@ from monai_segloss.losses.boundary.distances import signed_distance, target_fiel
 from monai_segloss.maps import class_masks, distance_field, signed_distance_map
 from monai_segloss.testing import cases
 from monai_segloss.testing.properties.arguments import another
+from monai_segloss.testing.stand_in import prepared
 from monai_segloss.transforms import ContourMapd, DistanceFieldd, SignedDistanceMapd, map_transforms
 
 READS: dict[str, Any] = {"softmax": True, "to_onehot_y": True}
@@ -125,12 +126,12 @@ def test_a_map_of_other_settings_is_refused_by_name() -> None:
 
 @pytest.mark.parametrize("info", NEEDY, ids=lambda info: info.key)
 def test_voxels_without_a_place_are_refused_and_a_map_of_nan_shows(info: monai_segloss.LossInfo) -> None:
-    loss = info.cls(**{**info.example, **info.reading})
+    case = cases.get("labels_3d")
+    loss = prepared(info.cls(**{**info.example, **info.reading}), case.input)
     if any(spec.on_cpu for spec in loss.needs):
         return  # maps of ids, which have their own checks
     with pytest.raises(ValueError, match=r"input has shape \(4, 3\); .* needs spatial axes"):
         loss(torch.randn(4, 3), torch.zeros(4, 1, dtype=torch.int64))
-    case = cases.get("labels_3d")
     for spec in loss.needs:
         bad = torch.full_like(case.input, torch.nan)
         assert loss(case.input, case.target, spacing=STEPS, **{spec.key: bad}).isnan()

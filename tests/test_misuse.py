@@ -19,6 +19,7 @@ import monai_segloss
 from monai_segloss.core.registry import LossInfo
 from monai_segloss.testing import cases
 from monai_segloss.testing.harness import make, supported
+from monai_segloss.testing.stand_in import prepared
 
 LOSSES = monai_segloss.list_losses()
 OURS = Path(monai_segloss.__file__).parent
@@ -165,7 +166,7 @@ def test_an_input_without_axes(info: LossInfo) -> None:
     case = cases.Case(
         "points", logits, target, "softmax" if "softmax" in reading else "sigmoid", labels=target is labels
     )
-    loss = info.cls(**info.example, **reading)
+    loss = prepared(info.cls(**info.example, **reading), logits[..., None, None])
     wrong = []
     for maps in ({}, *({name: x} for name, x in point_maps(loss).items())):
         found = outcome(lambda maps=maps: ran(loss, case, spacing=None, **maps), "input|" + "|".join(maps))

@@ -54,7 +54,8 @@ def test_flags_of_a_sum() -> None:
 @pytest.mark.parametrize("info", [info for info in LOSSES if weights_of_terms(info)], ids=lambda info: info.key)
 def test_a_compound_of_nothing_is_refused(info: monai_segloss.LossInfo) -> None:
     case = supported(info)[0]
-    loss = make(info, case, **dict.fromkeys(weights_of_terms(info), 0.0))
+    alone = {"base": {}} if "base" in info.parameters else {}
+    loss = make(info, case, **dict.fromkeys(weights_of_terms(info), 0.0), **alone)
     said = (ValueError, r"weights of \[.*\] are (all )?0.*nothing is left to minimize")
     refused(said, loss, case.input, case.target, **case.call)
 

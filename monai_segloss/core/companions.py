@@ -102,24 +102,27 @@ def share_between_processes(loss: nn.Module) -> None:
 
 def float_features(features: Tensor, module: nn.Module) -> Tensor:
     """Features in the precision of the module that reads them: a network under autocast gives half precision."""
-    first = next(iter(module.parameters()), None)
+    first = next((x for x in (*module.parameters(), *module.buffers()) if x.is_floating_point()), None)
     return features.float() if first is None else features.to(first.dtype)
 
 
 class Frozen(nn.Module):
-    """A module that is not trained and stays in evaluation mode, whatever is done to what holds it; gradients pass it."""
+    """A module that is not trained and stays in evaluation mode, whatever is done to what holds it; gradients pass it.
+
+    Its weights become buffers, so that no optimizer, no ``requires_grad_`` and no average of gradients finds them.
+    """
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self.module = module.eval().requires_grad_(False)
+        for part in module.modules():
+            for name, weight in list(part.named_parameters(recurse=False)):
+                delattr(part, name)
+                part.register_buffer(name, weight.detach().clone())
+        self.module = module.eval()
 
     def train(self, mode: bool = True) -> Frozen:
         """Stay in evaluation mode."""
         super().train(False)
-        return self
-
-    def requires_grad_(self, requires_grad: bool = True) -> Frozen:
-        """Stay without gradients."""
         return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Frozen:

@@ -8,7 +8,7 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-POOLS = {2: nn.functional.max_pool2d, 3: nn.functional.max_pool3d}
+POOLS = {1: nn.functional.max_pool1d, 2: nn.functional.max_pool2d, 3: nn.functional.max_pool3d}
 FULL = 0.1
 """A tile of which one mask has less than this part of the boundary of the other is no pair."""
 

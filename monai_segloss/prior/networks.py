@@ -1,4 +1,4 @@
-"""The networks of priors, in 2-D and 3-D.
+"""The networks of priors, on one to three axes.
 
 None of them keeps statistics of batches, so that a frozen one computes what it was trained to compute.
 """
@@ -20,17 +20,17 @@ WIDTH, WIDEST, CODE, FINEST = 16, 64, 16, 8
 """Channels of the first level, of the widest one, of the code, and of the decoder at the full resolution."""
 SMALLEST, MOST_HALVINGS = 4, 4
 """The code of an auto-encoder has this many voxels along an axis, if the patch has, and at most so many halvings."""
-TILE, MOST = 8, {2: 48, 3: 24}
+TILE, MOST = 8, {1: 48, 2: 48, 3: 24}
 """Edges of tiles are multiples of the first and at most the second, by axes."""
 
-LINEAR = {2: "bilinear", 3: "trilinear"}
+LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 Strides = Sequence[Sequence[int]]
 
 
 def convolution(axes: int, given: int, made: int, stride: Sequence[int] | int = 1, kernel: int = 3) -> nn.Module:
     """A convolution that keeps the grid, or halves it, rounding up."""
-    cls = {2: nn.Conv2d, 3: nn.Conv3d}[axes]
+    cls = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[axes]
     return cls(given, made, kernel, stride if isinstance(stride, int) else tuple(stride), kernel // 2)  # type: ignore[arg-type]
 
 
@@ -160,7 +160,7 @@ def header_of(kind: str, shape: NetworkShape, regions: bool) -> Header:
 
 def parameters(axes: int) -> int:
     """Number of translations, scales and rotations."""
-    return 2 * axes + (1 if axes == 2 else 3)
+    return 2 * axes + axes * (axes - 1) // 2
 
 
 def widths_of(levels: int) -> list[int]:

@@ -48,7 +48,7 @@ class StandIn:
 
     def __call__(self, loss: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
         logits = args[0] if args else kwargs["input"]
-        usable = isinstance(logits, Tensor) and logits.is_floating_point() and logits.ndim > 2
+        usable = isinstance(logits, Tensor) and logits.is_floating_point() and logits.ndim > 2 and not logits.is_sparse
         return args, {**(features(logits, self.taps) if usable else {}), **kwargs}
 
 

@@ -8,11 +8,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from monai_segloss.core.arguments import shown
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.errors import LossShapeError
 from monai_segloss.core.module import ScoringArgs
 from monai_segloss.core.opponent import Opponent
 from monai_segloss.core.reduce import Scores, Term
+from monai_segloss.core.registry import find
 from monai_segloss.core.taps import NetworkShape
 from monai_segloss.losses.compound.scheduled import term_schedule
 from monai_segloss.losses.compound.weighted_sum import WeightedSum
@@ -38,7 +40,7 @@ class Guided(WeightedSum):
     scoring = ("include_background", "batch", "smooth_nr", "smooth_dr", "weight")
 
     def __init__(self, base: Base, weights: Mapping[str, tuple[str, TermWeight]], common: ScoringArgs) -> None:
-        terms: Mapping[str, TermWeight] = {base: 1.0} if isinstance(base, str) else base
+        terms = base_terms(base)
         super().__init__(terms, **common)
         own = {name: term_schedule(argument, weight) for name, (argument, weight) in weights.items()}
         both = own.keys() & self.schedules.keys()
@@ -134,6 +136,19 @@ class Guided(WeightedSum):
         for each in self.opponents.values():
             each.apply(fn)
         return self
+
+
+def base_terms(base: Base) -> Mapping[str, TermWeight]:
+    """The terms of ``base``; losses by the names of the registry."""
+    if not isinstance(base, str | Mapping):
+        raise TypeError(f"base must be the key of a loss or a mapping of terms, got {shown(base)}.")
+    terms: Mapping[str, TermWeight] = {base: 1.0} if isinstance(base, str) else base
+    for name, term in terms.items():
+        try:
+            find(str(term.get("loss", name)) if isinstance(term, Mapping) else name)
+        except KeyError as error:
+            raise ValueError(f"base: {error}") from None
+    return terms
 
 
 def nothing(batch: SegBatch) -> Scores:
