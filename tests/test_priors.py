@@ -15,10 +15,12 @@ import torch
 from torch import nn
 
 import monai_segloss
-from monai_segloss import LatentShapeLoss, NetworkShape, WeightedSum
+from monai_segloss import BottleneckMatchLoss, InverseFormLoss, LatentShapeLoss, NetworkShape, WeightedSum
 from monai_segloss.core.companions import Frozen
 from monai_segloss.core.prior import Prior, PriorError, read_prior, save_prior
+from monai_segloss.core.taps import Tap
 from monai_segloss.prior import objectives, train
+from monai_segloss.prior.boundaries import soft_boundary, tiles
 from monai_segloss.prior.networks import (
     LabelAutoEncoder,
     TransformRegressor,
@@ -30,8 +32,8 @@ from monai_segloss.prior.networks import (
 from monai_segloss.prior.patches import Augmentation, Labels, Patches, View, rotation
 from monai_segloss.prior.train import train_prior
 
-SHAPE = NetworkShape(3, (16, 16, 16), spacing=(1.5, 1.0, 1.0))
-KEYS = ["latent_shape"]
+SHAPE = NetworkShape(3, (16, 16, 16), spacing=(1.5, 1.0, 1.0), taps={"bottleneck": Tap("", 8, (4, 4, 4))})
+KEYS = ["latent_shape", "inverse_form", "bottleneck_match"]
 COMMON: dict[str, Any] = {"softmax": True, "to_onehot_y": True}
 
 
@@ -366,7 +368,9 @@ def taken(key: str, **arguments: Any) -> Any:
 def test_gradients_reach_the_prediction_and_no_frozen_network(key: str) -> None:
     loss = taken(key).train()
     x = torch.randn(1, 3, 16, 16, 16, requires_grad=True)
-    loss(x, torch.from_numpy(volume("0")[None, None, :16, :16, :16])).backward()
+    taps = {"bottleneck": x.new_ones(1, 8, 4, 4, 4) * x.mean((2, 3, 4), keepdim=True)[:, :1]} if loss.taps else {}
+    y = torch.from_numpy(volume("0")[None, None, :16, :16, :16])
+    loss(x, y, **taps).backward()
     assert x.grad is not None
     assert x.grad.abs().max() > 0
     assert not any(module.training for module in loss.frozen.modules())
@@ -383,3 +387,61 @@ def test_identities_of_the_latent_shape() -> None:
     for weight in loss.frozen.buffers():
         weight.zero_()
     assert loss(perfect.roll(3, 2), y) == 0
+
+
+def test_the_regressor_measures_shifts(tmp_path: Path) -> None:
+    """Identical boundaries cost about what the file says; shifts cost more, the farther the more."""
+    file = tmp_path / "prior.safetensors"
+    quality = train_prior("inverse-form", SHAPE, labels(), file, 400, say=quietly).header.quality
+    loss = InverseFormLoss(base={}, weight_transform=1, prior=str(file), **COMMON)
+    loss.prepare(SHAPE)
+    y = torch.from_numpy(volume("0")[2:18, 2:18, 2:18])[None, None]
+    perfect = 80.0 * torch.nn.functional.one_hot(y[:, 0].long(), 3).movedim(-1, 1)
+    costs = [np.mean([float(loss(perfect.roll(n, axis), y)) for axis in (2, 3, 4)]) for n in range(3)]
+    assert costs[0] < 2 * quality["norm_of_identical"]
+    assert costs[0] < costs[1] < costs[2]
+    assert loss(perfect, torch.zeros_like(y)) == 0, "a class that is not there has no boundary"
+
+
+def test_tiles_overlap_and_reach_the_end() -> None:
+    x = torch.arange(2 * 13 * 6.0).reshape(1, 2, 13, 6)
+    found = tiles(x, 8)
+    assert found.shape == (1, 2, 3, 8, 8)
+    assert torch.equal(found[0, 0, 1, :, :6], x[0, 0, 4:12])
+    assert torch.equal(found[0, 0, 2, :, :6], x[0, 0, 5:])
+    assert not found[..., 6:].any()
+
+
+def test_the_edge_of_an_image_and_ignored_voxels_are_no_boundary() -> None:
+    mask = torch.zeros(1, 1, 6, 6)
+    mask[..., :3] = 1
+    valid = torch.ones(1, 1, 6, 6, dtype=torch.bool)
+    assert soft_boundary(mask)[0, 0].tolist() == [[0, 0, 1, 0, 0, 0]] * 6
+    valid[..., 3] = False
+    assert not soft_boundary(mask, valid).any()
+
+
+def test_a_bottleneck_equal_to_the_labels_costs_nothing() -> None:
+    loss = taken("bottleneck_match")
+    y = torch.from_numpy(volume("0")[None, None, :16, :16, :16])
+    one_hot = torch.nn.functional.one_hot(y[:, 0].long(), 3).movedim(-1, 1).float()
+    code = loss.frozen(one_hot)
+    x = torch.randn(1, 3, 16, 16, 16)
+    assert float(loss(x, y, bottleneck=7 * code)) == pytest.approx(0, abs=1e-5)
+    assert float(loss(x, y, bottleneck=-code)) == pytest.approx(4, abs=1e-3)
+    u = torch.randn_like(code)
+    cosine = torch.nn.functional.cosine_similarity(u.flatten(1), code.flatten(1))
+    assert float(loss(x, y, bottleneck=u)) == pytest.approx(2 - 2 * float(cosine), rel=1e-4)
+    with pytest.raises(ValueError, match="takes bottleneck from the network, and bottleneck did not come"):
+        loss(x, y)
+    with pytest.raises(ValueError, match=r"bottleneck has shape .*, the label U-Net gives .*: its prior is for"):
+        loss(x, y, bottleneck=code[:, :4])
+
+
+def test_a_label_unet_is_for_one_bottleneck(tmp_path: Path) -> None:
+    file = tmp_path / "prior.safetensors"
+    save_prior(untrained("label-unet", SHAPE, False), file)
+    loss = BottleneckMatchLoss(prior=str(file), **COMMON)
+    other = replace(SHAPE, taps={"bottleneck": Tap("", 16, (4, 4, 4))})
+    with pytest.raises(PriorError, match=r"bottleneck 8 channels at \(4, 4, 4\), here 16 channels at \(4, 4, 4\)"):
+        loss.prepare(other)

@@ -40,6 +40,7 @@ class Header:
         spacing: of a voxel, in array axis order, or None.
         cases: names of the training cases that it has seen.
         held_back: names of the training cases by which its quality was measured.
+        bottleneck: channels and grid of the network's bottleneck that a label U-Net has.
         network: arguments of the network.
         training: steps, batch, augmentation.
         quality: figures by name.
@@ -53,6 +54,7 @@ class Header:
     spacing: tuple[float, ...] | None = None
     cases: tuple[str, ...] = ()
     held_back: tuple[str, ...] = ()
+    bottleneck: tuple[int, tuple[int, ...]] | None = None
     network: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     quality: Mapping[str, float] = field(default_factory=dict)
@@ -66,12 +68,17 @@ class Header:
         """
         same_spacing = self.spacing is None or shape.spacing is None or _close(self.spacing, shape.spacing)
         target = {True: "regions", False: "labels"}
-        both = {
+        both: dict[str, tuple[Any, Any, bool]] = {
             "classes": (self.classes, shape.classes, self.classes == shape.classes),
             "targets": (target[self.regions], target[regions], self.regions == regions),
             "patch": (self.patch, shape.size, self.patch == tuple(shape.size)),
             "spacing": (self.spacing, shape.spacing, same_spacing),
         }
+        if self.bottleneck is not None and "bottleneck" in shape.taps:
+            tap = shape.taps["bottleneck"]
+            here = (tap.channels, tuple(tap.size))
+            one, other = (f"{channels} channels at {size}" for channels, size in (self.bottleneck, here))
+            both["bottleneck"] = (one, other, self.bottleneck == here)
         wrong = [f"{name} {there}, here {here}" for name, (there, here, same) in both.items() if not same]
         if wrong:
             raise PriorError(f"prior: it was trained for {'; '.join(wrong)}. Train one with these settings.")
@@ -112,6 +119,9 @@ def read_prior(file: Path) -> Prior:
             weights = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
         for name in ("patch", "spacing", "cases", "held_back"):
             header[name] = header[name] if header[name] is None else tuple(header[name])
+        if header["bottleneck"] is not None:
+            channels, size = header["bottleneck"]
+            header["bottleneck"] = (channels, tuple(size))
         found = Prior(Header(**header), weights)
     except Exception as error:
         raise PriorError(f"prior: {str(file)!r} is no file of `segloss prior train`: {error!r}.") from None

@@ -40,6 +40,8 @@ from monai_segloss.losses.instance.blob import BlobLoss
 from monai_segloss.losses.instance.cc_dice_ce import CCDiceCELoss
 from monai_segloss.losses.instance.inverse_weighted_cross_entropy import InverseWeightedCrossEntropyLoss
 from monai_segloss.losses.instance.inverse_weighted_dice import InverseWeightedDiceLoss
+from monai_segloss.losses.learned.bottleneck_match import BottleneckMatchLoss
+from monai_segloss.losses.learned.inverse_form import InverseFormLoss
 from monai_segloss.losses.learned.latent_shape import LatentShapeLoss
 from monai_segloss.losses.partial.exclusion_cross_entropy import ExclusionCrossEntropyLoss
 from monai_segloss.losses.partial.exclusion_dice import ExclusionDiceLoss
@@ -86,6 +88,7 @@ __all__ = [
     "BlobLoss",
     "BootstrappedCrossEntropyLoss",
     "BorderWeightedCELoss",
+    "BottleneckMatchLoss",
     "BoundaryDoULoss",
     "BoundaryF1Loss",
     "BoundaryIoULoss",
@@ -119,6 +122,7 @@ __all__ = [
     "HausdorffConvLoss",
     "HausdorffDTLoss",
     "HausdorffERLoss",
+    "InverseFormLoss",
     "InverseWeightedCrossEntropyLoss",
     "InverseWeightedDiceLoss",
     "JaccardLoss",

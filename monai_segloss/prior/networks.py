@@ -148,14 +148,17 @@ def header_of(kind: str, shape: NetworkShape, regions: bool) -> Header:
         PriorError: the bottleneck has a grid that halving does not reach.
     """
     arguments: dict[str, Any]
+    bottleneck = None
     if kind == "inverse-form":
         arguments = {"axes": shape.axes, "tile": tile_of(shape.size)}
     elif kind == "label-unet":
         tap = shape.taps["bottleneck"]
+        bottleneck = (tap.channels, tuple(tap.size))
         arguments = {"classes": shape.classes, "strides": strides_to(shape.size, tap.size), "code": tap.channels}
     else:
         arguments = {"classes": shape.classes, "strides": strides_of(shape.size), "code": CODE}
-    return Header(kind, shape.classes, regions, tuple(shape.size), shape.spacing, network=arguments)
+    size = tuple(shape.size)
+    return Header(kind, shape.classes, regions, size, shape.spacing, bottleneck=bottleneck, network=arguments)
 
 
 def parameters(axes: int) -> int:

@@ -47,6 +47,11 @@ def make(info: LossInfo, case: Case, **arguments: Any) -> SegLoss:
     return prepared(info.cls(**{**info.example, **case.reading, **arguments}), case.input)
 
 
+def fed(info: LossInfo) -> bool:
+    """Whether the loss takes features, which the stand-in makes of what is called the input."""
+    return bool({*info.cls(**info.example).taps} - {"image"})
+
+
 def fresh(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """A loss that says that it remembers its calls is copied, so that each call is the first."""
     if not isinstance(loss, SegLoss):

@@ -28,7 +28,7 @@ def half(x: Tensor) -> Tensor:
 def features(logits: Tensor, taps: tuple[str, ...]) -> dict[str, Tensor]:
     """What a network would hand over: the logits as decoder features and finest skip, means of them at coarser grids, the
     sine of channel 0 without its gradient as image."""
-    once = half(logits)
+    once = half(logits.to(torch.promote_types(logits.dtype, torch.float32)))
     every = {
         "image": torch.sin(logits[:, :1].detach()),
         "decoder": logits,
@@ -48,7 +48,12 @@ class StandIn:
 
     def __call__(self, loss: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
         logits = args[0] if args else kwargs["input"]
-        usable = isinstance(logits, Tensor) and logits.is_floating_point() and logits.ndim > 2 and not logits.is_sparse
+        usable = (
+            isinstance(logits, Tensor)
+            and logits.is_floating_point()
+            and logits.layout == torch.strided
+            and logits.ndim > 2
+        )
         return args, {**(features(logits, self.taps) if usable else {}), **kwargs}
 
 

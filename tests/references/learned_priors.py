@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -87,5 +88,105 @@ def latent_shape(
     )
 
 
-REFERENCES = {"latent_shape": latent_shape}
+def boundary(mask: Array, valid: Array) -> Array:
+    """A mask minus the smallest value among a voxel and its neighbors, diagonal ones too; others than valid do not count."""
+    filled = np.where(valid > 0, mask, 1.0)
+    axes = range(2, mask.ndim)
+    padded = np.pad(filled, [(0, 0)] * 2 + [(1, 1)] * (mask.ndim - 2), constant_values=np.inf)
+    steps = itertools.product(range(3), repeat=len(axes))
+    shifted = [padded[(..., *(slice(k, k + n) for k, n in zip(step, mask.shape[2:], strict=True)))] for step in steps]
+    return np.where(valid > 0, mask - np.min(shifted, axis=0), 0.0)
+
+
+def cut(maps: Array, edge: int) -> list[Array]:
+    """Tiles (B, C, *T), half a tile apart and at the end; zeros where an axis is shorter."""
+    size = maps.shape[2:]
+    maps = np.pad(maps, [(0, 0)] * 2 + [(0, max(0, edge - n)) for n in size])
+    firsts = [sorted({*range(0, max(n - edge, 0), edge // 2), max(n - edge, 0)}) for n in size]
+    places = itertools.product(*firsts)
+    return [maps[(..., *(slice(a, a + edge) for a in place))] for place in places]
+
+
+def regress(pair: Array, weights: Weights) -> Array:
+    """Three convolutions that halve the grid and one between that keeps it, then two linear layers."""
+    x = pair
+    for layer, stride in ((0, 2), (3, 2), (6, 1), (9, 2)):
+        x = convolve(x, weights, f"frozen.module.{layer}", (stride,) * (x.ndim - 2))
+        x = normalize(x, weights, f"frozen.module.{layer + 1}")
+    x = x.reshape(len(x), -1) @ weights["frozen.module.13.weight"].T + weights["frozen.module.13.bias"]
+    x = x / (1 + np.exp(-x))
+    return x @ weights["frozen.module.15.weight"].T + weights["frozen.module.15.bias"]
+
+
+def inverse_form(
+    input: Array,
+    target: Any,
+    activation: str | None,
+    mask: Any = None,
+    *,
+    weights: Weights,
+    labels: bool = False,
+    ignore_index: int | None = None,
+    base: str = "dice_ce",
+    weight_transform: float = 0.3,
+    reduction: str = "mean",
+    **common: Any,
+) -> Array:
+    """Borse et al. 2021: mean norm of the transformation between boundary tiles of each sample and class."""
+    reading = {"labels": labels, "ignore_index": ignore_index}
+    r = read(input, target, activation, mask, **reading)
+    size = input.shape[2:]
+    edge = min(max(8, min(size) // 8 * 8), {1: 48, 2: 48, 3: 24}[len(size)])
+    first = 0 if activation == "sigmoid" or input.shape[1] == 1 else 1
+    both = [cut(boundary(x[:, first:], r.valid), edge) for x in (r.p, r.g)]
+    norms: dict[tuple[int, int], list[float]] = {}
+    for p, y in zip(*both, strict=True):
+        for b, c in np.ndindex(p.shape[:2]):
+            one, other = p[b, c].sum(), y[b, c].sum()
+            if other > 0 and min(one, other) > 0.1 * max(one, other):
+                theta = regress(np.stack((p[b, c], y[b, c]))[None], weights)
+                norms.setdefault((b, c), []).append(float(np.sqrt((theta**2).sum())))
+    means = np.array([np.mean(each) for each in norms.values()])
+    term = reduce(means, np.ones_like(means), reduction)
+    return base_value(base, input, target, activation, mask, reduction=reduction, **reading, **common) + (
+        weight_transform * term
+    )
+
+
+def bottleneck_match(
+    input: Array,
+    target: Any,
+    activation: str | None,
+    mask: Any = None,
+    *,
+    weights: Weights,
+    labels: bool = False,
+    ignore_index: int | None = None,
+    base: str = "dice_ce",
+    weight_bottleneck: float = 1.0,
+    reduction: str = "mean",
+    **common: Any,
+) -> Array:
+    """Li et al. 2018, of normalized codes: twice one minus their cosine, where the smallest size does not matter."""
+    reading = {"labels": labels, "ignore_index": ignore_index}
+    r = read(input, target, activation, mask, **reading)
+    features = input
+    for _ in range(2):  # the stand-in for the network's bottleneck: means over two voxels, twice
+        for axis in range(2, input.ndim):
+            ends = range(0, features.shape[axis], 2)
+            parts = [features.take(range(a, min(a + 2, features.shape[axis])), axis) for a in ends]
+            features = np.concatenate([part.mean(axis, keepdims=True) for part in parts], axis)
+    size, grid = input.shape[2:], features.shape[2:]
+    halved = [next(k for k in range(9) if math.ceil(n / 2**k) == m) for n, m in zip(size, grid, strict=True)]
+    levels = max(*halved, 1)
+    strides = [[2 if levels - i <= k else 1 for k in halved] for i in range(levels)]
+    codes = [x.reshape(len(x), -1) for x in (features, encode(r.g, weights, strides))]
+    one, other = (x / np.sqrt((x**2).mean(1, keepdims=True) + 1e-6) for x in codes)
+    term = reduce(((one - other) ** 2).mean(1), r.present(), reduction)
+    return base_value(base, input, target, activation, mask, reduction=reduction, **reading, **common) + (
+        weight_bottleneck * term
+    )
+
+
+REFERENCES = {"latent_shape": latent_shape, "inverse_form": inverse_form, "bottleneck_match": bottleneck_match}
 UNIFORM: dict[str, Any] = {}

@@ -115,8 +115,13 @@ class Guided(WeightedSum):
             )
         self.refuse_missing(batch.maps)
         out = dict(super().loss(batch)) if any(name in self.terms for name in self._active) else {}
-        wide, parts = batch.wide, self.own_terms(batch.wide)
+        wide = self._wide(batch)
+        parts = self.own_terms(wide)
         return out | {n: Term(self.factor(n, wide), parts[n]()) for n in self.evaluated if n in parts}
+
+    def _wide(self, batch: SegBatch) -> SegBatch:
+        own = batch.full_resolution and any(name in self.own for name in self._active)
+        return batch.wide if own else super()._wide(batch)
 
     # -- state ------------------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import torch
 from monai_segloss.core.registry import LossInfo
 from monai_segloss.testing.cases import Case
 from monai_segloss.testing.contract import on
-from monai_segloss.testing.harness import HARD, assert_close, gradient, make, require, value
+from monai_segloss.testing.harness import HARD, assert_close, fed, gradient, make, require, value
 
 
 @on("labels_3d", "labels_2d", "two_classes", "five_classes", "empty_class", "ignored", support="labels")
@@ -53,7 +53,7 @@ def other_act_equals_activation(info: LossInfo, case: Case) -> None:
 @on(
     *("labels_3d", "labels_2d", "ignored", "soft_labels"),
     support="labels",
-    about=lambda info: not {*info.cls(**info.example).taps} - {"image"},  # features are not made of probabilities
+    about=lambda info: not fed(info),
 )
 def probabilities_need_no_activation(info: LossInfo, case: Case) -> None:
     """Probabilities without activation give what their logits give, in any memory order, which no activation changes."""
