@@ -1,7 +1,8 @@
 """The figure of a loss: how it behaves against the probability of the true class, and against the overlap.
 
 Left, every voxel of a volume with 5 % foreground has the same probability p of its true class.  Right, a sure prediction
-(p = 0.98) of the right size slides off its target; the overlap is their hard Dice coefficient.
+(p = 0.98) of the right size slides off its target; the overlap is their hard Dice coefficient.  Networks that a loss brings
+are untrained.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor
 
 import monai_segloss
 from monai_segloss import LossInfo
+from monai_segloss.testing.stand_in import prepared
 
 EDGE, BOX = 24, 9
 SURE = 4.0
@@ -74,7 +76,7 @@ def _curve(
     for point in points:
         z = logits(float(point)).requires_grad_()
         same = z if "softmax" in info.reading else 2 * z  # the same p for softmax and sigmoid
-        value = _loss(info)(same, label, spacing=(1.0, 1.0, 1.0))
+        value = prepared(_loss(info), same)(same, label, spacing=(1.0, 1.0, 1.0))
         (slope,) = torch.autograd.grad(value, z)
         values.append(float(value.detach()))
         slopes.append(float(slope.norm()))

@@ -28,6 +28,7 @@ from monai_segloss.engine import (
     SegmentationFromLogitsd,
     match_targets,
 )
+from monai_segloss.testing.stand_in import prepared
 
 CLASSES = Labels(("organ", "lesion"), ignore=3)
 REGIONS = Labels(("whole", "core"), regions=((1, 2), (2,)), order=(1, 2), ignore=3)
@@ -149,10 +150,11 @@ def test_every_loss_that_knows_regions_reads_them(info: Any) -> None:
     logits = torch.randn(2, 2, edge, edge, edge, generator=torch.Generator().manual_seed(2), requires_grad=True)
     label = (torch.rand(2, 2, edge, edge, edge, generator=torch.Generator().manual_seed(3)) > 0.8).float()
     mask = torch.ones(2, 1, edge, edge, edge)
+    loss = prepared(loss, logits)
     value = loss(logits, {"label": label, "mask": mask}, **_spacing(info))
     assert math.isfinite(value.item())
     value.backward()
-    kept = info.cls(**loss.arguments)
+    kept = prepared(info.cls(**loss.arguments), logits)
     torch.testing.assert_close(value, kept(logits, label, **_spacing(info)), rtol=1e-6, atol=0)
 
 

@@ -20,6 +20,7 @@ import monai_segloss
 from monai_segloss.bundle import overlay
 from monai_segloss.core.registry import LossInfo
 from monai_segloss.engine import SegLossTrainer
+from monai_segloss.testing.stand_in import prepared
 
 LOSSES = monai_segloss.list_losses()
 every_loss = pytest.mark.parametrize("info", LOSSES, ids=[info.key for info in LOSSES])
@@ -92,14 +93,15 @@ def test_a_configuration_round_trip_gives_the_same_loss(info: LossInfo, tmp_path
     losses = [parser.get_parsed_content("loss") for parser in (first, again)]
     direct = monai_segloss.create(info.key, **{k: v for k, v in config["loss"].items() if k != "_target_"})
     input, target = batch()
+    losses, direct = [prepared(loss, input) for loss in losses], prepared(direct, input)
     assert [type(loss) for loss in losses] == [info.cls, info.cls]
     assert losses[0](input, target) == losses[1](input, target) == direct(input, target)
 
 
 @every_loss
 def test_meta_tensors_give_the_value_of_plain_tensors(info: LossInfo) -> None:
-    loss = monai_segloss.create(info.key, **{**info.example, **info.reading})
     input, target = batch()
+    loss = prepared(monai_segloss.create(info.key, **{**info.example, **info.reading}), input)
     affine = torch.diag(torch.tensor([1.0, 2.0, 3.0, 1.0]))
     leaf = MetaTensor(input.clone(), affine=affine).requires_grad_()
     value = loss(leaf, MetaTensor(target, affine=affine))
@@ -129,7 +131,7 @@ def train(cls: type, info: LossInfo, data: list[Any], inferer: SimpleInferer) ->
         train_data_loader=DataLoader(Dataset(data), batch_size=2),
         network=net,
         optimizer=torch.optim.SGD(net.parameters(), lr=0.1),
-        loss_function=monai_segloss.create(info.key, **{**info.example, **info.reading}),
+        loss_function=prepared(info.cls(**info.example, **info.reading), batch()[0]),
         inferer=inferer,
         decollate=False,
     )

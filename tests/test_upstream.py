@@ -21,6 +21,7 @@ from monai_segloss.testing import cases
 from monai_segloss.testing.cases import IGNORE, Case
 from monai_segloss.testing.harness import gradient
 from monai_segloss.testing.properties.arguments import distances
+from monai_segloss.testing.stand_in import prepared
 
 monai = pytest.importorskip("monai.losses")
 compound = pytest.importorskip("nnunetv2.training.loss.compound_losses")
@@ -549,7 +550,7 @@ def test_binary_cross_entropy_of_torch() -> None:
 @pytest.mark.parametrize("info", monai_segloss.list_losses(), ids=lambda info: info.key)
 def test_metatensors_are_read_as_tensors(info: Any) -> None:
     case = cases.get("labels_3d")
-    loss = info.cls(**info.example, **info.reading)
+    loss = prepared(info.cls(**info.example, **info.reading), case.input)
     found = loss(MetaTensor(case.input), MetaTensor(case.target), spacing=torch.ones(3))
     assert type(found) is Tensor
     assert torch.equal(found, loss(case.input, case.target, spacing=torch.ones(3)))
