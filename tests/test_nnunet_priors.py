@@ -106,6 +106,14 @@ def test_a_trainer_makes_the_prior_once(space: Workspace) -> None:
     assert file.stat().st_mtime_ns == stamp
 
 
+def test_a_prior_of_slices(space: Workspace) -> None:
+    trainer = space.trainer(NAME, configuration="tiny_2d")
+    trainer.initialize()
+    header = read_prior(Path(trainer.output_folder) / FILE).header
+    assert (header.patch, header.spacing) == ((16, 16), tuple(trainer.configuration_manager.spacing))
+    assert len(header.patch) == len(header.spacing)
+
+
 class Killed(BaseException):
     """What ends the training in a test."""
 
@@ -177,10 +185,9 @@ def test_the_channels_of_other_targets(kind: str, space: Workspace) -> None:
 
 @pytest.mark.real
 def test_the_commands_train_go_on_export_and_predict(space: Workspace) -> None:
-    """A run that was killed in its second epoch; stock nnU-Net predicts with the exported model."""
+    """A run that goes on under the name of a longer one; stock nnU-Net predicts with the exported model."""
     name = "nnUNetTrainerLatentShape_2epochs_3iterations"
-    kill = {"PYTHONPATH": str(Path(__file__).parent)}
-    space.run("nnUNetv2_train", "1", "tiny", "0", "-tr", NAME, "-device", "cpu", **kill)
+    space.run("nnUNetv2_train", "1", "tiny", "0", "-tr", NAME, "-device", "cpu")
     shutil.copytree(space.model(NAME), space.model(name))
     said = space.run("nnUNetv2_train", "1", "tiny", "0", "-tr", name, "-device", "cpu", "--c")
     assert f"{FILE}, from before" in said

@@ -60,7 +60,8 @@ def quietly(text: str) -> None:
 @pytest.mark.parametrize("size", [(5, 5, 5), (4, 6, 7)])
 def test_a_patch_without_augmentation_is_a_crop(size: tuple[int, ...]) -> None:
     found = labels(load=lambda case: np.arange(1000).reshape(10, 10, 10))
-    for view in Patches(found, size).draw(6, 0, torch.Generator().manual_seed(0)):
+    anywhere = Augmentation(probability=0)
+    for view in Patches(found, size, anywhere).draw(12, 0, torch.Generator().manual_seed(0)):
         corner = (view.centre - (torch.tensor(size) - 1) / 2).long().tolist()
         cut = view.labels[tuple(slice(c, c + n) for c, n in zip(corner, size, strict=True))]
         assert torch.equal(view.take(), cut)
