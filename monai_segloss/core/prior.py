@@ -118,7 +118,7 @@ def read_prior(file: Path) -> Prior:
             header = json.loads((content.metadata() or {})[KEY])
             weights = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
         for name in ("patch", "spacing", "cases", "held_back"):
-            header[name] = header.get(name) and tuple(header[name])
+            header[name] = None if header.get(name) is None else tuple(header[name])
         if header.get("bottleneck"):
             channels, size = header["bottleneck"]
             header["bottleneck"] = (channels, tuple(size))
