@@ -15,7 +15,7 @@ from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.taps import Taps
 
 if TYPE_CHECKING:
-    from nnunet_trainers.beside import Beside
+    from nnunet_trainers.extra_inputs import ExtraInputs
 
 NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
@@ -52,9 +52,9 @@ class NnUNetLoss(nn.Module):
         self.weights = (1.0,) if single else None if weights is None else tuple(map(float, weights))
         self.ignore_channel, self.taps = ignore_channel, taps
         self.last: dict[str, Tensor] = {}
-        self.beside: Sequence[Mapping[str, Tensor]] = ()
-        """What the next call takes beside its target, by scale; of no other call, so that no batch has that of another."""
-        self.source: Beside | None = None
+        self.extra_inputs: Sequence[Mapping[str, Tensor]] = ()
+        """What the next call takes with its target, by scale; of no other call, so that no batch has that of another."""
+        self.source: ExtraInputs | None = None
 
     @property
     def accepts(self) -> tuple[str, ...]:
@@ -71,7 +71,7 @@ class NnUNetLoss(nn.Module):
         if self.weights is None:
             if not (isinstance(output, Tensor) and isinstance(target, Tensor)):
                 raise LossShapeError("deep supervision is off: output and target must each be one tensor, a list came")
-            return self._at(0, output, target, *self._beside(target))
+            return self._at(0, output, target, *self._extra_inputs(target))
         if isinstance(output, Tensor) or isinstance(target, Tensor):
             raise LossShapeError(
                 "deep supervision is on: output and target must each be a list of tensors, a tensor came"
@@ -80,21 +80,21 @@ class NnUNetLoss(nn.Module):
             raise LossShapeError(
                 f"deep supervision has {len(self.weights)} scales: {len(output)} outputs and {len(target)} targets came"
             )
-        beside = _at_scales(self._beside(target[0]) or [{} for _ in target], output)
-        terms = [w * self._at(i, output[i], target[i], beside[i]) for i, w in enumerate(self.weights) if w != 0]
+        extra_inputs = _at_scales(self._extra_inputs(target[0]) or [{} for _ in target], output)
+        terms = [w * self._at(i, output[i], target[i], extra_inputs[i]) for i, w in enumerate(self.weights) if w != 0]
         return torch.stack(terms).sum()
 
-    def _beside(self, target: Tensor) -> Sequence[Mapping[str, Tensor]]:
-        found, self.beside = self.beside, ()
+    def _extra_inputs(self, target: Tensor) -> Sequence[Mapping[str, Tensor]]:
+        found, self.extra_inputs = self.extra_inputs, ()
         if self.source is not None and not found:
             self.source.refuse_unsplit(target)
         return found
 
-    def _at(self, scale: int, output: Tensor, target: Tensor, beside: Mapping[str, Tensor] = NOTHING) -> Tensor:
+    def _at(self, scale: int, output: Tensor, target: Tensor, extra_inputs: Mapping[str, Tensor] = NOTHING) -> Tensor:
         mask = None
         if self.ignore_channel:
             mask, target = target[:, -1:] == 0, target[:, :-1]
-        more: dict[str, Any] = dict(beside)
+        more: dict[str, Any] = dict(extra_inputs)
         if scale == 0 and self.taps is not None:
             more |= self.taps.take()
         if getattr(self.loss, "brings", False):
@@ -123,10 +123,12 @@ class NnUNetLoss(nn.Module):
             follow(means)
 
 
-def _at_scales(beside: Sequence[Mapping[str, Tensor]], output: Sequence[Tensor]) -> Sequence[Mapping[str, Tensor]]:
+def _at_scales(
+    extra_inputs: Sequence[Mapping[str, Tensor]], output: Sequence[Tensor]
+) -> Sequence[Mapping[str, Tensor]]:
     """The image of the batch, which comes at the highest resolution, on the grid of each scale: means of its voxels."""
-    image = beside[0].get("image")
+    image = extra_inputs[0].get("image")
     if image is None:
-        return beside
+        return extra_inputs
     images = [nn.functional.interpolate(image, size=each.shape[2:], mode="area") for each in output[1:]]
-    return [beside[0], *({**maps, "image": x} for maps, x in zip(beside[1:], images, strict=True))]
+    return [extra_inputs[0], *({**maps, "image": x} for maps, x in zip(extra_inputs[1:], images, strict=True))]

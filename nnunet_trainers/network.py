@@ -1,4 +1,4 @@
-"""What a loss takes from nnU-Net's network and brings along beside it, see `monai_segloss.core.companions`."""
+"""What a loss takes from nnU-Net's network and brings along next to it, see `monai_segloss.core.companions`."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def with_image(
 
 def refuses_compilation(trainer: SegLossTrainer) -> bool:
     """Whether the network must run as it is, because hooks read its features; said in the log."""
-    taps = hooked(building.create_loss(trainer.loss_config(), trainer.facts).taps)
+    taps = hooked(building.create_loss(trainer.loss_config(), trainer.properties).taps)
     if taps:
         trainer.print_to_log_file(
             f"segloss: torch.compile is off, since the loss reads {', '.join(taps)} of the network"

@@ -46,7 +46,7 @@ def supply(trainer: nnUNetTrainer, loss: SegLoss, shape: NetworkShape) -> None:
 def train_for_plans(
     plans: Path, configuration: str, fold: str, kind: str, file: Path, steps: int | None, device: str
 ) -> None:
-    """Train a prior for a fold of a data set, as ``segloss prior train`` does; beside a plans file lies the data set.
+    """Train a prior for a fold of a data set, as ``segloss prior train`` does; alongside a plans file lies the data set.
 
     Raises:
         PriorError: it cannot be trained.

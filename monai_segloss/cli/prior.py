@@ -27,7 +27,7 @@ def train(
     plans: Annotated[str, typer.Option(help="Plans identifier.")] = "nnUNetPlans",
     configuration: Annotated[str, typer.Option(help="Configuration whose patch and spacing it has.")] = "3d_fullres",
     steps: Annotated[int | None, typer.Option(min=1, help="Steps; default: as many as usual for the kind.")] = None,
-    output: Annotated[Path | None, typer.Option(help="File; default: beside the plans of the data set.")] = None,
+    output: Annotated[Path | None, typer.Option(help="File; default: alongside the plans of the data set.")] = None,
     device: Annotated[str, typer.Option(help="Device to train on, e.g. cpu or cuda.")] = "cpu",
 ) -> None:
     """Train a prior on the labels of the training cases of one fold; a killed training goes on.

@@ -1,4 +1,4 @@
-"""What a loss may bring along beside its formula: heads, opponents and a prior, built for a network.
+"""What a loss may bring along alongside its formula: heads, opponents and a prior, built for a network.
 
 Heads are trained with the network, opponents against it by an optimizer of their own, a prior was trained beforehand and
 stays as it is.  None of them is in the network, so that a network is saved and predicts as if they did not exist; the state
@@ -128,11 +128,11 @@ class Frozen(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Frozen:
         """Move as the module would, but never to half precision."""
 
-        def gently(x: Tensor) -> Tensor:
+        def keep_float64(x: Tensor) -> Tensor:
             moved = fn(x.new_empty(0))
             return fn(x) if moved.dtype not in (torch.float16, torch.bfloat16) else x.to(moved.device)
 
-        return super()._apply(gently, recurse)  # type: ignore[no-untyped-call]
+        return super()._apply(keep_float64, recurse)  # type: ignore[no-untyped-call]
 
     def forward(self, *inputs: Tensor) -> Any:
         """What the module gives."""

@@ -12,7 +12,7 @@ from monai_segloss.core.arguments import plain
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.errors import nearest
-from monai_segloss.core.maps import MapSpec, share
+from monai_segloss.core.maps import MapSpec, share_maps
 from monai_segloss.core.module import DEFAULTS, READING, SegLoss
 from monai_segloss.core.prior import Prior
 from monai_segloss.core.reduce import Term
@@ -67,9 +67,9 @@ class WeightedSum(Scheduled, SegLoss):
         0.8466
     """
 
-    scalar = True
+    scalar_only = True
     may_be_empty: ClassVar[bool] = False
-    """Whether there are values beside those of the terms."""
+    """Whether there are values alongside those of the terms."""
 
     def __init__(self, terms: Mapping[str, TermWeight], **common: Any) -> None:
         terms, common = plain(terms), plain(common)
@@ -109,8 +109,8 @@ class WeightedSum(Scheduled, SegLoss):
         return tuple(dict.fromkeys(name for term in self._losses().values() for name in term.accepts))
 
     @property
-    def marks(self) -> tuple[str, ...]:  # type: ignore[override]
-        return tuple(dict.fromkeys(name for term in self._losses().values() for name in term.marks))
+    def point_maps(self) -> tuple[str, ...]:  # type: ignore[override]
+        return tuple(dict.fromkeys(name for term in self._losses().values() for name in term.point_maps))
 
     @property
     def needs(self) -> tuple[MapSpec, ...]:
@@ -190,20 +190,20 @@ class WeightedSum(Scheduled, SegLoss):
         out: dict[str, Term] = {}
         losses, batch = self._losses(), self._wide(batch)
         batch.request(*self._statistics(batch))
-        share(batch, (spec for name in self.evaluated if name in losses for spec in losses[name].needs))
+        share_maps(batch, (spec for name in self.evaluated if name in losses for spec in losses[name].needs))
         for name in (name for name in self.evaluated if name in losses):
-            factor, scores = self.factor(name, batch), losses[name].loss(batch)
-            if isinstance(scores, Mapping):
-                self._parts |= {f"{name}/{part}": t.weight for part, t in scores.items()}
-                out |= {f"{name}/{part}": Term(factor * t.weight, t.scores) for part, t in scores.items()}
+            factor, unreduced = self.factor(name, batch), losses[name].loss(batch)
+            if isinstance(unreduced, Mapping):
+                self._parts |= {f"{name}/{part}": t.weight for part, t in unreduced.items()}
+                out |= {f"{name}/{part}": Term(factor * t.weight, t.unreduced) for part, t in unreduced.items()}
             else:
-                out[name] = Term(factor, scores)
+                out[name] = Term(factor, unreduced)
         return out
 
     def _wide(self, batch: SegBatch) -> SegBatch:
         """The batch in float32 where a term takes a copy in float32 anyway, so that the gradients add up there."""
         needs = (term.needs or term.brings for name, term in self._losses().items() if name in self._active)
-        return batch.wide if any(needs) else batch
+        return batch.full_precision if any(needs) else batch
 
     def _sums(self) -> dict[str, Scheduled]:
         return {name: term for name, term in self._losses().items() if isinstance(term, Scheduled)}
@@ -225,7 +225,7 @@ class Compound(WeightedSum):
 
     def __init__(self, common: Mapping[str, Any], **terms: Mapping[str, Any]) -> None:
         self._known(common)
-        super().__init__(terms, **{name: DEFAULTS[name] for name in self.scoring} | dict(common))
+        super().__init__(terms, **{name: DEFAULTS[name] for name in self.formula_arguments} | dict(common))
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Also of a checkpoint from when the compound was no sum: its buffers are constants of the constructor."""

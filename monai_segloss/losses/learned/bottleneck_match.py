@@ -12,8 +12,8 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.companions import float_features
 from monai_segloss.core.errors import LossShapeError
 from monai_segloss.core.exempt import Exempt
-from monai_segloss.core.module import ScoringArgs
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.module import FormulaArgs
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.losses.learned.guided import Base
 from monai_segloss.losses.learned.latent_shape import LEARNED, code_distance
@@ -86,19 +86,19 @@ class BottleneckMatchLoss(WithPrior):
         base: Base = "dice_ce",
         weight_bottleneck: TermWeight = 1.0,
         prior: str | None = None,
-        **common: Unpack[ScoringArgs],
+        **common: Unpack[FormulaArgs],
     ) -> None:
         super().__init__(base, {"bottleneck_match": ("weight_bottleneck", weight_bottleneck)}, prior, common)
 
     def part(self, network: LabelUNet) -> LabelEncoder:
         return network.encoder
 
-    def own_terms(self, batch: SegBatch) -> Mapping[str, Callable[[], Scores]]:
-        return {"bottleneck_match": lambda: Scores.table(self._distance(batch), batch.voxels)}
+    def own_terms(self, batch: SegBatch) -> Mapping[str, Callable[[], Unreduced]]:
+        return {"bottleneck_match": lambda: Unreduced.table(self._distance(batch), batch.voxels)}
 
     def _distance(self, batch: SegBatch) -> Tensor:
         assert self.frozen is not None
-        code = self.frozen(float_features(batch.one_hot.to(batch.clean.dtype), self.frozen))
+        code = self.frozen(float_features(batch.one_hot.to(batch.masked_logits.dtype), self.frozen))
         features = batch.maps["bottleneck"].to(code.dtype)
         if features.shape != code.shape:
             raise LossShapeError(

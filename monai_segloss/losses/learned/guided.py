@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from monai_segloss.core.arguments import shown
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.errors import LossShapeError
-from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.module import FormulaArgs
 from monai_segloss.core.opponent import Opponent
-from monai_segloss.core.reduce import Scores, Term
+from monai_segloss.core.reduce import Term, Unreduced
 from monai_segloss.core.registry import find
 from monai_segloss.core.taps import NetworkShape
 from monai_segloss.losses.compound.scheduled import term_schedule
@@ -37,9 +37,9 @@ class Guided(WeightedSum):
     """
 
     may_be_empty = True
-    scoring = ("include_background", "batch", "smooth_nr", "smooth_dr", "weight")
+    formula_arguments = ("include_background", "batch", "smooth_nr", "smooth_dr", "weight")
 
-    def __init__(self, base: Base, weights: Mapping[str, tuple[str, TermWeight]], common: ScoringArgs) -> None:
+    def __init__(self, base: Base, weights: Mapping[str, tuple[str, TermWeight]], common: FormulaArgs) -> None:
         terms = base_terms(base)
         super().__init__(terms, **common)
         own = {name: term_schedule(argument, weight) for name, (argument, weight) in weights.items()}
@@ -92,7 +92,7 @@ class Guided(WeightedSum):
     # -- the value --------------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def own_terms(self, batch: SegBatch) -> Mapping[str, Callable[[], Scores]]:
+    def own_terms(self, batch: SegBatch) -> Mapping[str, Callable[[], Unreduced]]:
         """The terms by name; only those with a weight are computed."""
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
@@ -121,7 +121,7 @@ class Guided(WeightedSum):
 
     def _wide(self, batch: SegBatch) -> SegBatch:
         own = batch.full_resolution and any(name in self.own for name in self._active)
-        return batch.wide if own else super()._wide(batch)
+        return batch.full_precision if own else super()._wide(batch)
 
     # -- state ------------------------------------------------------------------------------------------------------------
 
@@ -156,6 +156,6 @@ def base_terms(base: Base) -> Mapping[str, TermWeight]:
     return terms
 
 
-def nothing(batch: SegBatch) -> Scores:
+def nothing(batch: SegBatch) -> Unreduced:
     """0 per sample, in the graph of the logits."""
-    return Scores.table(0 * batch.clean.flatten(1).sum(1, keepdim=True), batch.voxels)
+    return Unreduced.table(0 * batch.masked_logits.flatten(1).sum(1, keepdim=True), batch.voxels)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.companions import float_features
-from monai_segloss.core.module import ScoringArgs
-from monai_segloss.core.reduce import Scores, quotient
+from monai_segloss.core.module import FormulaArgs
+from monai_segloss.core.reduce import Unreduced, quotient
 from monai_segloss.core.registry import register
 from monai_segloss.losses.learned.guided import Base
 from monai_segloss.losses.learned.with_prior import WithPrior
@@ -75,23 +75,23 @@ class InverseFormLoss(WithPrior):
         base: Base = "dice_ce",
         weight_transform: TermWeight = 0.3,
         prior: str | None = None,
-        **common: Unpack[ScoringArgs],
+        **common: Unpack[FormulaArgs],
     ) -> None:
         super().__init__(base, {"inverse_form": ("weight_transform", weight_transform)}, prior, common)
 
     def part(self, network: TransformRegressor) -> nn.Module:
         return network.layers
 
-    def own_terms(self, batch: SegBatch) -> Mapping[str, Callable[[], Scores]]:
+    def own_terms(self, batch: SegBatch) -> Mapping[str, Callable[[], Unreduced]]:
         return {"inverse_form": lambda: self._transforms(batch)}
 
-    def _transforms(self, batch: SegBatch) -> Scores:
+    def _transforms(self, batch: SegBatch) -> Unreduced:
         """Mean norm over the tiles of each sample and class; those without tiles leave the mean."""
         assert self.frozen is not None
         assert self.header is not None
         first = 0 if batch.multilabel else 1
         valid = None if batch.mask is None else batch.mask[:, None]
-        masks = (batch.prob[:, first:], batch.one_hot[:, first:].to(batch.clean.dtype))
+        masks = (batch.prob[:, first:], batch.one_hot[:, first:].to(batch.masked_logits.dtype))
         p, y = (tiles(soft_boundary(x, valid), self.header.network["tile"]) for x in masks)
         found = pairs(p, y)
         both = torch.stack((p, y), 3).flatten(0, 2)
@@ -100,7 +100,7 @@ class InverseFormLoss(WithPrior):
         else:
             norms = p.new_zeros(found.shape).masked_scatter(found, self._norms(both[found.flatten()]))
         table, count = norms.sum(2), found.sum(2).to(p.dtype)
-        return Scores.table(quotient(table, count) + 0 * masks[0].flatten(2).sum(2), count)
+        return Unreduced.table(quotient(table, count) + 0 * masks[0].flatten(2).sum(2), count)
 
     def _norms(self, both: Tensor) -> Tensor:
         assert self.frozen is not None

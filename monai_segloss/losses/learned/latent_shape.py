@@ -9,8 +9,8 @@ from torch import Tensor
 
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.companions import float_features
-from monai_segloss.core.module import ScoringArgs
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.module import FormulaArgs
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.losses.learned.guided import Base
 from monai_segloss.losses.learned.with_prior import WithPrior
@@ -75,15 +75,15 @@ class LatentShapeLoss(WithPrior):
         base: Base = "dice_ce",
         weight_latent: TermWeight = 0.01,
         prior: str | None = None,
-        **common: Unpack[ScoringArgs],
+        **common: Unpack[FormulaArgs],
     ) -> None:
         super().__init__(base, {"latent_shape": ("weight_latent", weight_latent)}, prior, common)
 
     def part(self, network: LabelAutoEncoder) -> LabelEncoder:
         return network.encoder
 
-    def own_terms(self, batch: SegBatch) -> Mapping[str, Callable[[], Scores]]:
-        return {"latent_shape": lambda: Scores.table(self._distance(batch), batch.voxels)}
+    def own_terms(self, batch: SegBatch) -> Mapping[str, Callable[[], Unreduced]]:
+        return {"latent_shape": lambda: Unreduced.table(self._distance(batch), batch.voxels)}
 
     def _distance(self, batch: SegBatch) -> Tensor:
         p = batch.prob if batch.mask is None else batch.prob * batch.mask[:, None]

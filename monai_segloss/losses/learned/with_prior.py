@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from monai_segloss.core.companions import Frozen
-from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.module import FormulaArgs
 from monai_segloss.core.prior import Header, Prior, PriorError
 from monai_segloss.core.taps import NetworkShape
 from monai_segloss.losses.learned.guided import Base, Guided
@@ -32,7 +32,7 @@ class WithPrior(Guided):
     """Kind of the prior, one of `monai_segloss.core.prior.KINDS`."""
 
     def __init__(
-        self, base: Base, weights: Mapping[str, tuple[str, TermWeight]], prior: str | None, common: ScoringArgs
+        self, base: Base, weights: Mapping[str, tuple[str, TermWeight]], prior: str | None, common: FormulaArgs
     ) -> None:
         super().__init__(base, weights, common)
         if prior is not None and not Path(prior).is_file():
