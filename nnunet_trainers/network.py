@@ -13,7 +13,7 @@ from monai_segloss.core.companions import learnable, parameter_groups, share_bet
 from monai_segloss.core.module import SegLoss
 from monai_segloss.core.probe import network_shape
 from monai_segloss.core.taps import NetworkShape, Taps
-from nnunet_trainers import building
+from nnunet_trainers import building, prior
 
 if TYPE_CHECKING:
     from nnunet_trainers.base import SegLossTrainer
@@ -35,6 +35,7 @@ def prepare(trainer: SegLossTrainer, loss: SegLoss) -> Taps | None:
 def _prepare(trainer: SegLossTrainer, loss: SegLoss) -> Taps | None:
     shape = _shape(trainer, loss)
     loss.prepare(shape)
+    prior.supply(trainer, loss, shape)
     loss.to(trainer.device)
     for name, tap in shape.taps.items():
         trainer.print_to_log_file(f"segloss tap {name}: {tap.channels} channels at {tap.size}, module {tap.module!r}")

@@ -73,9 +73,9 @@ class Workspace:
 
     @property
     def variables(self) -> dict[str, str]:
-        """The variables of nnU-Net, without workers and compilation."""
+        """The variables of nnU-Net, without workers and compilation, and a short training of priors."""
         folders = {f"nnUNet_{name}": str(self.root / name) for name in ("raw", "preprocessed", "results")}
-        small = {"nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1", "nnUNet_compile": "f"}
+        small = {"nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1", "nnUNet_compile": "f", "segloss_prior_steps": "30"}
         return {**folders, **small, "nnUNet_extTrainer": discovery_dir()}
 
     @property

@@ -7,12 +7,14 @@ of all of them is in the ``state_dict`` of the loss.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
+import torch
 from torch import Tensor, nn
 
+from monai_segloss.core.prior import Prior, PriorError, read_prior
 from monai_segloss.core.sync import average_over_processes, broadcast
 from monai_segloss.core.taps import NetworkShape, missing
 
@@ -47,9 +49,22 @@ class Companions:
         """Build heads and opponents for a network; once, before the optimizer is made."""
         self.shape = shape
 
+    def take_prior(self, prior: Prior) -> None:
+        """Take a prior of the kind that is wanted, after `prepare`.
+
+        Raises:
+            PriorError: it was trained for other classes, another patch or spacing.
+        """
+
+    @final
     def load_prior(self, file: Path) -> None:
-        """Take a prior from its file."""
-        raise TypeError(f"{type(self).__name__} takes no prior.")
+        """Take a prior from its file; see `take_prior`, and `monai_segloss.core.prior.read_prior`."""
+        prior = read_prior(file)
+        if prior.header.kind != self.prior_kind:
+            raise PriorError(
+                f"prior: {str(file)!r} is of the kind {prior.header.kind!r}, expected {self.prior_kind!r}."
+            )
+        self.take_prior(prior)
 
     def update(self) -> dict[str, Tensor]:
         """The step of the opponents, after that of the network: the detached value of each one's own loss, by its name."""
@@ -103,25 +118,37 @@ def share_between_processes(loss: nn.Module) -> None:
 
 def float_features(features: Tensor, module: nn.Module) -> Tensor:
     """Features in the precision of the module that reads them: a network under autocast gives half precision."""
-    first = next(iter(module.parameters()), None)
+    first = next((x for x in (*module.parameters(), *module.buffers()) if x.is_floating_point()), None)
     return features.float() if first is None else features.to(first.dtype)
 
 
 class Frozen(nn.Module):
-    """A module that is not trained and stays in evaluation mode, whatever is done to what holds it; gradients pass it."""
+    """A module that is not trained and stays in evaluation mode, whatever is done to what holds it; gradients pass it.
+
+    Its weights become buffers, so that no optimizer, no ``requires_grad_`` and no average of gradients finds them.
+    """
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self.module = module.eval().requires_grad_(False)
+        for part in module.modules():
+            for name, weight in list(part.named_parameters(recurse=False)):
+                delattr(part, name)
+                part.register_buffer(name, weight.detach().clone())
+        self.module = module.eval()
 
     def train(self, mode: bool = True) -> Frozen:
         """Stay in evaluation mode."""
         super().train(False)
         return self
 
-    def requires_grad_(self, requires_grad: bool = True) -> Frozen:
-        """Stay without gradients."""
-        return self
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Frozen:
+        """Move as the module would, but never to half precision."""
+
+        def keep_float64(x: Tensor) -> Tensor:
+            moved = fn(x.new_empty(0))
+            return fn(x) if moved.dtype not in (torch.float16, torch.bfloat16) else x.to(moved.device)
+
+        return super()._apply(keep_float64, recurse)  # type: ignore[no-untyped-call]
 
     def forward(self, *inputs: Tensor) -> Any:
         """What the module gives."""

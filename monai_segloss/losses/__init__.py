@@ -44,9 +44,12 @@ from monai_segloss.losses.instance.inverse_weighted_cross_entropy import Inverse
 from monai_segloss.losses.instance.inverse_weighted_dice import InverseWeightedDiceLoss
 from monai_segloss.losses.learned.adversarial import AdversarialLoss
 from monai_segloss.losses.learned.besnet import BESNetLoss
+from monai_segloss.losses.learned.bottleneck_match import BottleneckMatchLoss
 from monai_segloss.losses.learned.conv_mcd import ConvMCDLoss
 from monai_segloss.losses.learned.distance_regularized import DistanceRegularizedLoss
 from monai_segloss.losses.learned.dmtn import DMTNLoss
+from monai_segloss.losses.learned.inverse_form import InverseFormLoss
+from monai_segloss.losses.learned.latent_shape import LatentShapeLoss
 from monai_segloss.losses.learned.multi_scale_l1 import MultiScaleL1Loss
 from monai_segloss.losses.learned.multi_task import MultiTaskLoss
 from monai_segloss.losses.learned.psi_net import PsiNetLoss
@@ -100,6 +103,7 @@ __all__ = [
     "BlobLoss",
     "BootstrappedCrossEntropyLoss",
     "BorderWeightedCELoss",
+    "BottleneckMatchLoss",
     "BoundaryDoULoss",
     "BoundaryF1Loss",
     "BoundaryIoULoss",
@@ -139,11 +143,13 @@ __all__ = [
     "HausdorffConvLoss",
     "HausdorffDTLoss",
     "HausdorffERLoss",
+    "InverseFormLoss",
     "InverseWeightedCrossEntropyLoss",
     "InverseWeightedDiceLoss",
     "JaccardLoss",
     "JaccardMetricLoss",
     "LabelSmoothingCrossEntropyLoss",
+    "LatentShapeLoss",
     "LayerSmoothnessLoss",
     "LogCoshDiceLoss",
     "LogHausdorffDTLoss",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from monai_segloss.core.module import SegLoss
 from monai_segloss.core.taps import NetworkShape, Tap
+from monai_segloss.prior.networks import untrained
 
 SEED = 0
 
@@ -78,7 +79,10 @@ def prepared(loss: SegLoss, logits: Tensor) -> SegLoss:
     taps = {name: Tap("", x.shape[1], tuple(x.shape[2:])) for name, x in found.items()}
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
         torch.manual_seed(SEED)
-        loss.prepare(NetworkShape(logits.shape[1], tuple(logits.shape[2:]), taps=taps))
+        shape = NetworkShape(logits.shape[1], tuple(logits.shape[2:]), taps=taps)
+        loss.prepare(shape)
+        while loss.prior_kind is not None:
+            loss.take_prior(untrained(loss.prior_kind, shape, loss.reader.sigmoid))
         loss = loss.double() if logits.dtype == torch.float64 else loss
     loss.requires_grad_(False)  # the contract is about what is given to the call
     loss.register_forward_pre_hook(StandIn(loss.taps), with_kwargs=True)

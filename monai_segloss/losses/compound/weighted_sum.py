@@ -15,6 +15,7 @@ from monai_segloss.core.counts import Stat
 from monai_segloss.core.errors import nearest
 from monai_segloss.core.maps import MapSpec, share_maps
 from monai_segloss.core.module import DEFAULTS, READING, SegLoss
+from monai_segloss.core.prior import Prior
 from monai_segloss.core.reduce import Term
 from monai_segloss.core.registry import LossInfo, find
 from monai_segloss.core.taps import NetworkShape
@@ -130,6 +131,18 @@ class WeightedSum(Scheduled, SegLoss):
     @property
     def brings(self) -> bool:
         return any(term.brings for term in self._losses().values())
+
+    @property
+    def prior_kind(self) -> str | None:
+        return self.prior_of_terms()
+
+    def prior_of_terms(self) -> str | None:
+        """The kind of prior that a term wants and has not got."""
+        return next((term.prior_kind for term in self._losses().values() if term.prior_kind), None)
+
+    def take_prior(self, prior: Prior) -> None:
+        for term in self._losses().values():
+            term.take_prior(prior)
 
     def prepare(self, shape: NetworkShape) -> None:
         super().prepare(shape)

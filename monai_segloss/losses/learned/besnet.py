@@ -18,13 +18,6 @@ from monai_segloss.losses.learned.guided import Base
 from monai_segloss.losses.learned.tasks import DECODED, NO_TASK, Task, WithTasks
 from monai_segloss.schedules import TermWeight
 
-WHERE = ("boundary", "foreground")
-
-
-def enhanced(lp: Tensor, lq: Tensor, g: Tensor, extra: Tensor) -> Tensor:
-    """-((1 + b) g log p + (1 - g) log(1 - p)) at each voxel, b = ``extra``."""
-    return -((1 + extra) * g * lp + (1 - g) * lq)
-
 
 @register(
     "besnet",
@@ -125,3 +118,11 @@ class BESNetLoss(WithTasks):
             lp = no_second_derivative(lp, "BESNetLoss")
         values = batch.total(enhanced(lp, voxels.lq, voxels.g, extra))
         return Unreduced.table(values / batch.voxels.clamp_min(1), batch.voxels)
+
+
+WHERE = ("boundary", "foreground")
+
+
+def enhanced(lp: Tensor, lq: Tensor, g: Tensor, extra: Tensor) -> Tensor:
+    """-((1 + b) g log p + (1 - g) log(1 - p)) at each voxel, b = ``extra``."""
+    return -((1 + extra) * g * lp + (1 - g) * lq)

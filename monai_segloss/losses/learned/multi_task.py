@@ -10,7 +10,7 @@ from monai_segloss.losses.compound.balance import BalanceConfig
 from monai_segloss.losses.learned.guided import Base
 from monai_segloss.losses.learned.tasks import BY_CLASS, UNTRAINED, WithTasks, task
 
-BESIDE: dict[str, Any] = {"contour": 1.0, "distance": 1.0}
+USUAL: dict[str, Any] = {"contour": 1.0, "distance": 1.0}
 
 
 @register("multi_task", tags=("multi-task", "heads", "distance", "boundary"), exempt=BY_CLASS | UNTRAINED)
@@ -70,7 +70,7 @@ class MultiTaskLoss(WithTasks):
         self,
         *,
         base: Base = "dice_ce",
-        tasks: Mapping[str, Any] = BESIDE,
+        tasks: Mapping[str, Any] = USUAL,
         balance: BalanceConfig | None = None,
         **common: Unpack[FormulaArgs],
     ) -> None:

@@ -65,6 +65,8 @@ OTHER: dict[str, Callable[[Case], Any]] = {
     "lambda_contour": lambda case: 0.5,
     "lambda_distance": lambda case: 0.25,
 }
+APART = (*READING, "use_softmax", "prior")
+"""Arguments that have properties or tests of their own; no case has the file of a prior."""
 # The lower end of the range of arguments that may be negative.
 LOWEST = {"epsilon": -1.0, "alpha_max": -1.0, "axis": -3.0, "exponent": -100.0}
 
@@ -84,7 +86,7 @@ def every_argument_matters(info: LossInfo) -> None:
     overlapping = supported(info, "regions", "soft_regions", "empty_region")
     for group in (voxels_of_one_class or supported(info, "labels_2d"), overlapping or supported(info, "one_class")):
         for name, parameter in info.parameters.items():
-            if group and name not in READING and name != "use_softmax":
+            if group and name not in APART:
                 require(
                     any(_matters(info, case, name, parameter.default) for case in group),
                     f"{name}: another value changes nothing on {', '.join(case.name for case in group)}",

@@ -1,0 +1,1 @@
+"""Priors on labels: networks, the patches that they are trained on, and their training."""
