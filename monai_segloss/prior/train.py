@@ -21,7 +21,7 @@ from monai_segloss.prior.networks import header_of, network
 from monai_segloss.prior.objectives import OBJECTIVES, Objective
 from monai_segloss.prior.patches import Augmentation, Labels, Patches
 
-STEPS = {"autoencoder": 1000, "label-unet": 500, "inverse-form": 1500}
+STEPS = {"autoencoder": 1000, "label-unet": 1000, "inverse-form": 1500}
 """Steps of a training, by kind."""
 RATE, HELD_BACK, SAVE_EVERY, TIMED = 2e-3, 0.2, 50, 10
 """Learning rate of Adam, which falls to 0; part of the cases that is held back; steps between states, and to be timed."""
