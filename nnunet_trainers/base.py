@@ -61,7 +61,7 @@ class SegLossTrainer(nnUNetTrainer):
         if wanted.iterations is not None:
             self.num_iterations_per_epoch = wanted.iterations
             self.num_val_iterations_per_epoch = max(1, wanted.iterations // 5)
-        self.save_every = min(50, max(1, self.num_epochs // 20))
+        self.save_every = resuming.save_every(self.num_epochs)
         self.terms = TermMeans()
         self.continued: list[dict[str, Any]] = []
         self.beside = Beside()
@@ -128,9 +128,11 @@ class SegLossTrainer(nnUNetTrainer):
         cascade.refuse_missing_stage(self)
         if self.settings.seed is not None:
             seeding.seed_everything(self.settings.seed, INITIALIZATION)
+        precision.limit_threads(self.device)
         super().initialize()
         precision.autocast(self.network, self.device)
         self._optimize_loss()
+        self.print_to_log_file(f"segloss first weights: {recording.weights_hash(self.network)}")
         self.beside = self.loss.source = Beside(self._layout(), self._labeled())
         self.print_to_log_file(f"segloss configuration: {json.dumps(self.configuration_record())}")
 

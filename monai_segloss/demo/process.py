@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from monai_segloss.demo.problem import DemoError
+from monai_segloss.demo.problem import DemoError, DiskFullError, DivergedError, KilledError
 from monai_segloss.files import read_json, write_json
 
 ENTRY_POINTS = {
@@ -89,11 +89,13 @@ class Programs:
     Args:
         work: the folder; logs go to its folder ``logs``.
         variables: the environment of every program.
+        stop: set by another thread, it ends the program that runs and raises `KeyboardInterrupt` in the thread of `run`.
     """
 
-    def __init__(self, work: Path, variables: Mapping[str, str]) -> None:
+    def __init__(self, work: Path, variables: Mapping[str, str], stop: threading.Event | None = None) -> None:
         self.work = work
         self.variables = dict(variables)
+        self.stop = stop or threading.Event()
         self._lock: int | None = None
 
     @contextmanager
@@ -125,7 +127,7 @@ class Programs:
         if (run is not None and _alive(run)) or group is None:
             whose = f" (process {run})" if run else ""
             raise DemoError(
-                f"another segloss demo{whose} is at work in {self.work}: wait for it or choose another --out"
+                f"another run{whose} is at work in {self.work}: wait for it or choose another folder"
             )
         _end_group(group)
         assert self._lock is not None
@@ -157,7 +159,7 @@ class Programs:
                 variables = {**(extra or {}), **self.variables}
                 with _patient():
                     process = self._start([*program(command[0]), *command[1:]], stream.fileno(), variables)
-            for text in _follow(log, start, process):
+            for text in _follow(log, start, process, self.stop):
                 listen(text)
         except BaseException:
             if process is not None:
@@ -165,7 +167,7 @@ class Programs:
                 process.wait()
             raise
         if process.returncode:
-            raise DemoError(explain(command[0], process.returncode, _tail(log, start), log))
+            raise explain(command[0], process.returncode, _tail(log, start), log)
 
     def _start(self, command: list[str], output: int, variables: dict[str, str]) -> subprocess.Popen[bytes]:
         inherited = () if self._lock is None or os.name == "nt" else (self._lock,)
@@ -182,26 +184,33 @@ class Programs:
         return process
 
 
-def explain(name: str, code: int, log: str, file: Path) -> str:
-    """One sentence on why a program failed."""
+def explain(name: str, code: int, log: str, file: Path) -> DemoError:
+    """Why a program failed, in one sentence."""
     if code < 0:
         lack = ", often for lack of memory" if code == -signal.SIGKILL else ""
-        return f"{name} was ended from outside (signal {-code}{lack}); the same command continues (the log is {file})"
+        return KilledError(
+            f"{name} was ended from outside (signal {-code}{lack}); the same command continues (the log is {file})"
+        )
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt|Exit)\b.*", line)]
     if any(DISK_FULL.search(error) for error in errors):
-        return f"{name} stopped because the disk is full: make room and start the same command again, it continues"
+        return DiskFullError(
+            f"{name} stopped because the disk is full: make room and start the same command again, it continues"
+        )
     reason = (errors or lines or ["no output"])[-1].rstrip(".")
-    return f"{name} failed: {reason} (the log is {file}; segloss doctor checks the installation)"
+    kind = DivergedError if re.match(r"[\w.]*DivergedError\b", reason) else DemoError
+    return kind(f"{name} failed: {reason} (the log is {file}; segloss doctor checks the installation)")
 
 
-def _follow(log: Path, start: int, process: subprocess.Popen[bytes]) -> Iterator[str]:
-    """Pieces of the log until the process has ended."""
+def _follow(log: Path, start: int, process: subprocess.Popen[bytes], stop: threading.Event) -> Iterator[str]:
+    """Pieces of the log until the process has ended, or shall end."""
     with open(log, encoding="utf-8", errors="replace", newline="") as stream:
         stream.seek(start)
         ended = False
         while not ended:
             ended = process.poll() is not None
+            if stop.is_set() and not ended:
+                raise KeyboardInterrupt
             text = stream.read()
             if text:
                 yield text

@@ -26,6 +26,8 @@ from monai_segloss.files import write_text
 Array = NDArray[Any]
 Row = dict[str, Any]
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20))
+LOST = ("failed", "diverged")
+"""States of runs without predictions."""
 VERSION = 1
 """Of what a file of measured rows holds; another number makes it anew."""
 
@@ -69,12 +71,15 @@ def measure_runs(
     """
     options = options or Options()
     for source in runs:
-        _refuse(source)
+        if source.state not in LOST:
+            _refuse(source)
     rows: dict[str, list[Row]] = {"cases": [], "bins": [], "curves": []}
     about = []
     with ProcessPoolExecutor(processes) if processes > 1 else contextlib.nullcontext() as pool:
         for source in runs:
-            found = _kept(source, folder / "measured", options, partial(_measured, source, options, pool))
+            lost = {"cases": [], "bins": [], "curves": sources.curves(source)}
+            make = partial(_measured, source, options, pool)
+            found = lost if source.state in LOST else _kept(source, folder / "measured", options, make)
             for name, each in found.items():
                 rows[name] += each
             about.append(_run(source, rows["cases"]))
