@@ -1,4 +1,4 @@
-"""The CPU: its threads, and mixed precision: the network in bfloat16, as nnU-Net trains in float16 on GPUs; the loss stays in float32."""
+"""The CPU: its threads, and mixed precision there, the network in bfloat16 as in float16 on GPUs, the loss in float32."""
 
 from __future__ import annotations
 

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from monai_segloss.cli import compare_run
+
 app = typer.Typer(
     no_args_is_help=True,
     help="Compare losses: paired by patient, corrected for their number, against the noise of seeds.",
@@ -16,6 +18,7 @@ app = typer.Typer(
 
 def register(parent: typer.Typer) -> None:
     """Add the group to the command."""
+    compare_run.register(app)
     parent.add_typer(app, name="compare")
 
 
@@ -64,7 +67,7 @@ def existing(
     except (ValueError, OSError) as error:
         typer.echo(f"Error: {str(error)[:1].upper()}{str(error)[1:]}", err=True)
         raise typer.Exit(2) from None
-    _print(out, analysis)
+    print_analysis(out, analysis)
     out.print(f"tables in {output / 'tables'}", soft_wrap=True)
 
 
@@ -75,7 +78,7 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
         raise ValueError(f"{option} must be numbers with commas between them, got {text!r}.") from None
 
 
-def _print(out: object, analysis: object) -> None:
+def print_analysis(out: object, analysis: object) -> None:
     """The differences of the mean over classes, and what cannot be said."""
     from rich.console import Console
     from rich.table import Table

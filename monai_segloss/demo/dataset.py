@@ -124,7 +124,9 @@ def _check_content(path: Path, content: Mapping[str, Any], formats: Sequence[str
     counted = {**content, "numTraining": 0}  # linking writes the right number
     faults = rules.faults(counted, (*rules.STRUCTURE, *rules.LABELS))
     _require(not faults, f"{path} {' and '.join(faults)}")
-    _require("dataset" not in content, f"{path} lists files itself ('dataset'): this command reads imagesTr and labelsTr")
+    _require(
+        "dataset" not in content, f"{path} lists files itself ('dataset'): this command reads imagesTr and labelsTr"
+    )
     numbers = numbers_by_name(content["labels"], path)
     _require(set(numbers) - {"background", "ignore"} != set(), f"{path} names no class besides the background")
     ending = content["file_ending"]

@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -109,7 +110,7 @@ class Programs:
         try:
             if not _try_lock(self._lock):
                 self._end_leftovers()
-            write_json(self._note, {"run": os.getpid(), "program": None})
+            write_json(self._note, {"host": socket.gethostname(), "run": os.getpid(), "program": None})
             yield
             self._note.unlink(missing_ok=True)
         finally:
@@ -123,12 +124,10 @@ class Programs:
     def _end_leftovers(self) -> None:
         # The lock is handed down to programs and their forks: held without a living run it belongs to those it left.
         note = read_json(self._note) if self._note.exists() else {}
-        run, group = note.get("run"), note.get("program")
-        if (run is not None and _alive(run)) or group is None:
-            whose = f" (process {run})" if run else ""
-            raise DemoError(
-                f"another run{whose} is at work in {self.work}: wait for it or choose another folder"
-            )
+        run, group, host = note.get("run"), note.get("program"), note.get("host")
+        if host != socket.gethostname() or (run is not None and _alive(run)) or group is None:
+            whose = f" (process {run} on {host})" if run else ""
+            raise DemoError(f"another run{whose} is at work in {self.work}: wait for it or choose another folder")
         _end_group(group)
         assert self._lock is not None
         if not _try_lock(self._lock, patience=10):
@@ -180,7 +179,7 @@ class Programs:
             pass_fds=inherited,
             start_new_session=os.name != "nt",
         )
-        write_json(self._note, {"run": os.getpid(), "program": process.pid})
+        write_json(self._note, {"host": socket.gethostname(), "run": os.getpid(), "program": process.pid})
         return process
 
 

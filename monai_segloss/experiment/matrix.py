@@ -55,7 +55,8 @@ class Matrix(BaseModel):
     """A comparison.
 
     Args:
-        data: nnU-Net raw data set; None: the generated one.
+        data: nnU-Net raw data set; or
+        demo: generated volumes instead.
         arms: losses with their settings.
         baseline: name of the arm that the others are compared with; default: the first.
         seeds: trainings of each arm and fold, with the seeds 0, 1, ...
@@ -72,12 +73,13 @@ class Matrix(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     data: Path | None = None
+    demo: bool = False
     arms: tuple[Arm, ...] = Field(min_length=1)
     baseline: str = ""
     seeds: int = Field(2, description="trainings of each arm and fold")
     baseline_seeds: int = Field(0, description="trainings of the baseline and fold; 0: two more than the others")
     folds: tuple[int, ...] = Field((0,), min_length=1)
-    configuration: str = "3d_fullres"
+    configuration: Literal["2d", "3d_fullres", "3d_lowres"] = "3d_fullres"
     epochs: int = Field(100, ge=1)
     iterations: int = Field(250, ge=1)
     lr: float | None = Field(None, gt=0)
@@ -92,13 +94,15 @@ class Matrix(BaseModel):
     def _several(cls, seeds: int) -> int:
         if seeds < 2:
             raise ValueError(
-                f"seeds must be at least 2, got {seeds}: from one training it cannot be said whether another loss or another "
-                "seed made a difference."
+                f"seeds must be at least 2, got {seeds}: from one training it cannot be said whether another loss or "
+                "another seed made a difference."
             )
         return seeds
 
     @model_validator(mode="after")
     def _fits(self) -> Matrix:
+        if self.demo == (self.data is not None):
+            raise ValueError("give either data, an nnU-Net raw data set, or demo for generated volumes.")
         names = [arm.name for arm in self.arms]
         twice = next((name for name, count in Counter(names).items() if count > 1), None)
         if twice is not None:
@@ -113,8 +117,8 @@ class Matrix(BaseModel):
             raise ValueError(f"baseline {self.baseline!r} is none of the arms {', '.join(names)}.")
         if self.baseline_seeds and self.baseline_seeds < self.seeds:
             raise ValueError(
-                f"baseline_seeds must be at least seeds ({self.seeds}), got {self.baseline_seeds}: each arm is paired with a "
-                "training of the baseline from the same seed."
+                f"baseline_seeds must be at least seeds ({self.seeds}), got {self.baseline_seeds}: each arm is paired with "
+                "a training of the baseline from the same seed."
             )
         wrong = [fold for fold in self.folds if fold < 0]
         if wrong or len(set(self.folds)) < len(self.folds):

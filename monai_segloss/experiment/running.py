@@ -89,7 +89,7 @@ class Task:
     def ended(self) -> dict[str, Any]:
         """State and reason of a run that ended by an error."""
         found: dict[str, Any] = read_json(self._end) if self._end.exists() else {}
-        return found
+        return found if found.get("trainer") == self.run.trainer else {}
 
     @property
     def _end(self) -> Path:
@@ -131,7 +131,11 @@ class Task:
 
     def finish(self, state: str, reason: str) -> None:
         """Note that the run ended by an error."""
-        write_json(self._end, {"state": state, "reason": reason})
+        write_json(self._end, {"state": state, "reason": reason, "trainer": self.run.trainer})
+
+    def forget(self) -> None:
+        """Let a run that ended by an error be tried again."""
+        self._end.unlink(missing_ok=True)
 
 
 def execute(task: Task, stop: threading.Event | None = None) -> str:
@@ -150,7 +154,7 @@ def execute(task: Task, stop: threading.Event | None = None) -> str:
     task.folder.mkdir(parents=True, exist_ok=True)
     programs = Programs(task.folder, variables(task), stop)
     with programs.only_here():
-        task._end.unlink(missing_ok=True)
+        task.forget()
         for attempt in range(task.retries + 1):
             try:
                 with task.stages.stage(task.key):

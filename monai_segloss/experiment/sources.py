@@ -200,7 +200,9 @@ def facts(model: Path, fold: Path) -> dict[str, Any]:
 def _hashes(model: Path, fold: Path) -> dict[str, Any]:
     """Of what runs that are compared must share: held-out cases, plans (the loss aside), first weights."""
     validation, others = fold / "validation", (".json", ".npz", ".pkl")
-    cases = sorted(file.name for file in validation.iterdir() if file.suffix not in others) if validation.is_dir() else []
+    cases = (
+        sorted(file.name for file in validation.iterdir() if file.suffix not in others) if validation.is_dir() else []
+    )
     weights = re.search(r"segloss first weights: (\w+)", _logs(fold))
     return {
         "splits_hash": _hash(" ".join(cases).encode()) if cases else None,
@@ -224,7 +226,9 @@ def _plans_hash(model: Path) -> str | None:
 
 def _logs(fold: Path) -> str:
     """All logs of a run, in the order of their dates, whose numbers have no leading zeros."""
-    files = sorted(fold.glob("training_log_*.txt"), key=lambda file: [int(each) for each in re.findall(r"\d+", file.stem)])
+    files = sorted(
+        fold.glob("training_log_*.txt"), key=lambda file: [int(each) for each in re.findall(r"\d+", file.stem)]
+    )
     return "\n".join(file.read_text(errors="replace") for file in files)
 
 
