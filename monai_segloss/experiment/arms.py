@@ -49,9 +49,10 @@ class Arm(BaseModel):
             content = _of_text(content)
         if not isinstance(content, Mapping):
             raise ValueError(f"an arm is the name of a loss, or a mapping with name and loss, got {content!r}.")
+        content = {key: value for key, value in content.items() if value is not None}
         loss = {key: value for key, value in content.items() if key in LossConfig.model_fields}
         rest = {key: value for key, value in content.items() if key not in loss}
-        if isinstance(loss.get("loss"), LossConfig):
+        if isinstance(loss.get("loss"), LossConfig | Mapping):
             return content
         if isinstance(loss.get("loss"), str) and len(loss) == 1:
             loss = _of_text(loss["loss"]).get("loss", loss)

@@ -177,11 +177,11 @@ class Comparison:
         self._losses(plans)
 
     def _splits(self) -> None:
-        """The folds, and one more that the two iterations hold out: a single case."""
+        """The folds, and one more that the two iterations hold out: at most two cases."""
         splits = self.splits()
         first = splits[self.matrix.folds[0]]
         write_json(
-            self.preprocessed / "splits_final.json", [*splits, {"train": first["train"], "val": first["val"][:1]}]
+            self.preprocessed / "splits_final.json", [*splits, {"train": first["train"], "val": first["val"][:2]}]
         )
 
     def _losses(self, plans: Path) -> None:

@@ -1,4 +1,4 @@
-"""Two iterations of every arm before the first real run: does it train at all, how long will it take, how much disk."""
+"""Two iterations and two held-out cases of every arm before the first run: does it train, how long, how much disk."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ STAMP = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+): ?(.*?)\s*$", re.M)
 
 @dataclass(frozen=True)
 class Cost:
-    """What two iterations and one held-out case took.
+    """What two iterations and two held-out cases took.
 
     Args:
-        start: seconds before the first iteration.
+        start: seconds of what a run does once.
         iteration: seconds of one; the first ones are slow.
         case: seconds to predict a held-out case and to write its probabilities.
         checkpoint, volume: bytes of a checkpoint and of the files of a held-out case.
@@ -51,7 +51,7 @@ def smoke(task: Task) -> Cost:
     """The cost of an arm, measured once.
 
     Args:
-        task: of two iterations, with one held-out case.
+        task: of two iterations, with two held-out cases.
 
     Raises:
         DemoError: it failed.
@@ -72,17 +72,19 @@ def smoke(task: Task) -> Cost:
 def _cost(task: Task) -> Cost:
     log = task.log.read_text(encoding="utf-8", errors="replace")
     stamps = [(datetime.fromisoformat(when).timestamp(), what) for when, what in STAMP.findall(log)]
-    began = next((when for when, what in stamps if what == "Epoch 0"), 0.0)
-    trained = next((when for when, what in reversed(stamps) if what.startswith("Training done")), 0.0)
+    trained = next(when for when, what in reversed(stamps) if what.startswith("Training done"))
     epoch = task.epochs()[-1].seconds
     end = task.log.stat().st_mtime
+    predicting = [when for when, what in stamps if what.startswith("predicting ")]
+    case = (predicting[-1] - predicting[0]) / (len(predicting) - 1) if len(predicting) > 1 else end - trained
+    files = [*(task.fold / "validation").iterdir()]
     checkpoints = [file.stat().st_size for file in task.fold.glob("checkpoint_*.pth")]
     return Cost(
-        max(0.0, task.seconds() - (end - began)) if began else 0.0,
+        max(0.0, task.seconds() - epoch - len(predicting) * case),
         epoch / (ITERATIONS + VALIDATION_COST),
-        end - trained if trained else 0.0,
+        case,
         max(checkpoints, default=0),
-        sum(file.stat().st_size for file in (task.fold / "validation").iterdir()),
+        sum(file.stat().st_size for file in files) // max(1, len(predicting)),
     )
 
 
