@@ -14,12 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nnunetv2.imageio.reader_writer_registry  # noqa: F401  (sets variables of the environment)
 import pandas as pd
 import pytest
 from compare_programs import FAIL, PACE
 from rich.console import Console
 from typer.testing import CliRunner
 
+import nnunet_trainers.trainers  # noqa: F401  (the same)
 from monai_segloss.cli import app
 from monai_segloss.demo import process
 from monai_segloss.demo.generate import Size, make_dataset
@@ -41,6 +43,8 @@ CONTENT: dict[str, Any] = {
     "arms": ["dice_ce", {"name": "sum", "terms": {"dice": 1, "cross_entropy": 0.5}}],
     "epochs": 2,
     "iterations": 4,
+    "lr": 0.05,
+    "tolerance": 1.2,
     "baseline_seeds": 3,
 }
 RUNS = 5
@@ -134,7 +138,7 @@ def test_what_is_done_is_not_done_again(start: Start, whole: Tables) -> None:
 
 
 def test_every_arm_is_tried_before_the_first_run(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(FAIL, "SegLoss_seed0_1epochs:train:nan")
+    monkeypatch.setenv(FAIL, "SegLoss_lr5em2_seed0_1epochs:train:nan")
     made = start()
     with pytest.raises(DemoError, match=r"arm 'sum' fails in two iterations, before any run has begun: .*loss is NaN"):
         run(made)
@@ -147,7 +151,7 @@ def test_every_arm_is_tried_before_the_first_run(start: Start, monkeypatch: pyte
 def test_runs_that_end_by_an_error_are_counted(
     start: Start, whole: Tables, monkeypatch: pytest.MonkeyPatch, how: str, state: str
 ) -> None:
-    monkeypatch.setenv(FAIL, f"SegLoss_seed1_2epochs:checkpoint:{how}")
+    monkeypatch.setenv(FAIL, f"SegLoss_lr5em2_seed1_2epochs:checkpoint:{how}")
     made = start()
     tables = run(made)
     lost = tables.runs[tables.runs["state"] != "done"].to_dict("records")
@@ -171,7 +175,7 @@ def test_predictions_without_foreground_are_a_state(start: Start, monkeypatch: p
 
 @pytest.mark.parametrize("place", ["train", "checkpoint", "validation"])
 def test_a_killed_program_is_started_again(start: Start, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
-    monkeypatch.setenv(FAIL, f"DiceCE_seed1_2epochs:{place}:kill")
+    monkeypatch.setenv(FAIL, f"DiceCE_lr5em2_seed1_2epochs:{place}:kill")
     made = start()
     tables = run(made)
     killed = starts(made)["dice_ce-seed1-fold0"]
@@ -186,7 +190,7 @@ def test_a_killed_program_is_started_again(start: Start, monkeypatch: pytest.Mon
 def test_a_full_disk_ends_the_queue_and_counts_nothing_as_done(
     start: Start, whole: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(FAIL, "DiceCE_seed1_2epochs:validation:disk")
+    monkeypatch.setenv(FAIL, "DiceCE_lr5em2_seed1_2epochs:validation:disk")
     made = start()
     with pytest.raises(DiskFullError, match="the disk is full: make room and start the same command again"):
         run(made)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 DEMO: Mapping[str, Any] = {
     "arms": ["dice_ce", "cross_entropy", "focal_tversky"],
-    "epochs": 8,
-    "iterations": 25,
+    "epochs": 6,
+    "iterations": 20,
     "lr": 0.05,
     "tolerance": 1.2,
 }

@@ -14,7 +14,7 @@ from monai_segloss.demo.problem import DemoError
 from monai_segloss.files import read_json, write_json
 
 SETTINGS = "settings.json"
-PRIVATE = (".lock", ".running.json")
+PRIVATE = (".lock", ".running.json", ".program")
 OURS = (
     SETTINGS,
     "stages",

@@ -6,11 +6,15 @@ import contextlib
 import io
 import json
 import math
+import os
+import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from hashlib import sha256
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +79,7 @@ def measure_runs(
             _refuse(source)
     rows: dict[str, list[Row]] = {"cases": [], "bins": [], "curves": []}
     about = []
-    with ProcessPoolExecutor(processes) if processes > 1 else contextlib.nullcontext() as pool:
+    with _pool(processes) if processes > 1 else contextlib.nullcontext() as pool:
         for source in runs:
             lost = {"cases": [], "bins": [], "curves": sources.curves(source)}
             make = partial(_measured, source, options, pool)
@@ -90,6 +94,20 @@ def measure_runs(
     tables = Tables.of(about, rows["cases"], rows["bins"], rows["curves"])
     tables.write(folder / "tables")
     return tables
+
+
+def _pool(processes: int) -> ProcessPoolExecutor:
+    """Processes that share nothing with this one, and end when it was killed."""
+    return ProcessPoolExecutor(processes, get_context("spawn"), _end_with, (os.getpid(),))
+
+
+def _end_with(parent: int) -> None:
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _refuse(source: Source) -> None:
