@@ -4,7 +4,7 @@
     python -m benchmarks losses --keys dice_ce --classes 3
     python -m benchmarks losses --part 1/4               # a quarter of the losses; the parts may run one after another
 
-All that compute a loss take turns with `dice_ce`.  A loss that takes maps beside the label runs a second time with the maps
+All that compute a loss take turns with `dice_ce`.  A loss that takes maps runs a second time with the maps
 given, as a loader would (``given``).  Memory is the peak beyond logits, labels, maps and gradient; on the CPU it is taken
 in a process of its own (Linux).  What has a result is left out, so a killed run goes on where it was.
 """
@@ -101,7 +101,7 @@ class Scale:
             self.process.communicate()
 
 
-def weigh() -> None:
+def measure_memory() -> None:
     """Answer the questions of a `Scale`; every loss first runs on a small input, so that its code is loaded."""
     for line in sys.stdin:
         key, classes, edge, batch = json.loads(line)

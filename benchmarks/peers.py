@@ -145,7 +145,7 @@ OURS: dict[str, dict[str, Any]] = {
 
 
 def ours(key: str, axes: int = 3, **given: Tensor) -> partial[Tensor]:
-    """Our loss at 1 mm, foreground scored where it scores classes and its peers can; ``given`` maps beside the label."""
+    """Our loss at 1 mm, foreground scored where it scores classes and its peers can; ``given`` maps alongside the label."""
     import monai_segloss
 
     info = monai_segloss.find(key)

@@ -193,7 +193,7 @@ def peak(program: str, key: str, classes: int, patch: int, device: str) -> int:
     return int(done.stdout.split()[-1])
 
 
-def weigh(program: str, key: str, classes: int, patch: int, device: str) -> None:
+def measure_memory(program: str, key: str, classes: int, patch: int, device: str) -> None:
     """Print the peak of the second step."""
     stepper = PROGRAMS[program](key, classes, patch, device)
     stepper.step()

@@ -31,7 +31,7 @@ from monai_segloss.datalist import numbers_by_name
 from monai_segloss.demo.dataset import read_dataset
 from monai_segloss.demo.pipeline import Demo
 from monai_segloss.demo.problem import DemoError
-from monai_segloss.demo.process import terminable
+from monai_segloss.demo.process import sigterm_as_keyboard_interrupt
 from monai_segloss.demo.progress import Display
 from monai_segloss.demo.settings import BASELINE, Arm, Settings, refuse_unsupported, trainer_name
 from monai_segloss.files import read_json, write_json
@@ -171,7 +171,7 @@ def main() -> None:
         os.environ[VARIABLE] = os.pathsep.join(filter(None, [own, os.environ.get(VARIABLE)]))
     console = Console()
     try:
-        with terminable():
+        with sigterm_as_keyboard_interrupt():
             for key in wanted:
                 arm, target = arm_of(key, settings, options.stock), folder / f"{key}.json"
                 console.print(f"{key}: {_done(target, arm, settings, work, console)}")

@@ -43,20 +43,20 @@ HAUSDORFF = (
 )
 REASONS = {
     "active_boundary": "It reads where the predicted boundaries lie, never which class is on which side, so that a class "
-    "is as probable outside as inside. It is published beside cross-entropy and `lovasz_softmax`.",
+    "is as probable outside as inside. It is published alongside cross-entropy and `lovasz_softmax`.",
     "active_contour": "Its region term is linear in p: the many voxels of the background push a class down first, and where "
     "p has come to 0 it has no gradient. Start from trained weights, or add it to cross-entropy.",
     "boundary": "Far voxels, of which there are many, push a class down with their distance, more than its few voxels pull "
-    "it up, and where p has come to 0 it has no gradient. It is published beside a region loss: `dice_boundary`.",
+    "it up, and where p has come to 0 it has no gradient. It is published alongside a region loss: `dice_boundary`.",
     "elastic_interaction": "A constant added to a probability costs nothing, so that it does not train alone.",
     "exclusion_cross_entropy": "All classes are labeled here, so that background everywhere costs nothing: it belongs "
-    "beside `marginal_cross_entropy`.",
+    "alongside `marginal_cross_entropy`.",
     "exclusion_dice": "All classes are labeled here, so that background everywhere costs nothing: it belongs "
-    "beside `marginal_dice`.",
-    "focal_positive": "It knows no false positive: more of a class is never worse, so that it belongs beside another loss.",
+    "alongside `marginal_dice`.",
+    "focal_positive": "It knows no false positive: more of a class is never worse: it belongs alongside another loss.",
     "generalized_surface": "Far voxels push a class down with their squared distance, and inside, where 1 - p^2 counts, "
-    "p near 0 has no gradient. It is published beside Dice and cross-entropy, with a share that grows.",
-    "hausdorff_dt": f"{HAUSDORFF} It is published beside Dice: `dice_hausdorff_dt`.",
+    "p near 0 has no gradient. It is published alongside Dice and cross-entropy, with a share that grows.",
+    "hausdorff_dt": f"{HAUSDORFF} It is published alongside Dice: `dice_hausdorff_dt`.",
     "log_hausdorff_dt": HAUSDORFF,
     "lovasz_hinge": "Scores of 0 everywhere cost 1, a plateau that 300 iterations hardly leave; it is used to raise the "
     "Jaccard index after training with cross-entropy.",
@@ -69,7 +69,7 @@ REASONS = {
     "region_wise": "It is linear in p: the many voxels of the background push the classes down first, and where p has come "
     "to 0 it has no gradient. The paper trains it alone, with other networks and data.",
     "signed_distance_regression": "Its best output is a distance, near 1/2 along every boundary, which with softmax the "
-    "channels share; it is published beside Dice, for channels that are read at 1/2.",
+    "channels share; it is published alongside Dice, for channels that are read at 1/2.",
 }
 """What else explains that a loss does not reach 0.5."""
 FOUND, DECIDED, TOO_MUCH = 2.0, 0.6, 0.05
@@ -251,7 +251,7 @@ def trainers_page(losses: list[LossInfo]) -> str:
         "one core of an AMD EPYC that trains another loss on the other). Dice is the mean over the validation cases, "
         "minutes are wall time, pauses for other work included.",
         "",
-        "nnU-Net's learning rate of 0.01 is made for 250,000 iterations; 300 are few. Beside ours stand nnU-Net's own "
+        "nnU-Net's learning rate of 0.01 is made for 250,000 iterations; 300 are few. Alongside ours stand nnU-Net's own "
         "trainers of the same loss (`--stock`), from the same first weights and on the same batches. What a network has "
         "learned that stays below 0.5 is on the page of its loss: how probable each class is inside and outside of its "
         "voxels. A loss that takes no labels has the classes as regions (`--regions`): both together, and the second. A "

@@ -88,7 +88,7 @@ class LossConfig(BaseModel):
         if (self.loss is None) == (not self.terms):
             raise ValueError("give either loss or terms")
         if self.arguments and self.loss is None:
-            raise ValueError("arguments belong to loss; give the arguments of a term beside its weight")
+            raise ValueError("arguments belong to loss; give the arguments of a term alongside its weight")
         if self.loss is not None:
             _check_arguments(_find(self.loss), self.arguments)
         for name, term in self.terms.items():

@@ -23,14 +23,14 @@ def discovery_dir() -> str:
 
 
 def extend_environment(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Append the discovery folder to ``nnUNet_extTrainer``, behind the user's own folders, at most once."""
+    """Append the discovery folder to ``nnUNet_extTrainer``, after the user's own folders, at most once."""
     folders = [folder for folder in environ.get(VARIABLE, "").split(os.pathsep) if folder]
     if discovery_dir() not in folders:
         environ[VARIABLE] = os.pathsep.join([*folders, discovery_dir()])
 
 
-def others_follow(environ: MutableMapping[str, str] = os.environ) -> bool:
-    """Whether nnU-Net, after it looked for a trainer here, looks into another folder."""
+def searches_more_folders(environ: MutableMapping[str, str] = os.environ) -> bool:
+    """Whether nnU-Net searches another folder for a trainer after this one."""
     folders = [os.path.realpath(each) for each in environ.get(VARIABLE, "").split(os.pathsep) if os.path.isdir(each)]
     own = os.path.realpath(discovery_dir())
     return own in folders and any(each != own for each in folders[folders.index(own) :])

@@ -21,8 +21,8 @@ from monai_segloss.core.registry import find
 from monai_segloss.files import atomic, write_json
 from monai_segloss.schedules.means import TermMeans
 from nnunet_trainers import building, cascade, diverged, maps, partial_labels, precision, recording, resuming
-from nnunet_trainers.beside import Beside
 from nnunet_trainers.deep_supervision import NnUNetLoss
+from nnunet_trainers.extra_inputs import ExtraInputs
 from nnunet_trainers.naming import TrainerName, numeric_parameters
 
 GPU = torch.device("cuda")
@@ -64,7 +64,7 @@ class SegLossTrainer(nnUNetTrainer):
         self.save_every = resuming.save_every(self.num_epochs)
         self.terms = TermMeans()
         self.continued: list[dict[str, Any]] = []
-        self.beside = Beside()
+        self.extra_inputs = ExtraInputs()
 
     # -- what is trained ----------------------------------------------------------------------------------------
 
@@ -102,15 +102,15 @@ class SegLossTrainer(nnUNetTrainer):
             raise ValueError(f"{recording.KEY!r} in configuration {self.configuration_name!r}: {reason}") from None
 
     @property
-    def facts(self) -> building.Facts:
+    def properties(self) -> building.DatasetProperties:
         """What plan and data set say about this training."""
-        return building.facts(self.label_manager, self.configuration_manager)
+        return building.properties(self.label_manager, self.configuration_manager)
 
     def configuration_record(self) -> dict[str, Any]:
         """All settings of this trainer, defaults included, as plain JSON."""
         return {
             "trainer": type(self).__name__,
-            **building.record(self.loss_config(), self.facts),
+            **building.record(self.loss_config(), self.properties),
             "lr": self.initial_lr,
             "seed": self.settings.seed,
             "epochs": self.num_epochs,
@@ -122,7 +122,7 @@ class SegLossTrainer(nnUNetTrainer):
 
     def initialize(self) -> None:
         """Build network, optimizer and loss as nnU-Net does, after everything that could be refused was."""
-        building.refuse(self.loss_config(), self.facts, self.label_manager.num_segmentation_heads, self.device)
+        building.refuse(self.loss_config(), self.properties, self.label_manager.num_segmentation_heads, self.device)
         self._refuse_other_loss_in_plans()
         resuming.refuse_other_folds(self)
         cascade.refuse_missing_stage(self)
@@ -133,21 +133,21 @@ class SegLossTrainer(nnUNetTrainer):
         precision.autocast(self.network, self.device)
         self._optimize_loss()
         self.print_to_log_file(f"segloss first weights: {recording.weights_hash(self.network)}")
-        self.beside = self.loss.source = Beside(self._layout(), self._labeled())
+        self.extra_inputs = self.loss.source = ExtraInputs(self._layout(), self._labeled())
         self.print_to_log_file(f"segloss configuration: {json.dumps(self.configuration_record())}")
 
     def _build_loss(self) -> nn.Module:
         # Weights of a single scale are 0/0 there; our loss knows what to do then.
         with np.errstate(invalid="ignore"):
             theirs = super()._build_loss()
-        loss = building.create_loss(self.loss_config(), self.facts).to(self.device)
+        loss = building.create_loss(self.loss_config(), self.properties).to(self.device)
         spacing = self.configuration_manager.spacing
         if not isinstance(theirs, DeepSupervisionWrapper):
-            return NnUNetLoss(loss, [spacing], None, self.facts.ignores_by_channel)
+            return NnUNetLoss(loss, [spacing], None, self.properties.ignores_by_channel)
         # A scale of 1/2 has voxels twice as large.
         scales = self._get_deep_supervision_scales()
         spacings = [[s / f for s, f in zip(spacing, scale, strict=True)] for scale in scales]
-        return NnUNetLoss(loss, spacings, theirs.weight_factors, self.facts.ignores_by_channel)
+        return NnUNetLoss(loss, spacings, theirs.weight_factors, self.properties.ignores_by_channel)
 
     def _optimize_loss(self) -> None:
         learnable = [p for p in self.loss.parameters() if p.requires_grad]
@@ -156,19 +156,21 @@ class SegLossTrainer(nnUNetTrainer):
         if learnable:
             self.optimizer.add_param_group({"params": learnable, "weight_decay": 0.0})
 
-    # -- what the loss takes beside the target -----------------------------------------------------------------
+    # -- what the loss takes alongside the target -----------------------------------------------------------------
 
     def _layout(self) -> maps.Layout | None:
         wanted = maps.worker_maps(self.loss.needs)
         if not wanted:
             return None
-        regions, heads = self.facts.regions, self.label_manager.num_segmentation_heads
+        regions, heads = self.properties.regions, self.label_manager.num_segmentation_heads
         spacing = tuple(map(float, self.configuration_manager.spacing))
-        return maps.Layout(wanted, heads if regions else heads - 1, regions, self.facts.ignores_by_channel, spacing)
+        return maps.Layout(
+            wanted, heads if regions else heads - 1, regions, self.properties.ignores_by_channel, spacing
+        )
 
     @cached_property
     def _labeled_record(self) -> dict[str, str]:  # as it was when the run began, whatever becomes of the file
-        takes = "labeled" in getattr(building.create_loss(self.loss_config(), self.facts), "accepts", ())
+        takes = "labeled" in getattr(building.create_loss(self.loss_config(), self.properties), "accepts", ())
         return partial_labels.record(partial_labels.places(self)) if takes else {}
 
     def _labeled(self) -> partial_labels.LabeledClasses | None:
@@ -181,15 +183,15 @@ class SegLossTrainer(nnUNetTrainer):
 
     def get_training_transforms(self, *arguments: Any, **options: Any) -> Any:
         """nnU-Net's augmentation; at its end the workers make the maps that the loss needs."""
-        return self.beside.insert(super().get_training_transforms(*arguments, **options))
+        return self.extra_inputs.insert(super().get_training_transforms(*arguments, **options))
 
     def get_validation_transforms(self, *arguments: Any, **options: Any) -> Any:
         """The same for the online validation."""
-        return self.beside.insert(super().get_validation_transforms(*arguments, **options))
+        return self.extra_inputs.insert(super().get_validation_transforms(*arguments, **options))
 
     def hand_over(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Give the loss what belongs to this batch beside the target, for its next call; the batch as nnU-Net knows it."""
-        batch, self.loss.beside = self.beside.split(batch, self.device)
+        """Give the loss what belongs to this batch with the target, for its next call; the batch as nnU-Net knows it."""
+        batch, self.loss.extra_inputs = self.extra_inputs.split(batch, self.device)
         return batch
 
     # -- what is refused ----------------------------------------------------------------------------------------
@@ -197,7 +199,7 @@ class SegLossTrainer(nnUNetTrainer):
     def _refuse_other_loss_in_plans(self) -> None:
         planned = self.planned_loss()
         if planned is not None:
-            there, here = (building.record(each, self.facts) for each in (planned, self.loss_config()))
+            there, here = (building.record(each, self.properties) for each in (planned, self.loss_config()))
             recording.refuse_other(there, here, f"the plan of {self.configuration_name!r}")
 
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:

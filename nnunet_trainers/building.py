@@ -24,7 +24,7 @@ TRIAL_EDGE = 8
 
 
 @dataclass(frozen=True)
-class Facts:
+class DatasetProperties:
     """What plan and data set say about a training.
 
     Args:
@@ -45,14 +45,14 @@ class Facts:
         return self.regions and self.ignore_label is not None
 
 
-def facts(labels: LabelManager, configuration: ConfigurationManager) -> Facts:
+def properties(labels: LabelManager, configuration: ConfigurationManager) -> DatasetProperties:
     """The facts of a training, out of nnU-Net's managers."""
-    return Facts(
+    return DatasetProperties(
         bool(labels.has_regions), labels.ignore_label, bool(configuration.batch_dice), len(configuration.patch_size)
     )
 
 
-def create_loss(config: LossConfig, data: Facts) -> SegLoss:
+def create_loss(config: LossConfig, data: DatasetProperties) -> SegLoss:
     """The loss of a configuration for a data set; a mask for regions comes with the call."""
     reading: dict[str, Any] = {"sigmoid": True}
     if not data.regions:
@@ -60,7 +60,7 @@ def create_loss(config: LossConfig, data: Facts) -> SegLoss:
     return resolve(config, data).build(**reading)
 
 
-def resolve(config: LossConfig, data: Facts) -> LossConfig:
+def resolve(config: LossConfig, data: DatasetProperties) -> LossConfig:
     """The configuration with what the data set and the card add; what it says itself stands."""
     asked = {"regions": data.regions, "batch_dice": data.batch_dice}
     if config.loss is not None:
@@ -70,7 +70,7 @@ def resolve(config: LossConfig, data: Facts) -> LossConfig:
     return LossConfig.model_validate({"terms": terms})
 
 
-def refuse_unsupported(config: LossConfig, data: Facts) -> None:
+def refuse_unsupported(config: LossConfig, data: DatasetProperties) -> None:
     """Raise NotImplementedError where a loss cannot do what the data set asks for."""
     asked = ["regions" if data.regions else "labels", f"{data.dimensions}-D"]
     asked += [] if data.ignore_label is None else ["ignore"]
@@ -83,7 +83,7 @@ def refuse_unsupported(config: LossConfig, data: Facts) -> None:
             )
 
 
-def refuse(config: LossConfig, data: Facts, classes: int, device: torch.device) -> None:
+def refuse(config: LossConfig, data: DatasetProperties, classes: int, device: torch.device) -> None:
     """Refuse before any work what the loss cannot do, and arguments for another number of classes: call it on a few voxels.
 
     Raises:
@@ -98,7 +98,7 @@ def refuse(config: LossConfig, data: Facts, classes: int, device: torch.device) 
         create_loss(config, data).to(device)(logits, target, mask=None, spacing=(1.0,) * data.dimensions)
 
 
-def record(config: LossConfig, data: Facts) -> dict[str, Any]:
+def record(config: LossConfig, data: DatasetProperties) -> dict[str, Any]:
     """The loss with every argument, defaults included, and how it reads the data set, as plain JSON."""
     full = resolve(config, data)
     one = full.loss is not None

@@ -14,7 +14,7 @@ from monai_segloss.core.errors import LossShapeError
 from monai_segloss.core.maps import MapSpec
 
 if TYPE_CHECKING:
-    from nnunet_trainers.beside import Beside
+    from nnunet_trainers.extra_inputs import ExtraInputs
 
 NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
@@ -49,9 +49,9 @@ class NnUNetLoss(nn.Module):
         self.weights = (1.0,) if single else None if weights is None else tuple(map(float, weights))
         self.ignore_channel = ignore_channel
         self.last: dict[str, Tensor] = {}
-        self.beside: Sequence[Mapping[str, Tensor]] = ()
-        """What the next call takes beside its target, by scale; of no other call, so that no batch has that of another."""
-        self.source: Beside | None = None
+        self.extra_inputs: Sequence[Mapping[str, Tensor]] = ()
+        """What the next call takes with its target, by scale; of no other call, so that no batch has that of another."""
+        self.source: ExtraInputs | None = None
 
     @property
     def accepts(self) -> tuple[str, ...]:
@@ -68,7 +68,7 @@ class NnUNetLoss(nn.Module):
         if self.weights is None:
             if not (isinstance(output, Tensor) and isinstance(target, Tensor)):
                 raise LossShapeError("deep supervision is off: output and target must each be one tensor, a list came")
-            return self._at(0, output, target, *self._beside(target))
+            return self._at(0, output, target, *self._extra_inputs(target))
         if isinstance(output, Tensor) or isinstance(target, Tensor):
             raise LossShapeError(
                 "deep supervision is on: output and target must each be a list of tensors, a tensor came"
@@ -77,21 +77,21 @@ class NnUNetLoss(nn.Module):
             raise LossShapeError(
                 f"deep supervision has {len(self.weights)} scales: {len(output)} outputs and {len(target)} targets came"
             )
-        beside = self._beside(target[0]) or [{} for _ in target]
-        terms = [w * self._at(i, output[i], target[i], beside[i]) for i, w in enumerate(self.weights) if w != 0]
+        extra_inputs = self._extra_inputs(target[0]) or [{} for _ in target]
+        terms = [w * self._at(i, output[i], target[i], extra_inputs[i]) for i, w in enumerate(self.weights) if w != 0]
         return torch.stack(terms).sum()
 
-    def _beside(self, target: Tensor) -> Sequence[Mapping[str, Tensor]]:
-        found, self.beside = self.beside, ()
+    def _extra_inputs(self, target: Tensor) -> Sequence[Mapping[str, Tensor]]:
+        found, self.extra_inputs = self.extra_inputs, ()
         if self.source is not None and not found:
             self.source.refuse_unsplit(target)
         return found
 
-    def _at(self, scale: int, output: Tensor, target: Tensor, beside: Mapping[str, Tensor] = NOTHING) -> Tensor:
+    def _at(self, scale: int, output: Tensor, target: Tensor, extra_inputs: Mapping[str, Tensor] = NOTHING) -> Tensor:
         mask = None
         if self.ignore_channel:
             mask, target = target[:, -1:] == 0, target[:, :-1]
-        value: Tensor = self.loss(output, target, mask=mask, spacing=self.spacings[scale], **beside)
+        value: Tensor = self.loss(output, target, mask=mask, spacing=self.spacings[scale], **extra_inputs)
         if scale == 0:
             terms: Mapping[str, Tensor] = getattr(self.loss, "last", {})
             self.last = dict(terms)

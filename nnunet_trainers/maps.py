@@ -1,7 +1,7 @@
-"""Maps made in the workers of nnU-Net's loader: packed beside the segmentation there, split off before each step.
+"""Maps made in the workers of nnU-Net's loader: packed alongside the segmentation there, split off before each step.
 
 The loader carries whatever channels the segmentation has, also through the scales of deep supervision (at the nearest
-voxel), and drops other entries of a sample.  So the maps travel as channels behind those of the target.
+voxel), and drops other entries of a sample.  So the maps travel as channels after those of the target.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Layout:
     """Where the maps are in a packed segmentation.
 
     Args:
-        specs: the maps, in this order behind the target.
+        specs: the maps, in this order after the target.
         classes: labels of the foreground, or the number of regions.
         regions: the target has one channel per region instead of labels.
         ignore_channel: the last channel of the target marks what to ignore.
@@ -103,7 +103,7 @@ class PackMaps:
 
 
 def insert(transforms: Any, layout: Layout) -> Any:
-    """Put the packing behind everything that moves or rewrites the segmentation, before it is scaled down."""
+    """Put the packing after everything that moves or rewrites the segmentation, before it is scaled down."""
     from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
 
     steps = list(transforms.transforms)

@@ -1,4 +1,4 @@
-"""Which classes each case of a data set has labels of, from a JSON file beside ``dataset.json``.
+"""Which classes each case of a data set has labels of, from a JSON file next to ``dataset.json``.
 
     {"*": ["liver", "spleen", "pancreas"], "case_0001": ["liver"], "case_0002": []}
 
@@ -56,7 +56,7 @@ class LabeledClasses:
 
 
 def places(trainer: nnUNetTrainer) -> list[str | None]:
-    """Where the file of a trainer's data set may be: beside the preprocessed volumes, then beside the raw ones."""
+    """Where the file of a trainer's data set may be: next to the preprocessed volumes, then next to the raw ones."""
     from nnunetv2.paths import nnUNet_raw
 
     raw = [os.path.join(nnUNet_raw, trainer.plans_manager.dataset_name)] if nnUNet_raw else []
@@ -86,7 +86,7 @@ def look_up(
     path = find(folders)
     if path is None:
         same = "every case has labels of the same classes, all unless the plan says which"
-        return None, f"no {FILE} beside the data set: {same}" if takes else ""
+        return None, f"no {FILE} next to the data set: {same}" if takes else ""
     if not takes:
         return None, f"{path} is there, but this loss takes every class as labeled in every case"
     return read(path, labels, cases), f"labeled classes of each case: {path}"

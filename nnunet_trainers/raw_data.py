@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 
-class Refused(ValueError):
+class RejectedByNnUNet(ValueError):
     """nnU-Net does not take the data set; the message is nnU-Net's."""
 
 
@@ -20,18 +20,18 @@ def known_labels(content: Mapping[str, Any]) -> list[int]:
     """Every value that nnU-Net expects in a label map.
 
     Raises:
-        Refused: it does not take the labels.
+        RejectedByNnUNet: it does not take the labels.
     """
     from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
     try:
         manager = LabelManager(content["labels"], content.get("regions_class_order"))
     except Exception as error:  # it asserts, raises and stumbles
-        raise Refused(_words(error)) from None
+        raise RejectedByNnUNet(_words(error)) from None
     found = [int(label) for label in manager.all_labels]
     found += [manager.ignore_label] if manager.has_ignore_label else []
     if (np.diff(found) != 1).any():
-        raise Refused(f"labels must be consecutive, got {found}")
+        raise RejectedByNnUNet(f"labels must be consecutive, got {found}")
     return found
 
 
@@ -39,14 +39,14 @@ def training_files(folder: Path, content: Mapping[str, Any]) -> dict[str, tuple[
     """Case -> image files and label file, whether they exist or not.
 
     Raises:
-        Refused: it finds no way to list them.
+        RejectedByNnUNet: it finds no way to list them.
     """
     from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
     try:
         found = get_filenames_of_train_images_and_targets(str(folder), deepcopy(dict(content)))
     except Exception as error:
-        raise Refused(_words(error)) from None
+        raise RejectedByNnUNet(_words(error)) from None
     return {str(case): (list(files["images"]), str(files["label"])) for case, files in found.items()}
 
 
@@ -58,7 +58,7 @@ def reader(content: Mapping[str, Any], example: str | None) -> Any:
         example: an image that the reader must be able to read.
 
     Raises:
-        Refused: there is no such reader.
+        RejectedByNnUNet: there is no such reader.
     """
     from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
@@ -66,7 +66,7 @@ def reader(content: Mapping[str, Any], example: str | None) -> Any:
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             return determine_reader_writer_from_dataset_json(dict(content), example, verbose=False)
     except Exception as error:
-        raise Refused(_words(error)) from None
+        raise RejectedByNnUNet(_words(error)) from None
 
 
 def _words(error: Exception) -> str:

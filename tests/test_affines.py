@@ -129,7 +129,7 @@ def test_maps_refuse_them_too() -> None:
 
 
 def test_an_affine_that_nobody_gave_says_nothing(label: MetaTensor) -> None:
-    """A cache that keeps plain tensors, and a transform behind it that makes MetaTensors again, of 1 mm."""
+    """A cache that keeps plain tensors, and a later transform that makes MetaTensors again, of 1 mm."""
     again = Flip(0)(label.as_tensor())
     logits = torch.randn(1, 2, *SIZES, generator=torch.Generator().manual_seed(0))
     loss = monai_segloss.BoundaryLoss(softmax=True, to_onehot_y=True)

@@ -1,4 +1,4 @@
-"""The house plan, over the syntax trees: who may import whom, how large a file may grow, which names exist."""
+"""The repository layout, over the syntax trees: who may import whom, how large a file may grow, which names exist."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ORDER = [
     ("monai_segloss.demo", "monai_segloss.experiment"),
     ("monai_segloss.cli",),
 ]  # fmt: skip
-"""Rooms from the ground up; a file imports from its own room and from those above it in this list."""
+"""Packages from the ground up; a file imports from its own package and from those above it in this list."""
 
 MAY_IMPORT = {
     "monai": (
@@ -77,17 +77,17 @@ def imports(path: Path, top_level_only: bool = False) -> set[str]:
 def level(module: str) -> int:
     """Position of a module in ORDER: that of the longest name it lies in."""
     best, position = -1, -1
-    for i, rooms in enumerate(ORDER):
-        for room in rooms:
-            if (module == room or module.startswith(room + ".")) and len(room) > best:
-                best, position = len(room), i
+    for i, packages in enumerate(ORDER):
+        for package in packages:
+            if (module == package or module.startswith(package + ".")) and len(package) > best:
+                best, position = len(package), i
     return position
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)
 def test_imports_point_one_way(path: Path) -> None:
     here = level(module_name(path))
-    assert here >= 0, f"{module_name(path)} is in no room of the plan"
+    assert here >= 0, f"{module_name(path)} is in no package of the layout"
     if module_name(path) == "monai_segloss":
         return
     for name in imports(path):

@@ -325,7 +325,7 @@ def test_a_classifier_is_known_by_its_labels_too(tmp_path: Path) -> None:
     assert generic_overlay(LossConfig(loss="dice"), bundle, "labels").content["loss"]["softmax"] is True
     config["network_def"] = {"_target_": "scripts.networks.Mine"}
     (bundle / "configs" / "train.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"train\.json loads images, but no image 'label' beside them"):
+    with pytest.raises(ValueError, match=r"train\.json loads images, but no image 'label' alongside them"):
         generic_overlay(LossConfig(loss="dice"), bundle)
 
 

@@ -1,4 +1,4 @@
-"""``segloss check`` of a raw data set, with the verdict of nnU-Net's own functions beside it."""
+"""``segloss check`` of a raw data set, with the verdict of nnU-Net's own functions next to it."""
 
 from __future__ import annotations
 

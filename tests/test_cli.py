@@ -125,7 +125,7 @@ def test_check_refuses_a_file_that_cannot_be_read(content: bytes, tmp_path: Path
 
 
 def test_check_ignores_no_option(tmp_path: Path) -> None:
-    """A configuration names its loss, so that another one beside it would go unused."""
+    """A configuration names its loss, so that another one next to it would go unused."""
     file = tmp_path / "loss.json"
     file.write_text(json.dumps({"loss": "dice"}))
     result = segloss("check", str(file), "--loss", "tversky")

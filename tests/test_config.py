@@ -1,4 +1,4 @@
-"""Losses as data: what a YAML file, OmegaConf and a slip of the pen make of a configuration."""
+"""Losses as data: what a YAML file, OmegaConf and a mistyped word make of a configuration."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ WRONG: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("content", "message"), WRONG, ids=lambda x: repr(x)[:40])
-def test_a_slip_is_named(content: Any, message: str, tmp_path: Path) -> None:
+def test_a_mistake_is_named(content: Any, message: str, tmp_path: Path) -> None:
     assert message in said(content)
     file = tmp_path / "loss.yaml"
     file.write_text(yaml.safe_dump(content, sort_keys=False))

@@ -183,7 +183,7 @@ def test_volumes_are_read_in_one_orientation(tmp_path: Path, flips: tuple[int, i
         (("--quick", "--data", "/nowhere"), "--quick is about the generated volumes, it cannot go with --data."),
         (
             ("--loss", "dice_ce", "--baseline"),
-            "--baseline trains dice_ce beside the loss, so --loss must be another one.",
+            "--baseline trains dice_ce alongside the loss, so --loss must be another one.",
         ),
     ],
 )

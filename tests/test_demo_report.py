@@ -40,8 +40,8 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def facts(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> report.Facts:
-    """A perfect training, and beside it one that predicts only the organ."""
+def facts(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> report.ReportData:
+    """A perfect training, and next to it one that predicts only the organ."""
     dataset, predicted, results = read_dataset(raw), tmp_path_factory.mktemp("predicted"), []
     for name in ("focal_tversky", "dice_ce"):
         folder = predicted / name
@@ -53,11 +53,11 @@ def facts(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> report.Facts:
     split = {"train": list(dataset.cases[1:]), "val": list(dataset.cases[:1])}
     times = {"data": (0.5, 1), "train": (125.0, 2)}
     cases = list(dataset.tests)
-    return report.Facts(SETTINGS, "segloss demo", dataset, None, split, cases, PLAN, 1.2, times, results)
+    return report.ReportData(SETTINGS, "segloss demo", dataset, None, split, cases, PLAN, 1.2, times, results)
 
 
 @pytest.fixture(scope="module")
-def page(facts: report.Facts) -> str:
+def page(facts: report.ReportData) -> str:
     """The report of these facts, which takes a second to draw."""
     return report.render(facts)
 
@@ -107,7 +107,7 @@ def test_the_page_is_whole_and_refers_to_nothing_outside(page: str) -> None:
     assert "url(" not in page
 
 
-def test_the_page_says_what_was_run(facts: report.Facts, page: str) -> None:
+def test_the_page_says_what_was_run(facts: report.ReportData, page: str) -> None:
     for text in ("segloss demo", "nnUNetTrainerfocal_tversky", "2 min 05 s", "(2 attempts)", "torch", "batch 2"):
         assert text in page
     assert "repeat over seeds and folds" in page
@@ -115,7 +115,7 @@ def test_the_page_says_what_was_run(facts: report.Facts, page: str) -> None:
     assert "repeat over seeds and folds" not in alone
 
 
-def test_everything_from_outside_is_escaped(facts: report.Facts, raw: Path) -> None:
+def test_everything_from_outside_is_escaped(facts: report.ReportData, raw: Path) -> None:
     labels = {"background": 0, EVIL: 1, "vessel": 2, "lesion": 3}
     dataset = dataclasses.replace(facts.dataset, content={**facts.dataset.content, "labels": labels})
     scores = measure(dataset, facts.cases, facts.results[1].predictions, 1.2)
@@ -138,7 +138,7 @@ def test_a_class_that_stays_at_zero_is_explained(page: str) -> None:
     assert "validation patches was 0.00 after the last epoch" in notes[1]
 
 
-def test_a_class_that_is_nowhere_is_explained(facts: report.Facts) -> None:
+def test_a_class_that_is_nowhere_is_explained(facts: report.ReportData) -> None:
     labels = {**facts.dataset.content["labels"], "cyst": 4}
     dataset = dataclasses.replace(facts.dataset, content={**facts.dataset.content, "labels": labels})
     scores = measure(dataset, facts.cases, facts.results[0].predictions, 1.2)

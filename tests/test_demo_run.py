@@ -249,7 +249,7 @@ def test_asked_to_stop_while_a_program_starts_it_ends_that_too(tmp_path: Path, m
 
     monkeypatch.setattr(process, "write_json", interrupted)
     monkeypatch.setattr(process, "program", lambda name: [sys.executable, "-c", "import time; time.sleep(600)"])
-    with process.terminable(), pytest.raises(KeyboardInterrupt):
+    with process.sigterm_as_keyboard_interrupt(), pytest.raises(KeyboardInterrupt):
         process.Programs(tmp_path, {}).run(["sleep"], "train", lambda text: None)
     with pytest.raises(ProcessLookupError):
         os.kill(started[0], 0)

@@ -34,7 +34,7 @@ def test_without_smoothing_nothing_is_divided_by_zero(key: str) -> None:
             found, slope = gradient(make(info, made, **arguments, **scored), made, made.input.float())
             assert found.isfinite(), f"{case.name}: {found}"
             assert slope.isfinite().all(), f"{case.name}: the gradient is not finite"
-    case = cases.enlarged(cases.get("ignored_sample", info.size), info.grain)
+    case = cases.enlarged(cases.get("ignored_sample", info.size), info.min_error_width)
     kept = replace(case, input=case.input[[0, 2]], target=case.target[[0, 2]])
     found, expected = (value(make(info, c, **arguments), c) for c in (case, kept))
     assert_close(found, expected, "the ignored sample")

@@ -173,7 +173,7 @@ def test_arms_that_are_all_alike_have_no_order() -> None:
     ("change", "error", "message"),
     [
         (lambda arms: (arms, "other"), ValueError, "no arm is called 'other'; there are baseline, a"),
-        (lambda arms: ({"baseline": arms["baseline"]}, "baseline"), ValueError, "no arm beside the baseline"),
+        (lambda arms: ({"baseline": arms["baseline"]}, "baseline"), ValueError, "no arm alongside the baseline"),
         (lambda arms: ({**arms, "a": arms["a"][:, :4]}, "baseline"), ValueError, "other numbers of patients"),
         (
             lambda arms: ({n: x[:, :5] for n, x in arms.items()}, "baseline"),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import monai_segloss
 from monai_segloss.kernels import points as points_module
-from monai_segloss.kernels.points import mean_reach
+from monai_segloss.kernels.points import generalized_mean_distance
 
 
 def whd(predicted: Tensor, truth: Tensor, spacing: Any = None, **arguments: Any) -> float:
@@ -78,10 +78,10 @@ def test_powers_of_ratios_are_those_of_the_formula(exponent: float) -> None:
         away = np.hypot(y - 2.0 * a, x - 0.5 * b)
         cost = (p.numpy() * away + (1 - p.numpy()) * longest) / longest + 1e-6
         expected.append(longest * np.mean(cost[counted.numpy()] ** exponent) ** (1 / exponent))
-    assert mean_reach(p, index, steps, counted, exponent).item() == pytest.approx(np.mean(expected))
+    assert generalized_mean_distance(p, index, steps, counted, exponent).item() == pytest.approx(np.mean(expected))
     sure = torch.zeros(5, 6)
     sure[2, 2] = 1
-    low = mean_reach(sure.requires_grad_(), index[:1], steps.float(), counted, -100.0)
+    low = generalized_mean_distance(sure.requires_grad_(), index[:1], steps.float(), counted, -100.0)
     assert low.item() < 1e-3
     assert torch.autograd.grad(low, sure)[0].isfinite().all()
 

@@ -208,7 +208,7 @@ def test_balanced_weights_give_every_class_the_same_share() -> None:
 
 
 def test_every_region_has_its_own_borders() -> None:
-    """A core inside of a tumor is no second instance beside it."""
+    """A core inside of a tumor is no second instance next to it."""
     whole = torch.zeros(1, 1, 15)
     whole[..., 2:7] = 1
     core = torch.zeros(1, 1, 15)

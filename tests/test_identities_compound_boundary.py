@@ -143,7 +143,7 @@ def test_units() -> None:
 def test_a_term_without_weight_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     case = cases.get("labels_3d")
     expected = of("dice_ce", case)
-    monkeypatch.setattr(boundary_card.BoundaryForm, "scores", None)
+    monkeypatch.setattr(boundary_card.BoundaryForm, "unreduced", None)
     same(of("dice_ce_boundary", case, lambda_boundary=0), expected)
     loss = monai_segloss.create("dice_boundary", lambda_boundary=Linear(0, 1, epochs=10), **case.reading)
     value(loss, case)

@@ -167,14 +167,14 @@ def test_an_input_without_axes(info: LossInfo) -> None:
     )
     loss = info.cls(**info.example, **reading)
     wrong = []
-    for maps in ({}, *({name: x} for name, x in point_maps(loss).items())):
+    for maps in ({}, *({name: x} for name, x in maps_of_points(loss).items())):
         found = outcome(lambda maps=maps: ran(loss, case, spacing=None, **maps), "input|" + "|".join(maps))
         if found is not None:
             wrong.append(f"{list(maps)}: {found}")
     assert not wrong, "\n".join(wrong)
 
 
-def point_maps(loss: Any) -> dict[str, Tensor]:
+def maps_of_points(loss: Any) -> dict[str, Tensor]:
     """Maps of one value per row."""
     sizes = {"labeled": (4, 3), "threshold": (4, 3), "points": (4, 3), "image": (4, 1)}
     return {name: torch.ones(sizes.get(name, (4,))) for name in ("mask", *loss.accepts)}

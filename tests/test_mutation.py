@@ -1,4 +1,4 @@
-"""The tests of the tests: a typical slip, planted into the library, turns the contract red."""
+"""Mutation tests: a typical mistake in the library turns the contract red."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from monai_segloss.core import counts
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.module import SegLoss
 from monai_segloss.core.reading import Reader
-from monai_segloss.core.reduce import Scores, Term
+from monai_segloss.core.reduce import Term, Unreduced
 from monai_segloss.core.registry import LossInfo
 from monai_segloss.testing import PROPERTIES, cases
 from monai_segloss.testing.harness import supported
@@ -112,7 +112,11 @@ def detach_the_prediction(patch: pytest.MonkeyPatch, info: LossInfo) -> None:
 
 
 def let_ignored_samples_into_the_mean(patch: pytest.MonkeyPatch, info: LossInfo) -> None:
-    patch.setattr(read_batch.Scored, "present", property(lambda self: torch.ones_like(self.fold(self.batch.voxels))))
+    patch.setattr(
+        read_batch.ClassView,
+        "voxel_count",
+        property(lambda self: torch.ones_like(self.reduce_batch(self.batch.voxels))),
+    )
 
 
 def clip_the_logarithm(patch: pytest.MonkeyPatch, info: LossInfo) -> None:
@@ -143,11 +147,11 @@ def _argument_is(patch: pytest.MonkeyPatch, info: LossInfo, name: str, fixed: ob
 
 @dataclass(frozen=True)
 class Mutation:
-    """A slip, the losses it is planted into, and the checks each of which must notice it."""
+    """A mistake, the losses it is put into, and the checks each of which must fail."""
 
-    plant: Patch
+    apply: Patch
     keys: tuple[str, ...]
-    noticed_by: tuple[str, ...]
+    killed_by: tuple[str, ...]
 
 
 def value_and_gradient(info: LossInfo) -> None:
@@ -220,24 +224,24 @@ MUTATIONS = [
     Mutation(let_ignored_samples_into_the_mean, REGION, ("value_and_gradient", "ignored_sample_leaves_the_mean")),
     Mutation(clip_the_logarithm, VOXEL + LOGARITHMS, ("value_and_gradient",)),
 ]
-PLANTED = [(m, key, check) for m in MUTATIONS for key in m.keys for check in m.noticed_by]
+MUTANTS = [(m, key, check) for m in MUTATIONS for key in m.keys for check in m.killed_by]
 
 
 @contextmanager
-def planted(mutation: Mutation, info: LossInfo) -> Iterator[None]:
+def mutated(mutation: Mutation, info: LossInfo) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        mutation.plant(patch, info)
+        mutation.apply(patch, info)
         yield
 
 
 @pytest.mark.parametrize(
-    ("mutation", "key", "check"), PLANTED, ids=[f"{m.plant.__name__}-{key}-{check}" for m, key, check in PLANTED]
+    ("mutation", "key", "check"), MUTANTS, ids=[f"{m.apply.__name__}-{key}-{check}" for m, key, check in MUTANTS]
 )
-def test_the_slip_is_noticed(mutation: Mutation, key: str, check: str) -> None:
+def test_the_mutant_is_killed(mutation: Mutation, key: str, check: str) -> None:
     info = monai_segloss.find(key)
     run = COMPARISONS.get(check) or PROPERTIES[check]
     run(info)
-    with planted(mutation, info), pytest.raises(AssertionError):
+    with mutated(mutation, info), pytest.raises(AssertionError):
         run(info)
     run(info)
 
@@ -245,18 +249,18 @@ def test_the_slip_is_noticed(mutation: Mutation, key: str, check: str) -> None:
 def a_millionth_more(loss: Callable[..., Any]) -> Callable[..., Any]:
     """The formula of a card whose first part is too large by a millionth."""
 
-    def slipped(self: SegLoss, batch: SegBatch) -> Any:
+    def mutated_loss(self: SegLoss, batch: SegBatch) -> Any:
         found = loss(self, batch)
-        if isinstance(found, Scores):
-            return Scores(found.total * (1 + 1e-6), found.count)
+        if isinstance(found, Unreduced):
+            return Unreduced(found.total * (1 + 1e-6), found.count)
         first, term = next(iter(found.items()))
-        return {**found, first: Term(term.weight, Scores(term.scores.total * (1 + 1e-6), term.scores.count))}
+        return {**found, first: Term(term.weight, Unreduced(term.unreduced.total * (1 + 1e-6), term.unreduced.count))}
 
-    return slipped
+    return mutated_loss
 
 
 @pytest.mark.parametrize("info", monai_segloss.list_losses(), ids=lambda info: info.key)
-def test_every_reference_sees_a_slip_of_a_millionth(info: LossInfo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_reference_kills_a_mutant_of_a_millionth(info: LossInfo, monkeypatch: pytest.MonkeyPatch) -> None:
     (case, *_) = supported(info, "five_classes", "regions")
     compare(info, case)
     monkeypatch.setattr(info.cls, "loss", a_millionth_more(info.cls.loss))

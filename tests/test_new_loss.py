@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from monai_segloss.core.batch import Scored
+from monai_segloss.core.batch import ClassView
 from monai_segloss.core.counts import Counts
 from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.core.registry import register
@@ -55,7 +55,7 @@ class SokalSneathLoss(RegionLoss):
         Sokal & Sneath, Principles of Numerical Taxonomy, 1963.
     """
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         return sokal_sneath(view.counts(), self.smooth_nr, self.smooth_dr)
 '''
 REFERENCE = '''

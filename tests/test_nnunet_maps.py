@@ -1,4 +1,4 @@
-"""What reaches a loss beside the target in nnU-Net: maps made in the workers, labeled classes of each case."""
+"""What reaches a loss alongside the target in nnU-Net: maps made in the workers, labeled classes of each case."""
 
 from __future__ import annotations
 
@@ -164,20 +164,20 @@ def first_batch(trainer: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", ["labels", "regions_ignore"])
 def test_a_step_of_others_is_told_what_the_target_carries(space: Workspace, kind: str) -> None:
-    """A target with maps behind it has their names in the message; once handed over, the loss takes it."""
+    """A target with maps after it has their names in the message; once handed over, the loss takes it."""
     trainer = space.trainer(f"nnUNetTrainerBlob_{SHORT}", kind)
     batch = first_batch(trainer)
     output = trainer.network(batch["data"])
     (key,) = (spec.key for spec in trainer.loss.needs)
     message = (
-        rf"target has \d channels, expected \d: .* packed the map '{key}' behind it; .*hand_over.*docs/how-to/nnunet"
+        rf"target has \d channels, expected \d: .* packed the map '{key}' after it; .*hand_over.*docs/how-to/nnunet"
     )
     for _ in range(2):
         with pytest.raises(LossShapeError, match=message):
             trainer.loss(output, batch["target"])
         value = trainer.loss(output, trainer.hand_over(batch)["target"])
         assert torch.isfinite(value)
-    plain = [trainer.beside.layout.split(scale)[0] for scale in batch["target"]]
+    plain = [trainer.extra_inputs.layout.split(scale)[0] for scale in batch["target"]]
     assert torch.isfinite(trainer.loss(output, plain)), "without packed maps the loss makes its own"
 
 
@@ -212,7 +212,7 @@ def test_labeled_classes_reach_the_loss_by_case(space: Workspace) -> None:
 
     def spy(batch: dict[str, Any]) -> dict[str, Any]:
         result: dict[str, Any] = hand_over(batch)
-        for scale in trainer.loss.beside:
+        for scale in trainer.loss.extra_inputs:
             seen.extend(zip(batch["keys"], scale["labeled"].tolist(), strict=True))
         return result
 
@@ -260,7 +260,7 @@ def test_other_losses_say_that_they_do_not_read_the_file(space: Workspace) -> No
     trainer = space.trainer(f"nnUNetTrainerDice_{SHORT}")
     trainer.initialize()
     assert "takes every class as labeled" in Path(trainer.log_file).read_text()
-    assert trainer.beside.labeled is None
+    assert trainer.extra_inputs.labeled is None
 
 
 def test_only_maps_of_the_cpu_are_made_in_workers() -> None:

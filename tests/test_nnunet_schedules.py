@@ -19,7 +19,7 @@ import monai_segloss
 from monai_segloss import LossConfig
 from monai_segloss.core.registry import camel
 from nnunet_trainers import building, plans
-from nnunet_trainers.building import Facts
+from nnunet_trainers.building import DatasetProperties
 from nnunet_trainers.deep_supervision import NnUNetLoss
 from nnunet_trainers.naming import TrainerNameError
 
@@ -144,7 +144,7 @@ def test_a_cascade(space: Workspace) -> None:
 @every
 def test_each_scale_is_measured_in_its_own_spacing(info: monai_segloss.LossInfo) -> None:
     """Half the resolution has voxels twice as large: the distances of the coarse shape are in mm too."""
-    inner = building.create_loss(LossConfig(loss=info.key), Facts())
+    inner = building.create_loss(LossConfig(loss=info.key), DatasetProperties())
     generator = torch.Generator().manual_seed(0)
     outputs = [torch.randn(2, 3, *size, generator=generator) for size in ((8, 8, 6), (4, 4, 3))]
     targets = [torch.randint(0, 3, (2, 1, *output.shape[2:]), generator=generator) for output in outputs]

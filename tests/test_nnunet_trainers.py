@@ -21,7 +21,7 @@ from monai_segloss.core.errors import LossShapeError
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.registry import camel
 from nnunet_trainers import VARIABLE, building, discovery_dir
-from nnunet_trainers.building import Facts
+from nnunet_trainers.building import DatasetProperties
 from nnunet_trainers.deep_supervision import NnUNetLoss
 from nnunet_trainers.naming import TrainerNameError
 
@@ -226,23 +226,30 @@ def test_what_a_trainer_adds_to_a_loss() -> None:
 
 def test_what_is_written_stands_against_what_is_added() -> None:
     config = LossConfig(loss="tversky", arguments={"alpha": 0.9, "batch": False})
-    arguments = building.resolve(config, Facts(batch_dice=True)).arguments
+    arguments = building.resolve(config, DatasetProperties(batch_dice=True)).arguments
     assert arguments == {"alpha": 0.9, "beta": 0.7, "include_background": False, "batch": False}
 
 
 def test_each_term_of_a_sum_gets_what_it_takes() -> None:
     config = LossConfig.model_validate({"terms": {"dice": 1, "hard": {"loss": "topk", "weight": 0.5, "k": 5}}})
-    full = building.resolve(config, Facts(batch_dice=True)).terms
+    full = building.resolve(config, DatasetProperties(batch_dice=True)).terms
     assert full == {"dice": {"weight": 1, "include_background": False, "batch": True}, "hard": config.terms["hard"]}
-    loss = building.create_loss(config, Facts(ignore_label=3))
+    loss = building.create_loss(config, DatasetProperties(ignore_label=3))
     assert torch.isfinite(loss(torch.zeros(1, 3, 4, 4), torch.randint(0, 4, (1, 1, 4, 4))))
 
 
 @pytest.mark.parametrize("info", LOSSES, ids=lambda info: info.key)
 @pytest.mark.parametrize(
-    "data", [Facts(), Facts(ignore_label=3), Facts(regions=True), Facts(regions=True, ignore_label=3)], ids=str
+    "data",
+    [
+        DatasetProperties(),
+        DatasetProperties(ignore_label=3),
+        DatasetProperties(regions=True),
+        DatasetProperties(regions=True, ignore_label=3),
+    ],
+    ids=str,
 )
-def test_every_loss_reads_what_nnunet_sends(info: monai_segloss.LossInfo, data: Facts) -> None:
+def test_every_loss_reads_what_nnunet_sends(info: monai_segloss.LossInfo, data: DatasetProperties) -> None:
     config = LossConfig(loss=info.key)
     if ("regions" if data.regions else "labels") not in info.support:
         with pytest.raises(NotImplementedError, match=f"{info.key!r} does not support"):
@@ -260,7 +267,7 @@ def test_every_loss_reads_what_nnunet_sends(info: monai_segloss.LossInfo, data: 
     assert logits.grad.abs().sum() > 0
 
 
-def nnunet_target(data: Facts) -> tuple[Tensor, Tensor]:
+def nnunet_target(data: DatasetProperties) -> tuple[Tensor, Tensor]:
     """A target as nnU-Net's loader makes it, and the voxels that must not count."""
     labels = torch.randint(0, 3, (2, 1, 4, 5, 6), dtype=torch.int16)
     ignored = torch.rand(labels.shape) < (0 if data.ignore_label is None else 0.3)
@@ -271,7 +278,9 @@ def nnunet_target(data: Facts) -> tuple[Tensor, Tensor]:
 
 
 def test_the_record_is_plain_json_with_every_argument() -> None:
-    record = building.record(LossConfig(loss="cross_entropy", arguments={"weight": torch.tensor([1.0, 2.0])}), Facts())
+    record = building.record(
+        LossConfig(loss="cross_entropy", arguments={"weight": torch.tensor([1.0, 2.0])}), DatasetProperties()
+    )
     assert record["loss"] == "cross_entropy"
     assert record["arguments"]["weight"] == [1.0, 2.0]
     assert record["arguments"]["label_smoothing"] == 0.0
@@ -283,9 +292,9 @@ def test_a_loss_says_what_it_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
 
     short = dataclasses.replace(monai_segloss.find("dice"), support=("labels", "3-D"))
     monkeypatch.setattr(building, "find", lambda key: short)
-    building.refuse_unsupported(LossConfig(loss="dice"), Facts())
+    building.refuse_unsupported(LossConfig(loss="dice"), DatasetProperties())
     with pytest.raises(NotImplementedError, match="'dice' does not support regions and 2-D and ignore"):
-        building.refuse_unsupported(LossConfig(loss="dice"), Facts(True, 3, False, 2))
+        building.refuse_unsupported(LossConfig(loss="dice"), DatasetProperties(True, 3, False, 2))
 
 
 # -- deep supervision -----------------------------------------------------------------------------------------------
@@ -353,7 +362,7 @@ def test_the_last_channel_of_regions_is_what_to_ignore() -> None:
 
 def test_the_epoch_reaches_scheduled_weights() -> None:
     terms = {"dice": 1, "cross_entropy": {"schedule": "linear", "start": 0, "end": 1, "epochs": 4}}
-    inner = building.create_loss(LossConfig.model_validate({"terms": terms}), Facts())
+    inner = building.create_loss(LossConfig.model_validate({"terms": terms}), DatasetProperties())
     loss = NnUNetLoss(inner, [(1.0, 1.0)])
     logits, target = torch.randn(1, 3, 4, 4), torch.randint(0, 3, (1, 1, 4, 4))
     values = []

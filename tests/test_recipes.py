@@ -16,7 +16,7 @@ from monai_segloss.bundle.overlays import component
 from monai_segloss.recipes import RECIPES
 from monai_segloss.testing import cases
 from nnunet_trainers import building
-from nnunet_trainers.building import Facts
+from nnunet_trainers.building import DatasetProperties
 
 DICE_CE, PARTIAL = ("dice", "cross_entropy"), ("marginal_dice", "marginal_cross_entropy")
 
@@ -78,7 +78,7 @@ def test_weights_are_those_of_the_source(key: str) -> None:
 def test_a_recipe_trains_a_prediction(key: str) -> None:
     """Some steps down the gradient lower the value, early and late, for labels as a trainer reads them."""
     case = cases.get("labels_3d", 12)
-    loss: Any = building.create_loss(RECIPES[key].config, Facts())
+    loss: Any = building.create_loss(RECIPES[key].config, DatasetProperties())
     for epoch in (0, 120):
         if hasattr(loss, "set_epoch"):
             loss.end_epoch(dict.fromkeys(loss.term_weights, 1.0))

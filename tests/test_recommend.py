@@ -12,7 +12,7 @@ from monai_segloss.bundle import component
 from monai_segloss.core import registry
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.registry import LossInfo
-from nnunet_trainers.building import Facts, resolve
+from nnunet_trainers.building import DatasetProperties, resolve
 
 LOSSES = monai_segloss.list_losses()
 
@@ -32,7 +32,7 @@ def test_trainers_and_bundles_pass_the_same(info: LossInfo, kind: str) -> None:
         pytest.skip(f"{info.key} takes no {kind}")
     config, reading = LossConfig(loss=info.key), {"labels": {"softmax": True, "to_onehot_y": True}}
     written = component(config, reading.get(kind, {"sigmoid": True}))
-    trained = resolve(config, Facts(regions=kind == "regions")).arguments
+    trained = resolve(config, DatasetProperties(regions=kind == "regions")).arguments
     planned = {"batch"} if info.recommended.batch == "plan" else set()
     assert without(written, {"_target_", "softmax", "sigmoid", "to_onehot_y"}) == without(trained, planned)
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 import monai_segloss
 from monai_segloss.core import registry
-from monai_segloss.core.batch import Scored
+from monai_segloss.core.batch import ClassView
 from monai_segloss.core.docstring import description
 from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.core.registry import register
@@ -28,7 +28,7 @@ def test_annotations_are_read_in_a_file_that_evaluates_them() -> None:
         def __init__(self, *, alpha: float = 0.5, beta: float | None = None, **common: Any) -> None:
             super().__init__(**common)
 
-        def table(self, view: Scored) -> Tensor:
+        def table(self, view: ClassView) -> Tensor:
             return view.counts().tp
 
     for name in ("alpha", "beta"):
@@ -43,7 +43,7 @@ def test_the_former_name_of_exemptions_still_works() -> None:
 
         @register("old", waive={"flips": "it is not symmetric"})
         class OldLoss(RegionLoss):
-            def table(self, view: Scored) -> Tensor:
+            def table(self, view: ClassView) -> Tensor:
                 return view.counts().tp
 
     info = registry.find("old")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from monai_segloss.kernels.sorting import largest_first
+from monai_segloss.kernels.sorting import sort_descending
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -16,7 +16,7 @@ def test_largest_first(n: int, dtype: torch.dtype) -> None:
     x[::3] = 0.0
     x[1::7] = 0.25
     x[5::11] = torch.inf
-    values, order = largest_first(x)
+    values, order = sort_descending(x)
     expected, places = x.sort(descending=True, stable=True)
     assert torch.equal(values, expected)
     assert torch.equal(order, places)
@@ -25,7 +25,7 @@ def test_largest_first(n: int, dtype: torch.dtype) -> None:
 
 def test_not_a_number_comes_first_and_minus_zero_is_zero() -> None:
     x = torch.tensor([0.0, 1.0, torch.nan, -0.0, -torch.nan, 2.0])
-    values, order = largest_first(x)
+    values, order = sort_descending(x)
     assert values[:2].isnan().all()
     assert set(order[:2].tolist()) == {2, 4}
     assert values[2:].tolist() == [2.0, 1.0, 0.0, 0.0]
@@ -33,7 +33,7 @@ def test_not_a_number_comes_first_and_minus_zero_is_zero() -> None:
 
 def test_a_slice_and_other_types() -> None:
     x = torch.rand(6, 5)[:, 2]
-    assert torch.equal(largest_first(x)[0], x.sort(descending=True).values)
+    assert torch.equal(sort_descending(x)[0], x.sort(descending=True).values)
     half = torch.rand(9).half()
-    assert torch.equal(largest_first(half)[0], half.sort(descending=True).values)
+    assert torch.equal(sort_descending(half)[0], half.sort(descending=True).values)
     assert x.ge(0).all(), "the input is as it was"

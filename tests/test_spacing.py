@@ -82,7 +82,7 @@ def test_a_slice_is_its_volume_whatever_the_arguments(info: monai_segloss.LossIn
     if not {"2-D", "3-D"} <= set(info.support):
         return
     name = "labels_2d" if "labels" in info.support else "one_class"
-    case = cases.enlarged(cases.get(name, info.size), info.grain)
+    case = cases.enlarged(cases.get(name, info.size), info.min_error_width)
     absent = torch.where(case.target == case.classes - 1, 0, case.target)
     for argument, parameter in info.parameters.items():
         if argument in (*monai_segloss.core.module.READING, "use_softmax", "axis"):

@@ -288,4 +288,4 @@ def test_logits_read_without_gradients_keep_theirs() -> None:
     seg = SegBatch(logits.requires_grad_(), labels, torch.rand(labels.shape) < 0.5, "softmax")
     with torch.no_grad():
         assert not seg.prob.requires_grad
-    assert seg.clean.requires_grad
+    assert seg.masked_logits.requires_grad

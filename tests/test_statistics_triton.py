@@ -569,7 +569,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     monkeypatch.setattr(statistics_cuda, "triton_sums", lambda *args: found.append(args[0].shape[2]) or _sums(*args))
     monkeypatch.setattr(statistics_cuda, "triton_gradient", _gradient)
     monkeypatch.setattr(trial, "ON", {"cpu"})
-    monkeypatch.setattr(trial, "_BELIEVED", {})
+    monkeypatch.setattr(trial, "_VERIFIED", {})
     return found
 
 

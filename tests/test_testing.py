@@ -15,11 +15,11 @@ from torch import Tensor
 
 import monai_segloss
 from monai_segloss import SegLoss
-from monai_segloss.core.batch import Scored, SegBatch
+from monai_segloss.core.batch import ClassView, SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ScoringArgs
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.module import FormulaArgs
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.testing import (
     PROPERTIES,
@@ -40,11 +40,11 @@ SLOW = ("compiles", "gradcheck", "tensor_arguments", "second_derivatives", "ever
 class MistakesLoss(RegionLoss):
     """1 - (TP + nr) / (TP + penalty (FP + FN) + dr): not registered."""
 
-    def __init__(self, *, penalty: float = 2.0, **common: Unpack[ScoringArgs]) -> None:
+    def __init__(self, *, penalty: float = 2.0, **common: Unpack[FormulaArgs]) -> None:
         super().__init__(**common)
         (self.penalty,) = non_negative(penalty=penalty)
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         n = view.counts()
         mistakes = self.penalty * (n.fp + n.fn)
         return mistakes / (n.tp + mistakes + self.smooth_dr)
@@ -63,21 +63,21 @@ class MaskIgnoredLoss(MistakesLoss):
 class UpsideDownLoss(MistakesLoss):
     """The best prediction has the largest value."""
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         return 1 - super().table(view)
 
 
 class NaNHiddenLoss(MistakesLoss):
     """NaN becomes 0."""
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         return super().table(view).nan_to_num()
 
 
 class ChangesItsInputLoss(MistakesLoss):
     """Logits are changed in place."""
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         with torch.no_grad():
             batch.logits.mul_(0.5)
         return super().loss(batch)
@@ -86,9 +86,9 @@ class ChangesItsInputLoss(MistakesLoss):
 class WrongMeanLoss(MistakesLoss):
     """The mean divides by one more."""
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         found = super().loss(batch)
-        return Scores(found.total, found.count + 1)
+        return Unreduced(found.total, found.count + 1)
 
 
 class TestMistakes(LossContract):
@@ -131,7 +131,7 @@ def test_a_wrong_loss_is_caught_by_name(loss: type[SegLoss], names: tuple[str, .
 
 def test_an_error_of_the_loss_is_in_the_report() -> None:
     class BrokenLoss(MistakesLoss):
-        def table(self, view: Scored) -> Tensor:
+        def table(self, view: ClassView) -> Tensor:
             raise KeyError("penalty")
 
     with pytest.raises(Violation, match="finite on labels_3d: KeyError: 'penalty'"):

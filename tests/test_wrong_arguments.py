@@ -95,7 +95,7 @@ def test_unsigned_labels_of_any_width(info: monai_segloss.LossInfo) -> None:
 
 
 def cases_of(info: monai_segloss.LossInfo) -> list[cases.Case]:
-    case = cases.enlarged(cases.get("labels_3d", info.size), info.grain)
+    case = cases.enlarged(cases.get("labels_3d", info.size), info.min_error_width)
     return [case] if case.tags <= set(info.support) else []
 
 

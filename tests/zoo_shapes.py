@@ -385,7 +385,7 @@ def write(folder: Path, name: str) -> Path:
 
 
 def write_frames(dataset: Path) -> None:
-    """Pictures of a square and their masks of 0 and 255, beside the volumes of a data set."""
+    """Pictures of a square and their masks of 0 and 255, next to the volumes of a data set."""
     (dataset / "frames").mkdir()
     for number in range(4):
         mask = np.zeros((24, 20), np.uint8)

@@ -1,4 +1,4 @@
-"""What `segloss bundle check` looks for in a bundle and in the configurations named behind it."""
+"""What `segloss bundle check` looks for in a bundle and in the configurations named after it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from monai_segloss.core.errors import nearest
 
 
 def check_bundle(bundle: Path, overlays: list[Path]) -> list[Finding]:
-    """Findings about a bundle, its training and the configurations named behind ``train.json``.
+    """Findings about a bundle, its training and the configurations named after ``train.json``.
 
     That is metadata, the ids that MONAI asks for, references that lead nowhere, the loss with its arguments, what the
     training does with its labels, and keys of an overlay that nothing uses.

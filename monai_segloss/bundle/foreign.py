@@ -27,7 +27,7 @@ READINGS = {"labels": {"softmax": True, "to_onehot_y": True}, "regions": {"sigmo
 
 @dataclass
 class Overlay:
-    """A configuration to be named behind the bundle's own, and what its user should know."""
+    """A configuration to be named after the bundle's own, and what its user should know."""
 
     content: dict[str, Any]
     notes: list[str] = field(default_factory=list)

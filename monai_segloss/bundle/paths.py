@@ -8,7 +8,7 @@ DEFAULT = "segloss_segmentation"
 
 
 def bundles() -> list[Path]:
-    """Folders of the bundles: inside the installed package, or beside it in a checkout."""
+    """Folders of the bundles: inside the installed package, or next to it in a checkout."""
     package = Path(__file__).resolve().parent.parent
     for folder in (package / "bundles", package.parent / "bundles"):
         found = sorted(path.parent.parent for path in folder.glob("*/configs/metadata.json"))

@@ -42,7 +42,7 @@ def refusal(config: Any, place: Place, stock: Stock | None, file: Path) -> str |
     if does:
         return f"the network of {file.name} is {kind}, which {does[-1]}: {escape}"
     if (stock is None or stock.classifies) and Pipeline.of(config, place.trainer).label_is_no_image:
-        return f"{file.name} loads images, but no image {LABEL!r} beside them, as for a classification: {escape}"
+        return f"{file.name} loads images, but no image {LABEL!r} alongside them, as for a classification: {escape}"
     return None
 
 

@@ -103,7 +103,7 @@ def _read_labels(content: Mapping[str, Any], nnunet: bool) -> tuple[list[str], f
 
     try:
         return [], frozenset(raw_data.known_labels(content))
-    except raw_data.Refused as error:
+    except raw_data.RejectedByNnUNet as error:
         return explained or [f"has labels that nnU-Net refuses: {error}"], None
 
 
@@ -170,7 +170,7 @@ def _reader(content: Mapping[str, Any], cases: Sequence[Case], nnunet: bool) -> 
     for example in (next((str(file) for case in cases for file in case.images if file.is_file()), None), None):
         try:
             return raw_data.reader(content, example)
-        except raw_data.Refused:
+        except raw_data.RejectedByNnUNet:
             continue
     return None
 

@@ -153,13 +153,13 @@ def overlay(
 
         train = training_file(bundle)
     command = _run(train, output, run_id=found.run_id)
-    typer.echo(f"Wrote {output}. Train with, and your settings of the bundle behind it:\n{command}")
+    typer.echo(f"Wrote {output}. Train with, and your settings of the bundle after it:\n{command}")
 
 
 @app.command()
 def check(
     folder: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
-    configs: Annotated[list[Path] | None, typer.Argument(help="Configurations named behind its train.json.")] = None,
+    configs: Annotated[list[Path] | None, typer.Argument(help="Configurations named after its train.json.")] = None,
 ) -> None:
     """Check metadata, ids, loss and overlays of a bundle before hours of training; nothing of it is run.
 

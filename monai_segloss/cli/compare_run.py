@@ -93,7 +93,7 @@ def _command(action: Callable[[Console, Comparison], None]) -> Callable[..., Non
 
         from monai_segloss.checking import CannotCheck
         from monai_segloss.demo.problem import DemoError
-        from monai_segloss.demo.process import refuse_missing_packages, terminable
+        from monai_segloss.demo.process import refuse_missing_packages, sigterm_as_keyboard_interrupt
         from monai_segloss.demo.progress import Display
         from monai_segloss.experiment.comparison import Comparison
         from monai_segloss.experiment.queue import Cluster
@@ -112,7 +112,7 @@ def _command(action: Callable[[Console, Comparison], None]) -> Callable[..., Non
                 raise DemoError("--cores and --gpus are of a cluster: give --cluster too")
             where = None if cluster is None else Cluster(cluster, cores, gpus)
             comparison = Comparison(output, matrix, Display(console), jobs, where)
-            with terminable(), comparison.open():
+            with sigterm_as_keyboard_interrupt(), comparison.open():
                 action(console, comparison)
         except (DemoError, CannotCheck, ValueError) as error:
             _fail(f"{str(error)[:1].upper()}{str(error)[1:].rstrip('.')}.", 2 if isinstance(error, ValueError) else 1)

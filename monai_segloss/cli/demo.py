@@ -28,7 +28,7 @@ def demo(
         Path | None, typer.Option(help="nnU-Net raw data set to use in place of generated volumes; it is only read.")
     ] = None,
     baseline: Annotated[
-        bool, typer.Option("--baseline", help="Train nnU-Net's own loss (dice_ce) on the same split beside it.")
+        bool, typer.Option("--baseline", help="Train nnU-Net's own loss (dice_ce) on the same split next to it.")
     ] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
     epochs: Annotated[int | None, typer.Option(min=1, help="Length of the training.")] = None,
@@ -57,7 +57,7 @@ def demo(
     Example: segloss demo --data nnUNet_raw/Dataset004_Hippocampus --device cuda --epochs 50
     """
     from monai_segloss.demo.problem import DemoError
-    from monai_segloss.demo.process import terminable
+    from monai_segloss.demo.process import sigterm_as_keyboard_interrupt
     from monai_segloss.demo.settings import DATA_ITERATIONS, EPOCHS, ITERATIONS, LR, QUICK_LENGTH, Settings
 
     length = QUICK_LENGTH if quick else (EPOCHS, ITERATIONS if data is None else DATA_ITERATIONS)
@@ -74,7 +74,7 @@ def demo(
         quick=quick,
     )
     try:
-        with terminable():
+        with sigterm_as_keyboard_interrupt():
             page = _run(wanted, out, baseline, fresh)
         typer.echo(f"\nReport: {page}")
     except DemoError as error:

@@ -38,7 +38,7 @@ def loss_option(
         )
     if settings and key is None:
         raise typer.BadParameter(
-            f"--set goes with {hint}; a term has its arguments beside its weight.", param_hint="--set"
+            f"--set goes with {hint}; a term has its arguments alongside its weight.", param_hint="--set"
         )
     if settings and key in RECIPES:
         raise typer.BadParameter(

@@ -59,7 +59,7 @@ def numbers(name: str, value: object, wanted: str, axes: int = 1, largest: float
     """Numbers of at least 0, in a tensor, array or (nested) sequence, as float64 on the CPU.
 
     Args:
-        wanted: what was expected, behind "must be".
+        wanted: what was expected, after "must be".
         axes: most axes.
 
     Raises:

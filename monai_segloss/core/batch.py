@@ -16,8 +16,8 @@ from monai_segloss.core.counts import (
     Stat,
     Voxels,
     activate,
-    counted,
     log_activate,
+    mask_logits,
     one_hot_labels,
     soft_statistics,
 )
@@ -39,8 +39,8 @@ class SegBatch:
         activation: ``"softmax"``, ``"sigmoid"``, ``"none"`` or a callable.
         spacing: physical size of a voxel in array axis order, (ndim,) or (B, ndim), or None; the
             error of an affine that cannot be right is raised where a loss asks for the spacing.
-        maps: what the caller sent beside the target, by name.
-        steps: the spacing as numbers, one row for all samples or one per sample, where the caller gave numbers.
+        maps: what the caller sent alongside the target, by name.
+        spacing_rows: the spacing as numbers, one row for all samples or one per sample, where the caller gave numbers.
     """
 
     def __init__(
@@ -51,14 +51,14 @@ class SegBatch:
         activation: Activation,
         spacing: Tensor | SpacingError | None = None,
         maps: Mapping[str, Tensor] | None = None,
-        steps: tuple[tuple[float, ...], ...] | None = None,
+        spacing_rows: tuple[tuple[float, ...], ...] | None = None,
     ) -> None:
         self.logits, self.target, self.mask, self.activation = logits, target, mask, activation
         self._spacing, self.maps = spacing, dict(maps or {})
-        self.steps = steps
-        self.shared: dict[Any, dict[int, Any]] = {}  # maps that several terms of a sum need, see `core.maps.share`
+        self.spacing_rows = spacing_rows
+        self.shared: dict[Any, dict[int, Any]] = {}  # maps that several terms of a sum need, see `core.maps.share_maps`
         self._sums: dict[Stat, Tensor] = {}
-        self._clean: Tensor | None = None
+        self._masked_logits: Tensor | None = None
         self._grad = torch.is_grad_enabled()
 
     @property
@@ -89,22 +89,22 @@ class SegBatch:
         return self.activation == "sigmoid" or self.classes == 1
 
     @property
-    def clean(self) -> Tensor:
+    def masked_logits(self) -> Tensor:
         """Logits in float32 (or float64) with 0 at ignored voxels, so that a NaN there reaches no gradient."""
-        if self._clean is None:
+        if self._masked_logits is None:
             with torch.set_grad_enabled(self._grad):  # whoever reads it first, perhaps without gradients, others follow
-                self._clean = counted(self.logits, self.mask)
-        return self._clean
+                self._masked_logits = mask_logits(self.logits, self.mask)
+        return self._masked_logits
 
     @property
     def prob(self) -> Tensor:
         """Probabilities (B, C, *S)."""
-        return activate(self.clean, self.activation)
+        return activate(self.masked_logits, self.activation)
 
     @property
     def log_prob(self) -> Tensor:
         """log of the probabilities (B, C, *S)."""
-        return log_activate(self.clean, self.activation)
+        return log_activate(self.masked_logits, self.activation)
 
     @property
     def one_hot(self) -> Tensor:
@@ -128,16 +128,18 @@ class SegBatch:
         return self.mask.reshape(shape[0], -1).sum(1, keepdim=True).to(dtype)
 
     @property
-    def sizes(self) -> Tensor:
+    def required_spacing(self) -> Tensor:
         """The spacing, for losses that measure distances: 1, and a warning, where neither caller nor metadata has one."""
         return known_spacing(self.spacing, self.ndim - 2)
 
     @property
-    def wide(self) -> SegBatch:
+    def full_precision(self) -> SegBatch:
         """The batch in float32 at least, so that gradients of sums and of maps add up there and not in half precision."""
         if self.logits.dtype in (torch.float32, torch.float64):
             return self
-        wide = SegBatch(self.clean, self.target, self.mask, self.activation, self._spacing, self.maps, self.steps)
+        wide = SegBatch(
+            self.masked_logits, self.target, self.mask, self.activation, self._spacing, self.maps, self.spacing_rows
+        )
         wide.shared = self.shared
         return wide
 
@@ -161,12 +163,12 @@ class SegBatch:
         x = x if self.mask is None else x * self.mask[:, None]
         return x.flatten(2).sum(2) if x.ndim > 2 else x
 
-    def scored(self, include_background: bool = True, over_batch: bool = False) -> Scored:
+    def class_view(self, include_background: bool = True, over_batch: bool = False) -> ClassView:
         """The view of a loss that leaves channel 0 out or sums over the batch (and over the processes of DDP)."""
         if not include_background and self.classes == 1:
             warnings.warn("single channel prediction, `include_background=False` ignored.", stacklevel=6)
             include_background = True
-        return Scored(self, include_background, over_batch)
+        return ClassView(self, include_background, over_batch)
 
     def map(self, name: str) -> Tensor | None:
         """A map of one value per voxel that the caller sent, as (B, *S), 0 where ignored, or None."""
@@ -177,7 +179,7 @@ class SegBatch:
         return check.class_shape(name, self.maps[name], self.logits) if name in self.maps else None
 
 
-class Scored:
+class ClassView:
     """Statistics of a `SegBatch` as one loss scores them: with or without background, per sample or over the batch."""
 
     def __init__(self, batch: SegBatch, include_background: bool, over_batch: bool) -> None:
@@ -187,9 +189,9 @@ class Scored:
     def sums(self, *which: Stat) -> list[Tensor]:
         """Statistics (B | 1, C), computed in one pass."""
         self.batch.request(*which)
-        return [self.fold(self.drop(self.batch.sum(stat))) for stat in which]
+        return [self.reduce_batch(self.drop_background(self.batch.sum(stat))) for stat in which]
 
-    def drop(self, table: Tensor) -> Tensor:
+    def drop_background(self, table: Tensor) -> Tensor:
         """Statistics (B, C) of the scored classes; what is not a number in the others shows, since their logits count."""
         return table[:, self.first :] + 0 * table[:, :1].detach() if self.first else table
 
@@ -198,14 +200,14 @@ class Scored:
         """Probabilities of the scored classes (B, C', *S); others have no part in them where channels are independent."""
         batch = self.batch
         if batch.activation == "sigmoid":
-            return activate(batch.clean[:, self.first :], "sigmoid")
+            return activate(batch.masked_logits[:, self.first :], "sigmoid")
         return batch.prob[:, self.first :]
 
     @property
     def voxels(self) -> Voxels:
         """The scored classes for the formula of a statistic before its sum."""
         batch = self.batch
-        return Voxels(batch.clean, batch.one_hot.to(batch.clean.dtype), batch.activation, self.first)
+        return Voxels(batch.masked_logits, batch.one_hot.to(batch.masked_logits.dtype), batch.activation, self.first)
 
     @property
     def classes(self) -> int:
@@ -217,15 +219,15 @@ class Scored:
         return weight if weight is None or weight.ndim == 0 else weight[self.first :]
 
     @property
-    def present(self) -> Tensor:
-        """Number of voxels behind each row, (B | 1, 1)."""
-        return self.fold(self.batch.voxels)
+    def voxel_count(self) -> Tensor:
+        """Number of voxels that each row sums over, (B | 1, 1)."""
+        return self.reduce_batch(self.batch.voxels)
 
     def counts(self, soft_label: bool = False) -> Counts:
         """True positives, false positives, false negatives; with ``soft_label`` in the L1 form for soft targets."""
         tp, fp, fn = self.sums(*(AREA_L1 if soft_label else AREA))
-        return Counts(tp, fp, fn, self.present)
+        return Counts(tp, fp, fn, self.voxel_count)
 
-    def fold(self, x: Tensor) -> Tensor:
+    def reduce_batch(self, x: Tensor) -> Tensor:
         """Sums per sample as they are, or added up over the batch and over the processes of DDP."""
         return sum_over_processes(x.sum(0, keepdim=True)) if self.over_batch else x

@@ -78,7 +78,7 @@ def countable(x: Tensor) -> Tensor:
 
 
 def no_wider(x: Tensor, input: Tensor) -> Tensor:
-    """What stands beside ``input``, countable, and in float32 where only ``x`` is float64: the value is as ``input`` is."""
+    """What comes with ``input``, countable, and in float32 where only ``x`` is float64: the value is as ``input`` is."""
     return x.float() if x.dtype == torch.float64 != input.dtype else countable(x)
 
 

@@ -175,7 +175,7 @@ def plain_statistics(
     g = target.reshape(z.shape) if labels is None else one_hot_labels(labels, z.shape[1])
     w = None if weight is None else weight.reshape(z.shape[0], 1, -1)
     if w is not None and not learned(w):  # the derivative in a weight of 0 is what its voxel would add
-        z, g = z.masked_fill(void(w), 0), g.masked_fill(void(w), 0)
+        z, g = z.masked_fill(is_ignored(w), 0), g.masked_fill(is_ignored(w), 0)
     voxels = Voxels(z, g.to(z.dtype), activation)
     sums = []
     for stat in which:
@@ -189,13 +189,13 @@ def learned(x: Tensor | None) -> bool:
     return x is not None and x.requires_grad and torch.is_grad_enabled()
 
 
-def counted(z: Tensor, mask: Tensor | None) -> Tensor:
+def mask_logits(z: Tensor, mask: Tensor | None) -> Tensor:
     """Logits (B, C, ...) in float32 (or float64), 0 where ``mask`` (B, ...) says that a voxel does not count."""
     z = z if z.dtype == torch.float64 else z.float()
     return z if mask is None else z.masked_fill(~mask[:, None], 0)
 
 
-def void(weight: Tensor) -> Tensor:
+def is_ignored(weight: Tensor) -> Tensor:
     """Where a mask or a weight says that a voxel has no influence."""
     return ~weight if weight.dtype == torch.bool else weight <= 0
 
@@ -259,7 +259,7 @@ def soft_statistics(
     ):
         return plain_statistics(logits, target, tuple(which), activation, weight)
     if not isinstance(activation, str):
-        logits, activation = activation(counted(logits, None if weight is None else ~void(weight))), "none"
+        logits, activation = activation(mask_logits(logits, None if weight is None else ~is_ignored(weight))), "none"
     return backend(logits, target, tuple(which), activation, weight)
 
 

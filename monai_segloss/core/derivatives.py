@@ -53,11 +53,11 @@ def no_second_derivative(x: Tensor, name: str) -> Tensor:
     """
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return x
-    found: Tensor = _Once.apply(x, name)
+    found: Tensor = _OnceDifferentiable.apply(x, name)
     return found
 
 
-class _Once(torch.autograd.Function):
+class _OnceDifferentiable(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
@@ -71,10 +71,12 @@ class _Once(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return (_Refused.apply(grad, ctx.saved_tensors[0], ctx.name) if torch.is_grad_enabled() else grad), None
+        return (
+            _NoSecondDerivative.apply(grad, ctx.saved_tensors[0], ctx.name) if torch.is_grad_enabled() else grad
+        ), None
 
 
-class _Refused(torch.autograd.Function):
+class _NoSecondDerivative(torch.autograd.Function):
     """The gradient as it is, which depends on ``x`` in a way that nobody knows."""
 
     generate_vmap_rule = True

@@ -11,7 +11,7 @@ BLOCK = 2**12
 """Voxels whose products add up one after the other."""
 
 
-def wide(device: torch.device) -> torch.dtype:
+def widest_dtype(device: torch.device) -> torch.dtype:
     """The widest floating-point type of a device, for tables of counts and for what is added up in chunks."""
     return torch.float32 if device.type in WITHOUT_FLOAT64 else torch.float64
 
@@ -28,7 +28,7 @@ def to_host(x: Tensor) -> Tensor:
 
 def rounded(x: Tensor, device: torch.device) -> Tensor:
     """What was computed from `exact` tensors on the device where these came from, in its widest type."""
-    return x.to(wide(device)).to(device)
+    return x.to(widest_dtype(device)).to(device)
 
 
 def sum_by(values: Tensor, index: Tensor, size: int) -> Tensor:

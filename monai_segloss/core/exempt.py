@@ -1,4 +1,4 @@
-"""Where a property of the contract is honestly false for a loss."""
+"""Where a property of the contract is false by design for a loss."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class Exempt:
     """An exemption from a property of the contract.
 
     Args:
-        reason: why the property is honestly false for the loss.
+        reason: why the property is false by design for the loss.
         cases: names of the input cases on which it is false, see `monai_segloss.testing.cases`; none: on all of them.
 
     Example:

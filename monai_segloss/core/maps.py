@@ -1,4 +1,4 @@
-"""Maps: what a loss takes beside the target, declared so that loaders can make it ahead of time."""
+"""Maps: what a loss takes alongside the target, declared so that loaders can make it ahead of time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from monai_segloss.core import check
 from monai_segloss.core.errors import LossShapeError
 
 if TYPE_CHECKING:
-    from monai_segloss.core.batch import Scored, SegBatch
+    from monai_segloss.core.batch import ClassView, SegBatch
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ class MapSpec:
 
     Args:
         key: keyword of the call, and key in a batch; one key is one map, see `map_key`.
-        function: of the module level, from masks (B, C', *S) bool to the map (B, C', *S), 0 where nothing counts.  Beside
+        function: of the module level, from masks (B, C', *S) bool to the map (B, C', *S), 0 where nothing counts.  Alongside
             the masks it takes what it needs of the arguments of `make`, by name; its settings are keyword-only.
         exclusive: the map is 0 outside of its class, so that for labels one channel holds the maps of all classes.
         on_cpu: made on the CPU, which is best done in the worker processes of a loader.
@@ -87,7 +87,7 @@ class MapSpec:
 def map_key(name: str, function: Callable[..., Tensor], settings: Mapping[str, Any]) -> str:
     """Key of a map: its name, followed by the settings that are not the defaults of the function, in its order.
 
-    A word that is the first argument says what kind of map it is and stands by itself, another setting behind its name; a
+    A word that is the first argument says what kind of map it is and stands by itself, another setting follows its name; a
     flag is its name.
 
     Example:
@@ -131,7 +131,7 @@ def refusal(name: str, known: tuple[str, ...]) -> str:
     return f"; it takes {', '.join(known)}{why}."
 
 
-def share(batch: SegBatch, needs: Iterable[MapSpec]) -> None:
+def share_maps(batch: SegBatch, needs: Iterable[MapSpec]) -> None:
     """Let the terms of a sum make a map that several of them need only once in a call."""
     wanted = list(needs)
     for spec in wanted:
@@ -139,8 +139,8 @@ def share(batch: SegBatch, needs: Iterable[MapSpec]) -> None:
             batch.shared.setdefault(spec, {})
 
 
-def once(spec: MapSpec, batch: SegBatch, first: int, make: Callable[[], T]) -> T:
-    """What ``make`` finds for the channels from ``first`` on; kept for the other terms, see `share`, or not at all."""
+def cached(spec: MapSpec, batch: SegBatch, first: int, make: Callable[[], T]) -> T:
+    """What ``make`` finds for the channels from ``first`` on; kept for the other terms, see `share_maps`, or not at all."""
     kept = batch.shared.get(spec)
     if kept is None:
         return make()
@@ -149,22 +149,22 @@ def once(spec: MapSpec, batch: SegBatch, first: int, make: Callable[[], T]) -> T
     return kept[first]
 
 
-def scored_map(spec: MapSpec, view: Scored) -> Tensor:
+def scored_map(spec: MapSpec, view: ClassView) -> Tensor:
     """A map of the scored classes (B, C', *S), as the caller sent it or made here: no gradient, 0 where ignored."""
     batch = view.batch
     if batch.ndim < 3:
         raise LossShapeError(f"input has shape {tuple(batch.logits.shape)}; the map {spec.key} needs spatial axes.")
     sent = batch.maps.get(spec.key)
     if sent is None:
-        return once(spec, batch, view.first, lambda: _made(spec, view))
+        return cached(spec, batch, view.first, lambda: _made(spec, view))
     valid = None if batch.mask is None else batch.mask[:, None]
-    sent = check.scored_shape(spec.key, sent, batch.logits, view.first).detach().to(batch.clean.dtype)
+    sent = check.scored_shape(spec.key, sent, batch.logits, view.first).detach().to(batch.masked_logits.dtype)
     return sent if valid is None else sent.masked_fill(~valid, 0)
 
 
-def _made(spec: MapSpec, view: Scored) -> Tensor:
+def _made(spec: MapSpec, view: ClassView) -> Tensor:
     batch = view.batch
     masks = batch.one_hot[:, view.first :]
     masks = masks > 0.5 if masks.is_floating_point() else masks.bool()
     valid = None if batch.mask is None else batch.mask[:, None]
-    return spec.make(masks, batch.sizes, valid, batch.has_labels).to(batch.clean.dtype)
+    return spec.make(masks, batch.required_spacing, valid, batch.has_labels).to(batch.masked_logits.dtype)

@@ -15,10 +15,10 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.derivatives import refuse_vmap
 from monai_segloss.core.errors import nearest
-from monai_segloss.core.exact import wide
+from monai_segloss.core.exact import widest_dtype
 from monai_segloss.core.maps import MapSpec, refusal
 from monai_segloss.core.reading import Reader
-from monai_segloss.core.reduce import REDUCTIONS, Scores, Term, reduce
+from monai_segloss.core.reduce import REDUCTIONS, Term, Unreduced, reduce
 
 Weight = Sequence[float] | float | Tensor
 
@@ -34,7 +34,7 @@ class ReadingArgs(TypedDict, total=False):
     reduction: str
 
 
-class ScoringArgs(ReadingArgs, total=False):
+class FormulaArgs(ReadingArgs, total=False):
     """How classes and samples are scored: arguments of the losses whose formula has a place for them."""
 
     include_background: bool
@@ -63,7 +63,7 @@ KINDS = {name: type(x).__name__ for name, x in DEFAULTS.items()} | {"ignore_inde
 """Their types, as in an annotation."""
 
 READING = tuple(ReadingArgs.__annotations__)
-SCORING = tuple(name for name in ScoringArgs.__annotations__ if name not in READING)
+FORMULA_ARGUMENTS = tuple(name for name in FormulaArgs.__annotations__ if name not in READING)
 
 
 class SegLoss(nn.Module, ABC):
@@ -79,21 +79,21 @@ class SegLoss(nn.Module, ABC):
     spacing, labeled classes, points, components and maps made from the target are constants.  So are tensors given to the
     constructor, which keeps copies.
 
-    Keyword arguments where the formula has a place for them (`scoring` names those of a class):
+    Keyword arguments where the formula has a place for them (`formula_arguments` names those of a class):
         include_background: whether channel 0 is scored; it drops after the activation.
         batch: sum the statistics over the batch, and over the processes of DistributedDataParallel, before the formula.
         smooth_nr, smooth_dr: added to the numerator and the denominator of a ratio.
         weight: one factor per scored class, or one for all; not normalized.
     """
 
-    scoring: ClassVar[tuple[str, ...]] = SCORING
+    formula_arguments: ClassVar[tuple[str, ...]] = FORMULA_ARGUMENTS
     accepts: ClassVar[tuple[str, ...]] = ()
     """Maps a caller may send as keyword or in a target mapping."""
-    marks: ClassVar[tuple[str, ...]] = ()
+    point_maps: ClassVar[tuple[str, ...]] = ()
     """Those of them that mark single voxels, which a coarser grid must keep."""
     bounds: ClassVar[Mapping[str, float]] = {}
     """Largest values of arguments, where these are less than `arguments.LARGEST`."""
-    scalar: ClassVar[bool] = False
+    scalar_only: ClassVar[bool] = False
     """Whether the loss is one number by nature, so that ``reduction="none"`` is refused."""
     include_background: bool
     batch: bool
@@ -113,7 +113,7 @@ class SegLoss(nn.Module, ABC):
         reduction = str(getattr(given.pop("reduction"), "value", arguments.get("reduction", "mean")))
         if reduction not in REDUCTIONS:
             raise ValueError(f'Unsupported reduction: {reduction}, available options are ["mean", "sum", "none"].')
-        if self.scalar and reduction == "none":
+        if self.scalar_only and reduction == "none":
             raise ValueError(f"{type(self).__name__} is one number for the batch: reduction must be 'mean' or 'sum'.")
         self.reduction = reduction
         self.reader = Reader(**{name: given.pop(name) for name in READING if name != "reduction"})
@@ -128,7 +128,7 @@ class SegLoss(nn.Module, ABC):
     @classmethod
     def _known(cls, arguments: Iterable[str]) -> tuple[str, ...]:
         """Names of the shared arguments of the class; those that are given must be among them."""
-        allowed = (*cls.scoring, *READING)
+        allowed = (*cls.formula_arguments, *READING)
         for name in arguments:
             if name not in allowed:
                 raise TypeError(f"{cls.__name__}() got an unexpected argument {name!r}{nearest(name, allowed) or '.'}")
@@ -144,7 +144,7 @@ class SegLoss(nn.Module, ABC):
         return ()
 
     @abstractmethod
-    def loss(self, batch: SegBatch) -> Scores | Mapping[str, Term]:
+    def loss(self, batch: SegBatch) -> Unreduced | Mapping[str, Term]:
         """The formula."""
 
     @final  # type: ignore[misc]
@@ -196,14 +196,14 @@ class SegLoss(nn.Module, ABC):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SegLoss:
         """Move the module; its buffers keep their precision under `half`, and on a device without float64 lose it."""
 
-        def gently(x: Tensor) -> Tensor:
+        def keep_float64(x: Tensor) -> Tensor:
             try:
                 moved = fn(x)
             except TypeError:
                 moved = fn(x.float())
-            return moved if x.dtype != torch.float64 else moved.to(wide(moved.device))
+            return moved if x.dtype != torch.float64 else moved.to(widest_dtype(moved.device))
 
-        return super()._apply(gently, recurse)  # type: ignore[no-untyped-call]
+        return super()._apply(keep_float64, recurse)  # type: ignore[no-untyped-call]
 
     def weights(self, classes: int) -> Tensor | None:
         """Class weights for ``classes`` scored channels, checked."""

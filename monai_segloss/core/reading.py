@@ -12,7 +12,7 @@ from torch import Tensor
 from monai_segloss.core import check
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import Activation
-from monai_segloss.core.spacing import SpacingError, affine_spacing, steps
+from monai_segloss.core.spacing import SpacingError, affine_spacing, spacing_rows
 from monai_segloss.core.spacing import spacing as check_spacing
 
 ROUNDING = 1e-2
@@ -23,7 +23,7 @@ class Reader:
     """Reads ``(input, target)`` as MONAI's arguments say.
 
     The order is fixed: check, then zero the logits of ignored voxels, then activate all channels, then resolve ignored
-    labels; a background channel drops last, in `SegBatch.scored`, never before a softmax.
+    labels; a background channel drops last, in `SegBatch.class_view`, never before a softmax.
 
     Args:
         to_onehot_y: the target holds labels (B, 1, *S) or (B, *S).
@@ -99,7 +99,7 @@ class Reader:
         activation = self.activation(input.shape[1])
         if activation == "none" and self.probabilities:
             self._look_for_logits(input)
-        return SegBatch(input, target, valid, activation, doubt or lengths, maps, steps(spacing))
+        return SegBatch(input, target, valid, activation, doubt or lengths, maps, spacing_rows(spacing))
 
     def _ignored(self, target: Tensor, labels: bool) -> Tensor | None:
         if self.ignore_index is None:

@@ -1,4 +1,4 @@
-"""Arguments that trainers and bundles pass to a loss beside how it reads the data."""
+"""Arguments that trainers and bundles pass to a loss alongside how it reads the data."""
 
 from __future__ import annotations
 

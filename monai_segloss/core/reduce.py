@@ -12,8 +12,8 @@ REDUCTIONS = ("mean", "sum", "none")
 
 
 @dataclass(frozen=True)
-class Scores:
-    """What a loss hands to the reduction.
+class Unreduced:
+    """The unreduced value of a loss.
 
     Args:
         total: summands of the numerator, already masked and weighted: a table (B | 1, C | 1) or a map (B, C | 1, *S).
@@ -24,16 +24,16 @@ class Scores:
     count: Tensor
 
     @staticmethod
-    def table(values: Tensor, present: Tensor, weight: Tensor | None = None) -> Scores:
-        """Scores of a (B | 1, C) table: rows with ``present`` (B | 1, 1 | C) == 0 leave the mean; class weights scale.
+    def table(values: Tensor, voxel_count: Tensor, weight: Tensor | None = None) -> Unreduced:
+        """Of a (B | 1, C) table: rows with ``voxel_count`` (B | 1, 1 | C) == 0 leave the mean; class weights scale.
 
         They leave its gradient too; what is not a number there shows, since it may be in other gradients.
         """
-        present = (present > 0).to(values.dtype).expand_as(values)
-        values = torch.where(present > 0, values, 0 * values.detach())
+        voxel_count = (voxel_count > 0).to(values.dtype).expand_as(values)
+        values = torch.where(voxel_count > 0, values, 0 * values.detach())
         if weight is not None:
             values = values * weight.to(values)
-        return Scores(values, present)
+        return Unreduced(values, voxel_count)
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Term:
     """One weighted term of a compound loss."""
 
     weight: float | Tensor
-    scores: Scores
+    unreduced: Unreduced
 
 
 def quotient(part: Tensor, whole: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ def quotient(part: Tensor, whole: Tensor) -> Tensor:
     return part / torch.where(whole == 0, 1, whole)
 
 
-def reduce(scores: Scores | Mapping[str, Term], reduction: str, ndim: int) -> tuple[Tensor, dict[str, Tensor]]:
+def reduce(unreduced: Unreduced | Mapping[str, Term], reduction: str, ndim: int) -> tuple[Tensor, dict[str, Tensor]]:
     """The value of a loss, and the detached value of each term of a compound.
 
     ``"mean"`` divides the masked sum by what was summed and is 0, with zero gradient, where nothing was; ``"sum"`` adds;
@@ -58,18 +58,18 @@ def reduce(scores: Scores | Mapping[str, Term], reduction: str, ndim: int) -> tu
     Raises:
         ValueError: every term of a compound has the weight 0.
     """
-    if isinstance(scores, Mapping):
-        if not any(isinstance(term.weight, Tensor) or term.weight for term in scores.values()):
-            raise ValueError(f"the weights of {list(scores)} are all 0; nothing is left to minimize.")
-        values = {name: _reduce(term.scores, reduction, ndim) for name, term in scores.items()}
-        total = sum(scores[name].weight * value for name, value in values.items())
+    if isinstance(unreduced, Mapping):
+        if not any(isinstance(term.weight, Tensor) or term.weight for term in unreduced.values()):
+            raise ValueError(f"the weights of {list(unreduced)} are all 0; nothing is left to minimize.")
+        values = {name: _reduce(term.unreduced, reduction, ndim) for name, term in unreduced.items()}
+        total = sum(unreduced[name].weight * value for name, value in values.items())
         assert isinstance(total, Tensor)
         return total, {name: value.detach() for name, value in values.items()}
-    return _reduce(scores, reduction, ndim), {}
+    return _reduce(unreduced, reduction, ndim), {}
 
 
-def _reduce(scores: Scores, reduction: str, ndim: int) -> Tensor:
-    total, count = scores.total, scores.count
+def _reduce(unreduced: Unreduced, reduction: str, ndim: int) -> Tensor:
+    total, count = unreduced.total, unreduced.count
     if reduction == "none":
         return total.reshape(total.shape + (1,) * (ndim - total.ndim))
     if reduction == "sum":

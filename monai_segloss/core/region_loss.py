@@ -6,10 +6,10 @@ from abc import abstractmethod
 
 from torch import Tensor
 
-from monai_segloss.core.batch import AREA, Scored, SegBatch
+from monai_segloss.core.batch import AREA, ClassView, SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import SegLoss
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 
 
 class RegionLoss(SegLoss):
@@ -22,20 +22,20 @@ class RegionLoss(SegLoss):
     """Statistics that the table is made of."""
 
     @abstractmethod
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         """The formula on the statistics of the scored classes, (B | 1, C)."""
 
-    def view(self, batch: SegBatch) -> Scored:
+    def view(self, batch: SegBatch) -> ClassView:
         """The scored classes of the batch."""
-        return batch.scored(self.include_background, self.batch)
+        return batch.class_view(self.include_background, self.batch)
 
-    def voxel_count(self, view: Scored) -> Tensor:
-        """Voxels behind each entry of the table, (B | 1, C | 1); entries with 0 leave the mean."""
-        return view.present
+    def voxel_count(self, view: ClassView) -> Tensor:
+        """Voxels that each entry of the table sums over, (B | 1, C | 1); entries with 0 leave the mean."""
+        return view.voxel_count
 
     def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
         return self.sums
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         view = self.view(batch)
-        return Scores.table(self.table(view), self.voxel_count(view), self.weights(view.classes))
+        return Unreduced.table(self.table(view), self.voxel_count(view), self.weights(view.classes))

@@ -40,11 +40,11 @@ class LossInfo:
         aliases: other names that `create` and `find` know.
         tags: words to search by.
         support: targets and shapes it supports, out of `EVERYTHING`.
-        example: constructor arguments of the smallest sensible example, beside the activation.
+        example: constructor arguments of the smallest sensible example, alongside the activation.
         size: shortest edge, in voxels, of an image that the loss makes sense on.
-        grain: width, in voxels, of the narrowest error that the loss notices.
+        min_error_width: width, in voxels, of the narrowest error that the loss notices.
         recommended: arguments that trainers and bundles pass.
-        exempt: property of the contract -> why it is honestly false for this loss: a reason, which is about all cases, or
+        exempt: property of the contract -> why it is false by design for this loss: a reason, which is about all cases, or
             an `Exempt`, which may name the cases.
     """
 
@@ -56,7 +56,7 @@ class LossInfo:
     support: tuple[str, ...] = EVERYTHING
     example: Mapping[str, Any] = field(default_factory=dict)
     size: int = 1
-    grain: int = 1
+    min_error_width: int = 1
     recommended: Recommended = field(default_factory=Recommended)
     exempt: Mapping[str, str | Exempt] = field(default_factory=dict)
 
@@ -202,7 +202,7 @@ def _full_signature(cls: type[SegLoss], positional: tuple[str, ...] = ()) -> ins
     """The signature of a class with the shared arguments spelled out, and MONAI's order of positional arguments."""
     own = inspect.signature(cls.__init__).parameters.values()
     known = {p.name: p for p in own if p.name != "self" and p.kind is not p.VAR_KEYWORD}
-    shared = [n for n in DEFAULTS if n in (*cls.scoring, *READING) and n not in known]
+    shared = [n for n in DEFAULTS if n in (*cls.formula_arguments, *READING) and n not in known]
     known |= {n: inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=DEFAULTS[n]) for n in shared}
     order = (*positional, *(n for n in known if n not in positional))
     kinds = [

@@ -132,7 +132,7 @@ def known_spacing(x: Tensor | None, axes: int) -> Tensor:
     return torch.ones(axes, dtype=torch.float64)
 
 
-def steps(value: Any) -> tuple[tuple[float, ...], ...] | None:
+def spacing_rows(value: Any) -> tuple[tuple[float, ...], ...] | None:
     """Voxel spacing given in numbers as rows of numbers, which a compiled graph can count with; else None."""
     if not isinstance(value, list | tuple) or any(isinstance(x, Tensor) or getattr(x, "ndim", 0) for x in value):
         return None

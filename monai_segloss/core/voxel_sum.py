@@ -10,10 +10,10 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn import functional as F
 
-from monai_segloss.core.batch import Scored, SegBatch
+from monai_segloss.core.batch import ClassView, SegBatch
 from monai_segloss.core.counts import FORMULAS, Stat, soft_statistics
 from monai_segloss.core.module import SegLoss
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 
 Factors = Mapping[Stat, Tensor | float]
 """Statistic -> its factor: a number, or one per scored class (C,)."""
@@ -46,9 +46,9 @@ class VoxelSum:
     _sums: dict[Stat, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     @property
-    def view(self) -> Scored:
+    def view(self) -> ClassView:
         """The scored classes."""
-        return Scored(self.batch, include_background=not self.first, over_batch=False)
+        return ClassView(self.batch, include_background=not self.first, over_batch=False)
 
     @property
     def multilabel(self) -> bool:
@@ -60,13 +60,13 @@ class VoxelSum:
         """The sums that `summed` needs."""
         return tuple(stat for stat in dict.fromkeys((*self.parts, *(self.divisor or ()))) if stat != VOXELS)
 
-    def summed(self) -> Scores:
+    def summed(self) -> Unreduced:
         """The table (B, C) of the sums, and the divisor."""
         total = self._combined(self.parts)
         if self.divisor is not None:
-            return Scores(total, self._combined(self.divisor))
+            return Unreduced(total, self._combined(self.divisor))
         voxels = self._voxels()
-        return Scores(total, voxels if self.multilabel else voxels / total.shape[1])
+        return Unreduced(total, voxels if self.multilabel else voxels / total.shape[1])
 
     def per_voxel(self) -> Tensor:
         """The map (B, 1, *S) of one class per voxel, (B, C, *S) of regions; 0 where ignored."""
@@ -77,9 +77,9 @@ class VoxelSum:
             value = value * m.to(value.dtype)
         return value if self.batch.mask is None else value * self.batch.mask[:, None]
 
-    def scores(self, reduction: str) -> Scores:
+    def unreduced(self, reduction: str) -> Unreduced:
         """What a loss hands to the reduction: the map for ``"none"``, else the sums."""
-        return Scores(self.per_voxel(), self.batch.voxels) if reduction == "none" else self.summed()
+        return Unreduced(self.per_voxel(), self.batch.voxels) if reduction == "none" else self.summed()
 
     def _value(self, stat: Stat, factor: Tensor | float) -> Tensor:
         """One statistic of each voxel times its factor; summed over the classes where a voxel has one."""
@@ -117,8 +117,10 @@ class VoxelSum:
             return [batch.total(w * FORMULAS[stat.name](view.voxels, stat.power)) for stat in which]
         weight, logits, target = self._masked(), batch.logits, batch.target
         if weight.requires_grad:  # what is ignored must not even come near its gradient
-            logits, target = batch.clean, batch.one_hot
-        return [view.drop(x) for x in soft_statistics(logits, target, which, batch.activation, weight).unbind(2)]
+            logits, target = batch.masked_logits, batch.one_hot
+        return [
+            view.drop_background(x) for x in soft_statistics(logits, target, which, batch.activation, weight).unbind(2)
+        ]
 
     def _voxels(self) -> Tensor:
         """Number of voxels that count, or the sum of their entries in the map, (B, 1)."""
@@ -149,8 +151,8 @@ class VoxelLoss(SegLoss):
             return ()
         return self.voxel_sum(batch).statistics
 
-    def loss(self, batch: SegBatch) -> Scores:
-        return self.voxel_sum(batch).scores(self.reduction)
+    def loss(self, batch: SegBatch) -> Unreduced:
+        return self.voxel_sum(batch).unreduced(self.reduction)
 
 
 def _times(factor: Tensor | float, sums: Tensor) -> Tensor:

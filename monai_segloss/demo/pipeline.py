@@ -28,7 +28,7 @@ class Demo:
     Args:
         work: the folder.
         settings: what is asked for.
-        arms: the training, maybe a baseline beside it.
+        arms: the training, maybe a baseline next to it.
         command: what the user typed, for the report.
         source: the user's data set; None for the generated one.
         display: where progress goes.
@@ -208,10 +208,10 @@ class Demo:
         scores = measure.measure(read_dataset(self.raw), self.cases(), self.predictions(arm), self.tolerance())
         return report.Result(arm.trainer, arm.loss, epochs, scores, self.predictions(arm))
 
-    def _facts(self, results: list[report.Result]) -> report.Facts:
+    def _facts(self, results: list[report.Result]) -> report.ReportData:
         names = ["data", "plan", *(f"{what}{arm.suffix}" for arm in self.arms for what in ("train", "predict"))]
         times = {name: (self.stages.seconds(name), self.stages.attempts(name)) for name in names}
-        return report.Facts(
+        return report.ReportData(
             settings=self.settings,
             command=self.command,
             dataset=read_dataset(self.raw),

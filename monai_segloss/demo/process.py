@@ -68,9 +68,9 @@ def workers() -> int:
 
 def program(name: str) -> list[str]:
     """The command that starts a program of nnU-Net with this interpreter, also where the environment is not active."""
-    beside = shutil.which(name, path=str(Path(sys.executable).parent))
-    if beside:
-        return [beside]
+    sibling = shutil.which(name, path=str(Path(sys.executable).parent))
+    if sibling:
+        return [sibling]
     module, function = ENTRY_POINTS[name]
     return [sys.executable, "-c", f"from {module} import {function}; {function}()"]
 
@@ -172,7 +172,7 @@ class Programs:
                 stream.write(f"$ {shlex.join(command)}\n".encode())
                 stream.flush()
                 variables = {**(extra or {}), **self.variables}
-                with _patient():
+                with _defer_signals():
                     process = self._start([*program(command[0]), *command[1:]], stream.fileno(), variables)
             for text in _follow(log, start, process, self.stop):
                 listen(text)
@@ -252,7 +252,7 @@ def _alive(process: int) -> bool:
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
+def sigterm_as_keyboard_interrupt() -> Iterator[None]:
     """Let a polite request to end do what Ctrl-C does: end the program that runs, keep what is done."""
 
     def interrupt(number: int, frame: object) -> NoReturn:
@@ -266,7 +266,7 @@ def terminable() -> Iterator[None]:
 
 
 @contextmanager
-def _patient() -> Iterator[None]:
+def _defer_signals() -> Iterator[None]:
     """Requests to end wait until the block has ended, so that no program starts that nobody would end."""
     if threading.current_thread() is not threading.main_thread():  # where no signal is handled
         yield

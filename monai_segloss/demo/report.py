@@ -45,7 +45,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Facts:
+class ReportData:
     """Everything the page tells.
 
     Args:
@@ -58,7 +58,7 @@ class Facts:
         plan: of the trained configuration.
         tolerance: of the surface Dice in mm.
         times: seconds and attempts by stage.
-        results: the training, maybe a baseline beside it.
+        results: the training, maybe a baseline next to it.
     """
 
     settings: Settings
@@ -73,7 +73,7 @@ class Facts:
     results: Sequence[Result]
 
 
-def render(facts: Facts) -> str:
+def render(facts: ReportData) -> str:
     """The page; everything that comes from outside is escaped."""
     import jinja2
 
@@ -104,7 +104,7 @@ def render(facts: Facts) -> str:
     )
 
 
-def class_row(facts: Facts, name: str, index: int) -> dict[str, Any]:
+def class_row(facts: ReportData, name: str, index: int) -> dict[str, Any]:
     """One class: its color and its summary by training."""
     return {
         "name": name,
@@ -125,7 +125,7 @@ def summary_lines(results: Sequence[Result], classes: Sequence[str]) -> Iterator
             yield f"{start}  Dice {number(summary.dice, 3)}  {near}  {found}"
 
 
-def zero_notes(facts: Facts, name: str, index: int) -> list[str]:
+def zero_notes(facts: ReportData, name: str, index: int) -> list[str]:
     """Why a class has no Dice or a Dice of zero; nothing where it has one."""
     notes = []
     for result in facts.results:
@@ -153,7 +153,7 @@ def zero_notes(facts: Facts, name: str, index: int) -> list[str]:
     return notes
 
 
-def case_figures(facts: Facts) -> list[dict[str, Any]]:
+def case_figures(facts: ReportData) -> list[dict[str, Any]]:
     """Best, median and worst case by mean Dice of the first training, with pictures."""
     first = facts.results[0]
     by_case = measure.case_dice(first.scores)
@@ -173,7 +173,7 @@ def case_figures(facts: Facts) -> list[dict[str, Any]]:
     return found
 
 
-def case_table(facts: Facts) -> list[dict[str, Any]]:
+def case_table(facts: ReportData) -> list[dict[str, Any]]:
     """Dice of every class in every case, in the order of the mean."""
     order = sorted(facts.cases, key=lambda case: -measure.case_dice(facts.results[0].scores)[case])
     classes = list(facts.dataset.classes)
@@ -211,7 +211,7 @@ def _info(key: str) -> Any:
     return monai_segloss.find(key)
 
 
-def _short(facts: Facts, result: Result) -> str:
+def _short(facts: ReportData, result: Result) -> str:
     return result.loss if len({r.loss for r in facts.results}) == len(facts.results) else result.trainer
 
 

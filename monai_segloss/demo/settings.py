@@ -73,13 +73,13 @@ class Arm:
 
 
 def arms(settings: Settings, baseline: bool) -> list[Arm]:
-    """The trainings: the loss that is asked for, and nnU-Net's own beside it.
+    """The trainings: the loss that is asked for, and nnU-Net's own next to it.
 
     Raises:
         DemoError: no trainer has the loss, or it is the baseline itself.
     """
     if baseline and settings.loss == BASELINE:
-        raise DemoError(f"--baseline trains {BASELINE} beside the loss, so --loss must be another one")
+        raise DemoError(f"--baseline trains {BASELINE} alongside the loss, so --loss must be another one")
     found = [Arm(settings.loss, trainer_name(settings, settings.loss))]
     return found + [Arm(BASELINE, trainer_name(settings, BASELINE), "-baseline")] * baseline
 
@@ -125,7 +125,7 @@ def _lack(loss: str) -> str:
     import monai_segloss
 
     needs = [each.key for each in monai_segloss.find(loss).needs]
-    return f"it needs {', '.join(needs)} beside the label" if needs else "it cannot be trained by nnU-Net alone"
+    return f"it needs {', '.join(needs)} alongside the label" if needs else "it cannot be trained by nnU-Net alone"
 
 
 def resolve_loss(name: str) -> str:
@@ -146,12 +146,14 @@ def resolve_loss(name: str) -> str:
 def refuse_unsupported(loss: str, dataset: RawDataset) -> None:
     """Refuse what a loss cannot do before any work is done."""
     from monai_segloss.config import LossConfig
-    from nnunet_trainers.building import Facts
+    from nnunet_trainers.building import DatasetProperties
     from nnunet_trainers.building import refuse_unsupported as refuse
 
-    facts = Facts(regions=dataset.regions, ignore_label=dataset.ignore_label, batch_dice=False, dimensions=3)
+    properties = DatasetProperties(
+        regions=dataset.regions, ignore_label=dataset.ignore_label, batch_dice=False, dimensions=3
+    )
     try:
-        refuse(LossConfig(loss=loss), facts)
+        refuse(LossConfig(loss=loss), properties)
     except NotImplementedError as error:
         raise DemoError(f"--loss {loss}: {error}") from None
 

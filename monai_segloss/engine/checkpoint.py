@@ -20,7 +20,7 @@ class ResumableCheckpoint:
     ``last.pt`` holds every object, the state of loss and gradient scaler, the epoch and the best metric so far, so that a
     resumed run goes on counting and does not replace better weights by worse ones; ``model.pt`` holds
     ``{"model": weights}``, which MONAI's ``CheckpointLoader`` reads. Both are written to another name and then renamed: a
-    killed run leaves the previous file. Only rank 0 writes. Attach it behind the handlers that validate and that step the
+    killed run leaves the previous file. Only rank 0 writes. Attach it after the handlers that validate and that step the
     schedule.
 
     Args:

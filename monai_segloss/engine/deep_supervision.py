@@ -17,7 +17,7 @@ class DeepSupervision(nn.Module):
     ``sum_l weights[l] * loss(outputs[l], target at the size of outputs[l])``. The target, a tensor or a mapping with
     ``"label"``, is sampled at the nearest voxel, its affine following. A map that the loss declares in ``needs`` is
     handed on at the target's own size only; at other sizes the loss computes it from the smaller label. Of what the
-    loss names in ``marks``, such as ``points``, no voxel is lost: a larger voxel has the largest value of those in it.
+    loss names in ``point_maps``, such as ``points``, no voxel is lost: a larger voxel has the largest value of those in it.
     Entries without the size of the label, such as ``labeled``, are handed on as they are.
 
     Args:
@@ -86,12 +86,12 @@ class DeepSupervision(nn.Module):
         if CommonKeys.LABEL not in target:  # which the loss refuses
             return dict(target)
         declared, space = {spec.key for spec in self.needs}, target[CommonKeys.LABEL].shape[-len(size) :]
-        marks = getattr(self.loss, "marks", ())
+        point_maps = getattr(self.loss, "point_maps", ())
 
         def sampled(key: str, value: Tensor) -> Tensor:
             if value.ndim <= len(size) or value.shape[-len(size) :] != space:
                 return value
-            return _largest(value, size) if key in marks else _nearest(value, size)
+            return _largest(value, size) if key in point_maps else _nearest(value, size)
 
         return {
             key: sampled(key, value)
@@ -116,10 +116,12 @@ def _nearest(target: Tensor, size: torch.Size) -> Tensor:
     return sampled
 
 
-def _largest(marks: Tensor, size: torch.Size) -> Tensor:
+def _largest(point_maps: Tensor, size: torch.Size) -> Tensor:
     """The largest of the values in each voxel of a coarser grid; each is in one of them."""
-    found = marks.as_subclass(Tensor)
-    for axis, (old, new) in enumerate(zip(marks.shape[-len(size) :], size, strict=True), start=marks.ndim - len(size)):
+    found = point_maps.as_subclass(Tensor)
+    for axis, (old, new) in enumerate(
+        zip(point_maps.shape[-len(size) :], size, strict=True), start=point_maps.ndim - len(size)
+    ):
         if new < old:
             parts = torch.split(found, (torch.arange(old) * new // old).bincount().tolist(), axis)
             found = torch.stack([part.amax(axis) for part in parts], axis)

@@ -122,7 +122,7 @@ class MetricsReport:
         self.cases: list[str] = []
 
     def attach(self, engine: Any) -> None:
-        """Register with the evaluator ``engine``; behind its metrics, which are attached before any handler."""
+        """Register with the evaluator ``engine``, after its metrics, which are attached before any handler."""
         engine.add_event_handler(Events.EPOCH_STARTED, lambda _: self.cases.clear())
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)

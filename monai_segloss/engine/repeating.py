@@ -47,7 +47,7 @@ class EpochSeed:
 class EarlyStop:
     """Handler of a trainer: ends the training when the key metric of the validator has not improved for so many epochs.
 
-    It counts from the best epoch that the validator knows, which a resumed run restores. Attach it behind the handler that
+    It counts from the best epoch that the validator knows, which a resumed run restores. Attach it after the handler that
     validates and before the one that saves.
 
     Args:

@@ -30,7 +30,7 @@ class CheckedLabeld(MapTransform):
     """Label maps that hold what the data set says, with the ignored voxels in a mask of their own.
 
     Where the data set has an ignore label, these voxels become 0 in the label and the key ``mask`` is added: 1 where a voxel
-    counts.  Losses of this package take it beside the label, and metrics leave its zeros out.  Numbers that a file stores as
+    counts.  Losses of this package take it with the label, and metrics leave its zeros out.  Numbers that a file stores as
     fractions by rounding, as 0.9999999, are the whole numbers that they stand for.
 
     Args:
@@ -109,7 +109,7 @@ class CheckedOutputd(MapTransform):
 class RegionChannelsd(MapTransform):
     """Label maps (1, *S) as one channel of 0 and 1 per region (R, *S); without regions they stay.
 
-    Put it behind the random transforms, so that these move one channel.
+    Put it after the random transforms, so that these move one channel.
 
     Args:
         keys: of the label maps.
@@ -168,7 +168,7 @@ class SegmentationFromLogitsd(MapTransform):
 class LossMapsd(MapTransform):
     """The maps that a loss names in ``needs``, made by the very functions that the loss would call, one per patch.
 
-    Put it behind every transform that moves the label; `SegLossTrainer` hands the maps on.  It goes with `CheckedLabeld`,
+    Put it after every transform that moves the label; `SegLossTrainer` hands the maps on.  It goes with `CheckedLabeld`,
     whose mask it reads; `monai_segloss.transforms.map_transforms` has a transform per map, with options and metadata.  The
     spacing is that of the label's affine; without one distances count voxels, which a warning says.  Another warning says
     that the axes of the label are not at right angles, as under a gantry tilt: maps and losses measure along the axes.

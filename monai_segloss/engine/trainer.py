@@ -23,11 +23,11 @@ KEPT = "Nothing of this epoch is saved; checkpoints of epochs before it are whol
 class SegLossTrainer(SupervisedTrainer):
     """``SupervisedTrainer`` that also serves the maps, the epoch and the log of its loss.
 
-    A batch key that a map in ``loss_function.needs`` names reaches the loss beside the label, as
+    A batch key that a map in ``loss_function.needs`` names reaches the loss alongside the label, as
     ``{"label": label, key: map}``; a map that the batch lacks is left to the loss, which computes it. Handlers,
     metrics and postprocessing see the plain label. Every epoch begins with ``loss_function.set_epoch(epoch)``, counted
     from 0, and ends with the mean of each entry of ``loss_function.last``, over all processes, in ``state.metrics`` as
-    ``loss_<term>``, where every MONAI logger finds it; losses whose weights may change have theirs beside it as
+    ``loss_<term>``, where every MONAI logger finds it; losses whose weights may change have theirs next to it as
     ``weight_<term>``, and get the same means by the names of their terms (``loss_function.end_epoch``). Losses without
     these attributes, MONAI's own included, train as they always did.
 
@@ -58,7 +58,7 @@ class SegLossTrainer(SupervisedTrainer):
         super().__init__(
             *args,
             prepare_batch=self._prepare_with_maps,
-            # first in the list: the handlers behind it find the plain label and the finished metrics
+            # first in the list: the handlers after it find the plain label and the finished metrics
             train_handlers=[_LossEvents(), *(train_handlers or ())],
             **kwargs,
         )

@@ -69,13 +69,15 @@ class Comparison:
 
     def _refuse(self) -> None:
         """Refuse folds that there are not, and losses that cannot do what the data set asks for."""
-        from nnunet_trainers.building import Facts, refuse_unsupported
+        from nnunet_trainers.building import DatasetProperties, refuse_unsupported
 
         folds = DEMO_FOLDS if self.source is None else min(FOLDS, len(self.source.cases))
         if max(self.matrix.folds) >= folds:
             raise DemoError(f"--fold {max(self.matrix.folds)}: the {folds} folds are 0 to {folds - 1}")
         regions, ignore = (False, None) if self.source is None else (self.source.regions, self.source.ignore_label)
-        facts = Facts(regions=regions, ignore_label=ignore, dimensions=2 if self.matrix.configuration == "2d" else 3)
+        facts = DatasetProperties(
+            regions=regions, ignore_label=ignore, dimensions=2 if self.matrix.configuration == "2d" else 3
+        )
         for arm in self.matrix.arms:
             try:
                 refuse_unsupported(arm.config, facts)

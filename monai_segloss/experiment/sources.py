@@ -1,4 +1,4 @@
-"""Predictions that are there already, as runs: model folders of nnU-Net, or folders of predictions beside their labels."""
+"""Predictions that are there already, as runs: model folders of nnU-Net, or folders of predictions alongside their labels."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def find(specs: Sequence[str], labels: Path | None = None) -> list[Source]:
 
     Args:
         specs: folders, each a model folder of nnU-Net (``TRAINER__PLANS__CONFIGURATION`` with ``fold_*/validation``), one
-            that holds such folders, or predictions with a ``dataset.json`` beside or above the labels. ``ARM=FOLDER`` and
+            that holds such folders, or predictions with a ``dataset.json`` alongside or above the labels. ``ARM=FOLDER`` and
             ``ARM@SEED=FOLDER`` name the arm and the seed where the folder does not.
         labels: folder with the references, where they are not found by nnU-Net's environment variables.
 

@@ -117,7 +117,7 @@ def compare(arms: Mapping[str, Array], baseline: str, settings: Settings = DEFAU
         raise ValueError(f"no arm is called {baseline!r}; there are {', '.join(arms)}.")
     others = [name for name in arms if name != baseline]
     if not others:
-        raise ValueError("there is no arm beside the baseline.")
+        raise ValueError("there is no arm alongside the baseline.")
     tables = {name: table(name, x) for name, x in arms.items()}
     sizes = {name: x.shape[1] for name, x in tables.items()}
     if len(set(sizes.values())) > 1:

@@ -1,7 +1,7 @@
 """The tables in which the parts of a comparison meet: runs, cases, bins of probabilities, curves.
 
 Whoever makes a training, reads one of somebody else, measures it or writes about it does so by these tables alone.  Each is
-a CSV file, and a Parquet file beside it where pyarrow is installed.
+a CSV file, and a Parquet file next to it where pyarrow is installed.
 """
 
 from __future__ import annotations

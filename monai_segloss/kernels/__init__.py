@@ -1,4 +1,4 @@
-"""What is fast on a device, behind one function each.  Importing the package registers the backends."""
+"""Implementations for devices, behind one function each.  Importing the package registers the backends."""
 
 from importlib.util import find_spec
 

@@ -13,7 +13,7 @@ def volumes(x: Tensor) -> NDArray[Any]:
     """The volumes (B * C, *S) of a tensor (B, C, *S), in the memory order that their shape says.
 
     Torch and NumPy call a volume contiguous whatever the stride of an axis of one voxel; compiled libraries that count in
-    strides, or that choose between C and Fortran order, then read beside it.
+    strides, or that choose between C and Fortran order, then read next to it.
     """
     x = x.detach().cpu().flatten(0, 1)
     if x.stride() != torch.empty(x.shape, device="meta").stride():

@@ -16,11 +16,11 @@ CHORDS = 2**18
 class Balls:
     """Sums over the ball around each voxel, by the Fourier transform; beyond the image there is nothing."""
 
-    def __init__(self, like: Tensor, radius: float, steps: tuple[float, ...]) -> None:
-        self.shape, self.steps, self.like = tuple(like.shape[2:]), steps, like
+    def __init__(self, like: Tensor, radius: float, spacing: tuple[float, ...]) -> None:
+        self.shape, self.spacing, self.like = tuple(like.shape[2:]), spacing, like
         self.radius, self.axes = radius, tuple(range(2, like.ndim))
         # offsets beyond the image connect no voxels of it
-        self.reach = tuple(int(min(radius / s + 1e-6, n - 1)) for s, n in zip(steps, self.shape, strict=True))
+        self.reach = tuple(int(min(radius / s + 1e-6, n - 1)) for s, n in zip(spacing, self.shape, strict=True))
         self.size = tuple(smooth_length(n + reach) for n, reach in zip(self.shape, self.reach, strict=True))
 
     def transform(self, x: Tensor) -> Tensor:
@@ -38,17 +38,17 @@ class Balls:
         """Spectrum of a ball, center included, which is real, and its number of voxels on an endless grid."""
         device = self.like.device
         offsets = [signed(n, reach, device) for n, reach in zip(self.size, self.reach, strict=True)]
-        ball = squares(offsets, self.steps, device) <= self.radius**2 * (1 + 1e-6)
+        ball = squares(offsets, self.spacing, device) <= self.radius**2 * (1 + 1e-6)
         return torch.fft.rfftn(ball.to(self.like)).real.contiguous(), self.voxels().to(self.like)
 
     def voxels(self) -> Tensor:
         """Number of voxels of a ball on an endless grid: the sum of its chords along the finest axis, or, with more than
         `CHORDS` of them, its volume, which is the same to 1e-4."""
-        device, (step, *others) = self.like.device, sorted(self.steps)
+        device, (step, *others) = self.like.device, sorted(self.spacing)
         if math.prod([2 * self.radius / s + 1 for s in others]) > CHORDS:
-            n = len(self.steps)
+            n = len(self.spacing)
             unit = math.pi ** (n / 2) / math.gamma(n / 2 + 1)
-            return torch.tensor(unit * self.radius**n / math.prod(self.steps), device=device)
+            return torch.tensor(unit * self.radius**n / math.prod(self.spacing), device=device)
         ends = [int(self.radius / s + 1e-6) for s in others]
         across = [torch.arange(-end, end + 1, device=device, dtype=torch.float32) for end in ends]
         rest = self.radius**2 * (1 + 1e-6) - squares(across, others, device)
@@ -56,10 +56,10 @@ class Balls:
         return (chords * (rest >= 0)).sum()
 
 
-def squares(offsets: Sequence[Tensor], steps: Sequence[float], device: torch.device) -> Tensor:
+def squares(offsets: Sequence[Tensor], spacing: Sequence[float], device: torch.device) -> Tensor:
     """Squared lengths over the grid of these offsets in voxels."""
     total = torch.zeros((), device=device)
-    for axis, (offset, step) in enumerate(zip(offsets, steps, strict=True)):
+    for axis, (offset, step) in enumerate(zip(offsets, spacing, strict=True)):
         shape = [-1 if i == axis else 1 for i in range(len(offsets))]
         total = total + (offset * step).square().reshape(shape)
     return total

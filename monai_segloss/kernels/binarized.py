@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from monai_segloss.core.counts import Activation, Stat, activate, counted, is_labels, learned, soft_statistics
+from monai_segloss.core.counts import Activation, Stat, activate, is_labels, learned, mask_logits, soft_statistics
 from monai_segloss.kernels.statistics_cpu import Form, Inputs, definition, statistics
 
 
@@ -39,7 +39,7 @@ def binarized_statistics(
         [[1.0, 1.0], [1.0, 0.0]]
     """
     if activation not in ("softmax", "sigmoid", "none"):
-        logits, activation = activate(counted(logits, mask), activation), "none"
+        logits, activation = activate(mask_logits(logits, mask), activation), "none"
     form = Form(which, activation, sharpness)
     if torch.compiler.is_compiling() or learned(target):
         z, t, w = (None if x is None else x.reshape(len(x), -1) for x in (logits, threshold, mask))

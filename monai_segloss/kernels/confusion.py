@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from monai_segloss.core.counts import Activation, activate, counted, is_labels, learned
+from monai_segloss.core.counts import Activation, activate, is_labels, learned, mask_logits
 from monai_segloss.core.derivatives import pulled
-from monai_segloss.core.exact import products, wide
+from monai_segloss.core.exact import products, widest_dtype
 from monai_segloss.kernels.voxels import Left, some_voxels
 
 FEW_CLASSES = 16
@@ -41,14 +41,14 @@ def soft_confusion(logits: Tensor, target: Tensor, activation: Activation, mask:
     if torch.compiler.is_compiling() or learned(target):
         return _plain(z, target, activation, mask)
     if activation not in ("softmax", "none"):
-        z, activation = activate(counted(z, mask), activation), "none"
+        z, activation = activate(mask_logits(z, mask), activation), "none"
     found: Tensor = _Confusion.apply(z, target, mask, activation == "softmax", Left(z))
     return found
 
 
 def _plain(z: Tensor, target: Tensor, activation: Activation, mask: Tensor | None) -> Tensor:
     """The definition."""
-    p = activate(counted(z, mask), activation)
+    p = activate(mask_logits(z, mask), activation)
     return products(_one_hot(target, mask, p), p)
 
 
@@ -60,10 +60,10 @@ class _Confusion(torch.autograd.Function):
         full = z.dtype in (torch.float32, torch.float64)
         left.x = kept = torch.empty_like(z) if softmax and full and left.wanted else None
         kind = "softmax" if softmax else "none"
-        total = torch.zeros((len(z), z.shape[1], z.shape[1]), dtype=wide(z.device), device=z.device)
+        total = torch.zeros((len(z), z.shape[1], z.shape[1]), dtype=widest_dtype(z.device), device=z.device)
         for b, part in some_voxels(z):
             own = None if mask is None else mask[b, part]
-            p = activate(counted(z[b, :, part], own), kind)
+            p = activate(mask_logits(z[b, :, part], own), kind)
             total[b] += _sums(p, target[b, ..., part], own)
             if kept is not None:
                 kept[b, :, part] = p
@@ -86,7 +86,7 @@ class _Confusion(torch.autograd.Function):
             own = None if mask is None else mask[b, part]
             slope = _pull(grad[b], target[b, ..., part], own)
             if ctx.softmax:
-                p = activate(counted(z[b, :, part], own), kind) if kept is None else kept[b, :, part]
+                p = activate(mask_logits(z[b, :, part], own), kind) if kept is None else kept[b, :, part]
                 slope = slope.mul_(p)
                 slope = slope.addcmul_(p, slope.sum(1, keepdim=True), value=-1)
             out[b, :, part] = slope
@@ -113,10 +113,10 @@ def _by_label(x: Tensor, target: Tensor) -> bool:
     return target.ndim == 2 and x.device.type == "cpu" and x.shape[1] > FEW_CLASSES
 
 
-def _known(target: Tensor, mask: Tensor | None, nobody: int) -> Tensor:
-    """Labels (m,) of one sample, ``nobody`` where nothing counts."""
+def _known(target: Tensor, mask: Tensor | None, ignored_label: int) -> Tensor:
+    """Labels (m,) of one sample, ``ignored_label`` where nothing counts."""
     labels = target[0].long()
-    return labels if mask is None else labels.masked_fill(~mask[0], nobody)
+    return labels if mask is None else labels.masked_fill(~mask[0], ignored_label)
 
 
 def _one_hot(target: Tensor, mask: Tensor | None, like: Tensor) -> Tensor:

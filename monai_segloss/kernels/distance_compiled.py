@@ -35,12 +35,12 @@ BLOCK = 1024
 ZERO, ONE, INF = np.float32(0), np.float32(1), np.float32(np.inf)
 
 
-def distances(x: Volume, steps: Sequence[tuple[float, ...]], n: int, surface: bool) -> Volume:
+def distances(x: Volume, spacings: Sequence[tuple[float, ...]], n: int, surface: bool) -> Volume:
     """Distance to the nearest voxel that is not 0 (``n`` 0), or of another label.
 
     Args:
         x: (N, *S) of one to three axes, each volume by itself.
-        steps: spacing of each volume in mm, in array axis order.
+        spacings: spacing of each volume in mm, in array axis order.
         n: 0, or the number of labels.
         surface: to the faces of voxels instead of to their centers.
 
@@ -53,16 +53,16 @@ def distances(x: Volume, steps: Sequence[tuple[float, ...]], n: int, surface: bo
     sweeps, planes = [], []
     half = np.float32(0.5 if surface else 0)
     threads = torch.get_num_threads()
-    for own, volume, field, spacing in zip(x, labels, out, steps, strict=True):
+    for own, volume, field, spacing in zip(x, labels, out, spacings, strict=True):
         alike = uniform(own, n)
         if alike is not None:
             field.fill(alike)
             continue
         deep, high, wide = ((1.0,) * (3 - len(spacing)) + tuple(spacing))[:3]
-        beside, along = squares(volume.shape[1], high, surface), squares(volume.shape[2], wide, surface)
+        across, along = squares(volume.shape[1], high, surface), squares(volume.shape[2], wide, surface)
         flat, flat_field = volume.reshape(len(volume), -1), field.reshape(len(field), -1)
         sweep = partial(_sweep, flat, np.float32(deep), half, flat_field)
-        plane = partial(_planes, field, volume, beside, along, surface, n == 0)
+        plane = partial(_planes, field, volume, across, along, surface, n == 0)
         sweeps += [partial(sweep, *part) for part in parts(flat.shape[1], threads)]
         planes += [partial(plane, *part) for part in parts(len(volume), threads)]
     in_stages([sweeps, planes], threads)

@@ -29,7 +29,7 @@ def centers(mask: Tensor) -> Tensor:
     return out
 
 
-def some_of(points: Tensor, most: int) -> Tensor:
+def subsample(points: Tensor, most: int) -> Tensor:
     """Indices (K, ndim) of the points of one map (*S); of more than ``most`` every n-th one."""
     index = points.nonzero()
     if len(index) <= most:
@@ -37,7 +37,7 @@ def some_of(points: Tensor, most: int) -> Tensor:
     return index[torch.arange(most, device=index.device) * len(index) // most]
 
 
-def mean_reach(p: Tensor, index: Tensor, steps: Tensor, counted: Tensor, exponent: float) -> Tensor:
+def generalized_mean_distance(p: Tensor, index: Tensor, spacing: Tensor, counted: Tensor, exponent: float) -> Tensor:
     """Mean over points of M_a[p d + (1 - p) d_max], M_a the generalized mean over the voxels that count, in mm.
 
     Value and gradient come from one pass over the table of distances, in chunks of which nothing is kept; a second
@@ -47,23 +47,23 @@ def mean_reach(p: Tensor, index: Tensor, steps: Tensor, counted: Tensor, exponen
     Args:
         p, counted: probabilities, 0 where they do not count, and which voxels count, (*S).
         index: of the points, (K, ndim).
-        steps: spacing, (ndim,).
+        spacing: spacing, (ndim,).
         exponent: a, below 0.
     """
     wanted = p.requires_grad and torch.is_grad_enabled()
     p = no_second_derivative(p, "WeightedHausdorffLoss")
-    value: Tensor = _MeanReach.apply(p, index, steps, counted, exponent, wanted)[0]
+    value: Tensor = _GeneralizedMeanDistance.apply(p, index, spacing, counted, exponent, wanted)[0]
     return value
 
 
-class _MeanReach(torch.autograd.Function):
+class _GeneralizedMeanDistance(torch.autograd.Function):
     """The value, and with it the gradient."""
 
     @staticmethod
     def forward(
-        p: Tensor, index: Tensor, steps: Tensor, counted: Tensor, exponent: float, wanted: bool
+        p: Tensor, index: Tensor, spacing: Tensor, counted: Tensor, exponent: float, wanted: bool
     ) -> tuple[Tensor, Tensor]:
-        axes = [torch.arange(n, device=p.device) * step for n, step in zip(p.shape, steps, strict=True)]
+        axes = [torch.arange(n, device=p.device) * step for n, step in zip(p.shape, spacing, strict=True)]
         longest = torch.stack([place[-1] ** 2 for place in axes]).sum().sqrt().clamp_min(EPS)
         flat, voxels = p.flatten(), counted.sum().to(p.dtype)
         rest = (1 - flat + EPS).masked_fill(~counted.flatten(), torch.inf)

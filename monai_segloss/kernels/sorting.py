@@ -1,4 +1,4 @@
-"""Sorting numbers of at least 0 the largest first, and sums weighed by rank.
+"""Descending sort of numbers of at least 0, and sums weighted by rank.
 
 Torch sorts integers on the CPU by their digits, in a tenth of the time that comparing floating-point numbers takes, and the
 bits of floating-point numbers of at least 0, read as integers, have the same order.
@@ -17,13 +17,13 @@ BITS = {torch.float32: (torch.int32, 0x7FFF_FFFF), torch.float64: (torch.int64, 
 Weights = Callable[[Tensor, torch.dtype], Tensor]
 
 
-def largest_first(x: Tensor) -> tuple[Tensor, Tensor]:
+def sort_descending(x: Tensor) -> tuple[Tensor, Tensor]:
     """Values (N,) at least 0 in descending order, equal ones as they come, and where they were; NaN comes first.
 
     Example:
         >>> import torch
-        >>> from monai_segloss.kernels.sorting import largest_first
-        >>> values, order = largest_first(torch.tensor([0.5, 0.0, 2.0]))
+        >>> from monai_segloss.kernels.sorting import sort_descending
+        >>> values, order = sort_descending(torch.tensor([0.5, 0.0, 2.0]))
         >>> values.tolist(), order.tolist()
         ([2.0, 0.5, 0.0], [2, 0, 1])
     """
@@ -72,4 +72,4 @@ class RankedErrors(torch.autograd.Function):
 def _rank(x: Tensor, g: Tensor, valid: Tensor | None, margin: float) -> tuple[Tensor, Tensor]:
     """Errors (N,), the largest first, and the voxels they belong to; 0 where a voxel costs nothing or is ignored."""
     errors = torch.where(g, 1 - x, margin + x).clamp_min_(0)
-    return largest_first(errors if valid is None else errors.masked_fill_(~valid, 0))
+    return sort_descending(errors if valid is None else errors.masked_fill_(~valid, 0))

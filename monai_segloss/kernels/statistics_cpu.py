@@ -20,13 +20,13 @@ from monai_segloss.core.counts import (
     Activation,
     Stat,
     activate,
-    counted,
     is_labels,
+    mask_logits,
     plain_statistics,
     soft_statistics,
 )
 from monai_segloss.core.derivatives import pulled
-from monai_segloss.core.exact import wide
+from monai_segloss.core.exact import widest_dtype
 from monai_segloss.kernels import emit, native
 
 CHUNK = {"cpu": 1 << 20}
@@ -61,8 +61,8 @@ def definition(x: Inputs, form: Form, statistics: Callable[..., Tensor] = plain_
     z, t, y, w = x
     if not form.sharpness:
         return statistics(z, y, form.which, form.activation, w)
-    p = activate(counted(z, w), form.activation)
-    level = 0.5 if t is None else counted(t[:, None].to(p.dtype), w).sigmoid()
+    p = activate(mask_logits(z, w), form.activation)
+    level = 0.5 if t is None else mask_logits(t[:, None].to(p.dtype), w).sigmoid()
     return statistics(form.sharpness * (p - level), y, form.which, "sigmoid", w)
 
 
@@ -76,7 +76,9 @@ class Chunks:
         """(B, C, K)."""
         found = [definition(part, self.form, self.statistics) for _, part in self._chunks(x)]
         return (
-            found[0] if len(found) == 1 else torch.stack(found).sum(0, dtype=wide(found[0].device)).to(found[0].dtype)
+            found[0]
+            if len(found) == 1
+            else torch.stack(found).sum(0, dtype=widest_dtype(found[0].device)).to(found[0].dtype)
         )
 
     def gradient(self, grad: Tensor, x: Inputs) -> tuple[Tensor, Tensor | None]:

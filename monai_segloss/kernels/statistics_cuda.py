@@ -16,7 +16,7 @@ from torch import Tensor
 from monai_segloss.core.counts import Activation, Stat, is_labels, plain_statistics
 from monai_segloss.core.derivatives import pulled
 from monai_segloss.kernels import emit
-from monai_segloss.kernels.trial import VOXELS, believed
+from monai_segloss.kernels.trial import VOXELS, is_verified
 
 MOST_CLASSES = 1024
 """A tile holds all classes of a voxel."""
@@ -62,7 +62,7 @@ def fits(
 
 
 def _tried(logits: Tensor, target: Tensor, which: tuple[Stat, ...], activation: str, weight: Tensor | None) -> bool:
-    """Whether the kernels are believed, by their sums and gradients at the first voxels of the first sample."""
+    """Whether the kernels are verified, by their sums and gradients at the first voxels of the first sample."""
     slopes = logits.requires_grad and torch.is_grad_enabled()
     kind = (logits.dtype, logits.shape[1], logits.stride(1) == 1, target.dtype, target.ndim, which, activation, slopes)
     part = logits[:1, :, :VOXELS].detach()  # views, which lie in memory as the whole does
@@ -80,7 +80,7 @@ def _tried(logits: Tensor, target: Tensor, which: tuple[Stat, ...], activation: 
             slope = torch.autograd.grad(sums + 0 * leaf.nan_to_num().sum(), leaf, factors.double())
         return (sums.detach(), *slope) if slopes else (sums.detach(),)
 
-    return believed((*kind, None if weight is None else weight.dtype), logits.device, kernels, definition)
+    return is_verified((*kind, None if weight is None else weight.dtype), logits.device, kernels, definition)
 
 
 def triton_sums(*args: Any) -> Tensor:

@@ -1,4 +1,4 @@
-"""A kernel is believed once its first call of each kind, on some of its voxels, has been compared with the definition."""
+"""A kernel is verified on the first call of each kind: on some voxels it is compared with the definition."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ TOLERANCE = 1e-2
 Results = Callable[[], tuple[Tensor, ...]]
 ON: set[str] = {"cuda"}
 """Device types with trials."""
-_BELIEVED: dict[Hashable, bool] = {}
+_VERIFIED: dict[Hashable, bool] = {}
 
 
-def believed(kind: Hashable, device: torch.device, kernel: Results, definition: Results) -> bool:
+def is_verified(kind: Hashable, device: torch.device, kernel: Results, definition: Results) -> bool:
     """Whether a kernel may run: its trial on this device, which waits for it once, succeeded.
 
     Args:
@@ -34,11 +34,11 @@ def believed(kind: Hashable, device: torch.device, kernel: Results, definition: 
     if device.type not in ON:
         return True
     key = (kind, device)
-    if key not in _BELIEVED:
+    if key not in _VERIFIED:
         if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
             return True  # nothing may wait in a graph that is being captured; it has run before
-        _BELIEVED[key] = _try(kernel, definition)
-    return _BELIEVED[key]
+        _VERIFIED[key] = _try(kernel, definition)
+    return _VERIFIED[key]
 
 
 def _try(kernel: Results, definition: Results) -> bool:

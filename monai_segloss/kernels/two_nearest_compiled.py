@@ -21,12 +21,12 @@ Volume = NDArray[Any]
 NOBODY = np.int32(0)
 
 
-def two_nearest(ids: Volume, steps: list[float]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def two_nearest(ids: Volume, spacing: list[float]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Distances to the nearest and the second nearest instance.
 
     Args:
         ids: (*S) of one to three axes, instances 1, 2, ... and 0 outside.
-        steps: spacing in mm, in array axis order.
+        spacing: spacing in mm, in array axis order.
 
     Returns:
         Two arrays (*S) float32, inf where there are no two.
@@ -36,10 +36,10 @@ def two_nearest(ids: Volume, steps: list[float]) -> tuple[NDArray[np.float32], N
     owners[0] = ids
     squared[0][ids > 0] = ZERO
     threads = torch.get_num_threads()
-    for axis, (length, step) in enumerate(zip(ids.shape, steps, strict=True)):
+    for axis, (length, step) in enumerate(zip(ids.shape, spacing, strict=True)):
         if length == 1:
             continue
-        # a view: lines along the axis, the axes before it and behind it as one each
+        # a view: lines along the axis, the axes before it and after it as one each
         shape = (2, int(np.prod(ids.shape[:axis])), length, int(np.prod(ids.shape[axis + 1 :])))
         call = partial(_along, squared.reshape(shape), owners.reshape(shape), squares(length, step, False))
         in_stages([[partial(call, *part) for part in parts(shape[1] * shape[3], threads)]], threads)

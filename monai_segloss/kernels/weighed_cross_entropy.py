@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from monai_segloss.core.counts import counted
+from monai_segloss.core.counts import mask_logits
 from monai_segloss.core.derivatives import pulled
 from monai_segloss.kernels.voxels import Left, some_voxels
 
@@ -55,7 +55,7 @@ class WeighedCrossEntropy(torch.autograd.Function):
         nothing = (None,) * (5 + len(ctx.settings))
         if torch.is_grad_enabled():  # a graph is wanted: differentiate the definition
             definition, settings = ctx.definition, ctx.settings
-            found = pulled(lambda x: definition(counted(x, mask).log_softmax(1), labels, *settings), grad, z)
+            found = pulled(lambda x: definition(mask_logits(x, mask).log_softmax(1), labels, *settings), grad, z)
             return *found, *nothing
         kept = ctx.left.take()  # becomes the gradient; a second pass computes it again
         out = torch.empty_like(z) if kept is None else kept
@@ -80,7 +80,7 @@ def _scores(
     settings: Sequence[Any],
 ) -> tuple[Tensor, Tensor]:
     """z + log S of some voxels (1, C, m), and z of their true class (1, 1, m)."""
-    z, y = counted(z[b, :, part], None if mask is None else mask[b, part]), labels[b, part]
+    z, y = mask_logits(z[b, :, part], None if mask is None else mask[b, part]), labels[b, part]
     log_p = z.log_softmax(1)
     own = log_p.gather(1, y[:, None])
     factor = log_factors(log_p, own, y, *settings)

@@ -78,7 +78,7 @@ def signed_distance_map(
     mask = as_mask(mask)
     if mode in ("inner", "maurer"):
         distance = distance_to(inner_boundary(mask, valid, mode == "maurer"), spacing)
-        if valid is not None:  # the nearest voxel inside may have what does not count beside it
+        if valid is not None:  # the nearest voxel inside may have what does not count next to it
             distance = torch.where(mask, distance, distance_to(mask & valid, spacing))
     else:
         distance = distance_across(mask, spacing, valid, surface=mode == "surface")
@@ -241,7 +241,7 @@ def _over_space(x: Tensor, how: Literal["amax", "amin"]) -> Tensor:
 
 
 def _per_sample(values: Tensor, like: Tensor) -> Tensor:
-    """One number, or one per sample, in float32 beside (B, C, *S)."""
+    """One number, or one per sample, in float32 alongside (B, C, *S)."""
     return values.to(like.device, torch.float32, non_blocking=True).view(-1, *(1,) * (like.ndim - 1))
 
 

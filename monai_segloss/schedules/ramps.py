@@ -90,7 +90,7 @@ class Cosine(_Ramp):
 class Increase(Schedule):
     """``start`` and ``step`` more in each epoch, up to ``end``: min(start + step * epoch, end).
 
-    The "increase" of Kervadec et al.: beside a term of weight 1 the boundary term gets 0.01, 0.02, 0.03 ...  (the figures
+    The "increase" of Kervadec et al.: alongside a term of weight 1 the boundary term gets 0.01, 0.02, 0.03 ...  (the figures
     from memory, the paper was not at hand).
 
     Args:

@@ -83,7 +83,7 @@ class Ratio(Schedule):
     """The weight of ``term`` that gave it, in the epoch before, ``ratio`` times the mean value of the term ``to``.
 
     ratio * mean(to) / max(mean(term), 1e-5), set anew in each epoch; ``start`` in the first one, and where a mean is not
-    finite, not positive or missing since the term had no weight.  Karimi & Salcudean weigh Dice like this beside their
+    finite, not positive or missing since the term had no weight.  Karimi & Salcudean weigh Dice like this alongside their
     Hausdorff losses.  It compares values, not gradients, and so needs terms whose least value is 0.  Where the term may be
     much larger than the other at first, ``start`` should be small: see `DiceHausdorffDTLoss`.
 

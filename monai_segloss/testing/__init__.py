@@ -37,7 +37,7 @@ def check_loss(
     support: Iterable[str] | None = None,
     exempt: Mapping[str, str | Exempt] | None = None,
     size: int | None = None,
-    grain: int | None = None,
+    min_error_width: int | None = None,
     only: Iterable[str] = (),
     skip: Iterable[str] = (),
 ) -> None:
@@ -45,12 +45,12 @@ def check_loss(
 
     Args:
         loss: the class.  Where it is registered, what is not given here is that of its entry.
-        example: constructor arguments beside those that say how input and target are read; default none.
+        example: constructor arguments alongside those that say how input and target are read; default none.
         support: what the loss reads, out of ``"labels", "regions", "soft labels", "ignore", "2-D", "3-D"``; default all.
-        exempt: properties that are honestly false for the loss, each with a reason or an `Exempt`, which names the cases.
+        exempt: properties that are false by design for the loss, each with a reason or an `Exempt`, which names the cases.
             There the property must really be false.
         size: shortest edge, in voxels, of an image that the loss makes sense on; default 1.
-        grain: width, in voxels, of the narrowest error that the loss notices; default 1.
+        min_error_width: width, in voxels, of the narrowest error that the loss notices; default 1.
         only: names of the properties to check; default all.
         skip: names of properties not to check.
 
@@ -63,7 +63,7 @@ def check_loss(
         >>> from monai_segloss.testing import check_loss
         >>> check_loss(DiceLoss, only=["finite", "labels_equal_onehot"])
     """
-    info = entry(loss, example=example, support=support, exempt=exempt, size=size, grain=grain)
+    info = entry(loss, example=example, support=support, exempt=exempt, size=size, min_error_width=min_error_width)
     wrong = []
     for name in properties_of(info, only, skip):
         try:
@@ -133,13 +133,13 @@ class LossContract:
     support: ClassVar[Iterable[str] | None] = None
     exempt: ClassVar[Mapping[str, str | Exempt] | None] = None
     size: ClassVar[int | None] = None
-    grain: ClassVar[int | None] = None
+    min_error_width: ClassVar[int | None] = None
     only: ClassVar[Iterable[str]] = ()
     skip: ClassVar[Iterable[str]] = ()
 
     def entry(self) -> LossInfo:
         """What the registry would say."""
-        facts = {name: getattr(self, name) for name in ("example", "support", "exempt", "size", "grain")}
+        facts = {name: getattr(self, name) for name in ("example", "support", "exempt", "size", "min_error_width")}
         return entry(self.loss, **facts)
 
     def pytest_generate_tests(self, metafunc: Any) -> None:

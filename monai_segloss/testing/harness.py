@@ -34,7 +34,7 @@ def require(condition: object, message: str) -> None:
 
 def supported(info: LossInfo, *names: str) -> list[Case]:
     """The cases (all, or the named) that the entry says it can read; at least one of all."""
-    every = (cases.enlarged(cases.get(name, info.size), info.grain) for name in names or cases.BUILDERS)
+    every = (cases.enlarged(cases.get(name, info.size), info.min_error_width) for name in names or cases.BUILDERS)
     found = [case for case in every if case.tags <= set(info.support)]
     require(found or names, f"{info.key} supports none of the cases")
     return found

@@ -1,7 +1,7 @@
-"""MONAI transforms from labels to the maps that losses take beside them.
+"""MONAI transforms from labels to the maps that losses take alongside them.
 
 Each map is a transform of an array and one of a dictionary, ``SignedDistanceMap`` and ``SignedDistanceMapd``.  Put them
-behind the last transform that moves, scales or crops the label and before collation; on cached volumes they may stand
+after the last transform that moves, scales or crops the label and before collation; on cached volumes they may stand
 before random crops, flips and quarter turns that take the map along with the label.  Anything that interpolates must come
 before: it neither scales distances nor leaves them distances.  Under ``lazy=True`` MONAI forgets the mode of each transform
 and interpolates labels too (its issue 6850), which is refused here: name the mode again, `Compose(..., lazy=True,

@@ -94,14 +94,14 @@ class LabelMap(Transform):
         valid = None
         if self.ignore_index is not None:
             valid = ~is_label(plain, self.ignore_index).any(0)[None, None]
-        self._refuse_strangers(plain, valid)
+        self._reject_unknown_labels(plain, valid)
         mask = plain[None] if self.num_classes is None else self._masks(plain)
         found = self.spec.make(mask, self._spacing(img, plain.ndim - 1), valid, self.num_classes is not None)[0]
         if not isinstance(img, MetaTensor):
             return found
         return MetaTensor(found, meta=deepcopy(img.meta))
 
-    def _refuse_strangers(self, plain: Tensor, valid: Tensor | None) -> None:
+    def _reject_unknown_labels(self, plain: Tensor, valid: Tensor | None) -> None:
         top = 1 if self.num_classes is None else self.num_classes - 1
         strange = ~((plain >= 0) & (plain <= top))
         if self.num_classes is not None and plain.is_floating_point():

@@ -11,7 +11,7 @@ from monai_segloss.transforms.base import LabelMapd
 def map_transforms(loss: Any, key: str = "label", **options: Any) -> list[LabelMapd]:
     """One transform per map that a loss names in ``needs``, under the key that the loss knows it by.
 
-    Put them behind the transforms that move, scale or crop the label, and train with
+    Put them after the transforms that move, scale or crop the label, and train with
     `monai_segloss.engine.SegLossTrainer`, which hands the maps to the loss.  Take them to choose spacing or ignored label,
     to keep metadata, or to crop and flip maps of cached volumes with the label; take `monai_segloss.engine.LossMapsd`, one
     transform for all maps, where `CheckedLabeld` has put the ignored voxels into a mask, as in the bundle.

@@ -4,7 +4,7 @@ nnU-Net imports it as a top-level module, asks for a trainer by name and forgets
 in the package, where every process finds the same ones.
 """
 
-from nnunet_trainers import others_follow, trainers
+from nnunet_trainers import searches_more_folders, trainers
 from nnunet_trainers.naming import TrainerNameError
 
 
@@ -12,9 +12,9 @@ def __getattr__(name: str) -> type:
     try:
         return trainers.find(name)
     except TrainerNameError as advice:
-        if not others_follow():
+        if not searches_more_folders():
             raise
-        # The name may be right for a folder behind ours; where it is not, nnU-Net ends with a message of its own.
+        # The name may be right for a folder after ours; where it is not, nnU-Net ends with a message of its own.
         print(f"  {advice}")
     except AttributeError:
         if near := trainers.near(name):

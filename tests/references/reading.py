@@ -1,6 +1,6 @@
 """What every reference starts from: probabilities, one-hot targets and the voxels that count, in NumPy float64.
 
-Written from the definitions and not from the library, so that a slip in one does not hide in the other.
+Written from the definitions and not from the library, so that a mistake in one does not hide in the other.
 """
 
 from __future__ import annotations

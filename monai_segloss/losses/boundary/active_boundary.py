@@ -14,7 +14,7 @@ from monai_segloss.core.derivatives import no_second_derivative
 from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.active_boundary import ahead, at, value_and_slope
 from monai_segloss.kernels.distance import distance_to
@@ -39,7 +39,7 @@ def target_boundary(labels: Tensor, counted: Tensor) -> Tensor:
         "gradcheck": "neighbors and the choice of voxels carry no gradient, so the gradient is not the derivative",
         "second_derivatives": "neighbors carry no gradient, so that there is none of the gradient either",
         "perfect_prediction_is_zero": Exempt(
-            "beside the right boundary smoothed directions still cost something", cases=("ignored",)
+            "next to the right boundary smoothed directions still cost something", cases=("ignored",)
         ),
         "perfect_prediction_is_the_minimum": Exempt(
             "it compares distances and no classes; a prediction without boundary costs 0", cases=("ignored",)
@@ -55,7 +55,7 @@ class ActiveBoundaryLoss(SegLoss):
         \arg\min_\delta M_{i + \delta}\big)}
 
     When:
-        Beside cross-entropy and Lovász-Softmax, as published, to refine predictions that are nearly right. It never
+        Alongside cross-entropy and Lovász-Softmax, as published, to refine predictions that are nearly right. It never
         reads which class lies on which side, so it does not train alone; in 3-D it visits 26 neighbors of each voxel of
         the predicted boundary.
 
@@ -96,7 +96,7 @@ class ActiveBoundaryLoss(SegLoss):
         The order of the divergence is that of the authors' code.
     """
 
-    scoring = ()
+    formula_arguments = ()
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class ActiveBoundaryLoss(SegLoss):
             raise ValueError(f"max_dist must be above 0, got {max_dist!r}.")
         self.max_dist = float(max_dist)
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         if batch.classes == 1:
             raise ValueError("input has a single channel: the active boundary loss is defined for one class per voxel.")
         log_p, mask = no_second_derivative(batch.log_prob, "ActiveBoundaryLoss"), valid(batch)
@@ -128,4 +128,4 @@ class ActiveBoundaryLoss(SegLoss):
             log_p.detach(), distance, counted, self.max_ratio, self.max_dist, self.label_smoothing
         )
         linear = (slope * log_p).flatten(1).sum(1, keepdim=True)
-        return Scores.table(value + (linear - linear.detach()), batch.voxels)
+        return Unreduced.table(value + (linear - linear.detach()), batch.voxels)

@@ -13,19 +13,19 @@ from monai_segloss.core.check import non_negative
 from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores, Term
+from monai_segloss.core.reduce import Term, Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.neighborhood import (
-    Steps,
+    Spacing,
     by_spacing,
+    class_view,
     mean_table,
     scored_maps,
-    scored_view,
     valid,
 )
 
 
-def contour_length(steps: Steps, u: Tensor, counted: Tensor | None, eps: float) -> Tensor:
+def contour_length(spacing: Spacing, u: Tensor, counted: Tensor | None, eps: float) -> Tensor:
     """Mean of sqrt(|grad u|^2 + eps) per (sample, class), (B, K), by forward differences.
 
     All differences of a voxel are taken at that voxel; the last one along each axis has none.  A difference with an
@@ -43,7 +43,7 @@ def contour_length(steps: Steps, u: Tensor, counted: Tensor | None, eps: float) 
     kept = torch.ones_like(here[:, :1]) if counted is None else first(counted).to(u.dtype)
     square = torch.zeros_like(here)
     for axis in axes:
-        difference = (first(u, axis) - here) / steps[axis - 2]
+        difference = (first(u, axis) - here) / spacing[axis - 2]
         if counted is not None:
             difference = difference * (first(counted, axis) & first(counted))
         square = square + difference**2
@@ -113,7 +113,7 @@ class ActiveContourLoss(SegLoss):
         Where ``mu`` stands in the formula is from memory of the authors' code and was not verified against the paper.
     """
 
-    scoring = ("include_background",)
+    formula_arguments = ("include_background",)
 
     def __init__(
         self,
@@ -135,10 +135,10 @@ class ActiveContourLoss(SegLoss):
             raise ValueError("eps must be above 0.")
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
-        p, g = scored_maps(batch, scored_view(batch, self.background))
+        p, g = scored_maps(batch, class_view(batch, self.background))
         length = by_spacing(contour_length, batch, p, valid(batch), self.eps)
         misplaced = region(p, g, valid(batch), self.c_in, self.c_out, self.mu)
         return {
-            "length": Term(self.w_length, Scores.table(length, batch.voxels)),
+            "length": Term(self.w_length, Unreduced.table(length, batch.voxels)),
             "region": Term(self.w_region, mean_table(misplaced, batch)),
         }

@@ -14,7 +14,7 @@ from monai_segloss.core.module import ReadingArgs, Weight
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.registry import register
 from monai_segloss.core.voxel_sum import VoxelLoss, VoxelSum
-from monai_segloss.losses.boundary.neighborhood import refuse_points
+from monai_segloss.losses.boundary.neighborhood import require_spatial
 from monai_segloss.losses.boundary.voxel_weights import weighed_cross_entropy
 from monai_segloss.losses.instance.instances import TOUCHING, components, inside
 from monai_segloss.maps.border import border_weight_map
@@ -60,7 +60,7 @@ class BorderWeightedCELoss(VoxelLoss):
         reading: see `SegLoss`; ``reduction="none"`` gives one value per voxel.
 
     Raises:
-        ValueError: ``sigma`` not above 0; ``balanced`` beside ``weight``, or one of them beside a ``weight_map``, which has
+        ValueError: ``sigma`` not above 0; ``balanced`` with ``weight``, or one of them with a ``weight_map``, which has
             w_c in it; ids that are no whole numbers or 0 inside of a class.
 
     Example:
@@ -76,7 +76,7 @@ class BorderWeightedCELoss(VoxelLoss):
         arXiv:1505.04597, equations 1 and 2.
     """
 
-    scoring = ("weight",)
+    formula_arguments = ("weight",)
     own_pass = True
     accepts = ("components", "weight_map")
 
@@ -103,7 +103,7 @@ class BorderWeightedCELoss(VoxelLoss):
         return (TOUCHING,)
 
     def voxel_sum(self, batch: SegBatch) -> VoxelSum:
-        w = self.weight_map(batch).to(batch.clean.dtype)
+        w = self.weight_map(batch).to(batch.masked_logits.dtype)
         return weighed_cross_entropy(batch, w, None)
 
     def weight_map(self, batch: SegBatch) -> Tensor:
@@ -115,7 +115,7 @@ class BorderWeightedCELoss(VoxelLoss):
                 raise ValueError("weight_map has the weights of the classes in it: leave out weight and balanced.")
             channels = sent.unbind(1) if batch.multilabel else (sent,)
             return torch.stack([check.voxel_map("weight_map", x, batch.logits, batch.mask) for x in channels], 1)
-        refuse_points(batch)
+        require_spatial(batch)
         mask, ids = inside(batch), components(batch, TOUCHING)
         factors = None if weight is None else weight.expand(batch.classes).tolist()
         if not batch.multilabel:
@@ -126,7 +126,7 @@ class BorderWeightedCELoss(VoxelLoss):
     def _of_instances(self, batch: SegBatch, mask: Tensor, ids: Tensor, factors: list[float] | None) -> Tensor:
         return border_weight_map(
             mask,
-            batch.sizes,
+            batch.required_spacing,
             None if batch.mask is None else batch.mask[:, None],
             w0=self.border_weight,
             sigma=self.sigma,

@@ -6,15 +6,15 @@ from typing import Unpack
 
 from torch import Tensor
 
-from monai_segloss.core.batch import Scored, SegBatch
+from monai_segloss.core.batch import ClassView, SegBatch
 from monai_segloss.core.check import one_of
 from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.maps import MapSpec, scored_map
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
-from monai_segloss.losses.boundary.distances import mean_scores, signed_distance
+from monai_segloss.losses.boundary.distances import mean_over_voxels, signed_distance
 from monai_segloss.maps.distance import FILLS, MODES, Clip, Fill, Mode, clipping
 
 
@@ -37,12 +37,12 @@ class BoundaryForm:
         self.offset = bool(offset)
         self.map = signed_distance(mode=mode, empty=empty, clip=clip, normalize=bool(normalize))
 
-    def scores(self, view: Scored) -> Scores:
+    def unreduced(self, view: ClassView) -> Unreduced:
         """Mean over voxels per (sample, class)."""
         batch = view.batch
         phi = scored_map(self.map, view)
         g = batch.one_hot[:, view.first :].to(phi.dtype) if self.offset else None
-        return mean_scores(boundary(view.prob, phi, g), view)
+        return mean_over_voxels(boundary(view.prob, phi, g), view)
 
 
 @register(
@@ -74,7 +74,7 @@ class BoundaryLoss(SegLoss):
         \frac{1}{N} \sum_i \phi_i\, p_i,\quad \phi = \mathrm{signed\ distance,\ negative\ inside}
 
     When:
-        Beside Dice or cross-entropy where classes are small and the boundary matters: far mistakes cost more. Not
+        Alongside Dice or cross-entropy where classes are small and the boundary matters: far mistakes cost more. Not
         alone, since a class that is absent from a patch gives no gradient, and weights do not carry over between
         millimeters, voxels and patch sizes.
 
@@ -113,7 +113,7 @@ class BoundaryLoss(SegLoss):
         arXiv:1812.07032.
     """
 
-    scoring = ("include_background", "batch")
+    formula_arguments = ("include_background", "batch")
 
     def __init__(
         self,
@@ -134,5 +134,5 @@ class BoundaryLoss(SegLoss):
     def needs(self) -> tuple[MapSpec, ...]:
         return (self.form.map,)
 
-    def loss(self, batch: SegBatch) -> Scores:
-        return self.form.scores(batch.wide.scored(self.include_background, self.batch))
+    def loss(self, batch: SegBatch) -> Unreduced:
+        return self.form.unreduced(batch.full_precision.class_view(self.include_background, self.batch))

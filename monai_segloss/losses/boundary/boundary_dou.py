@@ -13,7 +13,7 @@ from monai_segloss.core.counts import Stat
 from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.module import SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.dilation import neighbor
 from monai_segloss.losses.boundary.neighborhood import RatioArgs, valid
@@ -114,7 +114,7 @@ class BoundaryDoULoss(SegLoss):
         arXiv:2308.00220.
     """
 
-    scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")
+    formula_arguments = ("include_background", "batch", "smooth_nr", "smooth_dr")
 
     def __init__(
         self,
@@ -132,10 +132,10 @@ class BoundaryDoULoss(SegLoss):
     def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
         return (TP, SE)
 
-    def loss(self, batch: SegBatch) -> Scores:
-        view = batch.scored(self.include_background, self.batch)
+    def loss(self, batch: SegBatch) -> Unreduced:
+        view = batch.class_view(self.include_background, self.batch)
         tp, error = view.sums(TP, SE)
-        c, s = (view.fold(x[:, view.first :]) for x in surface_and_size(batch))
+        c, s = (view.reduce_batch(x[:, view.first :]) for x in surface_and_size(batch))
         alpha = boundary_share(c, s, self.alpha_max, self.clamp_low)
         values = boundary_dou(tp, error, alpha, self.smooth_nr, self.smooth_dr)
-        return Scores.table(values, view.present)
+        return Unreduced.table(values, view.voxel_count)

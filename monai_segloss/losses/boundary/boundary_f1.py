@@ -8,17 +8,17 @@ from torch import Tensor
 
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.module import SegLoss
-from monai_segloss.core.reduce import Scores, quotient
+from monai_segloss.core.reduce import Unreduced, quotient
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.dilation import dilation
 from monai_segloss.losses.boundary.neighborhood import (
     RatioArgs,
-    Steps,
+    Spacing,
     by_spacing,
+    class_view,
     inner_band,
     scaled_radii,
     scored_maps,
-    scored_view,
     valid,
 )
 
@@ -41,7 +41,7 @@ class BoundaryF1Loss(SegLoss):
         b(p)}{\sum b(g)}
 
     When:
-        Beside Dice, cross-entropy or Jaccard, whose weight the authors lower as training goes on. Contours farther
+        Alongside Dice, cross-entropy or Jaccard, whose weight the authors lower as training goes on. Contours farther
         apart than the tolerance have no gradient that leads them together; a flat prediction has no contour.
 
     b(u) is u minus its erosion in a window of ``contour`` voxels; its wide form is the largest b in a window of
@@ -72,7 +72,7 @@ class BoundaryF1Loss(SegLoss):
         arXiv:1905.07852.
     """
 
-    scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")
+    formula_arguments = ("include_background", "batch", "smooth_nr", "smooth_dr")
 
     def __init__(
         self,
@@ -89,26 +89,26 @@ class BoundaryF1Loss(SegLoss):
             half_window(name, edge) for name, edge in (("contour", contour), ("tolerance", tolerance))
         )
 
-    def loss(self, batch: SegBatch) -> Scores:
-        view, counted = scored_view(batch, self.background, self.batch), valid(batch)
+    def loss(self, batch: SegBatch) -> Unreduced:
+        view, counted = class_view(batch, self.background, self.batch), valid(batch)
         p, g = (by_spacing(contours, batch, u, counted, self.contour) for u in scored_maps(batch, view))
         wide_p, wide_g = (by_spacing(widened, batch, b, counted, self.tolerance) for b in (p, g))
 
         def met(b: Tensor, others: Tensor) -> Tensor:
-            missed, total = (view.fold(batch.total(x)) for x in (b * (1 - others), b))
+            missed, total = (view.reduce_batch(batch.total(x)) for x in (b * (1 - others), b))
             return 1 - quotient(missed + (self.smooth_dr - self.smooth_nr), total + self.smooth_dr)
 
-        return Scores.table(boundary_f1(met(p, wide_g), met(g, wide_p)), view.present)
+        return Unreduced.table(boundary_f1(met(p, wide_g), met(g, wide_p)), view.voxel_count)
 
 
-def contours(steps: Steps, u: Tensor, counted: Tensor | None, radius: int) -> Tensor:
+def contours(spacing: Spacing, u: Tensor, counted: Tensor | None, radius: int) -> Tensor:
     """Soft inner contour of masks (B, K, *S)."""
-    return inner_band(u, scaled_radii(radius, steps, u), counted)
+    return inner_band(u, scaled_radii(radius, spacing, u), counted)
 
 
-def widened(steps: Steps, b: Tensor, counted: Tensor | None, radius: int) -> Tensor:
+def widened(spacing: Spacing, b: Tensor, counted: Tensor | None, radius: int) -> Tensor:
     """The largest value around each voxel."""
-    return dilation(b, scaled_radii(radius, steps, b), counted)
+    return dilation(b, scaled_radii(radius, spacing, b), counted)
 
 
 def half_window(name: str, edge: int) -> int:

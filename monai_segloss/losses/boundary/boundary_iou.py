@@ -9,16 +9,16 @@ from torch import Tensor
 
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.module import SegLoss
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.neighborhood import (
     RatioArgs,
-    Steps,
+    Spacing,
     by_spacing,
+    class_view,
     inner_band,
     radii,
     scored_maps,
-    scored_view,
     valid,
 )
 from monai_segloss.losses.region.dice import one_minus_ratio
@@ -32,11 +32,11 @@ def boundary_iou(overlap: Tensor, error: Tensor, smooth_nr: float, smooth_dr: fl
     return one_minus_ratio(overlap, error, smooth_nr, smooth_dr)
 
 
-def band(steps: Steps, u: Tensor, counted: Tensor | None, width: float | None) -> Tensor:
+def band(spacing: Spacing, u: Tensor, counted: Tensor | None, width: float | None) -> Tensor:
     """Voxels of a soft mask (B, K, *S) within ``width`` of another side; None: `SHARE` of the diagonal."""
     if width is None:
-        width = SHARE * math.sqrt(sum((n * s) ** 2 for n, s in zip(u.shape[2:], steps, strict=True) if n > 1))
-    return inner_band(u, radii(width, steps), counted)
+        width = SHARE * math.sqrt(sum((n * s) ** 2 for n, s in zip(u.shape[2:], spacing, strict=True) if n > 1))
+    return inner_band(u, radii(width, spacing), counted)
 
 
 @register(
@@ -50,7 +50,7 @@ class BoundaryIoULoss(SegLoss):
         1 - \frac{\sum b(p)\, b(g) + s_n}{\sum b(p) + b(g) - b(p)\, b(g) + s_d},\quad b(u) = u - (u \ominus B_w)
 
     When:
-        Beside Dice or cross-entropy, to train what the Boundary IoU metric measures. Far from the target it has no
+        Alongside Dice or cross-entropy, to train what the Boundary IoU metric measures. Far from the target it has no
         gradient that leads there, and a flat prediction has no band; nobody published it as a loss, so compare with
         dice_ce.
 
@@ -82,7 +82,7 @@ class BoundaryIoULoss(SegLoss):
         Cheng, Girshick, Dollár, Berg & Kirillov, Boundary IoU, CVPR 2021 (the metric), arXiv:2103.16562.
     """
 
-    scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")
+    formula_arguments = ("include_background", "batch", "smooth_nr", "smooth_dr")
 
     def __init__(
         self,
@@ -98,8 +98,8 @@ class BoundaryIoULoss(SegLoss):
             raise ValueError(f"width must be above 0, or None, got {width!r}.")
         self.width = width
 
-    def loss(self, batch: SegBatch) -> Scores:
-        view = scored_view(batch, self.background, self.batch)
+    def loss(self, batch: SegBatch) -> Unreduced:
+        view = class_view(batch, self.background, self.batch)
         p, g = (by_spacing(band, batch, u, valid(batch), self.width) for u in scored_maps(batch, view))
-        overlap, error = (view.fold(batch.total(x)) for x in (p * g, p * (1 - g) + g * (1 - p)))
-        return Scores.table(boundary_iou(overlap, error, self.smooth_nr, self.smooth_dr), view.present)
+        overlap, error = (view.reduce_batch(batch.total(x)) for x in (p * g, p * (1 - g) + g * (1 - p)))
+        return Unreduced.table(boundary_iou(overlap, error, self.smooth_nr, self.smooth_dr), view.voxel_count)

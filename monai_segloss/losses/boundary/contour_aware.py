@@ -11,34 +11,34 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.dilation import dilation
 from monai_segloss.kernels.filters import gaussian, smooth_axis
 from monai_segloss.losses.boundary.boundary_f1 import half_window
-from monai_segloss.losses.boundary.neighborhood import Steps, by_spacing, scaled_radii, spanned, valid
+from monai_segloss.losses.boundary.neighborhood import Spacing, by_spacing, scaled_radii, spanned, valid
 from monai_segloss.losses.voxel.cross_entropy import cross_entropy
 
 
-def contour_weight(steps: Steps, ring: Tensor, counted: Tensor, k: float, radius: int, sigma: float) -> Tensor:
+def contour_weight(spacing: Spacing, ring: Tensor, counted: Tensor, k: float, radius: int, sigma: float) -> Tensor:
     """1 + k times the ring (B, 1, *S) after a Gaussian, whose window and width are voxels of the finest axis."""
     total, share = ring * counted, counted
-    for axis, (r, step) in enumerate(zip(scaled_radii(radius, steps, ring), steps, strict=True), start=2):
-        kernel = gaussian(2 * r + 1, sigma * min(spanned(steps, ring)) / step)
+    for axis, (r, step) in enumerate(zip(scaled_radii(radius, spacing, ring), spacing, strict=True), start=2):
+        kernel = gaussian(2 * r + 1, sigma * min(spanned(spacing, ring)) / step)
         total, share = (smooth_axis(x, axis, kernel) for x in (total, share))
     return 1 + k * total / share.clamp_min(torch.finfo(share.dtype).tiny)
 
 
-def label_ring(steps: Steps, labels: Tensor, counted: Tensor, classes: int, radius: int) -> Tensor:
+def label_ring(spacing: Spacing, labels: Tensor, counted: Tensor, classes: int, radius: int) -> Tensor:
     """1 where the box around a voxel holds two labels (B, 1, *S), 0 elsewhere."""
-    box = scaled_radii(radius, steps, labels)
+    box = scaled_radii(radius, spacing, labels)
     largest, smallest = dilation(labels + 1, box, counted), dilation(classes - labels, box, counted)
     return (largest + smallest != classes + 1).to(labels.dtype)
 
 
-def channel_ring(steps: Steps, g: Tensor, counted: Tensor, radius: int) -> Tensor:
+def channel_ring(spacing: Spacing, g: Tensor, counted: Tensor, radius: int) -> Tensor:
     """Dilation minus erosion of the channels (B, K, *S), the largest of them, (B, 1, *S)."""
-    box = scaled_radii(radius, steps, g)
+    box = scaled_radii(radius, spacing, g)
     return (dilation(g, box, counted) + dilation(1 - g, box, counted) - 1).amax(1, keepdim=True)
 
 
@@ -90,7 +90,7 @@ class ContourAwareLoss(SegLoss):
         choice.
     """
 
-    scoring = ()
+    formula_arguments = ()
 
     def __init__(self, *, k: float = 5.0, size: int = 5, sigma: float = 1.0, **reading: Unpack[ReadingArgs]) -> None:
         super().__init__(**reading)
@@ -99,9 +99,9 @@ class ContourAwareLoss(SegLoss):
             raise ValueError("sigma must be above 0.")
         self.radius = half_window("size", size)
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         value = cross_entropy(batch, weight_map=self.weight_map(batch)[:, 0]).per_voxel()
-        return Scores(value if self.reduction == "none" else value.flatten(2).sum(2), batch.voxels)
+        return Unreduced(value if self.reduction == "none" else value.flatten(2).sum(2), batch.voxels)
 
     def weight_map(self, batch: SegBatch) -> Tensor:
         """M (B, 1, *S)."""

@@ -9,17 +9,17 @@ from torch import Tensor
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.module import SegLoss
-from monai_segloss.core.reduce import Scores, quotient
+from monai_segloss.core.reduce import Unreduced, quotient
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.dilation import dilation, erosion
 from monai_segloss.losses.boundary.neighborhood import (
     RatioArgs,
-    Steps,
+    Spacing,
     by_spacing,
+    class_view,
     inner_band,
     radii,
     scored_maps,
-    scored_view,
     valid,
 )
 
@@ -41,7 +41,7 @@ class ContourDiceLoss(SegLoss):
         = u - (u \ominus 1),\quad B(u) = (u \oplus d) - (u \ominus d)
 
     When:
-        Beside Dice or cross-entropy, for structures with fuzzy contours, where disagreement within a tolerance is no
+        Alongside Dice or cross-entropy, for structures with fuzzy contours, where disagreement within a tolerance is no
         error. A contour outside of the band has no gradient that leads it there; a flat prediction has no contour.
 
     The contour is a soft mask minus its erosion by one voxel, the band its dilation minus its erosion by ``tolerance``.
@@ -74,7 +74,7 @@ class ContourDiceLoss(SegLoss):
         that approximates the metric, not a formula.
     """
 
-    scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")
+    formula_arguments = ("include_background", "batch", "smooth_nr", "smooth_dr")
 
     def __init__(
         self,
@@ -90,18 +90,18 @@ class ContourDiceLoss(SegLoss):
         if not self.tolerance:
             raise ValueError("tolerance must be above 0.")
 
-    def loss(self, batch: SegBatch) -> Scores:
-        view, counted = scored_view(batch, self.background, self.batch), valid(batch)
+    def loss(self, batch: SegBatch) -> Unreduced:
+        view, counted = class_view(batch, self.background, self.batch), valid(batch)
         p, g = scored_maps(batch, view)
         one = (1,) * (batch.ndim - 2)
         edges = [inner_band(u, one, counted) for u in (g, p)]
         bands = [by_spacing(band, batch, u, counted, self.tolerance) for u in (p, g)]
         missed = [edge * (1 - near) for edge, near in zip(edges, bands, strict=True)]
-        lost, total = (view.fold(batch.total(a + b)) for a, b in (missed, edges))
-        return Scores.table(contour_dice(lost, total, self.smooth_nr, self.smooth_dr), view.present)
+        lost, total = (view.reduce_batch(batch.total(a + b)) for a, b in (missed, edges))
+        return Unreduced.table(contour_dice(lost, total, self.smooth_nr, self.smooth_dr), view.voxel_count)
 
 
-def band(steps: Steps, u: Tensor, counted: Tensor | None, tolerance: float) -> Tensor:
+def band(spacing: Spacing, u: Tensor, counted: Tensor | None, tolerance: float) -> Tensor:
     """Voxels near a boundary, on both of its sides, softly (B, K, *S)."""
-    radius = radii(tolerance, steps)
+    radius = radii(tolerance, spacing)
     return dilation(u, radius, counted) - erosion(u, radius, counted)

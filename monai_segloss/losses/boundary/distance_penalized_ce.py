@@ -69,7 +69,7 @@ class DistancePenalizedCELoss(VoxelLoss):
         That Phi lies in [0, 1], and its form for several classes, were not verified against the paper.
     """
 
-    scoring = ("weight",)
+    formula_arguments = ("weight",)
     own_pass = True
 
     def __init__(

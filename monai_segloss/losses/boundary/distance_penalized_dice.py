@@ -7,8 +7,8 @@ from typing import Unpack
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.maps import MapSpec
-from monai_segloss.core.module import ScoringArgs, SegLoss
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.module import FormulaArgs, SegLoss
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.voxel_weights import penalty, penalty_weights, weighed_area
 from monai_segloss.losses.region.dice import dice
@@ -58,7 +58,7 @@ class DistancePenalizedDiceLoss(SegLoss):
         (extended abstract), arXiv:1908.03679.
     """
 
-    def __init__(self, *, lambda_phi: float = 1.0, **common: Unpack[ScoringArgs]) -> None:
+    def __init__(self, *, lambda_phi: float = 1.0, **common: Unpack[FormulaArgs]) -> None:
         super().__init__(**common)
         (self.lambda_phi,) = non_negative(lambda_phi=lambda_phi)
         self.map = penalty(self)
@@ -67,9 +67,9 @@ class DistancePenalizedDiceLoss(SegLoss):
     def needs(self) -> tuple[MapSpec, ...]:
         return (self.map,)
 
-    def loss(self, batch: SegBatch) -> Scores:
-        view = batch.scored(self.include_background, self.batch)
+    def loss(self, batch: SegBatch) -> Unreduced:
+        view = batch.class_view(self.include_background, self.batch)
         sums = weighed_area(batch, penalty_weights(batch, self.map, self.lambda_phi))
-        tp, fp, fn = (view.fold(view.drop(x)) for x in sums)
+        tp, fp, fn = (view.reduce_batch(view.drop_background(x)) for x in sums)
         table = dice(tp, fp + fn, self.smooth_nr, self.smooth_dr)
-        return Scores.table(table, view.present, self.weights(view.classes))
+        return Unreduced.table(table, view.voxel_count, self.weights(view.classes))

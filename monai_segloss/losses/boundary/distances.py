@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
-from monai_segloss.core.batch import Scored, SegBatch
+from monai_segloss.core.batch import ClassView, SegBatch
 from monai_segloss.core.counts import one_hot_labels
 from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import SegLoss
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.maps.distance import Side, distance_field, signed_distance_map
 
 
@@ -29,13 +29,13 @@ def predicted_masks(p: Tensor, argmax: bool) -> Tensor:
     return one_hot_labels(p.argmax(1), p.shape[1]) if argmax and p.shape[1] > 1 else p > 0.5
 
 
-def foreground_view(loss: SegLoss, batch: SegBatch) -> Scored:
+def foreground_view(loss: SegLoss, batch: SegBatch) -> ClassView:
     """The view of a loss whose default leaves channel 0 out, which says nothing of a single channel unless it was asked."""
     single = batch.classes == 1 and "include_background" not in loss.arguments
-    return batch.scored(loss.include_background or single, loss.batch)
+    return batch.class_view(loss.include_background or single, loss.batch)
 
 
-def mean_scores(values: Tensor, view: Scored) -> Scores:
+def mean_over_voxels(values: Tensor, view: ClassView) -> Unreduced:
     """Mean over the voxels that count of a map (B, C', *S), per (sample, class) or class."""
-    present = view.present
-    return Scores.table(view.fold(view.batch.total(values)) / present.clamp_min(1), present)
+    voxel_count = view.voxel_count
+    return Unreduced.table(view.reduce_batch(view.batch.total(values)) / voxel_count.clamp_min(1), voxel_count)

@@ -11,12 +11,12 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
-from monai_segloss.losses.boundary.neighborhood import Steps, by_spacing, scored_maps, scored_view
+from monai_segloss.losses.boundary.neighborhood import Spacing, by_spacing, class_view, scored_maps
 
 
-def elastic_energy(steps: Steps, d: Tensor, physical: bool, periodic: bool) -> Tensor:
+def elastic_energy(spacing: Spacing, d: Tensor, physical: bool, periodic: bool) -> Tensor:
     """Sum over frequencies of |k| |F(d)|^2 per (sample, class), (B, K), F orthonormal.
 
     |k| counts periods of the image, or with ``physical`` periods per unit of the spacing.
@@ -26,7 +26,7 @@ def elastic_energy(steps: Steps, d: Tensor, physical: bool, periodic: bool) -> T
     spectrum = torch.fft.rfftn(d, size, axes, norm="ortho")
     square = spectrum.real**2 + spectrum.imag**2
     k = torch.zeros((), dtype=d.dtype, device=d.device)
-    for axis, (n, step, length) in enumerate(zip(size, steps, d.shape[2:], strict=True)):
+    for axis, (n, step, length) in enumerate(zip(size, spacing, d.shape[2:], strict=True)):
         fold = axis == len(size) - 1
         frequency = (torch.fft.rfftfreq if fold else torch.fft.fftfreq)(n, dtype=d.dtype, device=d.device)
         scaled = frequency / step if physical else frequency * length
@@ -52,7 +52,7 @@ class ElasticInteractionLoss(SegLoss):
         \frac{1}{N} \sum_k |k|\, |\mathcal{F}(\alpha p - g)_k|^2
 
     When:
-        Beside Dice or cross-entropy, for long thin structures: a boundary far from the target is still drawn to it. A
+        Alongside Dice or cross-entropy, for long thin structures: a boundary far from the target is still drawn to it. A
         constant added to a probability costs nothing, so it does not train alone; opposite edges of an image interact
         unless periodic=False.
 
@@ -83,7 +83,7 @@ class ElasticInteractionLoss(SegLoss):
         arXiv:2007.02663.
     """
 
-    scoring = ("include_background",)
+    formula_arguments = ("include_background",)
 
     def __init__(
         self,
@@ -98,8 +98,8 @@ class ElasticInteractionLoss(SegLoss):
         (self.alpha,) = non_negative(alpha=alpha)
         self.periodic = bool(periodic)
 
-    def loss(self, batch: SegBatch) -> Scores:
-        p, g = scored_maps(batch, scored_view(batch, self.background))
+    def loss(self, batch: SegBatch) -> Unreduced:
+        p, g = scored_maps(batch, class_view(batch, self.background))
         physical = batch.spacing is not None
         energy = by_spacing(elastic_energy, batch, self.alpha * p - g, physical, self.periodic)
-        return Scores.table(energy / batch.voxels.clamp_min(1), batch.voxels)
+        return Unreduced.table(energy / batch.voxels.clamp_min(1), batch.voxels)

@@ -1,4 +1,4 @@
-"""Generalized surface loss: errors weighed by squared distances, as a share of the worst.  Celaya et al., 2023."""
+"""Generalized surface loss: errors weighted by squared distances, as a share of the worst.  Celaya et al., 2023."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import one_of
 from monai_segloss.core.maps import MapSpec, scored_map
 from monai_segloss.core.module import ReadingArgs, SegLoss, Weight
-from monai_segloss.core.reduce import Scores, quotient
+from monai_segloss.core.reduce import Unreduced, quotient
 from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.distances import signed_distance
-from monai_segloss.losses.boundary.neighborhood import scored_view
+from monai_segloss.losses.boundary.neighborhood import class_view
 from monai_segloss.maps.distance import FILLS, MODES, Fill, Mode
 
 
@@ -28,14 +28,14 @@ def generalized_surface(error: Tensor, worst: Tensor) -> Tensor:
     tags=("distance", "boundary"),
 )
 class GeneralizedSurfaceLoss(SegLoss):
-    r"""Errors weighed by their squared distance to the boundary of the target, as a share of the worst prediction.
+    r"""Errors weighted by their squared distance to the boundary of the target, as a share of the worst prediction.
 
     Formula:
         1 - \frac{\sum_k w_k \sum_i \left(D_{ik} (1 - (g_{ik} + p_{ik}))\right)^2}{\sum_k w_k \sum_i D_{ik}^2}
 
     When:
         In place of the boundary or a Hausdorff loss where weights should carry over: it lies in [0, 1] and does not
-        know the unit of the spacing. Published beside Dice and cross-entropy with a share that grows from 0 to 1.
+        know the unit of the spacing. Published alongside Dice and cross-entropy with a share that grows from 0 to 1.
         Voxels on the inner boundary weigh nothing, so alone it does not settle the last voxel.
 
     The sums run over the classes of a sample, the mean over samples. D is the distance to the boundary of the target;
@@ -78,7 +78,7 @@ class GeneralizedSurfaceLoss(SegLoss):
         the class.
     """
 
-    scoring = ("include_background", "batch", "weight")
+    formula_arguments = ("include_background", "batch", "weight")
 
     def __init__(
         self,
@@ -101,15 +101,15 @@ class GeneralizedSurfaceLoss(SegLoss):
     def needs(self) -> tuple[MapSpec, ...]:
         return (self.map,)
 
-    def loss(self, batch: SegBatch) -> Scores:
-        batch = batch.wide
-        view = scored_view(batch, self.background, self.batch)
+    def loss(self, batch: SegBatch) -> Unreduced:
+        batch = batch.full_precision
+        view = class_view(batch, self.background, self.batch)
         square = scored_map(self.map, view) ** 2
         both = view.prob + batch.one_hot[:, view.first :]
-        error, worst = (view.fold(batch.total(x)) for x in (square * both * (2 - both), square))
+        error, worst = (view.reduce_batch(batch.total(x)) for x in (square * both * (2 - both), square))
         weight = view.foreground(self.weights(batch.classes))
         if self.per_class:
-            return Scores.table(generalized_surface(error, worst), view.present * (worst != 0), weight)
+            return Unreduced.table(generalized_surface(error, worst), view.voxel_count * (worst != 0), weight)
         if weight is not None:
             error, worst = error * weight.to(error), worst * weight.to(worst)
-        return Scores.table(generalized_surface(error.sum(1, True), worst.sum(1, True)), view.present)
+        return Unreduced.table(generalized_surface(error.sum(1, True), worst.sum(1, True)), view.voxel_count)

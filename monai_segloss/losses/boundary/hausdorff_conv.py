@@ -13,14 +13,14 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative, within
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.balls import Balls, Sides
-from monai_segloss.losses.boundary.neighborhood import Steps, by_spacing, mean_table, scored_maps, scored_view, valid
+from monai_segloss.losses.boundary.neighborhood import Spacing, by_spacing, class_view, mean_table, scored_maps, valid
 
 
 def ball_error(
-    steps: Steps, p: Tensor, g: Tensor, counted: Tensor | None, radii: Sequence[float], alpha: float, tau: float
+    spacing: Spacing, p: Tensor, g: Tensor, counted: Tensor | None, radii: Sequence[float], alpha: float, tau: float
 ) -> Tensor:
     """sum_r r^alpha of the errors whose ball of radius r lies on one side, per voxel of (B, K, *S).
 
@@ -30,7 +30,7 @@ def ball_error(
     maps = [g, p] if counted is None else [g, p, (~counted).to(p.dtype)]
     spectra: dict[tuple[int, ...], list[Tensor]] = {}
     for r in radii:
-        balls = Balls(p, r, steps)
+        balls = Balls(p, r, spacing)
         if balls.size not in spectra:  # a small ball needs little room beyond the image
             spectra[balls.size] = [balls.transform(x) for x in maps]
         of_g, of_p, *holes = spectra[balls.size]
@@ -62,7 +62,7 @@ class HausdorffConvLoss(SegLoss):
         \bar p))\big],\quad f(x) = \frac{\max\{x - \tau, 0\}}{1 - \tau}
 
     When:
-        Beside Dice or cross-entropy, where distance maps of the prediction are too slow. It costs two Fourier
+        Alongside Dice or cross-entropy, where distance maps of the prediction are too slow. It costs two Fourier
         transforms per class and radius; no public code exists to compare with, so prefer hausdorff_dt for published
         settings.
 
@@ -96,7 +96,7 @@ class HausdorffConvLoss(SegLoss):
         The formula was not verified against the paper: threshold, radii and padding are reconstructed.
     """
 
-    scoring = ("include_background",)
+    formula_arguments = ("include_background",)
     bounds: ClassVar = {"alpha": EXPONENT}
 
     def __init__(
@@ -122,7 +122,7 @@ class HausdorffConvLoss(SegLoss):
         if not self.radii or not all(self.radii):
             raise ValueError(f"radii must be numbers above 0, at least one, got {shown(radii)}.")
 
-    def loss(self, batch: SegBatch) -> Scores:
-        p, g = scored_maps(batch, scored_view(batch, self.background))
+    def loss(self, batch: SegBatch) -> Unreduced:
+        p, g = scored_maps(batch, class_view(batch, self.background))
         error = by_spacing(ball_error, batch, p, g, valid(batch), self.radii, self.alpha, self.tau)
         return mean_table(error, batch)

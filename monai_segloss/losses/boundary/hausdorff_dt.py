@@ -7,15 +7,15 @@ from typing import ClassVar, Unpack
 from torch import Tensor
 
 from monai_segloss.core.arguments import EXPONENT
-from monai_segloss.core.batch import Scored, SegBatch
+from monai_segloss.core.batch import ClassView, SegBatch
 from monai_segloss.core.check import non_negative, one_of
 from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.maps import MapSpec, scored_map
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
-from monai_segloss.losses.boundary.distances import foreground_view, mean_scores, predicted_masks, target_field
+from monai_segloss.losses.boundary.distances import foreground_view, mean_over_voxels, predicted_masks, target_field
 from monai_segloss.maps.distance import Side
 
 FIELDS: tuple[Side, ...] = ("both", "inside")
@@ -47,7 +47,7 @@ class HausdorffForm:
         self.one_sided, self.argmax = bool(one_sided), binarize == "argmax"
         self.field = target_field(field)
 
-    def scores(self, view: Scored) -> Scores:
+    def unreduced(self, view: ClassView) -> Unreduced:
         """Mean over voxels per (sample, class)."""
         batch = view.batch
         whole = batch.prob if self.argmax else view.prob
@@ -56,9 +56,9 @@ class HausdorffForm:
         if not self.one_sided:
             valid = None if batch.mask is None else batch.mask[:, None]
             predicted = predicted_masks(whole.detach(), self.argmax)[:, -view.classes :]
-            fields.append(self.field.make(predicted, batch.sizes, valid).to(batch.clean.dtype))
+            fields.append(self.field.make(predicted, batch.required_spacing, valid).to(batch.masked_logits.dtype))
         g = batch.one_hot[:, view.first :].to(p.dtype)
-        return mean_scores(hausdorff_dt(p, g, self.alpha, *fields), view)
+        return mean_over_voxels(hausdorff_dt(p, g, self.alpha, *fields), view)
 
 
 @register(
@@ -82,7 +82,7 @@ class HausdorffDTLoss(SegLoss):
         \frac{1}{N} \sum_i (p_i - g_i)^2 \left(d_g(i)^{\alpha} + d_p(i)^{\alpha}\right)
 
     When:
-        Beside Dice where the largest error counts, e.g. HD95. Far mistakes dominate; the distances of the prediction
+        Alongside Dice where the largest error counts, e.g. HD95. Far mistakes dominate; the distances of the prediction
         are computed in each step, which one_sided=True avoids. Weights do not carry over between spacings.
 
     d_g and d_p are at each voxel the distance in mm to the other side, of the target and of the prediction cut at 1/2.
@@ -119,7 +119,7 @@ class HausdorffDTLoss(SegLoss):
         2020, arXiv:1904.10030.
     """
 
-    scoring = ("include_background", "batch")
+    formula_arguments = ("include_background", "batch")
     bounds: ClassVar = {"alpha": EXPONENT}
 
     def __init__(
@@ -140,5 +140,5 @@ class HausdorffDTLoss(SegLoss):
     def needs(self) -> tuple[MapSpec, ...]:
         return (self.form.field,)
 
-    def loss(self, batch: SegBatch) -> Scores:
-        return self.form.scores(foreground_view(self, batch.wide))
+    def loss(self, batch: SegBatch) -> Unreduced:
+        return self.form.unreduced(foreground_view(self, batch.full_precision))

@@ -12,10 +12,10 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores, quotient
+from monai_segloss.core.reduce import Unreduced, quotient
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.filters import CrossSum, Erosions, cross_sum
-from monai_segloss.losses.boundary.neighborhood import mean_table, scored_maps, scored_view, valid
+from monai_segloss.losses.boundary.neighborhood import class_view, mean_table, scored_maps, valid
 
 NORMS = ("rescale", "minmax", "none")
 
@@ -54,7 +54,7 @@ def spread(e: Tensor, counted: Tensor | None) -> Tensor:
 @register(
     "hausdorff_er",
     tags=("hausdorff", "distance", "morphology"),
-    grain=3,
+    min_error_width=3,
     recommended=Recommended(batch=None),
     exempt={"slice_equals_volume": "in a volume of one slice the error also erodes from its two faces"},
 )
@@ -66,7 +66,7 @@ class HausdorffERLoss(SegLoss):
         0\}
 
     When:
-        Beside Dice or cross-entropy, to shrink thick errors. Alone it is blind: an error narrower than three voxels
+        Alongside Dice or cross-entropy, to shrink thick errors. Alone it is blind: an error narrower than three voxels
         costs almost nothing, and one thicker than twice the number of erosions no more than that. It counts voxels and
         not millimeters; for anisotropic images take hausdorff_dt.
 
@@ -104,7 +104,7 @@ class HausdorffERLoss(SegLoss):
         The formula was not verified against the paper; its re-implementations agree on it but for the threshold.
     """
 
-    scoring = ("include_background",)
+    formula_arguments = ("include_background",)
     bounds: ClassVar = {"alpha": EXPONENT}
 
     def __init__(
@@ -125,7 +125,7 @@ class HausdorffERLoss(SegLoss):
             raise ValueError(f"norm must be one of {', '.join(map(repr, NORMS))}, got {norm!r}.")
         self.erosions, self.norm = int(erosions), norm
 
-    def loss(self, batch: SegBatch) -> Scores:
-        p, g = scored_maps(batch, scored_view(batch, self.background))
+    def loss(self, batch: SegBatch) -> Unreduced:
+        p, g = scored_maps(batch, class_view(batch, self.background))
         error = erosion_error((p - g) ** 2, valid(batch), self.alpha, self.erosions, self.norm)
         return mean_table(error, batch)

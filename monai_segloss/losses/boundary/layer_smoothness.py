@@ -13,10 +13,10 @@ from monai_segloss.core.check import non_negative
 from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores, Term
+from monai_segloss.core.reduce import Term, Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.boundary_f1 import half_window
-from monai_segloss.losses.boundary.neighborhood import scored_maps, scored_view, valid
+from monai_segloss.losses.boundary.neighborhood import class_view, scored_maps, valid
 from monai_segloss.losses.voxel.cross_entropy import cross_entropy
 
 
@@ -91,9 +91,9 @@ class LayerSmoothnessLoss(SegLoss):
         images, MICCAI 2020, arXiv:2007.05324.
     """
 
-    scoring = ("include_background",)
+    formula_arguments = ("include_background",)
     accepts = ("weight_map",)
-    scalar = True
+    scalar_only = True
 
     def __init__(
         self,
@@ -114,12 +114,12 @@ class LayerSmoothnessLoss(SegLoss):
         self.lambda_ce, self.lambda_smooth = non_negative(lambda_ce=lambda_ce, lambda_smooth=lambda_smooth)
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
-        batch, space = batch.wide, batch.ndim - 2
+        batch, space = batch.full_precision, batch.ndim - 2
         if not -space <= self.axis < space:
             raise ValueError(f"axis is {self.axis}, but input has {space} spatial axes.")
-        p, _ = scored_maps(batch, scored_view(batch, self.background))
+        p, _ = scored_maps(batch, class_view(batch, self.background))
         rough = roughness(p, valid(batch), 2 + self.axis % space, self.radius)
         return {
             "cross_entropy": Term(self.lambda_ce, cross_entropy(batch, weight_map=batch.map("weight_map")).summed()),
-            "smoothness": Term(self.lambda_smooth, Scores(rough, batch.voxels)),
+            "smoothness": Term(self.lambda_smooth, Unreduced(rough, batch.voxels)),
         }

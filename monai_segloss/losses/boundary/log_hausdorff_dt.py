@@ -10,7 +10,7 @@ from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores, reduce
+from monai_segloss.core.reduce import Unreduced, reduce
 from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.distances import foreground_view
 from monai_segloss.losses.boundary.hausdorff_dt import HausdorffForm
@@ -60,7 +60,7 @@ class LogHausdorffDTLoss(SegLoss):
         MONAI, after Karimi & Salcudean, IEEE TMI 39(2), 2020, arXiv:1904.10030.
     """
 
-    scoring = ("include_background", "batch")
+    formula_arguments = ("include_background", "batch")
     bounds: ClassVar = {"alpha": EXPONENT}
 
     def __init__(
@@ -81,9 +81,9 @@ class LogHausdorffDTLoss(SegLoss):
     def needs(self) -> tuple[MapSpec, ...]:
         return (self.form.field,)
 
-    def loss(self, batch: SegBatch) -> Scores:
-        scores = self.form.scores(foreground_view(self, batch.wide))
+    def loss(self, batch: SegBatch) -> Unreduced:
+        unreduced = self.form.unreduced(foreground_view(self, batch.full_precision))
         if self.reduction == "none":
-            return Scores(scores.total.log1p(), scores.count)
-        value, _ = reduce(scores, self.reduction, batch.ndim)
-        return Scores(value.log1p(), value.new_ones(()))
+            return Unreduced(unreduced.total.log1p(), unreduced.count)
+        value, _ = reduce(unreduced, self.reduction, batch.ndim)
+        return Unreduced(value.log1p(), value.new_ones(()))

@@ -16,9 +16,9 @@ from monai_segloss.core.exact import products
 from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores, Term
+from monai_segloss.core.reduce import Term, Unreduced
 from monai_segloss.core.registry import register
-from monai_segloss.losses.boundary.neighborhood import Steps, by_spacing, valid
+from monai_segloss.losses.boundary.neighborhood import Spacing, by_spacing, valid
 
 
 def homogeneity(u: Tensor, image: Tensor, counted: Tensor, eps: float) -> Tensor:
@@ -37,10 +37,10 @@ def homogeneity(u: Tensor, image: Tensor, counted: Tensor, eps: float) -> Tensor
     return values.sum(1, keepdim=True)
 
 
-def variation(steps: Steps, u: Tensor, counted: Tensor | None) -> Tensor:
+def variation(spacing: Spacing, u: Tensor, counted: Tensor | None) -> Tensor:
     """Sum over classes and pairs of neighbors of |difference| / spacing, (B, 1), but for pairs with an ignored voxel."""
     total = u.new_zeros(u.shape[0], 1)
-    for axis, step in enumerate(steps, start=2):
+    for axis, step in enumerate(spacing, start=2):
         n = u.shape[axis] - 1
         difference = (u.narrow(axis, 1, n) - u.narrow(axis, 0, n)).abs() / step
         if counted is not None:
@@ -68,7 +68,7 @@ class MumfordShahLoss(SegLoss):
         \frac{\sum_i I_i\, p_{ci}}{\sum_i p_{ci} + \epsilon}
 
     When:
-        Beside cross-entropy on images of which few have labels: with the image it needs no target. It does not know
+        Alongside cross-entropy on images of which few have labels: with the image it needs no target. It does not know
         which class is which, and supposes that intensities tell the classes apart. Without an image the target takes
         its place, which only checks a training with labels.
 
@@ -98,7 +98,7 @@ class MumfordShahLoss(SegLoss):
         arXiv:1904.02872.
     """
 
-    scoring = ("include_background",)
+    formula_arguments = ("include_background",)
     accepts = ("image",)
 
     def __init__(
@@ -115,11 +115,11 @@ class MumfordShahLoss(SegLoss):
             raise ValueError("eps must be above 0.")
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
-        p, counted = batch.scored(self.include_background).prob, valid(batch)
+        p, counted = batch.class_view(self.include_background).prob, valid(batch)
         kept = torch.ones_like(p[:, :1]) if counted is None else counted.to(p.dtype)
         data = homogeneity(p * kept, image_of(batch).to(p.dtype), kept, self.eps)
         tv = by_spacing(variation, batch, p, counted)
-        spread, rough = (Scores.table(x / batch.voxels.clamp_min(1), batch.voxels) for x in (data, tv))
+        spread, rough = (Unreduced.table(x / batch.voxels.clamp_min(1), batch.voxels) for x in (data, tv))
         return {"homogeneity": Term(1.0, spread), "variation": Term(self.w_tv, rough)}
 
 

@@ -8,10 +8,10 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.maps import MapSpec, scored_map
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.boundary import boundary
-from monai_segloss.losses.boundary.distances import mean_scores
+from monai_segloss.losses.boundary.distances import mean_over_voxels
 from monai_segloss.maps.distance import region_wise_map
 
 
@@ -69,7 +69,7 @@ class RegionWiseLoss(SegLoss):
         What a full and an absent class have is this library's choice.
     """
 
-    scoring = ("include_background", "batch")
+    formula_arguments = ("include_background", "batch")
 
     def __init__(
         self,
@@ -87,9 +87,9 @@ class RegionWiseLoss(SegLoss):
     def needs(self) -> tuple[MapSpec, ...]:
         return (self.map,)
 
-    def loss(self, batch: SegBatch) -> Scores:
-        batch = batch.wide
-        view = batch.scored(self.include_background, self.batch)
+    def loss(self, batch: SegBatch) -> Unreduced:
+        batch = batch.full_precision
+        view = batch.class_view(self.include_background, self.batch)
         z = scored_map(self.map, view)
         g = batch.one_hot[:, view.first :].to(z.dtype) if self.offset else None
-        return mean_scores(boundary(view.prob, z, g), view)
+        return mean_over_voxels(boundary(view.prob, z, g), view)

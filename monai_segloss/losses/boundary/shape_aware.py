@@ -13,7 +13,7 @@ from monai_segloss.core.check import non_negative, one_of
 from monai_segloss.core.maps import MapSpec, scored_map
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores, Term
+from monai_segloss.core.reduce import Term, Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.distances import predicted_masks, signed_distance
 from monai_segloss.losses.boundary.neighborhood import valid
@@ -93,7 +93,7 @@ class ShapeAwareLoss(SegLoss):
         another method.
     """
 
-    scoring = ()
+    formula_arguments = ()
 
     def __init__(self, *, w_shape: float = 1.0, domain: str = "mismatch", **reading: Unpack[ReadingArgs]) -> None:
         super().__init__(**reading)
@@ -111,7 +111,7 @@ class ShapeAwareLoss(SegLoss):
         parts = {"cross_entropy": (1.0, value), "shape": (self.w_shape, value * self.factor(batch))}
         whole = self.reduction == "none"
         return {
-            name: Term(weight, Scores(x if whole else x.flatten(2).sum(2), batch.voxels))
+            name: Term(weight, Unreduced(x if whole else x.flatten(2).sum(2), batch.voxels))
             for name, (weight, x) in parts.items()
         }
 
@@ -119,7 +119,7 @@ class ShapeAwareLoss(SegLoss):
     def factor(self, batch: SegBatch) -> Tensor:
         """E where it belongs: (B, 1, *S) with one class per voxel, else of each channel (B, C, *S)."""
         counted, exclusive = valid(batch), not batch.multilabel
-        view = batch.scored(not exclusive)
+        view = batch.class_view(not exclusive)
         distance = scored_map(self.map, view).abs()
         predicted, target = predicted_masks(batch.prob, exclusive), batch.one_hot > 0.5
         error, known = contour_error(distance, predicted[:, view.first :], target[:, view.first :], counted)

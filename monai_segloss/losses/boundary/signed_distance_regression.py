@@ -12,7 +12,7 @@ from monai_segloss.core.check import non_negative, one_of
 from monai_segloss.core.maps import MapSpec, scored_map
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores, Term, quotient
+from monai_segloss.core.reduce import Term, Unreduced, quotient
 from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.distances import signed_distance
 from monai_segloss.maps.distance import FILLS, MODES, Fill, Mode
@@ -44,7 +44,7 @@ class SignedDistanceRegressionLoss(SegLoss):
         p^2}\right),\quad p = 1 - 2 s
 
     When:
-        For smooth shapes of compact organs, one channel per organ: sigmoid, or a tanh head of its own. Published beside
+        For smooth shapes of compact organs, one channel per organ: sigmoid, or a tanh head of its own. Published alongside
         Dice, with ten times its weight. With softmax the channels of several classes cannot all be right at once, and
         the largest one is the right class only if the background is scored; the best output is a distance, no
         probability.
@@ -74,7 +74,7 @@ class SignedDistanceRegressionLoss(SegLoss):
 
     Raises:
         TypeError: ``sdm_swdm_normalize`` of integers, or maps of other settings.
-        ValueError: an unknown word; no factor above 0; ``head="tanh"`` beside an activation.
+        ValueError: an unknown word; no factor above 0; ``head="tanh"`` with an activation.
 
     Example:
         >>> import torch
@@ -91,7 +91,7 @@ class SignedDistanceRegressionLoss(SegLoss):
         That the fraction is one of sums, and not taken at each voxel, was not verified against the paper.
     """
 
-    scoring = ("include_background", "batch")
+    formula_arguments = ("include_background", "batch")
 
     def __init__(
         self,
@@ -124,15 +124,15 @@ class SignedDistanceRegressionLoss(SegLoss):
         return (self.map,)
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
-        batch = batch.wide
-        view = batch.scored(self.include_background, self.batch)
+        batch = batch.full_precision
+        view = batch.class_view(self.include_background, self.batch)
         y = scored_map(self.map, view)
-        p = batch.clean[:, view.first :].tanh() if self.tanh else 1 - 2 * view.prob
+        p = batch.masked_logits[:, view.first :].tanh() if self.tanh else 1 - 2 * view.prob
         known = (batch.total(y.abs()) != 0).to(y.dtype)  # and so is a map of NaN
-        voxels = view.fold(known * batch.voxels)
+        voxels = view.reduce_batch(known * batch.voxels)
 
         def total(x: Tensor) -> Tensor:
-            return view.fold(known * batch.total(x))
+            return view.reduce_batch(known * batch.total(x))
 
         terms = {
             "absolute": total((y - p).abs()) / voxels.clamp_min(1),
@@ -140,4 +140,4 @@ class SignedDistanceRegressionLoss(SegLoss):
             "square": total((y - p) ** 2) / voxels.clamp_min(1),
         }
         weighted = zip(terms.items(), self.factors, strict=True)
-        return {name: Term(weight, Scores.table(value, voxels)) for (name, value), weight in weighted if weight}
+        return {name: Term(weight, Unreduced.table(value, voxels)) for (name, value), weight in weighted if weight}

@@ -9,17 +9,17 @@ from torch import Tensor
 
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.module import SegLoss
-from monai_segloss.core.reduce import Scores, quotient
+from monai_segloss.core.reduce import Unreduced, quotient
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.dilation import dilation
 from monai_segloss.losses.boundary.neighborhood import (
     RatioArgs,
-    Steps,
+    Spacing,
     by_spacing,
+    class_view,
     inner_band,
     radii,
     scored_maps,
-    scored_view,
     spanned,
     valid,
 )
@@ -33,11 +33,11 @@ def surface_dice(missed: Tensor, total: Tensor, smooth_nr: float, smooth_dr: flo
     return quotient(missed + (smooth_dr - smooth_nr), total + smooth_dr)
 
 
-def thick_contour(steps: Steps, u: Tensor, counted: Tensor | None, tolerance: float | None) -> Tensor:
+def thick_contour(spacing: Spacing, u: Tensor, counted: Tensor | None, tolerance: float | None) -> Tensor:
     """Soft inner contour of masks (B, K, *S), one voxel wide, dilated by a box that covers the tolerance."""
-    tolerance = REACH * max(spanned(steps, u)) if tolerance is None else tolerance
-    contour = inner_band(u, (1,) * len(steps), counted)
-    return dilation(contour, radii(tolerance, steps), counted)
+    tolerance = REACH * max(spanned(spacing, u)) if tolerance is None else tolerance
+    contour = inner_band(u, (1,) * len(spacing), counted)
+    return dilation(contour, radii(tolerance, spacing), counted)
 
 
 @register(
@@ -53,7 +53,7 @@ class SurfaceDiceLoss(SegLoss):
         \partial u = u - (u \ominus 1),\quad D(u) = u \oplus \tau
 
     When:
-        Beside Dice or cross-entropy, where the normalized surface Dice (NSD) is what counts. A stand-in: bands as wide
+        Alongside Dice or cross-entropy, where the normalized surface Dice (NSD) is what counts. A stand-in: bands as wide
         as the tolerance are compared, not surfaces, so that an error below the tolerance still costs. A contour far
         away has no gradient that leads it back; a flat prediction has no contour.
 
@@ -89,7 +89,7 @@ class SurfaceDiceLoss(SegLoss):
         The formula is that of MIST as its code has it. It was not verified against a text.
     """
 
-    scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")
+    formula_arguments = ("include_background", "batch", "smooth_nr", "smooth_dr")
 
     def __init__(
         self,
@@ -105,8 +105,8 @@ class SurfaceDiceLoss(SegLoss):
             raise ValueError(f"tolerance must be above 0, or None, got {tolerance!r}.")
         self.tolerance = tolerance
 
-    def loss(self, batch: SegBatch) -> Scores:
-        view, counted = scored_view(batch, self.background, self.batch), valid(batch)
+    def loss(self, batch: SegBatch) -> Unreduced:
+        view, counted = class_view(batch, self.background, self.batch), valid(batch)
         p, g = (by_spacing(thick_contour, batch, u, counted, self.tolerance) for u in scored_maps(batch, view))
-        missed, total = (view.fold(batch.total(x)) for x in (p * (1 - g) + g * (1 - p), p + g))
-        return Scores.table(surface_dice(missed, total, self.smooth_nr, self.smooth_dr), view.present)
+        missed, total = (view.reduce_batch(batch.total(x)) for x in (p * (1 - g) + g * (1 - p), p + g))
+        return Unreduced.table(surface_dice(missed, total, self.smooth_nr, self.smooth_dr), view.voxel_count)

@@ -1,4 +1,4 @@
-"""What the losses of weights made from the target share: their maps, and sums of voxels so weighed."""
+"""What the losses of weights made from the target share: their maps, and sums of voxels with these weights."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def penalty(loss: SegLoss) -> MapSpec:
 def penalty_weights(batch: SegBatch, spec: MapSpec, factor: float) -> Tensor:
     """1 + factor Phi: (B, 1, *S) with one class per voxel, else of each channel (B, C, *S)."""
     if not batch.multilabel:
-        return 1 + factor * scored_map(spec, batch.scored()).sum(1, keepdim=True)
+        return 1 + factor * scored_map(spec, batch.class_view()).sum(1, keepdim=True)
     if BOTH_SIDES.key != spec.key in batch.maps:  # a single channel without sigmoid has two sides too
         raise ValueError(
             f"{spec.key} has the inside of a region only, and a single channel needs both sides: leave it out, or pass "
             f"logits with sigmoid=True, where its name is {BOTH_SIDES.key}."
         )
-    return 1 + factor * scored_map(BOTH_SIDES, batch.scored())
+    return 1 + factor * scored_map(BOTH_SIDES, batch.class_view())
 
 
 def weighed_cross_entropy(batch: SegBatch, w: Tensor, weight: Tensor | None) -> VoxelSum:

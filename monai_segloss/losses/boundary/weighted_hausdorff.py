@@ -8,18 +8,18 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from monai_segloss.core.batch import Scored, SegBatch
+from monai_segloss.core.batch import ClassView, SegBatch
 from monai_segloss.core.check import one_of, within
 from monai_segloss.core.errors import LossShapeError
 from monai_segloss.core.maps import MapSpec, scored_map
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.distance import distance_to
-from monai_segloss.kernels.points import EPS, centers, mean_reach, some_of
+from monai_segloss.kernels.points import EPS, centers, generalized_mean_distance, subsample
 from monai_segloss.losses.boundary.distances import target_field
-from monai_segloss.losses.boundary.neighborhood import refuse_points, scored_view
+from monai_segloss.losses.boundary.neighborhood import class_view, require_spatial
 from monai_segloss.maps.contour import contour_map
 
 POINTS = ("contour", "centers")
@@ -48,7 +48,7 @@ class WeightedHausdorffLoss(SegLoss):
         (1 - p_i)\, d_{max}\right],\quad M_{a,i}[x_i] = \left(\frac{1}{N} \sum_i x_i^a\right)^{1/a}
 
     When:
-        To locate objects from points, for which it was made; beside Dice as a Hausdorff loss whose second half sees
+        To locate objects from points, for which it was made; alongside Dice as a Hausdorff loss whose second half sees
         what is missed. Slow: each point is compared with every voxel. The authors say that patents cover it.
 
     The value is in mm. M_a is a generalized mean over the voxels i, near their least value; d_max is the largest
@@ -92,8 +92,8 @@ class WeightedHausdorffLoss(SegLoss):
         Ribera, Güera, Chen & Delp, Locating objects without bounding boxes, CVPR 2019, arXiv:1806.07564, equation 9.
     """
 
-    scoring = ("include_background",)
-    accepts = marks = ("points",)
+    formula_arguments = ("include_background",)
+    accepts = point_maps = ("points",)
 
     def __init__(
         self,
@@ -117,27 +117,27 @@ class WeightedHausdorffLoss(SegLoss):
     def needs(self) -> tuple[MapSpec, ...]:
         return (target_field("outside"),) if self.points == "contour" else ()
 
-    def loss(self, batch: SegBatch) -> Scores:
-        refuse_points(batch)
-        batch = batch.wide
-        view = scored_view(batch, self.background)
+    def loss(self, batch: SegBatch) -> Unreduced:
+        require_spatial(batch)
+        batch = batch.full_precision
+        view = class_view(batch, self.background)
         p = view.prob
         counted = torch.ones_like(p[:, :1], dtype=torch.bool) if batch.mask is None else batch.mask[:, None]
         p = p * counted
         points, d = self.target(view, counted)
-        rows = batch.sizes.to(p).expand(len(p), -1)
+        rows = batch.required_spacing.to(p).expand(len(p), -1)
         table = []
         for b, c in product(range(len(p)), range(p.shape[1])):
-            index = some_of(points[b, c], self.max_points)
+            index = subsample(points[b, c], self.max_points)
             if not len(index):  # an absent class
                 table.append(p[b, c].sum() * 0)
                 continue
-            reach = mean_reach(p[b, c], index, rows[b], counted[b, 0], self.exponent)
+            reach = generalized_mean_distance(p[b, c], index, rows[b], counted[b, 0], self.exponent)
             table.append(weighted_hausdorff(p[b, c], d[b, c], reach))
-        return Scores.table(torch.stack(table).view(p.shape[:2]), batch.voxels)
+        return Unreduced.table(torch.stack(table).view(p.shape[:2]), batch.voxels)
 
     @torch.no_grad()
-    def target(self, view: Scored, counted: Tensor) -> tuple[Tensor, Tensor]:
+    def target(self, view: ClassView, counted: Tensor) -> tuple[Tensor, Tensor]:
         """The points, and the distance of each voxel to them, (B, C', *S)."""
         batch = view.batch
         sent = batch.class_map("points")
@@ -150,4 +150,4 @@ class WeightedHausdorffLoss(SegLoss):
             points = centers((batch.one_hot[:, view.first :] > 0.5) & counted)
         else:
             points = (sent[:, -view.classes :] > 0) & counted
-        return points, distance_to(points, batch.sizes).to(batch.clean.dtype)
+        return points, distance_to(points, batch.required_spacing).to(batch.masked_logits.dtype)

@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from typing import Unpack
 
 from monai_segloss.core import check
-from monai_segloss.core.batch import Scored, SegBatch
+from monai_segloss.core.batch import ClassView, SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import ReadingArgs, SegLoss
-from monai_segloss.core.reduce import Scores, Term
+from monai_segloss.core.reduce import Term, Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.losses.region.dice import DiceForm
 from monai_segloss.losses.voxel.binary_cross_entropy import BINARY
 
 
-def combo_ce(view: Scored, beta: float) -> Scores:
+def combo_ce(view: ClassView, beta: float) -> Unreduced:
     """-(beta sum g log p + (1 - beta) sum (1 - g) log(1 - p)), (B | 1, C), and the voxels."""
     positive, negative = view.sums(*BINARY)
-    return Scores(beta * positive + (1 - beta) * negative, view.present)
+    return Unreduced(beta * positive + (1 - beta) * negative, view.voxel_count)
 
 
 @register(
@@ -66,8 +66,8 @@ class ComboLoss(SegLoss):
         arXiv:1805.02798.
     """
 
-    scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")
-    scalar = True
+    formula_arguments = ("include_background", "batch", "smooth_nr", "smooth_dr")
+    scalar_only = True
 
     def __init__(
         self,
@@ -80,8 +80,8 @@ class ComboLoss(SegLoss):
         smooth_dr: float = 1.0,
         **reading: Unpack[ReadingArgs],
     ) -> None:
-        scoring = {"include_background": include_background, "smooth_nr": smooth_nr, "smooth_dr": smooth_dr}
-        super().__init__(batch=batch, **scoring, **reading)
+        formula_arguments = {"include_background": include_background, "smooth_nr": smooth_nr, "smooth_dr": smooth_dr}
+        super().__init__(batch=batch, **formula_arguments, **reading)
         self.by_activation = include_background is None
         self.alpha, self.beta = check.within(0, 1, alpha=alpha, beta=beta)
         self.dice = DiceForm(False, False, self.smooth_nr, self.smooth_dr)
@@ -90,8 +90,8 @@ class ComboLoss(SegLoss):
         return self.dice.statistics + BINARY
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
-        view = batch.scored(batch.multilabel if self.by_activation else self.include_background, self.batch)
+        view = batch.class_view(batch.multilabel if self.by_activation else self.include_background, self.batch)
         return {
             "cross_entropy": Term(self.alpha, combo_ce(view, self.beta)),
-            "dice": Term(1 - self.alpha, self.dice.scores(view, None)),
+            "dice": Term(1 - self.alpha, self.dice.unreduced(view, None)),
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.module import FormulaArgs
 from monai_segloss.core.registry import register
 from monai_segloss.losses.compound.scheduled import share, term_schedule
 from monai_segloss.losses.compound.weighted_sum import Compound, part
@@ -35,7 +35,7 @@ class DiceBoundaryLoss(Compound):
     Args:
         lambda_dice: weight of Dice: a number, a schedule, its name or its mapping form (`monai_segloss.schedules`); None is
             1 - ``lambda_boundary``.
-        lambda_boundary: weight of the boundary term per mm, likewise.  The authors' constants are 0.01 and 0.1, beside
+        lambda_boundary: weight of the boundary term per mm, likewise.  The authors' constants are 0.01 and 0.1, alongside
             ``lambda_dice=1``.
         squared_pred, jaccard: see `DiceLoss`.
         mode, normalize, empty, clip: see `BoundaryLoss`, whose map (``sdm``) the call takes.
@@ -62,7 +62,7 @@ class DiceBoundaryLoss(Compound):
         The figures of the schedule from memory.
     """
 
-    scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")
+    formula_arguments = ("include_background", "batch", "smooth_nr", "smooth_dr")
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class DiceBoundaryLoss(Compound):
         normalize: bool = False,
         empty: Fill = "zero",
         clip: Clip = None,
-        **common: Unpack[ScoringArgs],
+        **common: Unpack[FormulaArgs],
     ) -> None:
         alpha = term_schedule("lambda_boundary", lambda_boundary)
         rest = share("lambda_dice", lambda_dice, "lambda_boundary", alpha)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.module import FormulaArgs
 from monai_segloss.core.registry import register
 from monai_segloss.losses.compound.scheduled import share, term_schedule
 from monai_segloss.losses.compound.weighted_sum import Compound, part
@@ -75,7 +75,7 @@ class DiceCEBoundaryLoss(Compound):
         normalize: bool = False,
         empty: Fill = "zero",
         clip: Clip = None,
-        **common: Unpack[ScoringArgs],
+        **common: Unpack[FormulaArgs],
     ) -> None:
         alpha = term_schedule("lambda_boundary", lambda_boundary)
         lambda_dice = share("lambda_dice", lambda_dice, "lambda_boundary", alpha)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Unpack
 
 from monai_segloss.core.arguments import EXPONENT
-from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.module import FormulaArgs
 from monai_segloss.core.registry import register
 from monai_segloss.losses.compound.weighted_sum import Compound, part
 from monai_segloss.schedules import Ratio, TermWeight
@@ -17,7 +17,7 @@ from monai_segloss.schedules import Ratio, TermWeight
     tags=("overlap", "distance", "boundary", "schedule"),
 )
 class DiceHausdorffDTLoss(Compound):
-    r"""Dice plus the Hausdorff loss by distance transforms, weighed in each epoch to be of the same size.
+    r"""Dice plus the Hausdorff loss by distance transforms, weighted in each epoch to be of the same size.
 
     Formula:
         \mathrm{Dice} + \lambda_e\,\mathrm{HD},\quad \lambda_e = \overline{\mathrm{Dice}}_{e-1} /
@@ -63,7 +63,7 @@ class DiceHausdorffDTLoss(Compound):
         2020, arXiv:1904.10030.
     """
 
-    scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")
+    formula_arguments = ("include_background", "batch", "smooth_nr", "smooth_dr")
     bounds: ClassVar = {"alpha": EXPONENT}
 
     def __init__(
@@ -76,7 +76,7 @@ class DiceHausdorffDTLoss(Compound):
         binarize: str = "threshold",
         squared_pred: bool = False,
         jaccard: bool = False,
-        **common: Unpack[ScoringArgs],
+        **common: Unpack[FormulaArgs],
     ) -> None:
         if lambda_hausdorff is None:
             lambda_hausdorff = Ratio("hausdorff_dt", to="dice", start=0.01)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.module import FormulaArgs
 from monai_segloss.core.registry import register
 from monai_segloss.losses.compound.weighted_sum import Compound, part
 
@@ -55,7 +55,7 @@ class DiceTopKLoss(Compound):
         lambda_dice: float = 1.0,
         lambda_topk: float = 1.0,
         label_smoothing: float = 0.0,
-        **common: Unpack[ScoringArgs],
+        **common: Unpack[FormulaArgs],
     ) -> None:
         super().__init__(
             common,

@@ -14,7 +14,7 @@ from monai_segloss.core.batch import AREA, SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import ReadingArgs, SegLoss, class_weight
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores, Term
+from monai_segloss.core.reduce import Term, Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.losses.region.dice import dice
 
@@ -28,8 +28,8 @@ def exponential_logarithmic_dice(tp: Tensor, error: Tensor, gamma: float, smooth
     """(-ln D)^gamma per class, (B | 1, C): the logarithm of 1 - D near D = 1, of the fraction's parts near D = 0."""
     loss, hits = dice(tp, error, smooth_nr, smooth_dr), 2 * tp + smooth_nr
     low = (hits + error + (smooth_dr - smooth_nr)).clamp_min(LEAST).log() - hits.clamp_min(LEAST).log()
-    nats = torch.where(loss > 0.5, low, -torch.log1p(-loss.clamp_max(0.5)))
-    return nats.clamp_min(FLOOR if gamma < 1 else 0) ** gamma
+    neg_log = torch.where(loss > 0.5, low, -torch.log1p(-loss.clamp_max(0.5)))
+    return neg_log.clamp_min(FLOOR if gamma < 1 else 0) ** gamma
 
 
 def frequency_weights(frequencies: Tensor, complement: bool = False) -> Tensor:
@@ -93,9 +93,9 @@ class ExponentialLogarithmicLoss(SegLoss):
         arXiv:1809.00076.
     """
 
-    scoring = ("batch", "smooth_nr", "smooth_dr")
+    formula_arguments = ("batch", "smooth_nr", "smooth_dr")
     bounds: ClassVar = {"gamma": EXPONENT}
-    scalar = True
+    scalar_only = True
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ class ExponentialLogarithmicLoss(SegLoss):
         return (*AREA, *self._powers(batch.multilabel))
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
-        view, multilabel = batch.scored(over_batch=self.batch), batch.multilabel
+        view, multilabel = batch.class_view(over_batch=self.batch), batch.multilabel
         tp, fp, fn = view.sums(*AREA)
         overlap = exponential_logarithmic_dice(tp, fp + fn, self.gamma, self.smooth_nr, self.smooth_dr)
         powers = view.sums(*self._powers(multilabel))
@@ -132,9 +132,9 @@ class ExponentialLogarithmicLoss(SegLoss):
         if f is not None:
             weights = frequency_weights(f.to(tp), multilabel).view(-1, view.classes)
             powers = [w * x for w, x in zip(weights, powers, strict=True)]
-        ce = Scores(sum(powers[1:], powers[0]), view.present if multilabel else view.present / view.classes)
+        ce = Unreduced(sum(powers[1:], powers[0]), view.voxel_count if multilabel else view.voxel_count / view.classes)
         return {
-            "dice": Term(self.lambda_dice, Scores.table(overlap, view.present)),
+            "dice": Term(self.lambda_dice, Unreduced.table(overlap, view.voxel_count)),
             "cross_entropy": Term(self.lambda_ce, ce),
         }
 

@@ -8,9 +8,9 @@ from typing import Unpack
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.maps import MapSpec
-from monai_segloss.core.module import ScoringArgs, SegLoss
+from monai_segloss.core.module import FormulaArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores, Term
+from monai_segloss.core.reduce import Term, Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.losses.boundary.boundary import BoundaryForm
 from monai_segloss.losses.compound.scheduled import Scheduled, share, term_schedule
@@ -45,7 +45,7 @@ class GeneralizedDiceBoundaryLoss(Scheduled, SegLoss):
     Args:
         lambda_dice: weight of the generalized Dice: a number, a schedule, its name or its mapping form
             (`monai_segloss.schedules`); None is 1 - ``lambda_boundary``.
-        lambda_boundary: weight of the boundary term per mm, likewise.  The authors' constants are 0.01 and 0.1, beside
+        lambda_boundary: weight of the boundary term per mm, likewise.  The authors' constants are 0.01 and 0.1, alongside
             ``lambda_dice=1``.
         w_type: see `GeneralizedDiceLoss`.
         mode, normalize, empty, clip: see `BoundaryLoss`, whose map (``sdm``) the call takes.
@@ -71,8 +71,8 @@ class GeneralizedDiceBoundaryLoss(Scheduled, SegLoss):
         The figures of the schedule from memory.
     """
 
-    scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")
-    scalar = True
+    formula_arguments = ("include_background", "batch", "smooth_nr", "smooth_dr")
+    scalar_only = True
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class GeneralizedDiceBoundaryLoss(Scheduled, SegLoss):
         normalize: bool = False,
         empty: Fill = "zero",
         clip: Clip = None,
-        **common: Unpack[ScoringArgs],
+        **common: Unpack[FormulaArgs],
     ) -> None:
         super().__init__(**common)
         self.form = GeneralizedForm.of(w_type, True, self.smooth_nr, self.smooth_dr, False)
@@ -99,15 +99,17 @@ class GeneralizedDiceBoundaryLoss(Scheduled, SegLoss):
         return (self.boundary.map,)
 
     def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
-        return self.form.statistics if batch.wide is batch else ()  # else of the copy that distances need anyway
+        return (
+            self.form.statistics if batch.full_precision is batch else ()
+        )  # else of the copy that distances need anyway
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
-        batch = batch.wide
-        view, each = batch.scored(self.include_background, self.batch), batch.scored(batch.multilabel)
-        return self.weigh(
+        batch = batch.full_precision
+        view, each = batch.class_view(self.include_background, self.batch), batch.class_view(batch.multilabel)
+        return self.weighted_terms(
             batch,
             {
-                "generalized_dice": lambda: Scores.table(self.form.table(view), view.present),
-                "boundary": lambda: self.boundary.scores(each),
+                "generalized_dice": lambda: Unreduced.table(self.form.table(view), view.voxel_count),
+                "boundary": lambda: self.boundary.unreduced(each),
             },
         )

@@ -11,7 +11,7 @@ from torch import Tensor
 from monai_segloss.core.arguments import constant
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.errors import nearest
-from monai_segloss.core.reduce import Scores, Term
+from monai_segloss.core.reduce import Term, Unreduced
 from monai_segloss.schedules import Rest, Schedule, TermWeight, schedule
 from monai_segloss.schedules.base import whole
 
@@ -58,7 +58,7 @@ class Scheduled:
                 raise ValueError(f"means: no term is called {name!r}{_known(name, self.schedules)}")
         self.means = {name: float(value) for name, value in means.items()}
 
-    def weigh(self, batch: SegBatch, parts: Mapping[str, Callable[[], Scores]]) -> dict[str, Term]:
+    def weighted_terms(self, batch: SegBatch, parts: Mapping[str, Callable[[], Unreduced]]) -> dict[str, Term]:
         """The terms that have a weight; the others are not computed."""
         return {name: Term(self.factor(name, batch), parts[name]()) for name in self.evaluated}
 

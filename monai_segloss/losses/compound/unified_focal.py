@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from monai_segloss.core import check
-from monai_segloss.core.batch import AREA, Scored, SegBatch
+from monai_segloss.core.batch import AREA, ClassView, SegBatch
 from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ScoringArgs, SegLoss
+from monai_segloss.core.module import FormulaArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores, Term
+from monai_segloss.core.reduce import Term, Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.losses.region.focal_tversky import focal_tversky
 from monai_segloss.losses.region.tversky import tversky
@@ -26,18 +26,18 @@ def unified_focal_statistics(multilabel: bool, asymmetric: bool, gamma: float) -
     return Stat("ce") if asymmetric else Stat("focal", gamma), Stat("focal_neg" if multilabel else "focal", gamma)
 
 
-def unified_focal_ce(view: Scored, asymmetric: bool, delta: float, gamma: float) -> Scores:
+def unified_focal_ce(view: ClassView, asymmetric: bool, delta: float, gamma: float) -> Unreduced:
     """-(delta sum_fg log p_t + (1 - delta) sum_bg (1 - p_t)^gamma log p_t), (B | 1, C), and the voxels."""
     multilabel = view.batch.multilabel
     rare, common = view.sums(*unified_focal_statistics(multilabel, asymmetric, gamma))
     if multilabel:
-        return Scores(delta * rare + (1 - delta) * common, view.present)
+        return Unreduced(delta * rare + (1 - delta) * common, view.voxel_count)
     total = torch.cat(((1 - delta) * common[:, :1], delta * rare[:, 1:]), 1)
-    return Scores(total, view.present / view.classes)
+    return Unreduced(total, view.voxel_count / view.classes)
 
 
 def unified_focal_tversky(
-    view: Scored, asymmetric: bool, delta: float, gamma: float, smooth_nr: float, smooth_dr: float
+    view: ClassView, asymmetric: bool, delta: float, gamma: float, smooth_nr: float, smooth_dr: float
 ) -> Tensor:
     """(1 - TI)^(1 - gamma) per class, (B | 1, C), delta on the false negatives; asymmetric: the background as 1 - TI."""
     n = view.counts()
@@ -95,8 +95,8 @@ class UnifiedFocalLoss(SegLoss):
         medical image segmentation, CMIG 2022, arXiv:2102.04525.
     """
 
-    scoring = ("batch", "smooth_nr", "smooth_dr")
-    scalar = True
+    formula_arguments = ("batch", "smooth_nr", "smooth_dr")
+    scalar_only = True
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class UnifiedFocalLoss(SegLoss):
         lam: float = 0.5,
         delta: float = 0.6,
         gamma: float = 0.5,
-        **common: Unpack[ScoringArgs],
+        **common: Unpack[FormulaArgs],
     ) -> None:
         super().__init__(**common)
         if kind not in KINDS:
@@ -120,10 +120,10 @@ class UnifiedFocalLoss(SegLoss):
         return (*AREA, *unified_focal_statistics(batch.multilabel, self.kind == "asymmetric", self.gamma))
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
-        view, shape = batch.scored(over_batch=self.batch), (self.kind == "asymmetric", self.delta, self.gamma)
+        view, shape = batch.class_view(over_batch=self.batch), (self.kind == "asymmetric", self.delta, self.gamma)
         ce = unified_focal_ce(view, *shape)
         table = unified_focal_tversky(view, *shape, self.smooth_nr, self.smooth_dr)
         return {
             "focal": Term(self.lam, ce),
-            "focal_tversky": Term(1 - self.lam, Scores.table(table, view.present)),
+            "focal_tversky": Term(1 - self.lam, Unreduced.table(table, view.voxel_count)),
         }

@@ -12,7 +12,7 @@ from monai_segloss.core.arguments import plain
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.errors import nearest
-from monai_segloss.core.maps import MapSpec, share
+from monai_segloss.core.maps import MapSpec, share_maps
 from monai_segloss.core.module import DEFAULTS, READING, SegLoss
 from monai_segloss.core.reduce import Term
 from monai_segloss.core.registry import LossInfo, find
@@ -65,7 +65,7 @@ class WeightedSum(Scheduled, SegLoss):
         0.8466
     """
 
-    scalar = True
+    scalar_only = True
 
     def __init__(self, terms: Mapping[str, TermWeight], **common: Any) -> None:
         terms, common = plain(terms), plain(common)
@@ -105,8 +105,8 @@ class WeightedSum(Scheduled, SegLoss):
         return tuple(dict.fromkeys(name for term in self._losses().values() for name in term.accepts))
 
     @property
-    def marks(self) -> tuple[str, ...]:  # type: ignore[override]
-        return tuple(dict.fromkeys(name for term in self._losses().values() for name in term.marks))
+    def point_maps(self) -> tuple[str, ...]:  # type: ignore[override]
+        return tuple(dict.fromkeys(name for term in self._losses().values() for name in term.point_maps))
 
     @property
     def needs(self) -> tuple[MapSpec, ...]:
@@ -158,19 +158,19 @@ class WeightedSum(Scheduled, SegLoss):
         out: dict[str, Term] = {}
         losses, batch = self._losses(), self._wide(batch)
         batch.request(*self._statistics(batch))
-        share(batch, (spec for name in self.evaluated for spec in losses[name].needs))
+        share_maps(batch, (spec for name in self.evaluated for spec in losses[name].needs))
         for name in self.evaluated:
-            factor, scores = self.factor(name, batch), losses[name].loss(batch)
-            if isinstance(scores, Mapping):
-                self._parts |= {f"{name}/{part}": t.weight for part, t in scores.items()}
-                out |= {f"{name}/{part}": Term(factor * t.weight, t.scores) for part, t in scores.items()}
+            factor, unreduced = self.factor(name, batch), losses[name].loss(batch)
+            if isinstance(unreduced, Mapping):
+                self._parts |= {f"{name}/{part}": t.weight for part, t in unreduced.items()}
+                out |= {f"{name}/{part}": Term(factor * t.weight, t.unreduced) for part, t in unreduced.items()}
             else:
-                out[name] = Term(factor, scores)
+                out[name] = Term(factor, unreduced)
         return out
 
     def _wide(self, batch: SegBatch) -> SegBatch:
         """The batch in float32 where a term takes a copy in float32 anyway, so that the gradients add up there."""
-        return batch.wide if any(self._losses()[name].needs for name in self._active) else batch
+        return batch.full_precision if any(self._losses()[name].needs for name in self._active) else batch
 
     def _sums(self) -> dict[str, Scheduled]:
         return {name: term for name, term in self._losses().items() if isinstance(term, Scheduled)}
@@ -192,7 +192,7 @@ class Compound(WeightedSum):
 
     def __init__(self, common: Mapping[str, Any], **terms: Mapping[str, Any]) -> None:
         self._known(common)
-        super().__init__(terms, **{name: DEFAULTS[name] for name in self.scoring} | dict(common))
+        super().__init__(terms, **{name: DEFAULTS[name] for name in self.formula_arguments} | dict(common))
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Also of a checkpoint from when the compound was no sum: its buffers are constants of the constructor."""

@@ -1,4 +1,4 @@
-"""Blob loss: a loss per connected component, beside the global one.  Kofler et al., IPMI 2023."""
+"""Blob loss: a loss per connected component, alongside the global one.  Kofler et al., IPMI 2023."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.maps import MapSpec
-from monai_segloss.core.module import ScoringArgs, SegLoss
-from monai_segloss.core.reduce import Scores, Term
+from monai_segloss.core.module import FormulaArgs, SegLoss
+from monai_segloss.core.reduce import Term, Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.components import Segments
 from monai_segloss.losses.instance.instances import (
@@ -31,7 +31,7 @@ OUTSIDE = (Stat("fp"), Stat("ce_neg"))
 
 def blob_values(batch: SegBatch, segments: Segments, smooth_nr: float, smooth_dr: float) -> tuple[Tensor, Tensor]:
     """Dice loss and binary cross-entropy of each component (T,), on all voxels but those of its class's others."""
-    first, v = first_class(batch), batch.scored().voxels
+    first, v = first_class(batch), batch.class_view().voxels
     p, q, lp = v.p[:, first:], v.q[:, first:], v.lp[:, first:]
     tp, fn, ce, size = segments.sums(p, q, -lp, p.new_ones(()))
     fp, ce_neg = (batch.sum(stat)[:, first:].flatten()[segments.owner].to(size.dtype) for stat in OUTSIDE)
@@ -52,7 +52,7 @@ def blob_values(batch: SegBatch, segments: Segments, smooth_nr: float, smooth_dr
     },
 )
 class BlobLoss(SegLoss):
-    r"""Dice and cross-entropy of every connected component by itself, beside the global Dice + cross-entropy.
+    r"""Dice and cross-entropy of every connected component by itself, alongside the global Dice + cross-entropy.
 
     Formula:
         \lambda_g L(p, g; \Omega) + \lambda_b\, \frac{1}{K} \sum_{n=1}^{K} L\left(p, B_n; \Omega \setminus \bigcup_{m
@@ -96,7 +96,7 @@ class BlobLoss(SegLoss):
         (several classes), arXiv:2604.24276.
     """
 
-    scalar = True
+    scalar_only = True
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class BlobLoss(SegLoss):
         lambda_blob: float = 1.0,
         lambda_dice: float = 1.0,
         lambda_ce: float = 1.0,
-        **common: Unpack[ScoringArgs],
+        **common: Unpack[FormulaArgs],
     ) -> None:
         super().__init__(**common)
         self.dice = DiceForm(False, False, self.smooth_nr, self.smooth_dr)
@@ -118,17 +118,17 @@ class BlobLoss(SegLoss):
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
         refuse_fractions(batch)
-        batch, weight = batch.wide, self.weights(batch.classes)
+        batch, weight = batch.full_precision, self.weights(batch.classes)
         batch.request(*self.dice.statistics, *cross_entropy(batch, weight).statistics, *OUTSIDE)
-        view = batch.scored(self.include_background, self.batch)
+        view = batch.class_view(self.include_background, self.batch)
         segments = Segments.of(components(batch))
         overlap, likelihood = (
-            Scores(*instance_table(segments, values, batch, weight))
+            Unreduced(*instance_table(segments, values, batch, weight))
             for values in blob_values(batch, segments, self.smooth_nr, self.smooth_dr)
         )
         whole, blob = self.lambda_global, self.lambda_blob
         return {
-            "dice": Term(whole * self.lambda_dice, self.dice.scores(view, view.foreground(weight))),
+            "dice": Term(whole * self.lambda_dice, self.dice.unreduced(view, view.foreground(weight))),
             "cross_entropy": Term(whole * self.lambda_ce, cross_entropy(batch, weight).summed()),
             "blob_dice": Term(blob * self.lambda_dice, overlap),
             "blob_cross_entropy": Term(blob * self.lambda_ce, likelihood),

@@ -1,4 +1,4 @@
-"""Dice + cross-entropy in the Voronoi cell of every component, beside the global one.  Bouteille et al., ISBI 2026."""
+"""Dice + cross-entropy in the Voronoi cell of every component, alongside the global one.  Bouteille et al., ISBI 2026."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from monai_segloss.core.check import non_negative
 from monai_segloss.core.counts import FORMULAS
 from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.maps import MapSpec
-from monai_segloss.core.module import ScoringArgs, SegLoss
-from monai_segloss.core.reduce import Scores, Term
+from monai_segloss.core.module import FormulaArgs, SegLoss
+from monai_segloss.core.reduce import Term, Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.components import Segments
 from monai_segloss.losses.instance.instances import CELLS, cells, first_class, instance_table, refuse_fractions
@@ -23,7 +23,7 @@ from monai_segloss.losses.voxel.cross_entropy import cross_entropy
 
 def cell_values(batch: SegBatch, segments: Segments) -> tuple[Tensor, Tensor]:
     """Dice loss without smoothing and binary cross-entropy of each cell (T,)."""
-    first, v = first_class(batch), batch.scored().voxels
+    first, v = first_class(batch), batch.class_view().voxels
     tp, fp, fn, ce, ce_neg = (FORMULAS[name](v, 0)[:, first:] for name in ("tp", "fp", "fn", "ce", "ce_neg"))
     hit, extra, missed, likelihood, size = segments.sums(tp, fp, fn, ce + ce_neg, tp.new_ones(()))
     return dice(hit, extra + missed, 0, 0), likelihood / size
@@ -44,7 +44,7 @@ def cell_values(batch: SegBatch, segments: Segments) -> tuple[Tensor, Tensor]:
     },
 )
 class CCDiceCELoss(SegLoss):
-    r"""Dice + cross-entropy in the Voronoi cell of every connected component, beside the global Dice + cross-entropy.
+    r"""Dice + cross-entropy in the Voronoi cell of every connected component, alongside the global Dice + cross-entropy.
 
     Formula:
         L(p, g; \Omega) + \lambda\, \frac{1}{K} \sum_{n=1}^{K} L(p, g; V_n),\quad V_n = \{x : d(x, C_n) \le d(x, C_m)\
@@ -86,7 +86,7 @@ class CCDiceCELoss(SegLoss):
     """
 
     accepts = ("components",)
-    scalar = True
+    scalar_only = True
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class CCDiceCELoss(SegLoss):
         lambda_cc: float = 1.0,
         lambda_dice: float = 1.0,
         lambda_ce: float = 1.0,
-        **common: Unpack[ScoringArgs],
+        **common: Unpack[FormulaArgs],
     ) -> None:
         super().__init__(**common)
         self.dice = DiceForm(False, False, self.smooth_nr, self.smooth_dr)
@@ -108,16 +108,16 @@ class CCDiceCELoss(SegLoss):
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
         refuse_fractions(batch)
-        batch, weight = batch.wide, self.weights(batch.classes)
+        batch, weight = batch.full_precision, self.weights(batch.classes)
         batch.request(*self.dice.statistics, *cross_entropy(batch, weight).statistics)
-        view = batch.scored(self.include_background, self.batch)
+        view = batch.class_view(self.include_background, self.batch)
         segments = cells(batch)
         overlap, likelihood = (
-            Scores(*instance_table(segments, values, batch, weight)) for values in cell_values(batch, segments)
+            Unreduced(*instance_table(segments, values, batch, weight)) for values in cell_values(batch, segments)
         )
         whole, cell = self.lambda_global, self.lambda_cc
         return {
-            "dice": Term(whole * self.lambda_dice, self.dice.scores(view, view.foreground(weight))),
+            "dice": Term(whole * self.lambda_dice, self.dice.unreduced(view, view.foreground(weight))),
             "cross_entropy": Term(whole * self.lambda_ce, cross_entropy(batch, weight).summed()),
             "cc_dice": Term(cell * self.lambda_dice, overlap),
             "cc_cross_entropy": Term(cell * self.lambda_ce, likelihood),

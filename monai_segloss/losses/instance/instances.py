@@ -10,7 +10,7 @@ from monai_segloss.core.arguments import numbers, shown
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import hard
 from monai_segloss.core.errors import LossShapeError
-from monai_segloss.core.maps import MapSpec, once
+from monai_segloss.core.maps import MapSpec, cached
 from monai_segloss.kernels.components import Segments, nearest_component
 from monai_segloss.maps.components import component_cell_map, component_map
 
@@ -50,7 +50,7 @@ def components(batch: SegBatch, spec: MapSpec = COMPONENTS) -> Tensor:
     mask, name = inside(batch), spec.key if spec.key in batch.maps else COMPONENTS.key
     ids = _sent(name, batch)
     if ids is None:
-        return once(spec, batch, first_class(batch), lambda: spec.make(mask, None, None).long())
+        return cached(spec, batch, first_class(batch), lambda: spec.make(mask, None, None).long())
     ids = ids.expand(mask.shape).masked_fill(~mask, 0)
     if bool((mask & (ids == 0)).any()):
         missing = int((mask & (ids == 0)).sum())
@@ -71,7 +71,9 @@ def cells(batch: SegBatch) -> Segments:
     counted = None if batch.mask is None else batch.mask[:, None]
     ids = _sent("cells", batch)
     if ids is None:
-        found = once(CELLS, batch, first_class(batch), lambda: nearest_component(components(batch), batch.sizes))
+        found = cached(
+            CELLS, batch, first_class(batch), lambda: nearest_component(components(batch), batch.required_spacing)
+        )
         return Segments.of(found, counted)
     mask = inside(batch)
     if ids.shape[1] != mask.shape[1]:
@@ -97,7 +99,7 @@ def _sent(name: str, batch: SegBatch) -> Tensor | None:
 
 def instance_table(segments: Segments, values: Tensor, batch: SegBatch, weight: Tensor | None) -> tuple[Tensor, Tensor]:
     """Mean of a value per component (T,) in each (sample, class), times the class weights, and which have components."""
-    mean, there = (x.to(batch.clean.dtype) for x in segments.mean_by_row(values))
+    mean, there = (x.to(batch.masked_logits.dtype) for x in segments.mean_by_row(values))
     if weight is not None and weight.ndim:
         weight = weight[first_class(batch) :]
     return mean if weight is None else mean * weight.to(mean), there

@@ -9,7 +9,7 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.losses.instance.instances import COMPONENTS, clipping, components, refuse_fractions
 from monai_segloss.losses.instance.inverse_weights import inverse_weights
@@ -61,7 +61,7 @@ class InverseWeightedCrossEntropyLoss(SegLoss):
         MICCAI 2020, arXiv:2007.10033.
     """
 
-    scoring = ()
+    formula_arguments = ()
 
     def __init__(self, *, clip: Sequence[float] | None = None, **reading: Unpack[ReadingArgs]) -> None:
         super().__init__(**reading)
@@ -71,10 +71,10 @@ class InverseWeightedCrossEntropyLoss(SegLoss):
     def needs(self) -> tuple[MapSpec, ...]:
         return (COMPONENTS,)
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         refuse_fractions(batch)
         weights = inverse_weights(batch, components(batch), self.clip, joint=not batch.multilabel)
         values = weights * cross_entropy(batch).per_voxel()
         if self.reduction != "none":
             values = batch.total(values)
-        return Scores(values, batch.voxels)
+        return Unreduced(values, batch.voxels)

@@ -10,8 +10,8 @@ import torch
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import FORMULAS
 from monai_segloss.core.maps import MapSpec
-from monai_segloss.core.module import ScoringArgs, SegLoss
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.module import FormulaArgs, SegLoss
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.losses.instance.instances import (
     COMPONENTS,
@@ -39,7 +39,7 @@ class InverseWeightedDiceLoss(SegLoss):
         1)\,|L_{j(i)}|}
 
     When:
-        Lesions of very unequal size, where Dice sees only the large ones. Without a cross-entropy beside it training is
+        Lesions of very unequal size, where Dice sees only the large ones. Without a cross-entropy next to it training is
         as unstable as with Dice alone; compare with blob.
 
     The mean runs over samples and classes. Each class against the rest: its K components and the voxels outside of it
@@ -66,7 +66,7 @@ class InverseWeightedDiceLoss(SegLoss):
         MICCAI 2020, arXiv:2007.10033.
     """
 
-    def __init__(self, *, clip: Sequence[float] | None = None, **common: Unpack[ScoringArgs]) -> None:
+    def __init__(self, *, clip: Sequence[float] | None = None, **common: Unpack[FormulaArgs]) -> None:
         super().__init__(**common)
         self.clip = clipping(clip)
 
@@ -74,13 +74,13 @@ class InverseWeightedDiceLoss(SegLoss):
     def needs(self) -> tuple[MapSpec, ...]:
         return (COMPONENTS,)
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         refuse_fractions(batch)
-        view, ids = batch.scored(self.include_background, self.batch), components(batch)
+        view, ids = batch.class_view(self.include_background, self.batch), components(batch)
         if first_class(batch):
             ids = torch.cat(((batch.one_hot[:, :1] > 0.5).long(), ids), 1)
         weights = inverse_weights(batch, ids[:, view.first :], self.clip)
         v = view.voxels
-        tp, error = (view.fold(batch.total(weights * FORMULAS[name](v, 0))) for name in ("tp", "se"))
+        tp, error = (view.reduce_batch(batch.total(weights * FORMULAS[name](v, 0))) for name in ("tp", "se"))
         table = dice(tp, error, self.smooth_nr, self.smooth_dr)
-        return Scores.table(table, view.present, self.weights(view.classes))
+        return Unreduced.table(table, view.voxel_count, self.weights(view.classes))

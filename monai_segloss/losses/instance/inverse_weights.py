@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.exact import wide
+from monai_segloss.core.exact import widest_dtype
 from monai_segloss.kernels.components import Segments
 
 
@@ -23,7 +23,7 @@ def inverse_weights(batch: SegBatch, ids: Tensor, clip: tuple[float, float] | No
     """
     segments = Segments.of(ids)
     samples, classes, *space = ids.shape
-    size = torch.bincount(segments.segment, minlength=len(segments.owner)).to(wide(ids.device))
+    size = torch.bincount(segments.segment, minlength=len(segments.owner)).to(widest_dtype(ids.device))
     row, voxel = segments.owner, segments.voxel
     if joint:
         edge = ids.shape[2:].numel()
@@ -40,5 +40,5 @@ def inverse_weights(batch: SegBatch, ids: Tensor, clip: tuple[float, float] | No
     weights[voxel] = inside[segments.segment]
     if clip is not None:
         weights = weights.clamp(*clip)
-    weights = weights.view(samples, classes, *space).to(batch.clean.dtype)
+    weights = weights.view(samples, classes, *space).to(batch.masked_logits.dtype)
     return weights if batch.mask is None else weights.masked_fill(~batch.mask[:, None], 0)

@@ -28,7 +28,7 @@ class ExclusionCrossEntropyLoss(VoxelLoss):
         \frac{1}{N} \sum_i \sum_k w_k\, e_{i,k} \log(1 + p_{i,k})
 
     When:
-        Beside marginal_dice and marginal_cross_entropy on partially labeled data: an organ without labels is at least
+        Alongside marginal_dice and marginal_cross_entropy on partially labeled data: an organ without labels is at least
         not where a labeled one is. Its gradient on p is at most 1, so alone it trains slowly.
 
     e_k is where the labels exclude class k: for a labeled organ where it is not, for the background and an organ
@@ -57,7 +57,7 @@ class ExclusionCrossEntropyLoss(VoxelLoss):
         arXiv:2007.03868.
     """
 
-    scoring = ("weight",)
+    formula_arguments = ("weight",)
     own_pass = True
     accepts = ("labeled",)
 

@@ -7,9 +7,9 @@ from typing import Unpack
 
 from torch import Tensor
 
-from monai_segloss.core.batch import Scored, SegBatch
+from monai_segloss.core.batch import ClassView, SegBatch
 from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.module import FormulaArgs
 from monai_segloss.core.reduce import quotient
 from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.core.registry import register
@@ -34,7 +34,7 @@ class ExclusionDiceLoss(RegionLoss):
         \frac{2 \sum_i p_i e_i}{\sum_i p_i + \sum_i e_i + s_d}
 
     When:
-        Beside marginal_dice and marginal_cross_entropy on partially labeled data: an organ without labels is at least
+        Alongside marginal_dice and marginal_cross_entropy on partially labeled data: an organ without labels is at least
         not where a labeled one is. Alone it is satisfied by predicting no organ.
 
     The mean runs over samples and classes. e is the excluded region: for a labeled organ where it is not, for the
@@ -63,19 +63,19 @@ class ExclusionDiceLoss(RegionLoss):
         arXiv:2007.03868.
     """
 
-    scoring = ("include_background", "batch", "smooth_dr", "weight")
+    formula_arguments = ("include_background", "batch", "smooth_dr", "weight")
     accepts = ("labeled",)
 
     sums = ()
 
-    def __init__(self, *, labeled: Sequence[int] | None = None, **common: Unpack[ScoringArgs]) -> None:
+    def __init__(self, *, labeled: Sequence[int] | None = None, **common: Unpack[FormulaArgs]) -> None:
         super().__init__(**common)
         refuse_sigmoid(self.reader.sigmoid)
         self.labeled = labeled_indices(labeled)
 
-    def view(self, batch: SegBatch) -> Scored:
+    def view(self, batch: SegBatch) -> ClassView:
         return super().view(exclusion(batch, labeled_classes(batch, self.labeled)))
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         hit, rest, where = view.sums(Stat("tp"), Stat("fp"), Stat("g"))
         return exclusion_dice(hit, rest, where, self.smooth_dr)

@@ -59,7 +59,7 @@ class MarginalCrossEntropyLoss(VoxelLoss):
         arXiv:2007.03868; Fidon et al., Label-set loss functions for partial supervision, MICCAI 2021, arXiv:2107.03846.
     """
 
-    scoring = ("weight",)
+    formula_arguments = ("weight",)
     own_pass = True
     accepts = ("labeled",)
 

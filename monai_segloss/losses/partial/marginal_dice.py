@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Unpack
 
 from monai_segloss.core.batch import AREA, SegBatch
-from monai_segloss.core.module import ScoringArgs, SegLoss
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.module import FormulaArgs, SegLoss
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.losses.partial.merging import labeled_classes, labeled_indices, merged, refuse_sigmoid
 from monai_segloss.losses.region.dice import dice
@@ -26,7 +26,7 @@ class MarginalDiceLoss(SegLoss):
         p_k
 
     When:
-        Several data sets that label different organs, trained together, beside marginal_cross_entropy. With
+        Several data sets that label different organs, trained together, alongside marginal_cross_entropy. With
         include_background=False the merged background, and so the unlabeled classes, get no gradient from it.
 
     The mean runs over the classes that a sample has labels of. A target voxel of a class that is not labeled is read as
@@ -57,16 +57,18 @@ class MarginalDiceLoss(SegLoss):
 
     accepts = ("labeled",)
 
-    def __init__(self, *, labeled: Sequence[int] | None = None, **common: Unpack[ScoringArgs]) -> None:
+    def __init__(self, *, labeled: Sequence[int] | None = None, **common: Unpack[FormulaArgs]) -> None:
         super().__init__(**common)
         refuse_sigmoid(self.reader.sigmoid)
         self.labeled = labeled_indices(labeled)
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         labeled = labeled_classes(batch, self.labeled)
-        view = merged(batch, labeled).scored(self.include_background, self.batch)
+        view = merged(batch, labeled).class_view(self.include_background, self.batch)
         tp, fp, fn = view.sums(*AREA)
-        present = view.present
+        voxel_count = view.voxel_count
         if labeled is not None:
-            present = view.fold(batch.voxels * labeled[:, view.first :])
-        return Scores.table(dice(tp, fp + fn, self.smooth_nr, self.smooth_dr), present, self.weights(view.classes))
+            voxel_count = view.reduce_batch(batch.voxels * labeled[:, view.first :])
+        return Unreduced.table(
+            dice(tp, fp + fn, self.smooth_nr, self.smooth_dr), voxel_count, self.weights(view.classes)
+        )

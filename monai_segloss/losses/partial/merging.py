@@ -77,8 +77,8 @@ def merged(batch: SegBatch, labeled: Tensor | None) -> SegBatch:
     organ = kept.clone()
     organ[:, 0] = False
     if batch.activation == "softmax":
-        background = torch.logsumexp(batch.clean.masked_fill(organ, VOID), 1, keepdim=True)
-        rest, activation = batch.clean[:, 1:].masked_fill(~kept[:, 1:], VOID), batch.activation
+        background = torch.logsumexp(batch.masked_logits.masked_fill(organ, VOID), 1, keepdim=True)
+        rest, activation = batch.masked_logits[:, 1:].masked_fill(~kept[:, 1:], VOID), batch.activation
     else:
         p = batch.prob
         background = p.masked_fill(organ, 0).sum(1, keepdim=True)

@@ -6,10 +6,10 @@ from typing import Unpack
 
 from torch import Tensor
 
-from monai_segloss.core.batch import Scored
+from monai_segloss.core.batch import ClassView
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.counts import Counts
-from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.module import FormulaArgs
 from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.core.registry import register
 from monai_segloss.losses.region.tversky import tversky
@@ -55,9 +55,9 @@ class AsymmetricSimilarityLoss(RegionLoss):
         image segmentation: application to multiple sclerosis lesion detection, IEEE Access 2019, arXiv:1803.11078.
     """
 
-    def __init__(self, *, beta: float = 1.5, **common: Unpack[ScoringArgs]) -> None:
+    def __init__(self, *, beta: float = 1.5, **common: Unpack[FormulaArgs]) -> None:
         super().__init__(**common)
         (self.beta,) = non_negative(beta=beta)
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         return asymmetric_similarity(view.counts(), self.beta, self.smooth_nr, self.smooth_dr)

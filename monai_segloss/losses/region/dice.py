@@ -7,10 +7,10 @@ from typing import Unpack
 
 from torch import Tensor
 
-from monai_segloss.core.batch import AREA, AREA_L1, Scored
+from monai_segloss.core.batch import AREA, AREA_L1, ClassView
 from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ScoringArgs
-from monai_segloss.core.reduce import Scores, quotient
+from monai_segloss.core.module import FormulaArgs
+from monai_segloss.core.reduce import Unreduced, quotient
 from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.core.registry import register
 
@@ -50,16 +50,16 @@ class DiceForm:
             return (Stat("tp"), Stat("se"))
         return AREA_L1 if self.soft_label else AREA
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         """Dice loss per (sample, class), (B | 1, C)."""
         tp, *errors = view.sums(*self.statistics)
         error = errors[0] if len(errors) == 1 else errors[0] + errors[1]
         error = 2 * error if self.jaccard else error
         return dice(tp, error, self.smooth_nr, self.smooth_dr)
 
-    def scores(self, view: Scored, weight: Tensor | None) -> Scores:
+    def unreduced(self, view: ClassView, weight: Tensor | None) -> Unreduced:
         """The table with the samples that count."""
-        return Scores.table(self.table(view), view.present, weight)
+        return Unreduced.table(self.table(view), view.voxel_count, weight)
 
 
 @register(
@@ -104,11 +104,11 @@ class DiceLoss(RegionLoss):
         squared_pred: bool = False,
         jaccard: bool = False,
         soft_label: bool = False,
-        **common: Unpack[ScoringArgs],
+        **common: Unpack[FormulaArgs],
     ) -> None:
         super().__init__(**common)
         self.dice = DiceForm(squared_pred, jaccard, self.smooth_nr, self.smooth_dr, soft_label)
         self.sums = self.dice.statistics
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         return self.dice.table(view)

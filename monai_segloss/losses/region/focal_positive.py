@@ -7,10 +7,10 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from monai_segloss.core.batch import Scored, SegBatch
+from monai_segloss.core.batch import ClassView, SegBatch
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.module import FormulaArgs
 from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.core.registry import register
 from monai_segloss.losses.region.threshold_map_dice import Binarized, sharp
@@ -33,7 +33,7 @@ class FocalPositiveLoss(RegionLoss):
 
     When:
         Experiments with a network that predicts its own threshold per voxel, to raise sensitivity. A reconstruction,
-        not verified against the paper. It knows no false positive: use it only beside a loss that does.
+        not verified against the paper. It knows no false positive: use it only alongside a loss that does.
 
     The formula of Yang et al. could not be read. Their abstract wants a loss that guides a threshold per voxel and
     stresses the foreground. This is the positive part of the focal loss on the differentiable binarization of Liao et
@@ -62,19 +62,19 @@ class FocalPositiveLoss(RegionLoss):
         arXiv:1911.08947.
     """
 
-    scoring = ("include_background", "batch", "smooth_dr", "weight")
+    formula_arguments = ("include_background", "batch", "smooth_dr", "weight")
     accepts = ("threshold",)
 
     sums = ()
 
-    def __init__(self, *, gamma: float = 2.0, sharpness: float = 50.0, **common: Unpack[ScoringArgs]) -> None:
+    def __init__(self, *, gamma: float = 2.0, sharpness: float = 50.0, **common: Unpack[FormulaArgs]) -> None:
         super().__init__(**common)
         (self.gamma,) = non_negative(gamma=gamma)
         self.sharpness = sharp(sharpness)
 
-    def view(self, batch: SegBatch) -> Scored:
+    def view(self, batch: SegBatch) -> ClassView:
         return super().view(Binarized(batch, self.sharpness))
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         focal, volume = view.sums(Stat("focal", self.gamma), Stat("g"))
         return focal_positive(focal, volume, self.smooth_dr)

@@ -6,10 +6,10 @@ from typing import Unpack
 
 from torch import Tensor
 
-from monai_segloss.core.batch import Scored
+from monai_segloss.core.batch import ClassView
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.counts import Counts
-from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.module import FormulaArgs
 from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.core.registry import register
 from monai_segloss.losses.region.tversky import tversky
@@ -63,7 +63,7 @@ class FocalTverskyLoss(RegionLoss):
     """
 
     def __init__(
-        self, *, alpha: float = 0.3, beta: float = 0.7, gamma: float = 4 / 3, **common: Unpack[ScoringArgs]
+        self, *, alpha: float = 0.3, beta: float = 0.7, gamma: float = 4 / 3, **common: Unpack[FormulaArgs]
     ) -> None:
         super().__init__(**common)
         self.alpha, self.beta = non_negative(alpha=alpha, beta=beta)
@@ -74,5 +74,5 @@ class FocalTverskyLoss(RegionLoss):
             )
         self.gamma = float(gamma)
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         return focal_tversky(view.counts(), self.alpha, self.beta, self.gamma, self.smooth_nr, self.smooth_dr)

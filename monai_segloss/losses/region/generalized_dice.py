@@ -8,9 +8,9 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from monai_segloss.core.batch import AREA, AREA_L1, Scored
+from monai_segloss.core.batch import AREA, AREA_L1, ClassView
 from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.module import FormulaArgs
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.core.registry import register
@@ -63,7 +63,7 @@ class GeneralizedForm:
         """True positives, false positives, false negatives and the volume."""
         return (*(AREA_L1 if self.soft_label else AREA), Stat("g"))
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         """One minus the coefficient of each sample, (B | 1, 1)."""
         tp, fp, fn, g = view.sums(*self.statistics)
         w = volume_weights(g, self.exponent, self.scale_free)
@@ -116,7 +116,7 @@ class GeneralizedDiceLoss(RegionLoss):
         DLMIA 2017, arXiv:1707.03237.
     """
 
-    scoring = ("include_background", "batch", "smooth_nr", "smooth_dr")
+    formula_arguments = ("include_background", "batch", "smooth_nr", "smooth_dr")
 
     def __init__(
         self,
@@ -124,11 +124,11 @@ class GeneralizedDiceLoss(RegionLoss):
         w_type: str = "square",
         soft_label: bool = False,
         scale_free: bool = True,
-        **common: Unpack[ScoringArgs],
+        **common: Unpack[FormulaArgs],
     ) -> None:
         super().__init__(**common)
         self.form = GeneralizedForm.of(w_type, scale_free, self.smooth_nr, self.smooth_dr, soft_label)
         self.sums = self.form.statistics
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         return self.form.table(view)

@@ -12,9 +12,9 @@ from torch import Tensor
 from monai_segloss.core.arguments import numbers
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ScoringArgs, SegLoss
+from monai_segloss.core.module import FormulaArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.confusion import soft_confusion
 from monai_segloss.losses.region.dice import one_minus_ratio
@@ -111,7 +111,7 @@ class GeneralizedWassersteinDiceLoss(SegLoss):
         convolutional networks, BrainLes 2017, arXiv:1707.00478; Tilborghs et al., 2020 (GDL), arXiv:2007.15546.
     """
 
-    scoring = ("batch", "smooth_nr", "smooth_dr")
+    formula_arguments = ("batch", "smooth_nr", "smooth_dr")
 
     def __init__(  # type: ignore[misc]
         self,
@@ -119,7 +119,7 @@ class GeneralizedWassersteinDiceLoss(SegLoss):
         dist_matrix: Matrix | None = None,
         weighting_mode: str = "default",
         to_onehot_y: bool = True,
-        **common: Unpack[ScoringArgs],
+        **common: Unpack[FormulaArgs],
     ) -> None:
         if not common.get("sigmoid") and common.get("other_act") is None:
             common["softmax"] = True
@@ -135,13 +135,13 @@ class GeneralizedWassersteinDiceLoss(SegLoss):
     def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
         return (G,)
 
-    def loss(self, batch: SegBatch) -> Scores:
-        view = batch.scored(over_batch=self.batch)
+    def loss(self, batch: SegBatch) -> Unreduced:
+        view = batch.class_view(over_batch=self.batch)
         g = view.sums(G)[0]
         g = g if batch.target.requires_grad else g.detach()  # no gradient in the logits, which need not be looked for
-        confusion = view.fold(soft_confusion(batch.logits, batch.target, batch.activation, batch.mask))
+        confusion = view.reduce_batch(soft_confusion(batch.logits, batch.target, batch.activation, batch.mask))
         table = wasserstein_dice(confusion, g, self._distances(confusion), self.pooled, self.smooth_nr, self.smooth_dr)
-        return Scores.table(table, view.present)
+        return Unreduced.table(table, view.voxel_count)
 
     def _distances(self, confusion: Tensor) -> Tensor:
         classes = confusion.shape[1]

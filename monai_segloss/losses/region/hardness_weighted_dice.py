@@ -7,10 +7,10 @@ from typing import Unpack
 
 from torch import Tensor
 
-from monai_segloss.core.batch import AREA, Scored
+from monai_segloss.core.batch import AREA, ClassView
 from monai_segloss.core.check import within
 from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.module import FormulaArgs
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.core.registry import register
@@ -69,9 +69,9 @@ class HardnessWeightedDiceLoss(RegionLoss):
 
     sums = STATISTICS
 
-    def __init__(self, *, lam: float = 0.6, **common: Unpack[ScoringArgs]) -> None:
+    def __init__(self, *, lam: float = 0.6, **common: Unpack[FormulaArgs]) -> None:
         super().__init__(**common)
         (self.lam,) = within(0, 1, lam=lam)
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         return hardness_weighted_dice(view.sums(*STATISTICS), self.lam, self.smooth_nr, self.smooth_dr)

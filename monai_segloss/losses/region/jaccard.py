@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from monai_segloss.core.batch import Scored
+from monai_segloss.core.batch import ClassView
 from monai_segloss.core.counts import Counts
 from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.core.registry import register
@@ -49,5 +49,5 @@ class JaccardLoss(RegionLoss):
         doi:10.1007/978-3-319-50835-1_22.
     """
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         return jaccard(view.counts(), self.smooth_nr, self.smooth_dr)

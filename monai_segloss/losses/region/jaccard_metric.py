@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from monai_segloss.core.batch import AREA_L1, Scored
+from monai_segloss.core.batch import AREA_L1, ClassView
 from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.core.registry import register
 from monai_segloss.losses.region.jaccard import jaccard
@@ -46,5 +46,5 @@ class JaccardMetricLoss(RegionLoss):
 
     sums = AREA_L1
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         return jaccard(view.counts(soft_label=True), self.smooth_nr, self.smooth_dr)

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from monai_segloss.core.batch import AREA, SegBatch
 from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ScoringArgs, SegLoss
-from monai_segloss.core.reduce import Scores, reduce
+from monai_segloss.core.module import FormulaArgs, SegLoss
+from monai_segloss.core.reduce import Unreduced, reduce
 from monai_segloss.core.registry import register
 from monai_segloss.losses.region.dice import DiceForm
 
@@ -59,7 +59,7 @@ class LogCoshDiceLoss(SegLoss):
         Jadon, A survey of loss functions for semantic segmentation, CIBCB 2020, arXiv:2006.14822, equation 32.
     """
 
-    def __init__(self, *, elementwise: bool = True, **common: Unpack[ScoringArgs]) -> None:
+    def __init__(self, *, elementwise: bool = True, **common: Unpack[FormulaArgs]) -> None:
         super().__init__(**common)
         self.elementwise = bool(elementwise)
         if not elementwise and self.reduction == "none":
@@ -69,11 +69,11 @@ class LogCoshDiceLoss(SegLoss):
     def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
         return AREA
 
-    def loss(self, batch: SegBatch) -> Scores:
-        view = batch.scored(self.include_background, self.batch)
+    def loss(self, batch: SegBatch) -> Unreduced:
+        view = batch.class_view(self.include_background, self.batch)
         weight = self.weights(view.classes)
         if not self.elementwise:
-            mean, _ = reduce(self.dice.scores(view, weight), "mean", 2)
-            return Scores(log_cosh(mean), mean.new_ones(()))
-        dice = self.dice.scores(view, None)
-        return Scores.table(log_cosh(dice.total), view.present, weight)
+            mean, _ = reduce(self.dice.unreduced(view, weight), "mean", 2)
+            return Unreduced(log_cosh(mean), mean.new_ones(()))
+        dice = self.dice.unreduced(view, None)
+        return Unreduced.table(log_cosh(dice.total), view.voxel_count, weight)

@@ -12,7 +12,7 @@ from monai_segloss.core.counts import activate
 from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.losses.region.lovasz_softmax import lovasz, voxels_behind
 
@@ -20,7 +20,7 @@ from monai_segloss.losses.region.lovasz_softmax import lovasz, voxels_behind
 def margins(batch: SegBatch) -> tuple[Tensor, Tensor]:
     """Score and target of each binary problem, (B, K, *S): a channel, or with one class per voxel a foreground class."""
     named = isinstance(batch.activation, str)
-    scores = batch.clean if named else activate(batch.clean, batch.activation)
+    scores = batch.masked_logits if named else activate(batch.masked_logits, batch.activation)
     g = check.hard(batch.one_hot)
     if batch.multilabel:
         return scores, g
@@ -80,14 +80,14 @@ class LovaszHingeLoss(SegLoss):
         Triki & Blaschko, The Lovász-Softmax loss, CVPR 2018, arXiv:1705.08790.
     """
 
-    scoring = ()
+    formula_arguments = ()
 
     def __init__(self, *, per_image: bool = True, **reading: Unpack[ReadingArgs]) -> None:
         super().__init__(**reading)
         self.reader.probabilities = False
         self.per_image = bool(per_image)
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         z, g = margins(batch)
         table, _ = lovasz(batch, z, g, 1.0, self.per_image)
-        return Scores.table(table.mean(1, keepdim=True), voxels_behind(batch, self.per_image))
+        return Unreduced.table(table.mean(1, keepdim=True), voxels_behind(batch, self.per_image))

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from monai_segloss.core import check
 from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.module import ScoringArgs, SegLoss
+from monai_segloss.core.module import FormulaArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.sorting import RankedErrors
 
@@ -39,7 +39,7 @@ def lovasz(
 
 
 def voxels_behind(batch: SegBatch, per_image: bool) -> Tensor:
-    """Number of voxels behind each row of `lovasz`, (B | 1, 1)."""
+    """Number of voxels that each row sums over of `lovasz`, (B | 1, 1)."""
     return batch.voxels if per_image else batch.voxels.sum(0, keepdim=True)
 
 
@@ -110,18 +110,18 @@ class LovaszSoftmaxLoss(SegLoss):
         Berman, Rannen Triki & Blaschko, The Lovász-Softmax loss, CVPR 2018, arXiv:1705.08790.
     """
 
-    scoring = ("include_background",)
+    formula_arguments = ("include_background",)
 
-    def __init__(self, *, classes: str = "present", per_image: bool = False, **common: Unpack[ScoringArgs]) -> None:
+    def __init__(self, *, classes: str = "present", per_image: bool = False, **common: Unpack[FormulaArgs]) -> None:
         super().__init__(**common)
         if classes not in CLASSES:
             raise ValueError(f"classes must be one of {', '.join(map(repr, CLASSES))}, got {classes!r}.")
         self.classes, self.per_image = classes, bool(per_image)
 
-    def loss(self, batch: SegBatch) -> Scores:
-        view = batch.scored(self.include_background)
+    def loss(self, batch: SegBatch) -> Unreduced:
+        view = batch.class_view(self.include_background)
         g = check.hard(batch.one_hot)[:, view.first :]
         table, there = lovasz(batch, view.prob, g, 0.0, self.per_image, absent=self.classes == "all")
         counted = (there if self.classes == "present" else torch.ones_like(there)).to(table.dtype)
         mean = (table * counted).sum(1, keepdim=True) / counted.sum(1, keepdim=True).clamp_min(1)
-        return Scores.table(mean, voxels_behind(batch, self.per_image))
+        return Unreduced.table(mean, voxels_behind(batch, self.per_image))

@@ -7,9 +7,9 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from monai_segloss.core.batch import AREA, Scored
+from monai_segloss.core.batch import AREA, ClassView
 from monai_segloss.core.counts import Counts, Stat
-from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.module import FormulaArgs
 from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.core.registry import register
 
@@ -75,12 +75,12 @@ class MCCLoss(RegionLoss):
 
     sums = (*AREA, TN, G)
 
-    def __init__(self, *, smooth_nr: float = 0.0, **common: Unpack[ScoringArgs]) -> None:  # type: ignore[misc]
+    def __init__(self, *, smooth_nr: float = 0.0, **common: Unpack[FormulaArgs]) -> None:  # type: ignore[misc]
         super().__init__(smooth_nr=smooth_nr, **common)
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         return mcc(view.counts(), view.sums(TN)[0], self.smooth_nr, self.smooth_dr)
 
-    def voxel_count(self, view: Scored) -> Tensor:
+    def voxel_count(self, view: ClassView) -> Tensor:
         (g,) = view.sums(G)
-        return (g > 0) & (g < view.present)
+        return (g > 0) & (g < view.voxel_count)

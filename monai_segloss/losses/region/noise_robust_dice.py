@@ -6,10 +6,10 @@ from typing import Unpack
 
 from torch import Tensor
 
-from monai_segloss.core.batch import Scored
+from monai_segloss.core.batch import ClassView
 from monai_segloss.core.check import within
 from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.module import FormulaArgs
 from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.core.registry import register
 
@@ -60,13 +60,13 @@ class NoiseRobustDiceLoss(RegionLoss):
         IEEE TMI 2020 (formula from memory, not verified against the paper), doi:10.1109/TMI.2020.3000314.
     """
 
-    scoring = ("include_background", "batch", "smooth_dr", "weight")
+    formula_arguments = ("include_background", "batch", "smooth_dr", "weight")
 
-    def __init__(self, *, gamma: float = 1.5, **common: Unpack[ScoringArgs]) -> None:
+    def __init__(self, *, gamma: float = 1.5, **common: Unpack[FormulaArgs]) -> None:
         super().__init__(**common)
         (self.gamma,) = within(1, 2, gamma=gamma)
         self.sums = (Stat("ae", self.gamma), Stat("p_sq"), Stat("g_sq"))
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         error, p_sq, g_sq = view.sums(*self.sums)
         return noise_robust_dice(error, p_sq, g_sq, self.smooth_dr)

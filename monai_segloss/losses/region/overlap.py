@@ -10,17 +10,17 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import FORMULAS, Stat, Voxels
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 
 PQ = Stat("pq")
 
 
-def overlap(pq: Tensor, voxels: Tensor, multilabel: bool) -> Scores:
+def overlap(pq: Tensor, voxels: Tensor, multilabel: bool) -> Unreduced:
     """Mean over voxels of sum_c p_c (1 - p_c) / 2; channels by themselves: the mean of p (1 - p).  ``pq`` is (B, C)."""
     if multilabel:
-        return Scores(pq, voxels)
-    return Scores(pq / 2, voxels / pq.shape[1])
+        return Unreduced(pq, voxels)
+    return Unreduced(pq / 2, voxels / pq.shape[1])
 
 
 @register(
@@ -38,7 +38,7 @@ class OverlapLoss(SegLoss):
         \frac{1}{N} \sum_i \tfrac12 \Bigl(1 - \sum_c p_{ic}^2\Bigr)
 
     When:
-        Only as a small term beside a loss that reads the labels: it is smallest at any certain prediction, right or
+        Only as a small term alongside a loss that reads the labels: it is smallest at any certain prediction, right or
         wrong. Experimental: the formula is a reconstruction from the abstract, not verified against the paper.
 
     Two classes: the mean over voxels of p_fg p_bg. Sigmoid: the mean over channels and voxels of p (1 - p). The
@@ -60,7 +60,7 @@ class OverlapLoss(SegLoss):
         (abstract only; the formula is a reconstruction), arXiv:1812.05807.
     """
 
-    scoring = ()
+    formula_arguments = ()
 
     def __init__(self, **reading: Unpack[ReadingArgs]) -> None:
         super().__init__(**reading)
@@ -68,10 +68,10 @@ class OverlapLoss(SegLoss):
     def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
         return () if self.reduction == "none" else (PQ,)
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         multilabel = batch.multilabel
         if self.reduction != "none":
             return overlap(batch.sum(PQ), batch.voxels, multilabel)
-        value = FORMULAS["pq"](Voxels(batch.clean, batch.clean, batch.activation), 0)
+        value = FORMULAS["pq"](Voxels(batch.masked_logits, batch.masked_logits, batch.activation), 0)
         value = value if multilabel else value.sum(1, keepdim=True) / 2
-        return Scores(value if batch.mask is None else value * batch.mask[:, None], batch.voxels)
+        return Unreduced(value if batch.mask is None else value * batch.mask[:, None], batch.voxels)

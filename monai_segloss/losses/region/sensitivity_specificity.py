@@ -7,10 +7,10 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from monai_segloss.core.batch import Scored
+from monai_segloss.core.batch import ClassView
 from monai_segloss.core.check import within
 from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.module import FormulaArgs
 from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.core.registry import register
 
@@ -68,13 +68,13 @@ class SensitivitySpecificityLoss(RegionLoss):
         doi:10.1007/978-3-319-24574-4_1.
     """
 
-    scoring = ("include_background", "batch", "smooth_dr", "weight")
+    formula_arguments = ("include_background", "batch", "smooth_dr", "weight")
 
-    def __init__(self, *, r: float = 0.05, squared: bool = True, **common: Unpack[ScoringArgs]) -> None:
+    def __init__(self, *, r: float = 0.05, squared: bool = True, **common: Unpack[FormulaArgs]) -> None:
         super().__init__(**common)
         (self.r,), self.squared = within(0, 1, r=r), bool(squared)
         self.sums = SQUARED if squared else LINEAR
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         missed, false, g = view.sums(*self.sums)
-        return sensitivity_specificity(missed, false, g, view.present, self.r, self.smooth_dr)
+        return sensitivity_specificity(missed, false, g, view.voxel_count, self.r, self.smooth_dr)

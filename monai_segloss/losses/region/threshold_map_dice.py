@@ -7,9 +7,9 @@ from typing import Unpack
 from torch import Tensor
 
 from monai_segloss.core import check
-from monai_segloss.core.batch import Scored, SegBatch
+from monai_segloss.core.batch import ClassView, SegBatch
 from monai_segloss.core.counts import Stat
-from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.module import FormulaArgs
 from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.binarized import binarized_statistics
@@ -62,7 +62,7 @@ class ThresholdMapDiceLoss(RegionLoss):
         Experiments with a network that predicts its own threshold per voxel. A reconstruction, not verified against the
         paper. Its gradient vanishes away from the threshold, so it cannot undo confident mistakes: add cross-entropy.
 
-    The formulas of Wang et al. could not be read: this is their idea, a map of thresholds beside the prediction, in the
+    The formulas of Wang et al. could not be read: this is their idea, a map of thresholds alongside the prediction, in the
     differentiable binarization of Liao et al. Only p - T is trained, so T means nothing unless another loss, such as
     cross-entropy, holds p.
 
@@ -95,13 +95,13 @@ class ThresholdMapDiceLoss(RegionLoss):
 
     sums = ()
 
-    def __init__(self, *, sharpness: float = 50.0, **common: Unpack[ScoringArgs]) -> None:
+    def __init__(self, *, sharpness: float = 50.0, **common: Unpack[FormulaArgs]) -> None:
         super().__init__(**common)
         self.sharpness = sharp(sharpness)
         self.dice = DiceForm(False, False, self.smooth_nr, self.smooth_dr)
 
-    def view(self, batch: SegBatch) -> Scored:
+    def view(self, batch: SegBatch) -> ClassView:
         return super().view(Binarized(batch, self.sharpness))
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         return self.dice.table(view)

@@ -6,10 +6,10 @@ from typing import Unpack
 
 from torch import Tensor
 
-from monai_segloss.core.batch import AREA, AREA_L1, Scored
+from monai_segloss.core.batch import AREA, AREA_L1, ClassView
 from monai_segloss.core.check import non_negative
 from monai_segloss.core.counts import Counts
-from monai_segloss.core.module import ScoringArgs
+from monai_segloss.core.module import FormulaArgs
 from monai_segloss.core.recommend import Recommended
 from monai_segloss.core.region_loss import RegionLoss
 from monai_segloss.core.registry import register
@@ -60,12 +60,12 @@ class TverskyLoss(RegionLoss):
     """
 
     def __init__(
-        self, *, alpha: float = 0.5, beta: float = 0.5, soft_label: bool = False, **common: Unpack[ScoringArgs]
+        self, *, alpha: float = 0.5, beta: float = 0.5, soft_label: bool = False, **common: Unpack[FormulaArgs]
     ) -> None:
         super().__init__(**common)
         self.alpha, self.beta = non_negative(alpha=alpha, beta=beta)
         self.soft_label = soft_label
         self.sums = AREA_L1 if soft_label else AREA
 
-    def table(self, view: Scored) -> Tensor:
+    def table(self, view: ClassView) -> Tensor:
         return tversky(view.counts(self.soft_label), self.alpha, self.beta, self.smooth_nr, self.smooth_dr)

@@ -17,9 +17,9 @@ from monai_segloss.core.errors import LossShapeError
 from monai_segloss.core.exact import exact, rounded
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores, Term
+from monai_segloss.core.reduce import Term, Unreduced
 from monai_segloss.core.registry import register
-from monai_segloss.losses.boundary.neighborhood import refuse_points
+from monai_segloss.losses.boundary.neighborhood import require_spatial
 
 
 def region_mutual_information(g: Tensor, p: Tensor, ridge: float) -> Tensor:
@@ -107,8 +107,8 @@ class RegionMutualInformationLoss(SegLoss):
         Zhao et al., Region mutual information loss for semantic segmentation, NeurIPS 2019, arXiv:1910.12037.
     """
 
-    scoring = ()
-    scalar = True
+    formula_arguments = ()
+    scalar_only = True
 
     def __init__(
         self,
@@ -131,20 +131,20 @@ class RegionMutualInformationLoss(SegLoss):
         self.lambda_ce, self.lambda_rmi = non_negative(lambda_ce=lambda_ce, lambda_rmi=lambda_rmi)
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
-        refuse_points(batch)
+        require_spatial(batch)
         if self.pool > 1 and batch.ndim > 5:
             raise LossShapeError(f"input has shape {tuple(batch.logits.shape)}; pool={self.pool} pools 3 axes at most.")
-        batch = batch.wide
+        batch = batch.full_precision
         which = (Stat("ce"), Stat("ce_neg")) if batch.multilabel else (Stat("ce"),)
         batch.request(*which)
         ce = torch.stack([batch.sum(stat) for stat in which]).sum(0)
-        p, g = batch.prob, batch.one_hot.to(batch.clean.dtype)
+        p, g = batch.prob, batch.one_hot.to(batch.masked_logits.dtype)
         if batch.mask is not None:
             p = p * batch.mask[:, None]
         g, p = (neighborhoods(x, self.radius, self.pool) for x in (g, p))
         table = rounded(region_mutual_information(exact(g), exact(p), self.ridge), ce.device).to(ce.dtype)
-        counted = Scores.table(table, batch.voxels)
+        counted = Unreduced.table(table, batch.voxels)
         return {
-            "cross_entropy": Term(self.lambda_ce, Scores(ce, batch.voxels.sum() + 1)),
-            "rmi": Term(self.lambda_rmi, Scores(counted.total, counted.count / batch.classes)),
+            "cross_entropy": Term(self.lambda_ce, Unreduced(ce, batch.voxels.sum() + 1)),
+            "rmi": Term(self.lambda_rmi, Unreduced(counted.total, counted.count / batch.classes)),
         }

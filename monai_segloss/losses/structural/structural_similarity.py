@@ -16,11 +16,11 @@ from monai_segloss.core.derivatives import no_second_derivative
 from monai_segloss.core.exact import exact
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores, Term
+from monai_segloss.core.reduce import Term, Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.kernels.filters import gaussian, smooth
 from monai_segloss.kernels.slabs import by_slabs
-from monai_segloss.losses.boundary.neighborhood import refuse_points
+from monai_segloss.losses.boundary.neighborhood import require_spatial
 from monai_segloss.losses.voxel.cross_entropy import cross_entropy
 
 ROUNDING = 1e-14
@@ -93,8 +93,8 @@ class StructuralSimilarityLoss(SegLoss):
         Zhao et al., Correlation maximized structural similarity loss for semantic segmentation, 2019, arXiv:1910.08711.
     """
 
-    scoring = ()
-    scalar = True
+    formula_arguments = ()
+    scalar_only = True
 
     def __init__(
         self,
@@ -117,13 +117,15 @@ class StructuralSimilarityLoss(SegLoss):
         self.lambda_ce, self.lambda_structural = non_negative(lambda_ce=lambda_ce, lambda_structural=lambda_structural)
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
-        refuse_points(batch)
-        batch = batch.wide
-        z = no_second_derivative(batch.clean, "StructuralSimilarityLoss")  # e and f are constants of the first one
+        require_spatial(batch)
+        batch = batch.full_precision
+        z = no_second_derivative(
+            batch.masked_logits, "StructuralSimilarityLoss"
+        )  # e and f are constants of the first one
         v = Voxels(z, batch.one_hot.to(z.dtype), batch.activation)
         e, f = self.differences(v.g, v.p.detach(), batch.mask)
         bce = FORMULAS["ce"](v, 0) + FORMULAS["ce_neg"](v, 0)
-        structural = Scores((e * f * bce).flatten(2).sum(2), f.flatten(2).sum(2))
+        structural = Unreduced((e * f * bce).flatten(2).sum(2), f.flatten(2).sum(2))
         return {
             "cross_entropy": Term(self.lambda_ce, cross_entropy(batch).summed()),
             "structural": Term(self.lambda_structural, structural),

@@ -10,7 +10,7 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.losses.voxel.binary_cross_entropy import BINARY
 from monai_segloss.losses.voxel.cross_entropy import CE, G
@@ -57,7 +57,7 @@ class BalancedCrossEntropyLoss(SegLoss):
         Xie & Tu, Holistically-nested edge detection, ICCV 2015, arXiv:1504.06375, equation 2.
     """
 
-    scoring = ("batch",)
+    formula_arguments = ("batch",)
 
     def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
         return (G, *(BINARY if batch.multilabel else (CE,)))
@@ -65,12 +65,12 @@ class BalancedCrossEntropyLoss(SegLoss):
     def __init__(self, *, batch: bool = False, **reading: Unpack[ReadingArgs]) -> None:
         super().__init__(batch=batch, **reading)
 
-    def loss(self, batch: SegBatch) -> Scores:
-        view = batch.scored(over_batch=self.batch)
+    def loss(self, batch: SegBatch) -> Unreduced:
+        view = batch.class_view(over_batch=self.batch)
         g, ce, *negative = view.sums(*self.statistics(batch))
-        values = balanced_cross_entropy(ce, g, view.present)
+        values = balanced_cross_entropy(ce, g, view.voxel_count)
         if negative:
-            values = values + balanced_cross_entropy(negative[0], view.present - g, view.present)
+            values = values + balanced_cross_entropy(negative[0], view.voxel_count - g, view.voxel_count)
         else:
             values = values.sum(1, keepdim=True)
-        return Scores.table(values, view.present)
+        return Unreduced.table(values, view.voxel_count)

@@ -68,7 +68,7 @@ class BinaryCrossEntropyLoss(VoxelLoss):
         equations 1 and 2.
     """
 
-    scoring = ()
+    formula_arguments = ()
     accepts = ("weight_map",)
 
     def __init__(self, *, pos_weight: Weight | None = None, **reading: Unpack[ReadingArgs]) -> None:

@@ -10,13 +10,13 @@ import torch
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.losses.voxel.cross_entropy import cross_entropy
 from monai_segloss.losses.voxel.topk_cross_entropy import hardest, percentage
 
 
-def bootstrapped_cross_entropy(batch: SegBatch, threshold: float, k: float) -> Scores:
+def bootstrapped_cross_entropy(batch: SegBatch, threshold: float, k: float) -> Unreduced:
     """Sum of the cross-entropies above -log(threshold) and their number; of the k percent hardest where these are more."""
     values = cross_entropy(batch).per_voxel()
     least = hardest(batch, values, k)
@@ -26,7 +26,7 @@ def bootstrapped_cross_entropy(batch: SegBatch, threshold: float, k: float) -> S
         uncertain = uncertain & batch.mask[:, None]
     count = uncertain.sum().to(values.dtype)
     total = torch.where(uncertain, values, values.new_zeros(())).sum()
-    return Scores(torch.where(count > least.count, total, least.total), torch.maximum(count, least.count))
+    return Unreduced(torch.where(count > least.count, total, least.total), torch.maximum(count, least.count))
 
 
 @register(
@@ -70,8 +70,8 @@ class BootstrappedCrossEntropyLoss(SegLoss):
         arXiv:1605.06885.
     """
 
-    scoring = ()
-    scalar = True
+    formula_arguments = ()
+    scalar_only = True
 
     def __init__(self, *, threshold: float = 0.7, k: float = 10.0, **reading: Unpack[ReadingArgs]) -> None:
         super().__init__(**reading)
@@ -79,5 +79,5 @@ class BootstrappedCrossEntropyLoss(SegLoss):
             raise ValueError(f"threshold is a probability and must lie in (0, 1], got {threshold!r}.")
         self.threshold, self.k = float(threshold), percentage(k)
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         return bootstrapped_cross_entropy(batch, self.threshold, self.k)

@@ -71,7 +71,7 @@ class CrossEntropyLoss(VoxelLoss):
         Inception architecture, CVPR 2016 (label smoothing), arXiv:1512.00567.
     """
 
-    scoring = ("weight",)
+    formula_arguments = ("weight",)
     accepts = ("weight_map",)
 
     def __init__(

@@ -24,8 +24,8 @@ def focal(
     batch: SegBatch, gamma: float, alpha: Tensor | None, weight: Tensor | None, include_background: bool = True
 ) -> VoxelSum:
     """-alpha (1 - p)^gamma log p of the true class; of regions also of the negative part."""
-    view = batch.scored(include_background)
-    positive, negative = focal_factors(view.classes, view.first, alpha, weight, batch.multilabel, batch.clean)
+    view = batch.class_view(include_background)
+    positive, negative = focal_factors(view.classes, view.first, alpha, weight, batch.multilabel, batch.masked_logits)
     parts = {Stat("focal", gamma): positive} | ({Stat("focal_neg", gamma): negative} if batch.multilabel else {})
     return VoxelSum(batch, parts, first=view.first)
 
@@ -98,7 +98,7 @@ class FocalLoss(VoxelLoss):
         Lin et al., Focal loss for dense object detection, ICCV 2017, arXiv:1708.02002.
     """
 
-    scoring = ("include_background", "weight")
+    formula_arguments = ("include_background", "weight")
 
     def __init__(
         self,
@@ -119,5 +119,5 @@ class FocalLoss(VoxelLoss):
         self.alpha: Tensor | None
 
     def voxel_sum(self, batch: SegBatch) -> VoxelSum:
-        classes = batch.scored(self.include_background).classes
+        classes = batch.class_view(self.include_background).classes
         return focal(batch, self.gamma, self.alpha, self.weights(classes), self.include_background)

@@ -59,7 +59,7 @@ class LabelSmoothingCrossEntropyLoss(VoxelLoss):
         Szegedy et al., Rethinking the Inception architecture, CVPR 2016, arXiv:1512.00567, section 7.
     """
 
-    scoring = ("weight",)
+    formula_arguments = ("weight",)
 
     def __init__(
         self, *, label_smoothing: float = 0.1, weight: Weight | None = None, **reading: Unpack[ReadingArgs]

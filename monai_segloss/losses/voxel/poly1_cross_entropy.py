@@ -62,7 +62,7 @@ class Poly1CrossEntropyLoss(VoxelLoss):
         arXiv:2204.12511.
     """
 
-    scoring = ("weight",)
+    formula_arguments = ("weight",)
 
     def __init__(self, *, epsilon: float = 1.0, weight: Weight | None = None, **reading: Unpack[ReadingArgs]) -> None:
         super().__init__(weight=weight, **reading)

@@ -15,7 +15,7 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.derivatives import no_second_derivative
 from monai_segloss.core.module import ReadingArgs, SegLoss
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.core.sync import sum_over_processes
 from monai_segloss.kernels.voxels import Left
@@ -104,7 +104,7 @@ class SeesawLoss(SegLoss):
         Wang et al., Seesaw loss for long-tailed instance segmentation, CVPR 2021, arXiv:2008.10032.
     """
 
-    scoring = ()
+    formula_arguments = ()
 
     def __init__(self, *, p: float = 0.8, q: float = 2.0, eps: float = 1e-2, **reading: Unpack[ReadingArgs]) -> None:
         super().__init__(**reading)
@@ -116,7 +116,7 @@ class SeesawLoss(SegLoss):
         self.register_buffer("counts", torch.zeros(0, dtype=torch.int64))
         self.counts: Tensor
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         _one_class_per_voxel(batch.multilabel)
         if not batch.has_labels:
             check.hard(batch.one_hot)
@@ -133,8 +133,8 @@ class SeesawLoss(SegLoss):
             value = mitigated(log_p, batch.labels, *settings)
         value = value if batch.mask is None else value * batch.mask[:, None]
         if self.reduction == "none":
-            return Scores(value, batch.voxels)
-        return Scores(value.flatten(1).sum(1, keepdim=True), batch.voxels)
+            return Unreduced(value, batch.voxels)
+        return Unreduced(value.flatten(1).sum(1, keepdim=True), batch.voxels)
 
     def _count(self, batch: SegBatch) -> Tensor:
         """The running counts, in training with those of this batch."""

@@ -8,34 +8,36 @@ import torch
 from torch import Tensor
 
 from monai_segloss.core.batch import SegBatch
-from monai_segloss.core.exact import wide
+from monai_segloss.core.exact import widest_dtype
 from monai_segloss.core.module import ReadingArgs, SegLoss, Weight
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.reduce import Scores
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.losses.voxel.cross_entropy import cross_entropy, smoothing
 
 
-def topk_cross_entropy(batch: SegBatch, k: float, weight: Tensor | None = None, label_smoothing: float = 0.0) -> Scores:
+def topk_cross_entropy(
+    batch: SegBatch, k: float, weight: Tensor | None = None, label_smoothing: float = 0.0
+) -> Unreduced:
     """Sum of the k percent largest cross-entropies among the valid voxels of the batch, and how many they are."""
     return hardest(batch, cross_entropy(batch, weight, label_smoothing).per_voxel(), k)
 
 
-def hardest(batch: SegBatch, values: Tensor, k: float) -> Scores:
+def hardest(batch: SegBatch, values: Tensor, k: float) -> Unreduced:
     """Sum and number of the k percent largest of ``values`` (B, 1 | C, *S) >= 0 that count, at least one."""
     if batch.mask is None:
         kept = max(1, int(values.numel() * k / 100))
-        return Scores(values.flatten().topk(kept, sorted=False).values.sum(), values.new_tensor(float(kept)))
+        return Unreduced(values.flatten().topk(kept, sorted=False).values.sum(), values.new_tensor(float(kept)))
     channels = values.shape[1] if batch.multilabel else 1
-    kept_of_mask = (batch.mask.sum().to(wide(values.device)) * channels * k / 100).floor().clamp_min(1)
+    kept_of_mask = (batch.mask.sum().to(widest_dtype(values.device)) * channels * k / 100).floor().clamp_min(1)
     ranked = torch.where(batch.mask[:, None], values, values.new_full((), -1)).flatten()
     if ranked.device.type == "cpu" and not torch.compiler.is_compiling():
         ranked = ranked.topk(int(kept_of_mask), sorted=False).values
-        return Scores(torch.where(ranked < 0, 0, ranked).sum(), kept_of_mask.to(values.dtype))
+        return Unreduced(torch.where(ranked < 0, 0, ranked).sum(), kept_of_mask.to(values.dtype))
     # a number of voxels that depends on the mask, without waiting for the device: rank all, keep the first
     ranked = ranked.sort(descending=True).values
     chosen = (torch.arange(ranked.numel(), device=ranked.device) < kept_of_mask) & ~(ranked < 0)
-    return Scores(torch.where(chosen, ranked, ranked.new_zeros(())).sum(), kept_of_mask.to(values.dtype))
+    return Unreduced(torch.where(chosen, ranked, ranked.new_zeros(())).sum(), kept_of_mask.to(values.dtype))
 
 
 def percentage(k: float) -> float:
@@ -86,8 +88,8 @@ class TopKCrossEntropyLoss(SegLoss):
         arXiv:1605.06885 (a threshold in place of the percentage); Isensee et al., nnU-Net, Nat. Methods 2021.
     """
 
-    scoring = ("weight",)
-    scalar = True
+    formula_arguments = ("weight",)
+    scalar_only = True
 
     def __init__(
         self,
@@ -100,5 +102,5 @@ class TopKCrossEntropyLoss(SegLoss):
         super().__init__(weight=weight, **reading)
         self.k, self.label_smoothing = percentage(k), smoothing(label_smoothing, self.reader.sigmoid)
 
-    def loss(self, batch: SegBatch) -> Scores:
+    def loss(self, batch: SegBatch) -> Unreduced:
         return topk_cross_entropy(batch, self.k, self.weights(batch.classes), self.label_smoothing)

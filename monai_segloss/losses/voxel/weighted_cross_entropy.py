@@ -74,7 +74,7 @@ class WeightedCrossEntropyLoss(VoxelLoss):
         Ronneberger et al., U-Net, MICCAI 2015, arXiv:1505.04597, equations 1 and 2.
     """
 
-    scoring = ("weight",)
+    formula_arguments = ("weight",)
     accepts = ("weight_map",)
 
     def __init__(

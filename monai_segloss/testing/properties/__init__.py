@@ -1,6 +1,6 @@
 """The contract: what every loss does, one function per property, of a registry entry and an input case.
 
-A property raises `Violation` where it is false. An entry for which one is honestly false names it in `LossInfo.exempt` with
+A property raises `Violation` where it is false. An entry for which one is false by design names it in `LossInfo.exempt` with
 the reason, and with the cases where it is false on some only; there it must really be false.
 """
 

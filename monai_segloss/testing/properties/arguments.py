@@ -81,15 +81,15 @@ def every_argument_matters(info: LossInfo) -> None:
 def _matters(info: LossInfo, case: Case, name: str, default: object) -> bool:
     changed = {name: another(name, default, case)}
 
-    def differ(**beside: object) -> bool:
-        return not torch.equal(*(value(make(info, case, **beside, **more), case) for more in ({}, changed)))
+    def differ(**others: object) -> bool:
+        return not torch.equal(*(value(make(info, case, **others, **more), case) for more in ({}, changed)))
 
     try:
         if differ():
             return True
         if name == "batch":  # all samples having as many voxels, a mean of means is the mean
             return differ(reduction="sum")
-        # what matters only beside class weights
+        # what matters only alongside class weights
         return "weight" in info.parameters and name != "weight" and differ(weight=OTHER["weight"](case))
     except ValueError as error:  # excluded by the activation; that the value is wrong or does not fit is no effect
         return name in str(error) and "sigmoid" in str(error)

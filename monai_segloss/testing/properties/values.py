@@ -90,7 +90,7 @@ def _damaged(case: Case) -> list[torch.Tensor]:
 
 @on(
     *("labels_3d", "labels_2d", "one_class", "regions", "ignored", "ignored_sample"),
-    about=lambda info: not info.cls.scalar,
+    about=lambda info: not info.cls.scalar_only,
 )
 def reductions_agree(info: LossInfo, case: Case) -> None:
     """`none` broadcasts against the input and adds up to `sum`; `mean` divides by what was summed."""
@@ -106,7 +106,7 @@ def reductions_agree(info: LossInfo, case: Case) -> None:
     assert_close(mean, total / counted(case, parts), "mean")
 
 
-@on("labels_3d", "labels_2d", "one_class", "regions", "ignored", about=lambda info: info.cls.scalar)
+@on("labels_3d", "labels_2d", "one_class", "regions", "ignored", about=lambda info: info.cls.scalar_only)
 def scalar_reductions(info: LossInfo, case: Case) -> None:
     """A loss that is one number for the batch refuses `none` and gives a scalar for the others."""
     for how in ("mean", "sum"):

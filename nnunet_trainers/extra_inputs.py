@@ -1,4 +1,4 @@
-"""What reaches a loss beside the target of a batch: maps of the workers, and the labeled classes of its cases."""
+"""What reaches a loss alongside the target of a batch: maps of the workers, and the labeled classes of its cases."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ HAND_OVER = (
 
 
 @dataclass(frozen=True)
-class Beside:
+class ExtraInputs:
     """Where it comes from; nothing for most losses.
 
     Args:
-        layout: of the maps that the workers pack behind the target.
+        layout: of the maps that the workers pack after the target.
         labeled: classes that each case has labels of.
     """
 
@@ -35,7 +35,7 @@ class Beside:
         return transforms if self.layout is None else maps.insert(transforms, self.layout)
 
     def split(self, batch: dict[str, Any], device: torch.device) -> tuple[dict[str, Any], list[Mapping[str, Tensor]]]:
-        """The batch as nnU-Net knows it, and what belongs to it beside the target, by scale, on the device."""
+        """The batch as nnU-Net knows it, and what belongs to it alongside the target, by scale, on the device."""
         targets = batch["target"]
         scales: list[dict[str, Tensor]] = [{} for _ in targets] if isinstance(targets, list) else [{}]
         if self.layout is not None:
@@ -55,7 +55,7 @@ class Beside:
             channels = self.layout.target_channels
             raise LossShapeError(
                 f"target has {target.shape[1]} channels, expected {channels}: the augmentation workers packed "
-                f"{self.layout.names} behind it; {HAND_OVER}"
+                f"{self.layout.names} after it; {HAND_OVER}"
             )
         if self.labeled is not None:
             raise LossShapeError(f"the labeled classes of this batch ({self.labeled.path}) are missing; {HAND_OVER}")
