@@ -61,7 +61,7 @@ class SegLossTrainer(nnUNetTrainer):
         if wanted.iterations is not None:
             self.num_iterations_per_epoch = wanted.iterations
             self.num_val_iterations_per_epoch = max(1, wanted.iterations // 5)
-        self.save_every = min(50, max(1, self.num_epochs // 20))
+        self.save_every = resuming.save_every(self.num_epochs)
         self.terms, self.opponents = TermMeans(), TermMeans()
         self.continued: list[dict[str, Any]] = []
         self.extra_inputs = ExtraInputs()
@@ -128,9 +128,11 @@ class SegLossTrainer(nnUNetTrainer):
         cascade.refuse_missing_stage(self)
         if self.settings.seed is not None:
             seeding.seed_everything(self.settings.seed, INITIALIZATION)
+        precision.limit_threads(self.device)
         super().initialize()
         precision.autocast(self.network, self.device)
         network.optimize(self, self.loss)
+        self.print_to_log_file(f"segloss first weights: {recording.weights_hash(self.network)}")
         self.extra_inputs = self.loss.source = ExtraInputs(self._layout(), self._labeled())
         self.print_to_log_file(f"segloss configuration: {json.dumps(self.configuration_record())}")
 
@@ -222,8 +224,6 @@ class SegLossTrainer(nnUNetTrainer):
         if self.settings.seed is not None:
             seeding.seed_everything(self.settings.seed, EPOCHS, self.current_epoch, self.local_rank)
         super().on_epoch_start()
-
-    # -- terms of the loss in the log -----------------------------------------------------------------------------
 
     def on_train_epoch_start(self) -> None:
         """Tell the loss the epoch."""

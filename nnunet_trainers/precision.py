@@ -1,4 +1,4 @@
-"""Mixed precision on the CPU: the network in bfloat16, as nnU-Net trains in float16 on GPUs; the loss stays in float32."""
+"""The CPU: its threads, and mixed precision there, the network in bfloat16 as in float16 on GPUs, the loss in float32."""
 
 from __future__ import annotations
 
@@ -26,6 +26,13 @@ def record(device: torch.device) -> dict[str, str]:
     if found not in DTYPES:
         raise ValueError(f"environment variable {VARIABLE} is {found!r}; expected 'bfloat16', or nothing for float32")
     return {"autocast": found or "float32"}
+
+
+def limit_threads(device: torch.device) -> None:
+    """On the CPU as many threads as OMP_NUM_THREADS says, where nnU-Net would take all cores."""
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    if device.type == "cpu" and threads.isdecimal() and int(threads):
+        torch.set_num_threads(int(threads))
 
 
 def autocast(network: nn.Module, device: torch.device) -> None:

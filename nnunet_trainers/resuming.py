@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,18 @@ from nnunet_trainers.recording import OtherConfigurationError
 if TYPE_CHECKING:
     from nnunet_trainers.base import SegLossTrainer
 
+SAVE_EVERY = "segloss_save_every"
+"""The variable with the number of epochs after which a checkpoint is written."""
 PLANNED = ("architecture", "spacing", "normalization_schemes")
 """What all folds of a model must share in the plan, since one copy of it serves their prediction."""
+
+
+def save_every(epochs: int) -> int:
+    """Epochs between two checkpoints: as the environment says, else one of twenty parts of the training, at most 50."""
+    text = os.environ.get(SAVE_EVERY, "")
+    if text and not (text.isdecimal() and int(text) > 0):
+        raise ValueError(f"the variable {SAVE_EVERY} must be a number of epochs, got {text!r}")
+    return int(text) if text else min(50, max(1, epochs // 20))
 
 
 def refuse_other_folds(trainer: SegLossTrainer) -> None:

@@ -15,9 +15,10 @@ from typing import Any
 import nnunet_data
 import pytest
 import torch
-from bundle_runs import CONFIGS, inference, workflow
+from bundle_runs import CONFIGS, SMALL, inference, workflow
 from monai.bundle import ConfigParser
 from monai.engines import SupervisedTrainer
+from monai.networks.nets import UNet
 from packaging.version import Version
 from pydantic import ValidationError
 from typer.testing import CliRunner
@@ -25,7 +26,10 @@ from typer.testing import CliRunner
 import monai_segloss
 from monai_segloss.bundle import BundleMetadata, bundle_path, bundles, create_loss, overlay, write_overlays
 from monai_segloss.bundle.overlays import KEYS, written_out
+from monai_segloss.core.prior import save_prior
+from monai_segloss.core.probe import network_shape
 from monai_segloss.core.registry import LossInfo
+from monai_segloss.prior.networks import untrained
 
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLE = ROOT / "bundles" / "segloss_segmentation"
@@ -158,9 +162,24 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return nnunet_data.write_raw(tmp_path_factory.mktemp("bundle"), "labels")
 
 
+def prior_of(info: LossInfo, folder: Path) -> dict[str, Any]:
+    """The setting with an untrained prior for the small network, where the loss wants one."""
+    loss = info.cls(**info.example)
+    if not loss.brings:
+        return {}
+    small = UNet(spatial_dims=3, in_channels=1, out_channels=3, channels=SMALL["network_def#channels"], strides=[2])
+    loss.prepare(network_shape(small, torch.zeros(1, 1, *SMALL["patch_size"]), loss.taps))
+    if loss.prior_kind is None:
+        return {}
+    file = folder / "prior.safetensors"
+    save_prior(untrained(loss.prior_kind, loss.shape, False), file)
+    return {"loss_arguments": {"prior": str(file)}}
+
+
 @pytest.mark.parametrize("info", LOSSES, ids=[info.key for info in LOSSES])
 def test_the_bundle_trains_evaluates_and_infers_with_every_loss(info: LossInfo, tmp_path: Path, dataset: Path) -> None:
-    with workflow(tmp_path, dataset, epochs=1, loss_key=info.key) as flow:
+    loss = {"loss_key": info.key, **prior_of(info, tmp_path)}
+    with workflow(tmp_path, dataset, epochs=1, **loss) as flow:
         flow.add_property("loss", True, "loss")
         assert flow.check_properties() == []
         flow.run()
@@ -171,7 +190,7 @@ def test_the_bundle_trains_evaluates_and_infers_with_every_loss(info: LossInfo, 
     saved = torch.load(tmp_path / "models" / "model.pt", weights_only=True)
     assert saved.keys() == {"model"}
     assert all(torch.equal(saved["model"][name], value) for name, value in trained.items())
-    with workflow(tmp_path, dataset, "evaluate.json", loss_key=info.key) as flow:
+    with workflow(tmp_path, dataset, "evaluate.json", **loss) as flow:
         flow.run()
     report = json.loads((tmp_path / "eval" / "metrics.json").read_text())
     assert report["classes"]["val_mean_dice"].keys() == {"ball", "core"}

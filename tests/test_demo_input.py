@@ -317,4 +317,4 @@ def test_display_on_a_terminal_shows_a_bar() -> None:
     ],
 )
 def test_a_failure_is_explained(code: int, log: str, sentence: str) -> None:
-    assert sentence in process.explain("nnUNetv2_train", code, log, Path("x.log"))
+    assert sentence in str(process.explain("nnUNetv2_train", code, log, Path("x.log")))

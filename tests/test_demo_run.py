@@ -196,7 +196,7 @@ def test_after_sigkill_the_orphan_is_ended_and_the_training_continues(start: Sta
         [sys.executable, "-c", RUNNER, str(demo.work), STAND_INS], env={**os.environ, FAIL: "train:hang"}
     )
     orphan = wait_for_orphan(demo)
-    with pytest.raises(DemoError, match=f"another segloss demo \\(process {killed.pid}\\) is at work"):
+    with pytest.raises(DemoError, match=f"another run \\(process {killed.pid} on .*\\) is at work"):
         start().run()
     killed.send_signal(signal.SIGKILL)
     killed.wait()

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from monai_segloss.cli import compare_run
+
 app = typer.Typer(
     no_args_is_help=True,
     help="Compare losses: paired by patient, corrected for their number, against the noise of seeds.",
@@ -16,6 +18,7 @@ app = typer.Typer(
 
 def register(parent: typer.Typer) -> None:
     """Add the group to the command."""
+    compare_run.register(app)
     parent.add_typer(app, name="compare")
 
 
@@ -65,7 +68,7 @@ def existing(
         page = publish(output, tables, analysis, settings)
     except (ValueError, OSError) as error:
         raise _stop(error) from None
-    _print(out, analysis)
+    print_analysis(out, analysis)
     out.print(f"report: {page}", soft_wrap=True, markup=False)
 
 
@@ -106,7 +109,7 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
         raise ValueError(f"{option} must be numbers with commas between them, got {text!r}.") from None
 
 
-def _print(out: object, analysis: object) -> None:
+def print_analysis(out: object, analysis: object) -> None:
     """The differences of the mean over classes, and what cannot be said."""
     from rich.console import Console
     from rich.table import Table

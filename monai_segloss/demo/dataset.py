@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,8 +83,13 @@ class RawDataset:
         return self.folder / ("labelsTs" if case in self.tests else "labelsTr") / f"{case}{self.ending}"
 
 
-def read_dataset(folder: Path) -> RawDataset:
+def read_dataset(folder: Path, least: int = FOLDS, formats: Sequence[str] | None = VOLUME_FORMATS) -> RawDataset:
     """Look at a raw data set without reading its volumes.
+
+    Args:
+        folder: with imagesTr, labelsTr and dataset.json.
+        least: cases that are needed.
+        formats: endings that can be read; None: those of nnU-Net.
 
     Raises:
         DemoError: one sentence that names the file or the entry that is missing or wrong.
@@ -96,13 +101,12 @@ def read_dataset(folder: Path) -> RawDataset:
         content = read_description(folder)
     except ValueError as error:
         raise DemoError(str(error).rstrip(".")) from None
-    _check_content(folder / "dataset.json", content)
+    _check_content(folder / "dataset.json", content, formats)
     ending = content["file_ending"]
     cases = file_names(folder / "labelsTr", ending)
-    few = (
-        f"{folder / 'labelsTr'} has {len(cases)} files that end in {ending}, nnU-Net's five folds need at least {FOLDS}"
-    )
-    _require(len(cases) >= FOLDS, few)
+    why = "nnU-Net's five folds need" if least == FOLDS else "to train on some cases and hold out others takes"
+    files = "file that ends" if len(cases) == 1 else "files that end"
+    _require(len(cases) >= least, f"{folder / 'labelsTr'} has {len(cases)} {files} in {ending}, {why} at least {least}")
     tests = file_names(folder / "labelsTs", ending) if (folder / "imagesTs").is_dir() else ()
     if set(cases) & set(tests):
         raise DemoError(f"case {min(set(cases) & set(tests))!r} is in labelsTr and in labelsTs of {folder}; rename one")
@@ -116,15 +120,18 @@ def read_dataset(folder: Path) -> RawDataset:
     return dataset
 
 
-def _check_content(path: Path, content: Mapping[str, Any]) -> None:
+def _check_content(path: Path, content: Mapping[str, Any], formats: Sequence[str] | None) -> None:
     counted = {**content, "numTraining": 0}  # linking writes the right number
     faults = rules.faults(counted, (*rules.STRUCTURE, *rules.LABELS))
     _require(not faults, f"{path} {' and '.join(faults)}")
-    _require("dataset" not in content, f"{path} lists files itself ('dataset'): the demo reads imagesTr and labelsTr")
+    _require(
+        "dataset" not in content, f"{path} lists files itself ('dataset'): this command reads imagesTr and labelsTr"
+    )
     numbers = numbers_by_name(content["labels"], path)
     _require(set(numbers) - {"background", "ignore"} != set(), f"{path} names no class besides the background")
     ending = content["file_ending"]
-    _require(ending in VOLUME_FORMATS, f"{path}: the demo reads volumes ({', '.join(VOLUME_FORMATS)}), not {ending!r}")
+    known = formats is None or ending in formats
+    _require(known, f"{path}: the demo reads volumes ({', '.join(formats or ())}), not {ending!r}")
 
 
 def _require(fine: bool, sentence: str) -> None:

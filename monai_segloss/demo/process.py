@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from monai_segloss.demo.problem import DemoError
+from monai_segloss.demo.problem import DemoError, explain
 from monai_segloss.files import read_json, write_json
 
 ENTRY_POINTS = {
@@ -28,9 +28,9 @@ ENTRY_POINTS = {
     "nnUNetv2_train": ("nnunetv2.run.run_training", "run_training_entry"),
     "nnUNetv2_predict": ("nnunetv2.inference.predict_from_raw_data", "predict_entry_point"),
 }
-# torch reports a full disk as a failed write.
-DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded|PytorchStreamWriter failed writing")
-POLL = 0.2  # seconds
+POLL, PATIENCE = 0.2, 10.0  # seconds
+# A program writes its number before anything else, so that it is known even if who started it is killed meanwhile.
+NAMED = ("/bin/sh", "-c", 'echo $$ > "$0"; exec "$@"')
 # glibc hands the memory of every layer back to the system and asks for it again; keeping it saves a quarter of the time.
 KEEP_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
@@ -89,11 +89,13 @@ class Programs:
     Args:
         work: the folder; logs go to its folder ``logs``.
         variables: the environment of every program.
+        stop: set by another thread, it ends the program that runs and raises `KeyboardInterrupt` in the thread of `run`.
     """
 
-    def __init__(self, work: Path, variables: Mapping[str, str]) -> None:
+    def __init__(self, work: Path, variables: Mapping[str, str], stop: threading.Event | None = None) -> None:
         self.work = work
         self.variables = dict(variables)
+        self.stop = stop or threading.Event()
         self._lock: int | None = None
 
     @contextmanager
@@ -107,9 +109,10 @@ class Programs:
         try:
             if not _try_lock(self._lock):
                 self._end_leftovers()
-            write_json(self._note, {"run": os.getpid(), "program": None})
+            write_json(self._note, {"host": socket.gethostname(), "run": os.getpid(), "program": None})
             yield
             self._note.unlink(missing_ok=True)
+            self._program.unlink(missing_ok=True)
         finally:
             os.close(self._lock)
             self._lock = None
@@ -118,19 +121,33 @@ class Programs:
     def _note(self) -> Path:
         return self.work / ".running.json"
 
+    @property
+    def _program(self) -> Path:
+        return self.work / ".program"
+
     def _end_leftovers(self) -> None:
         # The lock is handed down to programs and their forks: held without a living run it belongs to those it left.
         note = read_json(self._note) if self._note.exists() else {}
-        run, group = note.get("run"), note.get("program")
-        if (run is not None and _alive(run)) or group is None:
-            whose = f" (process {run})" if run else ""
-            raise DemoError(
-                f"another segloss demo{whose} is at work in {self.work}: wait for it or choose another --out"
-            )
+        run, host = note.get("run"), note.get("host")
+        busy = host != socket.gethostname() or (run is not None and _alive(run))
+        group = None if busy else self._left()
+        if group is None:
+            whose = f" (process {run} on {host})" if run else ""
+            raise DemoError(f"another run{whose} is at work in {self.work}: wait for it or choose another folder")
         _end_group(group)
         assert self._lock is not None
-        if not _try_lock(self._lock, patience=10):
+        if not _try_lock(self._lock, PATIENCE):
             raise DemoError(f"process group {group} of an earlier run is still at work in {self.work}: end it first")
+
+    def _left(self) -> int | None:
+        """The program that a run has left; if that was killed while it started one, the program names itself soon."""
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            text = self._program.read_text() if self._program.exists() else ""
+            if text.endswith("\n"):
+                return int(text)
+            time.sleep(POLL)
+        return None
 
     def run(
         self, command: Sequence[str], stage: str, listen: Callable[[str], None], extra: Mapping[str, str] | None = None
@@ -157,20 +174,22 @@ class Programs:
                 variables = {**(extra or {}), **self.variables}
                 with _defer_signals():
                     process = self._start([*program(command[0]), *command[1:]], stream.fileno(), variables)
-            for text in _follow(log, start, process):
+            for text in _follow(log, start, process, self.stop):
                 listen(text)
         except BaseException:
             if process is not None:
                 _end_group(process.pid)
                 process.wait()
             raise
+        self._program.unlink(missing_ok=True)
         if process.returncode:
-            raise DemoError(explain(command[0], process.returncode, _tail(log, start), log))
+            raise explain(command[0], process.returncode, _tail(log, start), log)
 
     def _start(self, command: list[str], output: int, variables: dict[str, str]) -> subprocess.Popen[bytes]:
         inherited = () if self._lock is None or os.name == "nt" else (self._lock,)
+        self._program.unlink(missing_ok=True)
         process = subprocess.Popen(
-            command,
+            command if os.name == "nt" else [*NAMED, str(self._program), *command],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -178,30 +197,19 @@ class Programs:
             pass_fds=inherited,
             start_new_session=os.name != "nt",
         )
-        write_json(self._note, {"run": os.getpid(), "program": process.pid})
+        write_json(self._note, {"host": socket.gethostname(), "run": os.getpid(), "program": process.pid})
         return process
 
 
-def explain(name: str, code: int, log: str, file: Path) -> str:
-    """One sentence on why a program failed."""
-    if code < 0:
-        lack = ", often for lack of memory" if code == -signal.SIGKILL else ""
-        return f"{name} was ended from outside (signal {-code}{lack}); the same command continues (the log is {file})"
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt|Exit)\b.*", line)]
-    if any(DISK_FULL.search(error) for error in errors):
-        return f"{name} stopped because the disk is full: make room and start the same command again, it continues"
-    reason = (errors or lines or ["no output"])[-1].rstrip(".")
-    return f"{name} failed: {reason} (the log is {file}; segloss doctor checks the installation)"
-
-
-def _follow(log: Path, start: int, process: subprocess.Popen[bytes]) -> Iterator[str]:
-    """Pieces of the log until the process has ended."""
+def _follow(log: Path, start: int, process: subprocess.Popen[bytes], stop: threading.Event) -> Iterator[str]:
+    """Pieces of the log until the process has ended, or shall end."""
     with open(log, encoding="utf-8", errors="replace", newline="") as stream:
         stream.seek(start)
         ended = False
         while not ended:
             ended = process.poll() is not None
+            if stop.is_set() and not ended:
+                raise KeyboardInterrupt
             text = stream.read()
             if text:
                 yield text

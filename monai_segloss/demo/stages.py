@@ -14,7 +14,7 @@ from monai_segloss.demo.problem import DemoError
 from monai_segloss.files import read_json, write_json
 
 SETTINGS = "settings.json"
-PRIVATE = (".lock", ".running.json")
+PRIVATE = (".lock", ".running.json", ".program")
 OURS = (
     SETTINGS,
     "stages",
@@ -35,22 +35,37 @@ class Stages:
     Args:
         work: the folder.
         settings: plain JSON values, by option; a folder holds the results of one such set.
+        command: of whom the folder is.
+        option: that names it.
+        remedy: what a user may do instead, where the folder has other settings.
     """
 
-    def __init__(self, work: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        work: Path,
+        settings: Mapping[str, Any],
+        command: str = "segloss demo",
+        option: str = "--out",
+        remedy: str = ", or --fresh to remove it and start again",
+    ) -> None:
         self.work = work
         self.settings = json.loads(json.dumps(settings))
+        self.command = command
+        self.option = option
+        self.remedy = remedy
 
     def refuse_foreign(self) -> None:
         """Raise DemoError where the folder is somebody's; nothing is written."""
         if self.work.exists() and not self.work.is_dir():
-            raise DemoError(f"--out {self.work} is a file: choose another --out")
+            raise DemoError(f"{self.option} {self.work} is a file: choose another {self.option}")
         if self.work.is_dir() and not (self.work / SETTINGS).exists():
             # Our own first file may be there by half, if the very first moment of a run was its last.
             ours = (SETTINGS, *PRIVATE)
             foreign = sorted(path.name for path in self.work.iterdir() if not path.name.startswith(ours))
             if foreign:
-                raise DemoError(f"{self.work} holds {foreign[0]}, which is not from segloss demo: choose another --out")
+                raise DemoError(
+                    f"{self.work} holds {foreign[0]}, which is not from {self.command}: choose another {self.option}"
+                )
 
     def open(self, fresh: bool) -> None:
         """Make the folder this run's, or find that it is.
@@ -88,8 +103,8 @@ class Stages:
         other = [f"{name} {old!r} there, {new!r} now" for name, old, new in pairs if old != new]
         if other:
             raise DemoError(
-                f"{self.work} holds a run with other settings ({'; '.join(other)}): choose another --out, or --fresh to "
-                "remove it and start again"
+                f"{self.work} holds a run with other settings ({'; '.join(other)}): choose another "
+                f"{self.option}{self.remedy}"
             )
 
     def marker(self, stage: str) -> Path:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_segloss.core.companions import Companions, learnable, parameter_groups, share_between_processes
+from monai_segloss.core.prior import Prior, PriorError
 from monai_segloss.core.probe import network_shape
 from monai_segloss.core.sync import is_distributed
 from monai_segloss.core.taps import NetworkShape
@@ -47,6 +48,10 @@ class Around(Companions, nn.Module):
         super().prepare(shape)
         getattr(self.loss, "prepare", lambda _: None)(shape)
 
+    def take_prior(self, prior: Prior) -> None:
+        """Give the loss its prior."""
+        getattr(self.loss, "take_prior")(prior)  # noqa: B009
+
     def update(self) -> dict[str, Tensor]:
         """The step of the opponents of the loss, and their losses."""
         found: dict[str, Tensor] = getattr(self.loss, "update", dict)()
@@ -81,6 +86,7 @@ def prepared(
 
     Raises:
         TapError: the network has not got what the loss takes; the message names its modules.
+        PriorError: the loss wants a prior and was given none.
 
     Example:
         >>> from monai_segloss import DiceCELoss
@@ -92,6 +98,11 @@ def prepared(
         device = next(iter(network.parameters()), torch.empty(0)).device
         image = torch.zeros((1, in_channels, *patch_size), device=device)
         loss.prepare(network_shape(network, image, loss.taps, taps, spacing))
+        if loss.prior_kind is not None:
+            raise PriorError(
+                f"loss: it wants a prior of the kind {loss.prior_kind!r}: train one with `segloss prior train DATASET "
+                f"--kind {loss.prior_kind}` and give its file as the argument prior."
+            )
     if is_distributed() and isinstance(loss, nn.Module) and learnable(loss):
         share_between_processes(loss)
     return loss

@@ -6,11 +6,15 @@ import contextlib
 import io
 import json
 import math
+import os
+import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from hashlib import sha256
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +30,8 @@ from monai_segloss.files import write_json, write_text
 Array = NDArray[Any]
 Row = dict[str, Any]
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20))
+LOST = ("failed", "diverged")
+"""States of runs without predictions."""
 VERSION = 1
 """Of what a file of measured rows holds; another number makes it anew."""
 
@@ -69,12 +75,15 @@ def measure_runs(
     """
     options = options or Options()
     for source in runs:
-        _refuse(source)
+        if source.state not in LOST:
+            _refuse(source)
     rows: dict[str, list[Row]] = {"cases": [], "bins": [], "curves": []}
     about = []
-    with ProcessPoolExecutor(processes) if processes > 1 else contextlib.nullcontext() as pool:
+    with _pool(processes) if processes > 1 else contextlib.nullcontext() as pool:
         for source in runs:
-            found = _kept(source, folder / "measured", options, partial(_measured, source, options, pool))
+            lost = {"cases": [], "bins": [], "curves": sources.curves(source)}
+            make = partial(_measured, source, options, pool)
+            found = lost if source.state in LOST else _kept(source, folder / "measured", options, make)
             for name, each in found.items():
                 rows[name] += each
             about.append(_run(source, rows["cases"]))
@@ -86,6 +95,20 @@ def measure_runs(
     tables.write(folder / "tables")
     write_json(folder / "tables" / "options.json", asdict(options))
     return tables
+
+
+def _pool(processes: int) -> ProcessPoolExecutor:
+    """Processes that share nothing with this one, and end when it was killed."""
+    return ProcessPoolExecutor(processes, get_context("spawn"), _end_with, (os.getpid(),))
+
+
+def _end_with(parent: int) -> None:
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _refuse(source: Source) -> None:

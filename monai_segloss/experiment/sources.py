@@ -145,7 +145,7 @@ def _of_model(model: Path, arm: str | None, seed: int | None, labels: Path | Non
                 fold / "validation",
                 place,
                 description,
-                _facts(model, fold),
+                facts(model, fold),
             )
         )
     return found
@@ -187,8 +187,8 @@ def _labels_of(dataset: str) -> Path:
     raise SourceError(f"the labels of {dataset} were not found{looked}; give --labels.")
 
 
-def _facts(model: Path, fold: Path) -> dict[str, Any]:
-    """What the folder of a run says about it."""
+def facts(model: Path, fold: Path) -> dict[str, Any]:
+    """What nnU-Net's folder of a run says about it, whether it was finished or not."""
     found: dict[str, Any] = {"epochs": None, "minutes": None, **_hashes(model, fold)}
     epochs, times = _log(fold)
     if epochs:
@@ -198,9 +198,38 @@ def _facts(model: Path, fold: Path) -> dict[str, Any]:
 
 
 def _hashes(model: Path, fold: Path) -> dict[str, Any]:
-    others, plans = (".json", ".npz", ".pkl"), model / "plans.json"
-    cases = " ".join(sorted(file.name for file in (fold / "validation").iterdir() if file.suffix not in others))
-    return {"splits_hash": _hash(cases.encode()), "plans_hash": _hash(plans.read_bytes()) if plans.is_file() else None}
+    """Of what runs that are compared must share: held-out cases, plans (the loss aside), first weights."""
+    validation, others = fold / "validation", (".json", ".npz", ".pkl")
+    cases = (
+        sorted(file.name for file in validation.iterdir() if file.suffix not in others) if validation.is_dir() else []
+    )
+    weights = re.search(r"segloss first weights: (\w+)", _logs(fold))
+    return {
+        "splits_hash": _hash(" ".join(cases).encode()) if cases else None,
+        "plans_hash": _plans_hash(model),
+        "weights_hash": weights[1] if weights else None,
+    }
+
+
+def _plans_hash(model: Path) -> str | None:
+    if not (model / "plans.json").is_file():
+        return None
+    plans, name = _json(model / "plans.json"), model.name.split("__")[-1]
+    known, chain = plans.pop("configurations", {}), list[Any]()
+    while name in known and known[name] not in chain:
+        chain.append(known[name])
+        name = known[name].get("inherits_from")
+    merged = {key: value for each in reversed(chain) for key, value in each.items()}
+    planned = {key: value for key, value in merged.items() if key not in ("inherits_from", "segloss")}
+    return _hash(json.dumps([plans, planned], sort_keys=True).encode())
+
+
+def _logs(fold: Path) -> str:
+    """All logs of a run, in the order of their dates, whose numbers have no leading zeros."""
+    files = sorted(
+        fold.glob("training_log_*.txt"), key=lambda file: [int(each) for each in re.findall(r"\d+", file.stem)]
+    )
+    return "\n".join(file.read_text(errors="replace") for file in files)
 
 
 def _hash(content: bytes) -> str:
@@ -209,7 +238,7 @@ def _hash(content: bytes) -> str:
 
 def _log(fold: Path) -> tuple[int, list[float]]:
     """Epochs and their seconds, of all logs of a run."""
-    text = "\n".join(file.read_text(errors="replace") for file in sorted(fold.glob("training_log_*.txt")))
+    text = _logs(fold)
     epochs = {int(each) for each in re.findall(r"Epoch (\d+)\s*$", text, re.M)}
     return len(epochs), [float(each) for each in re.findall(r"Epoch time: ([\d.]+) s", text)]
 
@@ -219,20 +248,19 @@ def curves(source: Source) -> list[dict[str, Any]]:
     rows: dict[int, dict[str, Any]] = {}
     epoch: int | None = None
     patterns = {"train_loss": r"train_loss (\S+)\s*$", "val_loss": r"val_loss (\S+)\s*$"}
-    for file in sorted(source.predictions.parent.glob("training_log_*.txt")):
-        for line in file.read_text(errors="replace").splitlines():
-            begun = re.search(r"Epoch (\d+)\s*$", line)
-            if begun:
-                epoch = int(begun[1])
-                rows[epoch] = {"run": source.run, "epoch": epoch}
-            for name, pattern in patterns.items() if epoch is not None else ():
-                value = re.search(pattern, line)
-                if value and epoch is not None:
-                    rows[epoch][name] = _number(value[1])
-            dice = re.search(r"Pseudo dice \[(.*)\]", line)
-            if dice and epoch is not None:
-                values = [x for each in re.findall(r"\d+\.\d*(?:e-?\d+)?|nan", dice[1]) if (x := _number(each)) == x]
-                rows[epoch]["dice"] = sum(values) / len(values) if values else None
+    for line in _logs(source.predictions.parent).splitlines():
+        begun = re.search(r"Epoch (\d+)\s*$", line)
+        if begun:
+            epoch = int(begun[1])
+            rows[epoch] = {"run": source.run, "epoch": epoch}
+        for name, pattern in patterns.items() if epoch is not None else ():
+            value = re.search(pattern, line)
+            if value and epoch is not None:
+                rows[epoch][name] = _number(value[1])
+        dice = re.search(r"Pseudo dice \[(.*)\]", line)
+        if dice and epoch is not None:
+            values = [x for each in re.findall(r"\d+\.\d*(?:e-?\d+)?|nan", dice[1]) if (x := _number(each)) == x]
+            rows[epoch]["dice"] = sum(values) / len(values) if values else None
     return [rows[each] for each in sorted(rows)]
 
 

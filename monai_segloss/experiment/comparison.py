@@ -1,0 +1,224 @@
+"""A comparison from raw volumes to its tables: plan once, two iterations of each arm, then every run that is not done."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from monai_segloss.demo import generate
+from monai_segloss.demo.dataset import FOLDS, RawDataset, link_dataset, nnunet_name, read_dataset
+from monai_segloss.demo.problem import DemoError
+from monai_segloss.demo.process import Programs, environment, workers
+from monai_segloss.demo.progress import Display, bar_listener
+from monai_segloss.demo.stages import Stages
+from monai_segloss.experiment import queue
+from monai_segloss.experiment.matrix import Matrix
+from monai_segloss.experiment.measures import Options
+from monai_segloss.experiment.measuring import measure_runs
+from monai_segloss.experiment.queue import Cluster, Show
+from monai_segloss.experiment.running import DIVERGED, DONE, PLANS, Task
+from monai_segloss.experiment.smoke import EPOCHS, FOLDER, ITERATIONS, Estimate, estimate, free, smoke
+from monai_segloss.experiment.tables import Tables
+from monai_segloss.files import read_json, write_json
+
+DEMO_NAME, DEMO_SIZE, DEMO_FOLDS = "Dataset001_SeglossCompare", generate.Size(train=24, test=0), 3
+"""Eight generated cases are held out: with fewer than six the signed-rank test cannot reject."""
+SPLIT_SEED = 12345
+"""That of nnU-Net's own splits."""
+
+
+@dataclass
+class Comparison:
+    """A comparison in its folder.
+
+    Args:
+        work: the folder.
+        matrix: what is compared.
+        display: where progress goes.
+        jobs: runs at a time on this machine.
+        cluster: that runs them instead.
+    """
+
+    work: Path
+    matrix: Matrix
+    display: Display
+    jobs: int = 1
+    cluster: Cluster | None = None
+    source: RawDataset | None = field(init=False, default=None)
+    stages: Stages = field(init=False)
+    programs: Programs = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.work = self.work.absolute()
+        if self.matrix.data is not None:
+            self.source = read_dataset(self.matrix.data, 2, None)
+        self._refuse()
+        self.processes = 1 if self.source is None else workers()
+        self.stages = Stages(self.work, self._settings(), "segloss compare", "--output", "")
+        self.programs = Programs(self.work, environment(self.work, self.matrix.device, self.processes))
+
+    def _settings(self) -> dict[str, object]:
+        """What all runs of the folder have in common; arms, seeds and folds may be added later."""
+        data, same = self.matrix.data, ("configuration", "epochs", "iterations", "lr", "device")
+        files = {} if self.source is None else {"files of --data": self.source.fingerprint()}
+        return {"--data": data and str(data.resolve()), **files} | {f"--{x}": getattr(self.matrix, x) for x in same}
+
+    def _refuse(self) -> None:
+        """Refuse folds that there are not, and losses that cannot do what the data set asks for."""
+        from nnunet_trainers.building import DatasetProperties, refuse_unsupported
+
+        folds = DEMO_FOLDS if self.source is None else min(FOLDS, len(self.source.cases))
+        if max(self.matrix.folds) >= folds:
+            raise DemoError(f"--fold {max(self.matrix.folds)}: the {folds} folds are 0 to {folds - 1}")
+        regions, ignore = (False, None) if self.source is None else (self.source.regions, self.source.ignore_label)
+        facts = DatasetProperties(
+            regions=regions, ignore_label=ignore, dimensions=2 if self.matrix.configuration == "2d" else 3
+        )
+        for arm in self.matrix.arms:
+            try:
+                refuse_unsupported(arm.config, facts)
+            except NotImplementedError as error:
+                raise DemoError(f"arm {arm.name!r}: {error}") from None
+
+    # -- places ---------------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """Name of the data set for nnU-Net."""
+        return DEMO_NAME if self.source is None else nnunet_name(self.source.folder)
+
+    @property
+    def raw(self) -> Path:
+        """The raw data set in the folder."""
+        return self.work / "nnUNet_raw" / self.name
+
+    @property
+    def preprocessed(self) -> Path:
+        """Plans, splits and preprocessed volumes."""
+        return self.work / "nnUNet_preprocessed" / self.name
+
+    def splits(self) -> list[dict[str, list[str]]]:
+        """Cases of each fold, as nnU-Net splits them; the generated ones in three."""
+        cases = list(read_dataset(self.raw, 2, None).cases)
+        if self.source is None:
+            return generate.make_splits(cases, DEMO_FOLDS)
+        from nnunetv2.utilities.crossval_split import generate_crossval_split
+
+        found: list[dict[str, list[str]]] = generate_crossval_split(cases, SPLIT_SEED, min(FOLDS, len(cases)))
+        return [{key: [str(case) for case in each[key]] for key in ("train", "val")} for each in found]
+
+    def tasks(self) -> list[Task]:
+        """Every run."""
+        place = (self.work, self.stages.settings)
+        about = (self.name, self.matrix.configuration, self.matrix.device)
+        return [Task(*place, run, *about) for run in self.matrix.runs()]
+
+    # -- what is done ---------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Hold the folder.
+
+        Raises:
+            DemoError: it is somebody's, or of a comparison with other settings.
+        """
+        self.stages.refuse_foreign()
+        self.work.mkdir(parents=True, exist_ok=True)
+        with self.programs.only_here():
+            self.stages.open(False)
+            write_json(self.work / "comparison.json", self.matrix.model_dump(mode="json", exclude_defaults=True))
+            yield
+
+    def prepare(self) -> Estimate:
+        """Data, plan and two iterations of every arm; what the runs that are not done will take.
+
+        Raises:
+            DemoError: an arm fails in these iterations, or something before them.
+        """
+        self._data()
+        self._plan()
+        splits = self.splits()
+        costs = {}
+        for arm in self.matrix.arms:
+            run = self.matrix.run(arm, 0, len(splits), EPOCHS, ITERATIONS)
+            about = (self.name, self.matrix.configuration, self.matrix.device, 0, FOLDER)
+            with self.display.stage(f"two iterations of {arm.name}"):
+                costs[arm.name] = smoke(Task(self.work, self.stages.settings, run, *about))
+        cases = {number: len(each["val"]) for number, each in enumerate(splits)}
+        left = [task.run for task in self.tasks() if task.state() not in (DONE, DIVERGED)]
+        return estimate(self.matrix, left, costs, cases, self.jobs)
+
+    def _data(self) -> None:
+        if self.stages.done("data", self.raw / "dataset.json"):
+            return
+        with self.display.stage("data"), self.stages.stage("data"):
+            if self.source is None:
+                generate.make_dataset(self.raw, 0, DEMO_SIZE)
+            else:
+                link_dataset(self.source, self.raw)
+
+    def _plan(self) -> None:
+        title, plans = "nnUNetv2_plan_and_preprocess", self.preprocessed / f"{PLANS}.json"
+        if not self.stages.done("plan", plans):
+            cases, processes = read_dataset(self.raw, 2, None).cases, str(self.processes)
+            with self.display.stage(title) as step, self.stages.stage("plan"):
+                shutil.rmtree(self.preprocessed, ignore_errors=True)
+                self.preprocessed.mkdir(parents=True)
+                (self.work / "nnUNet_results").mkdir(exist_ok=True)
+                number = str(int(self.name[7:10]))
+                command = [title, "-d", number, "-c", self.matrix.configuration, "-np", processes, "-npfp", processes]
+                command += [] if self.source is None else ["--verify_dataset_integrity"]
+                self.programs.run(command, "plan", bar_listener(step, len(cases)))
+                if self.matrix.configuration not in read_json(plans)["configurations"]:
+                    raise DemoError(f"nnU-Net plans no {self.matrix.configuration} for {self.name}: choose another one")
+        self._splits()
+        self._losses(plans)
+
+    def _splits(self) -> None:
+        """The folds, and one more that the two iterations hold out: at most two cases."""
+        splits = self.splits()
+        first = splits[self.matrix.folds[0]]
+        write_json(
+            self.preprocessed / "splits_final.json", [*splits, {"train": first["train"], "val": first["val"][:2]}]
+        )
+
+    def _losses(self, plans: Path) -> None:
+        """Configurations for the losses that the name of a trainer cannot hold."""
+        from nnunet_trainers.building import plain
+        from nnunet_trainers.plans import PlansError, add_configuration
+
+        for arm in self.matrix.arms:
+            if arm.planned:
+                loss = plain(arm.config.model_dump(exclude_defaults=True))
+                try:
+                    add_configuration(plans, self.matrix.configuration, arm.name, loss)
+                except PlansError as error:
+                    raise DemoError(f"arm {arm.name!r}: {error}") from None
+
+    def run(self, expected: Estimate, show: Show) -> None:
+        """Every run that is not done.
+
+        Raises:
+            DemoError: the disk is too full, or fills up.
+        """
+        if free(self.work) < expected.bytes:
+            raise DemoError(
+                f"--output {self.work} needs {expected.bytes / 1e9:.1f} GB of free disk space for the runs that are not "
+                f"done, {free(self.work) / 1e9:.1f} GB are there: make room or choose another --output"
+            )
+        tasks = [task for task in self.tasks() if task.state() not in (DONE, DIVERGED)]
+        if self.cluster is not None:
+            queue.on_ray(tasks, self.cluster, show)
+        else:
+            queue.here(tasks, self.jobs, show)
+
+    def measure(self) -> Tables:
+        """The tables of all runs, also of those that failed."""
+        sources = [task.source() for task in self.tasks()]
+        options = Options(self.matrix.tolerance, self.matrix.sizes, self.matrix.tubes)
+        with self.display.stage("measure") as step:
+            done = iter(range(1, len(sources) + 1))
+            return measure_runs(sources, self.work, options, None, self.jobs, lambda _: step(next(done), len(sources)))
