@@ -39,7 +39,7 @@ class ClCELoss(VoxelLoss):
         0.2
 
     Reference: Acebes et al., The centerline-cross entropy loss for vessel-like structure segmentation: better topology
-    consistency without sacrificing accuracy, MICCAI 2024.
+    consistency without sacrificing accuracy, MICCAI 2024, doi:10.1007/978-3-031-72111-3_67.
 
     The formula is that of the authors' code and was not verified against the paper.
     """
