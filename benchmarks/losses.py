@@ -34,9 +34,9 @@ FIELDS = ("loss", "classes", "edge", "batch")
 """What a row is found by."""
 
 
-def contestants(key: str, axes: int = 3) -> dict[str, Loss]:
+def contestants(key: str, axes: int = 3, classes: int = 3) -> dict[str, Loss]:
     """Who computes a loss: ours and the peers that have it."""
-    found: dict[str, Loss] = {"segloss": ours(key, axes)}
+    found: dict[str, Loss] = {"segloss": ours(key, axes, classes)}
     return found | {name: peers[key] for name, library in PEERS.items() if key in (peers := library())}
 
 
@@ -48,9 +48,9 @@ class Bench:
         logits, label = case(classes, edge, batch, axes=axes)
         self.logits = logits.detach().to(device, dtype).requires_grad_()
         self.label = label.to(device)
-        self.losses = contestants(key, axes)
+        self.losses = contestants(key, axes, classes)
         if ours(key).func.needs:
-            self.losses["given"] = ours(key, axes, **maps_of(key, self.label, classes))
+            self.losses["given"] = ours(key, axes, classes, **maps_of(key, self.label, classes))
 
     def step(self, loss: Loss) -> None:
         """One forward and backward pass."""

@@ -144,13 +144,18 @@ OURS: dict[str, dict[str, Any]] = {
 }
 
 
-def ours(key: str, axes: int = 3, **given: Tensor) -> partial[Tensor]:
-    """Our loss at 1 mm, foreground scored where it scores classes and its peers can; ``given`` maps alongside the label."""
+def ours(key: str, axes: int = 3, classes: int = 3, **given: Tensor) -> partial[Tensor]:
+    """Our loss at 1 mm, foreground scored where it scores classes and its peers can; ``given`` maps alongside the label.
+
+    One that brings networks along reads features that are made from the logits.
+    """
     import monai_segloss
+    from monai_segloss.testing.stand_in import prepared
 
     info = monai_segloss.find(key)
     background = {"include_background": False} if "include_background" in info.parameters else {}
     loss = monai_segloss.create(key, **{**info.reading, **info.example, **background, **OURS.get(key, {})})
+    loss = prepared(loss, torch.zeros(1, classes, *(16,) * axes))
     return partial(loss, spacing=SPACING[:axes], **given)
 
 

@@ -163,17 +163,19 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def prior_of(info: LossInfo, folder: Path) -> dict[str, Any]:
-    """The setting with an untrained prior for the small network, where the loss wants one."""
+    """A network with the features that a loss reads, and an untrained prior for it where the loss wants one."""
     loss = info.cls(**info.example)
     if not loss.brings:
         return {}
-    small = UNet(spatial_dims=3, in_channels=1, out_channels=3, channels=SMALL["network_def#channels"], strides=[2])
+    # with two grids above the bottleneck, the second of which is a skip
+    deep = {"network_def#channels": [4, 8, 8], "network_def#strides": [2, 2]}
+    small = UNet(spatial_dims=3, in_channels=1, out_channels=3, channels=[4, 8, 8], strides=[2, 2], num_res_units=2)
     loss.prepare(network_shape(small, torch.zeros(1, 1, *SMALL["patch_size"]), loss.taps))
     if loss.prior_kind is None:
-        return {}
+        return deep
     file = folder / "prior.safetensors"
     save_prior(untrained(loss.prior_kind, loss.shape, False), file)
-    return {"loss_arguments": {"prior": str(file)}}
+    return {**deep, "loss_arguments": {"prior": str(file)}}
 
 
 @pytest.mark.parametrize("info", LOSSES, ids=[info.key for info in LOSSES])
@@ -194,7 +196,8 @@ def test_the_bundle_trains_evaluates_and_infers_with_every_loss(info: LossInfo, 
         flow.run()
     report = json.loads((tmp_path / "eval" / "metrics.json").read_text())
     assert report["classes"]["val_mean_dice"].keys() == {"ball", "core"}
-    flow = inference(tmp_path, dataset, images_dir=str(dataset / "imagesTr"))
+    network = {name: value for name, value in loss.items() if name.startswith("network_def")}
+    flow = inference(tmp_path, dataset, images_dir=str(dataset / "imagesTr"), **network)
     assert flow.check_properties() == []
     flow.run()
     assert len(list((tmp_path / "predictions").iterdir())) == nnunet_data.CASES

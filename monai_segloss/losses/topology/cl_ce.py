@@ -62,7 +62,7 @@ class ClCELoss(VoxelLoss):
 
     def voxel_sum(self, batch: SegBatch) -> VoxelSum:
         p, g = scored_maps(batch, class_view(batch, None))
-        lines = self.skeletons.of_target(batch, g), self.skeletons(batch, p.detach() if self.detach else p)
+        lines = self.skeletons.of_target(batch, g.to(p.dtype)), self.skeletons(batch, p.detach() if self.detach else p)
         if not batch.multilabel:
             lines = lines[0].sum(1, keepdim=True), lines[1].sum(1, keepdim=True)
         if self.normalize:

@@ -75,6 +75,7 @@ class SoftclDiceLoss(SegLoss):
     def loss(self, batch: SegBatch) -> Unreduced:
         view = batch.class_view(self.include_background, self.batch)
         p, g = scored_maps(batch, view)
+        g = g.to(p.dtype)
         line_p, line_g = self.skeletons(batch, p), self.skeletons.of_target(batch, g)
         sums = [view.reduce_batch(batch.total(x)) for x in (line_p * (1 - g), line_p, line_g * (1 - p), line_g)]
         if not self.per_class:
