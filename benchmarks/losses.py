@@ -80,7 +80,13 @@ class Scale:
     def extra(self, *question: Any) -> dict[str, int]:
         """Extra peak bytes of the contestants of `Bench` (key, classes, edge, batch)."""
         if self.process is None:
-            command = [sys.executable, "-W", "ignore", "-c", "from benchmarks.losses import weigh; weigh()"]
+            command = [
+                sys.executable,
+                "-W",
+                "ignore",
+                "-c",
+                "from benchmarks.losses import measure_memory; measure_memory()",
+            ]
             pipe = subprocess.PIPE
             env = {**os.environ, **LEAN}
             self.process = subprocess.Popen(command, env=env, stdin=pipe, stdout=pipe, text=True)

@@ -62,7 +62,13 @@ def measured(key: str, classes: int, edge: int, device: str, limit: float) -> Ro
         RuntimeError: the process ended without an answer.
     """
     question = ", ".join(map(repr, (key, classes, edge, device)))
-    command = [sys.executable, "-W", "ignore", "-c", f"from benchmarks.memory import weigh; weigh({question})"]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-c",
+        f"from benchmarks.memory import measure_memory; measure_memory({question})",
+    ]
     with subprocess.Popen(command, env={**os.environ, **LEAN}, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         before = int(process.stdout.readline() or 0)

@@ -184,7 +184,7 @@ def measure(program: str, keys: list[str], classes: int, options: argparse.Names
 def peak(program: str, key: str, classes: int, patch: int, device: str) -> int:
     """Peak bytes of a step, in a process of its own."""
     question = json.dumps([program, key, classes, patch, device])
-    code = f"import json, benchmarks.step as s; s.weigh(*json.loads({question!r}))"
+    code = f"import json, benchmarks.step as s; s.measure_memory(*json.loads({question!r}))"
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], env={**os.environ, **LEAN}, stdout=subprocess.PIPE, text=True
     )

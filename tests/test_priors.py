@@ -446,3 +446,10 @@ def test_a_label_unet_is_for_one_bottleneck(tmp_path: Path) -> None:
     other = replace(SHAPE, taps={"bottleneck": Tap("", 16, (4, 4, 4))})
     with pytest.raises(PriorError, match=r"bottleneck 8 channels at \(4, 4, 4\), here 16 channels at \(4, 4, 4\)"):
         loss.prepare(other)
+
+
+def test_the_command_knows_every_kind() -> None:
+    from monai_segloss.cli import prior
+    from monai_segloss.core.prior import KINDS
+
+    assert prior.KINDS == KINDS

@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from monai_segloss.cli.nnunet import MISSING, fail, installed, plans_file, refuse_old
-from monai_segloss.core.prior import KINDS
 from monai_segloss.files import read_json
+
+KINDS = ("autoencoder", "label-unet", "inverse-form")
+"""Those of `monai_segloss.core.prior`, which imports torch; a test compares them."""
 
 app = typer.Typer(help="Train and show the priors of losses.", no_args_is_help=True)
 

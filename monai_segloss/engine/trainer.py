@@ -73,7 +73,7 @@ class SegLossTrainer(SupervisedTrainer):
                 f"loss_function: {type(self.loss_function).__name__} is not prepared for the network; give "
                 "monai_segloss.engine.prepared(loss, network, in_channels, patch_size), and the optimizer its parameters."
             )
-        if shape is not None:
+        if shape is not None and shape.without("image").taps:
             self.taps = Taps(self.network, shape.without("image"))
 
     def _prepare_with_maps(
