@@ -91,7 +91,7 @@ def masks(shape: tuple[int, ...]) -> list[Tensor]:
 @pytest.mark.parametrize("shape", THIN, ids=str)
 def test_maps(shape: tuple[int, ...], backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if backend != "fast":
-        monkeypatch.setattr(distance, "_compiled", lambda: None)
+        monkeypatch.setattr(distance, "library", lambda: None)
     if backend == "scipy":
         monkeypatch.setattr(distance, "_transform", lambda: distance.transform_by_scipy)
         monkeypatch.setattr(components, "_labeler", lambda: components.label_by_scipy)

@@ -343,7 +343,7 @@ def test_wrong_arguments_are_named(call: Callable[[Tensor], Tensor], message: st
 def test_the_same_by_scipy_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     mask, spacing, valid = example((4, 6, 5))
     by_the_best = [maps.signed_distance_map(mask, spacing, valid, mode=mode) for mode in MODES]
-    monkeypatch.setattr(distance, "_compiled", lambda: None)
+    monkeypatch.setattr(distance, "library", lambda: None)
     monkeypatch.setattr(distance, "_transform", lambda: distance.transform_by_scipy)
     for mode, expected in zip(MODES, by_the_best, strict=True):
         torch.testing.assert_close(maps.signed_distance_map(mask, spacing, valid, mode=mode), expected)

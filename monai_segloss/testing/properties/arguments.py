@@ -43,7 +43,7 @@ OTHER: dict[str, Callable[[Case], Any]] = {
     "binarize": lambda case: "argmax",
     "alpha_max": lambda case: -1.0,
     "erosions": lambda case: 1,
-    "radius": lambda case: 0,
+    "radius": lambda case: 1,
     "radius_mm": lambda case: 1.0,
     "norm": lambda case: "minmax",
     "radii": lambda case: (1.0, 2.0),
