@@ -16,6 +16,7 @@ from torch import Tensor
 
 from nnunet_trainers import VARIABLE, building, precision, recording
 from nnunet_trainers.export import ExportError, export
+from nnunet_trainers.recording import weights_hash
 
 pytest_plugins = "nnunet_fixtures"
 pytestmark = [pytest.mark.slow, *QUIET]
@@ -144,6 +145,24 @@ def test_the_name_sets_the_length_and_the_learning_rate(space: Workspace) -> Non
         "save_every",
     ):
         assert getattr(plain, setting) == getattr(stock, setting)
+
+
+def test_the_environment_sets_how_often_a_checkpoint_is_written(
+    space: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("segloss_save_every", "2")
+    assert space.trainer("nnUNetTrainerDice_60epochs").save_every == 2
+    monkeypatch.setenv("segloss_save_every", "often")
+    with pytest.raises(ValueError, match="segloss_save_every must be a number of epochs, got 'often'"):
+        space.trainer("nnUNetTrainerDice_60epochs")
+
+
+def test_first_weights_of_a_seed_have_one_hash_whatever_the_loss() -> None:
+    def network(seed: int) -> torch.nn.Module:
+        torch.manual_seed(seed)
+        return torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2))
+
+    assert weights_hash(network(0)) == weights_hash(network(0)) != weights_hash(network(1))
 
 
 def test_mixed_precision_on_the_cpu_reaches_the_network_alone(
