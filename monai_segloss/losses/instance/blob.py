@@ -8,6 +8,7 @@ from monai_segloss.core.card import FormulaArgs, SegLoss, Unpack, non_negative, 
 from monai_segloss.core.exact import widest_dtype
 from monai_segloss.core.formula import MapSpec, SegBatch, Stat, Term, Unreduced
 from monai_segloss.kernels.components import Segments
+from monai_segloss.losses.boundary.neighborhood import require_spatial
 from monai_segloss.losses.instance.instances import (
     COMPONENTS,
     component_sums,
@@ -96,6 +97,7 @@ class BlobLoss(SegLoss):
         return (COMPONENTS,)
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
+        require_spatial(batch)
         refuse_fractions(batch)
         batch, weight = batch.full_precision, self.weights(batch.classes)
         batch.request(*self.dice.statistics, *cross_entropy(batch, weight).statistics, *OUTSIDE)

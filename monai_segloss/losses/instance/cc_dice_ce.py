@@ -8,6 +8,7 @@ from monai_segloss.core.card import Exempt, FormulaArgs, SegLoss, Unpack, non_ne
 from monai_segloss.core.counts import Voxels
 from monai_segloss.core.formula import FORMULAS, MapSpec, SegBatch, Term, Unreduced
 from monai_segloss.kernels.components import Segments
+from monai_segloss.losses.boundary.neighborhood import require_spatial
 from monai_segloss.losses.instance.instances import (
     CELLS,
     cells,
@@ -94,6 +95,7 @@ class CCDiceCELoss(SegLoss):
         return (CELLS,)
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
+        require_spatial(batch)
         refuse_fractions(batch)
         batch, weight = batch.full_precision, self.weights(batch.classes)
         batch.request(*self.dice.statistics, *cross_entropy(batch, weight).statistics)
