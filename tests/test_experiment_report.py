@@ -18,7 +18,7 @@ from comparison_tables import ARMS, SEEDS, rows, whole
 from typer.testing import CliRunner
 
 from monai_segloss.cli import app
-from monai_segloss.experiment.cells import DASH, Cell, Table, listed, markdown, number, plain, quoted
+from monai_segloss.experiment.cells import DASH, Shown, Table, listed, markdown, number, plain, quoted
 from monai_segloss.experiment.cells import html as page_of
 from monai_segloss.experiment.report import write
 from monai_segloss.experiment.statistics import Settings
@@ -256,7 +256,7 @@ def test_forty_arms_with_long_names(tmp_path: Path) -> None:
 
 
 def test_a_dash_has_its_reason() -> None:
-    table = Table("t", ("a", "b"), [[Cell("x"), number(float("nan"), reason="because")], [Cell("y"), number(1.0)]])
+    table = Table("t", ("a", "b"), [[Shown("x"), number(float("nan"), reason="because")], [Shown("y"), number(1.0)]])
     assert table.rows[0][1].text == DASH
     assert table.reasons == ["because"]
     assert (plain(-0.0001, 3, True), plain(0.01, 3, True), plain(-0.01)) == ("0.000", "+0.010", "-0.010")

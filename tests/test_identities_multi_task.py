@@ -17,7 +17,7 @@ import monai_segloss
 from monai_segloss import MultiTaskLoss, Taps, network_shape
 from monai_segloss.core.companions import parameter_groups
 from monai_segloss.core.taps import NetworkShape, Tap
-from monai_segloss.losses.learned.heads import HEADS, Decoder
+from monai_segloss.losses.learned.heads import HEADS, TaskDecoder
 from monai_segloss.losses.learned.tasks import Task, WithTasks
 from monai_segloss.testing import cases
 from monai_segloss.testing.stand_in import prepared
@@ -213,7 +213,7 @@ def test_decoders_end_on_the_grid_of_the_logits(kind: str) -> None:
         taps |= {"bottleneck": Tap("", 32, twice)}
         size = tuple(2 * n if sizes[0][0] == 12 else n for n in full)
         shape = NetworkShape(3, size, taps=taps)
-        decoder = Decoder(shape, 2, HEADS[kind][0], "skips" in HEADS[kind])
+        decoder = TaskDecoder(shape, 2, HEADS[kind][0], "skips" in HEADS[kind])
         features = {name: torch.randn(2, tap.channels, *tap.size) for name, tap in taps.items()}
         found = decoder(features, size)
         assert found.shape == (2, 2, *size)

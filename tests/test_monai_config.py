@@ -135,6 +135,8 @@ def train(cls: type, info: LossInfo, data: list[Any], inferer: SimpleInferer) ->
         inferer=inferer,
         decollate=False,
     )
+    if isinstance(engine, SegLossTrainer):
+        engine.taps = None  # the stand-in hands features over
     engine.run()
     return engine.state.output["loss"].item(), net
 

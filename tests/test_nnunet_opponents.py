@@ -117,7 +117,7 @@ def test_a_discriminator_that_diverges_ends_the_run_and_the_last_checkpoint_is_w
 
     trainer.train_step = spoiling
     said = (
-        r"Epoch 1 of nnUNetTrainerAdversarial\w+: the PatchDiscriminator that is trained against the network has diverged "
+        r"Epoch 1 of nnUNetTrainerAdversarial\w+: the LabelDiscriminator that is trained against the network has diverged "
         r"after 3 steps: its loss is nan .* checkpoint_latest\.pth is from before; --c goes on from there\."
     )
     with pytest.raises(DivergedError, match=said):

@@ -243,11 +243,11 @@ def test_every_grid_has_a_judgement(axes: int) -> None:
     for size in (1, 2, 3, 31):
         x = torch.randn(1, 2, *(size,) * axes)
         for spectral in (True, False):
-            found = patches.PatchDiscriminator(axes, 2, 4, spectral)(x)
+            found = patches.LabelDiscriminator(axes, 2, 4, spectral)(x)
             assert found.shape == (1, 1, *(math.ceil(size / 8),) * axes)
             assert found.isfinite().all()
     seen = torch.zeros(1, 1, *(65,) * axes, requires_grad=True)
-    net = patches.PatchDiscriminator(axes, 1, 2, True)
+    net = patches.LabelDiscriminator(axes, 1, 2, True)
     (slope,) = torch.autograd.grad(net(seen)[(0, 0, *(4,) * axes)], seen)
     line = slope.flatten(3).abs().sum(-1)[0, 0] if axes > 1 else slope[0, 0].abs()
     assert int((line > 0).sum()) <= 31, "each logit judges 31 voxels per axis"
@@ -291,7 +291,7 @@ def test_a_forgotten_update_is_said_once() -> None:
         for _ in range(2 * FORGOTTEN + 5):
             loss(logits, label, image=image)
     assert [str(each.message) for each in caught] == [
-        "the loss was called 100 times in training and its PatchDiscriminator was not trained once: call loss.update() "
+        "the loss was called 100 times in training and its LabelDiscriminator was not trained once: call loss.update() "
         "after each step of the optimizer."
     ]
 
@@ -405,7 +405,7 @@ def test_a_prediction_that_overflows_is_left_out(key: str) -> None:
     assert step(loss, 2).isfinite()
 
 
-@pytest.mark.parametrize(("key", "name"), [("adversarial", "PatchDiscriminator"), ("multi_scale_l1", "PatchCritic")])
+@pytest.mark.parametrize(("key", "name"), [("adversarial", "LabelDiscriminator"), ("multi_scale_l1", "PatchCritic")])
 def test_an_opponent_that_diverges_ends_the_training(key: str, name: str) -> None:
     loss = made(key)
     step(loss)

@@ -12,9 +12,9 @@ from monai_segloss.experiment import figures
 from monai_segloss.experiment.analysis import Analysis
 from monai_segloss.experiment.cells import (
     DASH,
-    Cell,
     Figure,
     Section,
+    Shown,
     Table,
     capital,
     digits,
@@ -49,7 +49,7 @@ def calibration(tables: Tables, analysis: Analysis) -> Section:
             errors = calibration_errors(own.reindex(range(count), fill_value=0.0).to_numpy(float).T)
             why = "its runs have no probabilities"
             rows.append([
-                Cell(str(label)), Cell(arm), number(errors["ece"], 4, reason=why), number(errors["ace"], 3, reason=why)
+                Shown(str(label)), Shown(arm), number(errors["ece"], 4, reason=why), number(errors["ace"], 3, reason=why)
             ])  # fmt: skip
             if len(own):
                 values[arm] = tuple((own[name] / own["voxels"]).to_numpy(float) for name in ("confidence", "positives"))
@@ -118,7 +118,7 @@ def cost(tables: Tables) -> Section:
         own = runs[(runs["arm"] == arm) & (runs["state"] != "failed")]
         means = [float(own[name].mean()) if len(own) else math.nan for name in names]
         reason = "no run finished" if own.empty else "not recorded"
-        rows.append([Cell(arm), Cell(str(len(own))), *(number(x, _places(x), reason=reason) for x in means)])
+        rows.append([Shown(arm), Shown(str(len(own))), *(number(x, _places(x), reason=reason) for x in means)])
     columns = ("arm", "runs", *(name.replace("_", " ") for name in names))
     return Section("cost", title, ("Means over the runs of an arm.",), (), (Table("Cost per run", columns, rows),))
 
@@ -140,8 +140,14 @@ def disagreement(tables: Tables, cases: pd.DataFrame) -> Section:
     for case, value in spread.items():
         each = table.loc[case].dropna()
         low, high = each.idxmin(), each.idxmax()
-        cells = (Cell(low), number(each[low], places), Cell(high), number(each[high], places), number(value, places))
-        rows.append([Cell(str(case)), *cells])
+        cells = (
+            Shown(low),
+            number(each[low], places),
+            Shown(high),
+            number(each[high], places),
+            number(value, places),
+        )
+        rows.append([Shown(str(case)), *cells])
     columns = ("case", "lowest arm", "value", "highest arm", "value", "spread")
     text = ("Means over seeds. Images are not shown, since the tables do not say where they are.",)
     return Section(
@@ -158,17 +164,17 @@ def failed(tables: Tables, cases: pd.DataFrame) -> Section:
     rows = []
     for arm in arms(tables):
         own = runs[runs["arm"] == arm]
-        cells = [Cell(str(int((own["state"] == state).sum()))) for state in ("failed", "diverged", "collapsed")]
+        cells = [Shown(str(int((own["state"] == state).sum()))) for state in ("failed", "diverged", "collapsed")]
         part = classes[classes["arm"] == arm]
-        empty = Cell(DASH, "volumes were not recorded" if len(part) else "no measured case")
+        empty = Shown(DASH, "volumes were not recorded" if len(part) else "no measured case")
         if counted and len(part):
             there = part[part["reference_mm3"] > 0]
-            empty = Cell(f"{int((there['predicted_mm3'] == 0).sum())} of {len(there)}")
+            empty = Shown(f"{int((there['predicted_mm3'] == 0).sum())} of {len(there)}")
         curve = losses[losses["arm"] == arm]
-        broken = Cell(DASH, "no learning curve")
+        broken = Shown(DASH, "no learning curve")
         if "train_loss" in curve.columns and len(curve):
-            broken = Cell(str(int((~np.isfinite(curve["train_loss"].to_numpy(float))).sum())))
-        rows.append([Cell(arm), Cell(str(len(own))), *cells, empty, broken])
+            broken = Shown(str(int((~np.isfinite(curve["train_loss"].to_numpy(float))).sum())))
+        rows.append([Shown(arm), Shown(str(len(own))), *cells, empty, broken])
     columns = ("arm", "runs", "failed", "diverged", "collapsed", "empty predictions", "epochs without a loss")
     text = (
         *failures(tables),
@@ -184,9 +190,9 @@ def design(tables: Tables) -> Section:
     rows = []
     for arm in arms(tables):
         own = runs[runs["arm"] == arm]
-        cells = [Cell(str(len(own))), Cell(_some(own["seed"])), Cell(_some(own["fold"]))]
-        cells += [Cell(_some(own[name].dropna())) for name in described]
-        rows.append([Cell(arm), *[each if each.text else Cell(DASH, "not recorded") for each in cells]])
+        cells = [Shown(str(len(own))), Shown(_some(own["seed"])), Shown(_some(own["fold"]))]
+        cells += [Shown(_some(own[name].dropna())) for name in described]
+        rows.append([Shown(arm), *[each if each.text else Shown(DASH, "not recorded") for each in cells]])
     columns = ("arm", "runs", "seeds", "folds", *described)
     text = matching(tables)
     return Section("design", "Runs", text, (), (Table("Runs by arm", columns, rows),))

@@ -15,7 +15,7 @@ DASH = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
-class Cell:
+class Shown:
     """What stands in a table.
 
     Args:
@@ -42,7 +42,7 @@ class Table:
 
     caption: str
     columns: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
+    rows: Sequence[Sequence[Shown]]
     names: int = 1
 
     @property
@@ -93,10 +93,10 @@ def plain(value: float, places: int = 3, signed: bool = False) -> str:
     return f"{value:+.{places}f}" if signed and value else f"{value:.{places}f}"
 
 
-def number(value: float, places: int = 3, signed: bool = False, reason: str = "no value", tone: str = "") -> Cell:
+def number(value: float, places: int = 3, signed: bool = False, reason: str = "no value", tone: str = "") -> Shown:
     """A cell with a figure, or with a dash and its reason."""
     missing = not math.isfinite(value)
-    return Cell(plain(value, places, signed), reason if missing else "", "" if missing else tone)
+    return Shown(plain(value, places, signed), reason if missing else "", "" if missing else tone)
 
 
 def percent(share: float) -> str:

@@ -16,9 +16,9 @@ from monai_segloss.experiment import figures
 from monai_segloss.experiment.analysis import ALL, Analysis
 from monai_segloss.experiment.cells import (
     DASH,
-    Cell,
     Figure,
     Section,
+    Shown,
     Table,
     capital,
     digits,
@@ -97,30 +97,38 @@ def _table(tables: Tables, analysis: Analysis, measure: str, rows: Sequence[Mapp
     best = analysis.not_best.get(measure, {})
     found = [_comparison(row, places, best) for row in rows]
     mean = float(rows[0]["baseline_mean"])
-    nothing = [Cell(DASH, "the baseline itself")] * 4
-    own = [Cell(analysis.baseline), number(mean, places), *nothing, _share(best, analysis.baseline), Cell("baseline")]
+    nothing = [Shown(DASH, "the baseline itself")] * 4
+    own = [
+        Shown(analysis.baseline),
+        number(mean, places),
+        *nothing,
+        _share(best, analysis.baseline),
+        Shown("baseline"),
+    ]
     absent = [arm for arm in arms(tables) if arm not in {row["arm"] for row in rows} | {analysis.baseline}]
-    found += [[Cell(arm), *[Cell(DASH, "no values that could be compared")] * 6, Cell("no verdict")] for arm in absent]
+    found += [
+        [Shown(arm), *[Shown(DASH, "no values that could be compared")] * 6, Shown("no verdict")] for arm in absent
+    ]
     columns = ("arm", "mean", "difference", f"{level} interval", "p (Holm)", "noise ±", "P(not best)", "verdict")
     return Table(f"{capital(words(measure))}, mean over classes", columns, [own, *found])
 
 
-def _comparison(row: Mapping[str, Any], places: int, best: Mapping[str, float]) -> list[Cell]:
+def _comparison(row: Mapping[str, Any], places: int, best: Mapping[str, float]) -> list[Shown]:
     verdict = str(row["verdict"])
     tone = verdict if verdict in ("better", "worse") else ""
     return [
-        Cell(str(row["arm"])),
+        Shown(str(row["arm"])),
         number(row["mean"], places),
         number(row["difference"], places, True, tone=tone),
-        Cell(f"{plain(row['low'], places, True)} to {plain(row['high'], places, True)}"),
+        Shown(f"{plain(row['low'], places, True)} to {plain(row['high'], places, True)}"),
         number(row["p_holm"], 4 if row["p_holm"] < 0.01 else 3),
         number(row["noise"], places, reason="the baseline has one seed"),
         _share(best, str(row["arm"])),
-        Cell(verdict, tone=tone),
+        Shown(verdict, tone=tone),
     ]
 
 
-def _share(best: Mapping[str, float], arm: str) -> Cell:
+def _share(best: Mapping[str, float], arm: str) -> Shown:
     return number(best.get(arm, math.nan), 2, reason="no patient has a value in every arm")
 
 
@@ -179,7 +187,7 @@ def class_section(tables: Tables, analysis: Analysis, cases: pd.DataFrame) -> Se
     shown = []
     for row in rows.head(MOST_ROWS).to_dict("records"):
         arm, *middle, _, verdict = _comparison(row, digits(measure), {})
-        shown.append([Cell(row["label"]), Cell(row["stratum"]), arm, *middle, verdict])
+        shown.append([Shown(row["label"]), Shown(row["stratum"]), arm, *middle, verdict])
     caption = f"{capital(words(measure))} by class; sizes are thirds of the volumes of the references"
     table = Table(caption, columns, shown, names=3)
     if set(rows["stratum"]) <= {ALL}:
@@ -199,11 +207,11 @@ def sizes_section(tables: Tables, cases: pd.DataFrame, edges: Sequence[float], s
         part = cases[(cases["label"] == label) & (cases["point"] == HALF)]
         found = {arm: _recalls(part[part["arm"] == arm], count, settings) for arm in arms(tables)}
         rows = [
-            [Cell(arm)]
+            [Shown(arm)]
             + [
-                Cell(f"{plain(v[0])} ({plain(v[1])} to {plain(v[2])})")
+                Shown(f"{plain(v[0])} ({plain(v[1])} to {plain(v[2])})")
                 if math.isfinite(v[0])
-                else Cell(DASH, "no lesion of that size")
+                else Shown(DASH, "no lesion of that size")
                 for v in each
             ]
             for arm, each in found.items()
@@ -264,11 +272,11 @@ def points_section(tables: Tables, analysis: Analysis, cases: pd.DataFrame) -> S
     why = "its runs have no probabilities"
     for arm in arms(tables):
         half, own = (float(mean.get((arm, point), math.nan)) for point in (HALF, OWN))
-        verdict = Cell("baseline") if arm == analysis.baseline else Cell(verdicts.get(arm, DASH))
+        verdict = Shown("baseline") if arm == analysis.baseline else Shown(verdicts.get(arm, DASH))
         if verdict.text == DASH:
-            verdict = Cell(DASH, "no comparison")
+            verdict = Shown(DASH, "no comparison")
         rows.append([
-            Cell(arm), number(half, reason="no measured case"), number(own, reason=why),
+            Shown(arm), number(half, reason="no measured case"), number(own, reason=why),
             number(own - half, signed=True, reason=why),
             number(float(thresholds.get(arm, math.nan)), 2, reason="no threshold was kept"), verdict,
         ])  # fmt: skip

@@ -46,7 +46,7 @@ class _Dilation(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, steps: tuple[int, ...]) -> Tensor:
-        return by_chunks(dilate, steps, x)
+        return by_chunks(dilate_along, steps, x)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, tuple[int, ...]], output: Tensor) -> None:
@@ -55,7 +55,7 @@ class _Dilation(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return by_chunks(dilate_backward, ctx.steps, grad, ctx.saved_tensors[0].detach()), None
+        return by_chunks(dilate_along_backward, ctx.steps, grad, ctx.saved_tensors[0].detach()), None
 
 
 def by_chunks(f: Callable[..., Tensor], steps: tuple[Any, ...], *maps: Tensor) -> Tensor:
@@ -68,13 +68,13 @@ def by_chunks(f: Callable[..., Tensor], steps: tuple[Any, ...], *maps: Tensor) -
     return torch.cat([f(steps, *part) for part in parts]).view(shape)
 
 
-def dilate(steps: tuple[int, ...], x: Tensor) -> Tensor:
+def dilate_along(steps: tuple[int, ...], x: Tensor) -> Tensor:
     for axis in steps:
         x = dilated(x, axis)
     return x
 
 
-def dilate_backward(steps: tuple[int, ...], grad: Tensor, x: Tensor) -> Tensor:
+def dilate_along_backward(steps: tuple[int, ...], grad: Tensor, x: Tensor) -> Tensor:
     before = [x]  # each step, once more
     for axis in steps[:-1]:
         before.append(dilated(before[-1], axis))

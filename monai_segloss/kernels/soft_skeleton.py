@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from monai_segloss.core.derivatives import pulled
-from monai_segloss.kernels.dilation import by_chunks, dilate, dilate_backward, dilated, shares, to_largest
+from monai_segloss.kernels.dilation import by_chunks, dilate_along, dilate_along_backward, dilated, shares, to_largest
 
 Axes = tuple[tuple[int, ...], ...]
 """The axes of each step, of tensors (B, K, *S)."""
@@ -57,7 +57,7 @@ def _skeleton(axes: Axes, x: Tensor, counted: Tensor | None = None) -> Tensor:
     skeleton = torch.zeros_like(x)
     for each in axes:
         rest = _eroded(_filled(x, counted, 1), each)
-        lost = torch.relu(x - dilate(each, _filled(rest, counted, 0)))
+        lost = torch.relu(x - dilate_along(each, _filled(rest, counted, 0)))
         skeleton = skeleton + torch.relu(lost - skeleton * lost)
         x = rest
     return skeleton if counted is None else skeleton * counted
@@ -68,7 +68,7 @@ def _backward(axes: Axes, grad: Tensor, x: Tensor, counted: Tensor | None = None
     states, skeleton = [], torch.zeros_like(x)
     for each in axes:
         rest = _eroded(_filled(x, counted, 1), each)
-        opened = dilate(each, _filled(rest, counted, 0))
+        opened = dilate_along(each, _filled(rest, counted, 0))
         states.append((x, rest, skeleton, opened))
         lost = torch.relu(x - opened)
         skeleton = skeleton + torch.relu(lost - skeleton * lost)
@@ -80,7 +80,7 @@ def _backward(axes: Axes, grad: Tensor, x: Tensor, counted: Tensor | None = None
         lost = torch.relu(x - opened)
         adds = grad * (lost - skeleton * lost > 0)
         of_lost = adds * (1 - skeleton) * (x > opened)
-        of_opened = dilate_backward(each, -of_lost, _filled(rest, counted, 0))
+        of_opened = dilate_along_backward(each, -of_lost, _filled(rest, counted, 0))
         of_rest = of_rest + (of_opened if counted is None else of_opened * counted)
         of_x = _eroded_backward(of_rest, _filled(x, counted, 1), each)
         of_rest = of_lost + (of_x if counted is None else of_x * counted)

@@ -15,7 +15,7 @@ from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.registry import register
 from monai_segloss.core.taps import NetworkShape
 from monai_segloss.losses.learned.guided import Base, Guided
-from monai_segloss.losses.learned.patches import PatchDiscriminator, after, counted, image_of, valid
+from monai_segloss.losses.learned.patches import LabelDiscriminator, after, counted, image_of, valid
 from monai_segloss.schedules import TermWeight
 from monai_segloss.schedules.base import whole
 
@@ -111,7 +111,7 @@ class AdversarialLoss(Guided):
 
     def build(self, shape: NetworkShape) -> None:
         channels = shape.classes + (shape.image_channels if self.image else 0)
-        network = PatchDiscriminator(shape.axes, channels, self.features, self.spectral_norm)
+        network = LabelDiscriminator(shape.axes, channels, self.features, self.spectral_norm)
         self.opponents["discriminator"] = Opponent(network, lr=self.lr)
 
     def own_terms(self, batch: SegBatch) -> Mapping[str, Callable[[], Unreduced]]:

@@ -6,12 +6,15 @@ from monai_segloss.core.module import FormulaArgs
 from monai_segloss.core.registry import register
 from monai_segloss.losses.compound.balance import BalanceConfig
 from monai_segloss.losses.learned.guided import Base
-from monai_segloss.losses.learned.tasks import BY_CLASS, UNTRAINED, Task, WithTasks
+from monai_segloss.losses.learned.tasks import BY_CLASS, SHARDS, UNTRAINED, Task, WithTasks
 from monai_segloss.schedules import TermWeight
 
 
 @register(
-    "conv_mcd", aliases=("mcd",), tags=("multi-task", "heads", "distance", "boundary"), exempt=BY_CLASS | UNTRAINED
+    "conv_mcd",
+    aliases=("mcd",),
+    tags=("multi-task", "heads", "distance", "boundary"),
+    exempt=BY_CLASS | UNTRAINED | SHARDS,
 )
 class ConvMCDLoss(WithTasks):
     r"""A segmentation loss plus contour and distance of each class, told by 1x1 convolutions of the decoder's features.

@@ -6,14 +6,14 @@ from monai_segloss.core.module import FormulaArgs
 from monai_segloss.core.registry import register
 from monai_segloss.losses.compound.balance import BalanceConfig
 from monai_segloss.losses.learned.guided import Base
-from monai_segloss.losses.learned.tasks import DECODED, Task, WithTasks
+from monai_segloss.losses.learned.tasks import DECODED, SHARDS, Task, WithTasks
 from monai_segloss.schedules import TermWeight
 
 
 @register(
     "distance_regularized",
     tags=("multi-task", "heads", "distance", "learned weights"),
-    exempt=DECODED,
+    exempt=DECODED | SHARDS,
 )
 class DistanceRegularizedLoss(WithTasks):
     r"""A segmentation loss plus the distance map of each class, told from the bottleneck alone; the weights are learned.

@@ -6,14 +6,14 @@ from monai_segloss.core.module import FormulaArgs
 from monai_segloss.core.registry import register
 from monai_segloss.losses.compound.balance import BalanceConfig
 from monai_segloss.losses.learned.guided import Base
-from monai_segloss.losses.learned.tasks import DECODED, Task, WithTasks
+from monai_segloss.losses.learned.tasks import DECODED, SHARDS, Task, WithTasks
 from monai_segloss.schedules import TermWeight
 
 
 @register(
     "dmtn",
     tags=("multi-task", "heads", "distance"),
-    exempt=DECODED,
+    exempt=DECODED | SHARDS,
 )
 class DMTNLoss(WithTasks):
     r"""A segmentation loss plus the distance to the boundary, told by a decoder that leaves the network's half-way up.

@@ -30,7 +30,7 @@ def head(kind: str, shape: NetworkShape, channels: int) -> nn.Module:
     """A head of one of the `HEADS`, from the features of a network to so many channels."""
     if kind == "linear":
         return Linear(shape.taps["decoder"].channels, channels)
-    return Decoder(shape, channels, start=HEADS[kind][0], skips="skips" in HEADS[kind])
+    return TaskDecoder(shape, channels, start=HEADS[kind][0], skips="skips" in HEADS[kind])
 
 
 class Linear(nn.Linear):
@@ -44,7 +44,7 @@ class Linear(nn.Linear):
         return resized(z.view(*z.shape[:2], *x.shape[2:]), size)
 
 
-class Decoder(nn.Module):
+class TaskDecoder(nn.Module):
     """A decoder of its own: at each finer grid a 3x3 convolution, instance normalization and leaky ReLU; at last 1x1.
 
     Args:

@@ -8,12 +8,12 @@ from monai_segloss.core.module import FormulaArgs
 from monai_segloss.core.registry import register
 from monai_segloss.losses.compound.balance import BalanceConfig
 from monai_segloss.losses.learned.guided import Base
-from monai_segloss.losses.learned.tasks import BY_CLASS, UNTRAINED, WithTasks, task
+from monai_segloss.losses.learned.tasks import BY_CLASS, SHARDS, UNTRAINED, WithTasks, task
 
 USUAL: dict[str, Any] = {"contour": 1.0, "distance": 1.0}
 
 
-@register("multi_task", tags=("multi-task", "heads", "distance", "boundary"), exempt=BY_CLASS | UNTRAINED)
+@register("multi_task", tags=("multi-task", "heads", "distance", "boundary"), exempt=BY_CLASS | UNTRAINED | SHARDS)
 class MultiTaskLoss(WithTasks):
     r"""A segmentation loss plus the losses of further tasks, each with a head of its own alongside the network.
 

@@ -1,6 +1,6 @@
 """The discriminator and the critic: one small network in plain torch, and what it is shown.
 
-Its own, since a loss may not need MONAI, and since MONAI's ``PatchDiscriminator`` has batch or instance normalization, which
+Its own, since a loss may not need MONAI, and since MONAI's ``LabelDiscriminator`` has batch or instance normalization, which
 fails on one voxel, and kernels of 4, which have no result on a grid of one.
 """
 
@@ -93,7 +93,7 @@ class PatchNetwork(nn.Module):
         return found
 
 
-class PatchDiscriminator(PatchNetwork):
+class LabelDiscriminator(PatchNetwork):
     """A logit for each patch of 31 voxels per axis, in steps of 8."""
 
     def __init__(self, axes: int, channels: int, features: int, spectral: bool) -> None:

@@ -7,14 +7,16 @@ from monai_segloss.core.module import FormulaArgs
 from monai_segloss.core.registry import register
 from monai_segloss.losses.compound.balance import BalanceConfig
 from monai_segloss.losses.learned.guided import Base
-from monai_segloss.losses.learned.tasks import DECODED, NO_TASK, Task, WithTasks
+from monai_segloss.losses.learned.tasks import DECODED, NO_TASK, SHARDS, Task, WithTasks
 from monai_segloss.schedules import TermWeight
 
 
 @register(
     "psi_net",
     tags=("multi-task", "heads", "distance", "boundary"),
-    exempt=DECODED | {"perfect_prediction_is_the_minimum": Exempt(NO_TASK, cases=("two_classes", "five_classes"))},
+    exempt=DECODED
+    | SHARDS
+    | {"perfect_prediction_is_the_minimum": Exempt(NO_TASK, cases=("two_classes", "five_classes"))},
 )
 class PsiNetLoss(WithTasks):
     r"""A segmentation loss plus contour and distance of each class, each told by a decoder of its own.

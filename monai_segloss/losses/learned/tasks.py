@@ -59,6 +59,9 @@ BY_CLASS = {
     "class_order": "a head has weights of its own for each class",
     "perfect_prediction_is_zero": NO_TASK,
 }
+SHARDS = {
+    "shards_equal_the_batch": "under DDP each process takes the mean over its own samples and classes with distances"
+}
 UNTRAINED = {"perfect_prediction_is_the_minimum": NO_TASK}
 AROUND = "a decoder's convolutions and means reach over voxels that do not count"
 SEVERAL = (
