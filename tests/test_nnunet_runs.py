@@ -342,7 +342,7 @@ def test_after_another_plan_the_folders_to_remove_are_named(space: Workspace, ch
 # -- a loss that is lost --------------------------------------------------------------------------------------------
 
 
-class Lost(nn.Module):
+class Lost(Companions, nn.Module):
     """A loss that is NaN in some steps; its gradient is 0 unless it is not to be."""
 
     def __init__(self, steps: range, spoils: bool) -> None:
