@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from monai_segloss.core.companions import learnable, parameter_groups, share_between_processes
+from monai_segloss.core.companions import parameter_groups, share_between_processes
 from monai_segloss.core.module import SegLoss
 from monai_segloss.core.probe import network_shape
 from monai_segloss.core.taps import NetworkShape, Taps
@@ -27,7 +27,7 @@ def hooked(taps: tuple[str, ...]) -> list[str]:
 def prepare(trainer: SegLossTrainer, loss: SegLoss) -> Taps | None:
     """Build what the loss brings along, for the network of the trainer; the hooks of its taps."""
     taps = _prepare(trainer, loss) if loss.brings else None
-    if trainer.is_ddp and (learnable(loss) or loss.brings):
+    if trainer.is_ddp:
         share_between_processes(loss)
     return taps
 

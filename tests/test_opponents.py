@@ -21,6 +21,7 @@ import monai_segloss
 from monai_segloss import NetworkShape
 from monai_segloss.core.companions import learnable, parameter_groups, share_between_processes
 from monai_segloss.core.opponent import FORGOTTEN, Opponent, OpponentError
+from monai_segloss.engine import prepared
 from monai_segloss.losses.learned import patches
 from monai_segloss.losses.learned.adversarial import CRITERIA, smoothed
 
@@ -571,3 +572,22 @@ def test_two_processes_train_one_opponent(key: str, tmp_path: Path) -> None:
     torch.testing.assert_close(torch.stack(first["values"]), expected, rtol=1e-4, atol=1e-5)
     for name, value in weights(alone).items():
         torch.testing.assert_close(first["weights"][name], value, rtol=1e-3, atol=2e-4)
+
+
+def prepare_for_monai(rank: int, folder: str) -> None:
+    """One process that prepares a loss for its network, with random numbers of its own."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    try:
+        torch.manual_seed(rank)
+        loss = monai_segloss.create("adversarial", **READING)
+        prepared(loss, nn.Conv2d(1, 3, 1), 1, SIZE)
+        torch.save(weights(loss), Path(folder) / f"{rank}.pt")
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_of_monai_begin_with_one_opponent(tmp_path: Path) -> None:
+    mp.start_processes(prepare_for_monai, args=(str(tmp_path),), nprocs=2, start_method="spawn")
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert same(first, second)

@@ -103,16 +103,17 @@ def parameter_groups(loss: nn.Module, weight_decay: float | None = None) -> list
 def share_between_processes(loss: nn.Module) -> None:
     """Under DistributedDataParallel: the weights of the first process everywhere, and gradients averaged as they come.
 
-    Opponents average theirs by themselves.
+    Opponents average theirs by themselves.  Nothing is done for a loss that trains nothing.
 
-    Every process must use every parameter in every step.
+    Every process must use every parameter in every step, and the loss must be on the device of its process.
     """
-    for each in (*loss.parameters(), *loss.buffers()):
+    opponents = [each for module in loss.modules() for each in getattr(module, "opponents", {}).values()]
+    trained = learnable(loss)
+    for each in (*loss.parameters(), *loss.buffers()) if trained or opponents else ():
         broadcast(each.data)
-    for module in loss.modules():
-        for opponent in getattr(module, "opponents", {}).values():
-            opponent.share()
-    for parameter in learnable(loss):
+    for opponent in opponents:
+        opponent.share()
+    for parameter in trained:
         parameter.register_hook(average_over_processes)  # type: ignore[no-untyped-call]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from monai_segloss.core.companions import Companions, learnable, parameter_groups, share_between_processes
+from monai_segloss.core.companions import Companions, parameter_groups, share_between_processes
 from monai_segloss.core.prior import Prior, PriorError
 from monai_segloss.core.probe import network_shape
 from monai_segloss.core.sync import is_distributed
@@ -21,6 +21,8 @@ class Around(Companions, nn.Module):
     Args:
         loss: one of ours, or any other callable.
     """
+
+    loss: Any
 
     def __init__(self, loss: nn.Module | Callable[..., Tensor]) -> None:
         super().__init__()
@@ -50,7 +52,7 @@ class Around(Companions, nn.Module):
 
     def take_prior(self, prior: Prior) -> None:
         """Give the loss its prior."""
-        getattr(self.loss, "take_prior")(prior)  # noqa: B009
+        self.loss.take_prior(prior)
 
     def update(self) -> dict[str, Tensor]:
         """The step of the opponents of the loss, and their losses."""
@@ -94,8 +96,8 @@ def prepared(
         >>> prepared(loss, nn.Conv2d(1, 2, 1), 1, (8, 8)) is loss
         True
     """
+    device = next(iter(network.parameters()), torch.empty(0)).device
     if getattr(loss, "brings", False):
-        device = next(iter(network.parameters()), torch.empty(0)).device
         image = torch.zeros((1, in_channels, *patch_size), device=device)
         loss.prepare(network_shape(network, image, loss.taps, taps, spacing))
         if loss.prior_kind is not None:
@@ -103,8 +105,8 @@ def prepared(
                 f"loss: it wants a prior of the kind {loss.prior_kind!r}: train one with `segloss prior train DATASET "
                 f"--kind {loss.prior_kind}` and give its file as the argument prior."
             )
-    if is_distributed() and isinstance(loss, nn.Module) and learnable(loss):
-        share_between_processes(loss)
+    if is_distributed() and isinstance(loss, nn.Module):
+        share_between_processes(loss.to(device))
     return loss
 
 
