@@ -79,6 +79,13 @@ def _command(action: Callable[[Console, Comparison], None]) -> Callable[..., Non
         epochs: Annotated[int | None, typer.Option(help="Length of a training; default: 100.")] = None,
         iterations: Annotated[int | None, typer.Option(help="Training steps per epoch; default: 250.")] = None,
         lr: Annotated[float | None, typer.Option(help="Initial learning rate; default: nnU-Net's own.")] = None,
+        batch_size: Annotated[int | None, typer.Option(help="Samples of a batch; default: planned for a GPU.")] = None,
+        patch_size: Annotated[
+            str | None, typer.Option(help="Voxels of a patch, as 32,40,32 in the plans' order; default: planned.")
+        ] = None,
+        features: Annotated[
+            int | None, typer.Option(help="Channels of the network's first stage; default: planned, 32.")
+        ] = None,
         device: Annotated[str | None, typer.Option(help="cpu, cuda or mps.")] = None,
         tolerance: Annotated[float | None, typer.Option(help="Of the surface Dice, in mm; default: 1.")] = None,
         sizes: Annotated[str | None, typer.Option(help="Edges of the size classes of components, in mm³.")] = None,
@@ -101,7 +108,9 @@ def _command(action: Callable[[Console, Comparison], None]) -> Callable[..., Non
         given = {
             "data": data, "demo": demo or None, "arms": [_arm(each) for each in loss] if loss else None,
             "baseline": baseline, "seeds": seeds, "baseline_seeds": baseline_seeds, "folds": fold or None,
-            "configuration": configuration, "epochs": epochs, "iterations": iterations, "lr": lr, "device": device,
+            "configuration": configuration, "epochs": epochs, "iterations": iterations, "lr": lr,
+            "batch_size": batch_size, "patch_size": patch_size and patch_size.split(","), "features": features,
+            "device": device,
             "tolerance": tolerance, "sizes": sizes and sizes.split(","), "tubes": tubes or None, "margin": margin,
         }  # fmt: skip
         console = Console(highlight=False)

@@ -18,6 +18,7 @@ from monai_segloss.experiment import queue
 from monai_segloss.experiment.matrix import Matrix
 from monai_segloss.experiment.measures import Options
 from monai_segloss.experiment.measuring import measure_runs
+from monai_segloss.experiment.network import SETTINGS, set_network
 from monai_segloss.experiment.queue import Cluster, Show
 from monai_segloss.experiment.running import DIVERGED, DONE, PLANS, Task
 from monai_segloss.experiment.smoke import EPOCHS, FOLDER, ITERATIONS, Estimate, estimate, free, smoke
@@ -64,7 +65,10 @@ class Comparison:
         """What all runs of the folder have in common; arms, seeds and folds may be added later."""
         data, same = self.matrix.data, ("configuration", "epochs", "iterations", "lr", "device")
         files = {} if self.source is None else {"files of --data": self.source.fingerprint()}
-        return {"--data": data and str(data.resolve()), **files} | {f"--{x}": getattr(self.matrix, x) for x in same}
+        network = {f"--{x}".replace("_", "-"): getattr(self.matrix, x) for x in SETTINGS}
+        asked = {option: value for option, value in network.items() if value is not None}
+        common = {f"--{x}": getattr(self.matrix, x) for x in same}
+        return {"--data": data and str(data.resolve()), **files, **common, **asked}
 
     def _refuse(self) -> None:
         """Refuse folds that there are not, and losses that cannot do what the data set asks for."""
@@ -174,6 +178,7 @@ class Comparison:
                 self.programs.run(command, "plan", bar_listener(step, len(cases)))
                 if self.matrix.configuration not in read_json(plans)["configurations"]:
                     raise DemoError(f"nnU-Net plans no {self.matrix.configuration} for {self.name}: choose another one")
+                set_network(plans, self.matrix)
         self._splits()
         self._losses(plans)
 

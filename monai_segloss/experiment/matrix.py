@@ -65,6 +65,9 @@ class Matrix(BaseModel):
         configuration: of nnU-Net's plans.
         epochs, iterations: length of a training.
         lr: initial learning rate; None: nnU-Net's own.
+        batch_size, patch_size, features: of the network instead of what nnU-Net plans for a GPU: samples of a batch, voxels
+            of a patch along each axis of the plans, and channels of the first stage, doubled from stage to stage up to the
+            planned most.
         device: cpu, cuda or mps.
         tolerance, sizes, tubes: of the measures, see `measures.Options`.
         margin: see `statistics.Settings`.
@@ -83,6 +86,9 @@ class Matrix(BaseModel):
     epochs: int = Field(100, ge=1)
     iterations: int = Field(250, ge=1)
     lr: float | None = Field(None, gt=0)
+    batch_size: int | None = Field(None, ge=1)
+    patch_size: tuple[int, ...] | None = Field(None, min_length=2, max_length=3)
+    features: int | None = Field(None, ge=1)
     device: Literal["cpu", "cuda", "mps"] = "cpu"
     tolerance: float = Field(1.0, gt=0, description="of the surface Dice, mm")
     sizes: tuple[float, ...] = Field((), description="edges of the size classes of components, mm³")
