@@ -24,6 +24,8 @@ def set_network(plans: Path, matrix: Matrix) -> None:
     Raises:
         DemoError: the patch does not fit the planned network.
     """
+    if all(getattr(matrix, name) is None for name in SETTINGS):
+        return
     content = read_json(plans)
     planned = content["configurations"][matrix.configuration]
     network = planned["architecture"]["arch_kwargs"]
