@@ -1,4 +1,4 @@
-"""The network of a comparison: batch, patch and channels that replace what nnU-Net plans."""
+"""What a comparison replaces of nnU-Net's plans and splits: batch, patch, channels; folds of patients."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from monai_segloss.demo.problem import DemoError
+from monai_segloss.experiment.folds import make_folds, read_patients
 from monai_segloss.experiment.matrix import Matrix, matrix
 from monai_segloss.experiment.network import described, set_network
 from monai_segloss.files import read_json, write_json
@@ -55,3 +56,30 @@ def test_patches_that_do_not_fit(plans: Path, patch: list[int], words: str) -> N
 
 def test_plans_of_another_kind_have_no_words() -> None:
     assert described({"patch_size": [8, 8]}) is None
+
+
+def test_images_of_one_patient_are_on_one_side() -> None:
+    cases = [f"{number}{eye}" for number in range(6) for eye in "LR"]
+    whose = {case: case[:-1] for case in cases}
+    folds = make_folds(cases, 3, whose)
+    for fold in folds:
+        assert sorted(fold["train"] + fold["val"]) == cases
+        assert not {whose[case] for case in fold["train"]} & {whose[case] for case in fold["val"]}
+    assert sorted(case for fold in folds for case in fold["val"]) == cases
+    alone = make_folds(cases, 5, {})
+    from nnunetv2.utilities.crossval_split import generate_crossval_split
+
+    assert [sorted(fold["val"]) for fold in alone] == [
+        sorted(fold["val"]) for fold in generate_crossval_split(cases, 12345, 5)
+    ]
+    with pytest.raises(DemoError, match="--splits 7: there are only 6 patients"):
+        make_folds(cases, 7, whose)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("[1]", "expected a mapping"), ('{"c": "x"}', "no case 'c'"), ("{", "patients")]
+)
+def test_files_of_patients(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "patients.json").write_text(text)
+    with pytest.raises(DemoError, match=words):
+        read_patients(tmp_path / "patients.json", ["a", "b"])

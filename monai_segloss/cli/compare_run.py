@@ -75,6 +75,10 @@ def _command(action: Callable[[Console, Comparison], None]) -> Callable[..., Non
         seeds: Annotated[int | None, typer.Option(help="Trainings of each arm and fold; default: 2.")] = None,
         baseline_seeds: Annotated[int | None, typer.Option(help="Of the baseline; default: two more.")] = None,
         fold: Annotated[list[int] | None, typer.Option(help="Held-out fold; repeat for more; default: 0.")] = None,
+        splits: Annotated[int | None, typer.Option(help="Folds of the cross-validation; default: 5.")] = None,
+        patients: Annotated[
+            Path | None, typer.Option(help="JSON file: name of a case -> name of its patient, held out as one.")
+        ] = None,
         configuration: Annotated[str | None, typer.Option(help="2d, 3d_fullres or 3d_lowres.")] = None,
         epochs: Annotated[int | None, typer.Option(help="Length of a training; default: 100.")] = None,
         iterations: Annotated[int | None, typer.Option(help="Training steps per epoch; default: 250.")] = None,
@@ -108,6 +112,7 @@ def _command(action: Callable[[Console, Comparison], None]) -> Callable[..., Non
         given = {
             "data": data, "demo": demo or None, "arms": [_arm(each) for each in loss] if loss else None,
             "baseline": baseline, "seeds": seeds, "baseline_seeds": baseline_seeds, "folds": fold or None,
+            "splits": splits, "patients": patients,
             "configuration": configuration, "epochs": epochs, "iterations": iterations, "lr": lr,
             "batch_size": batch_size, "patch_size": patch_size and patch_size.split(","), "features": features,
             "device": device,

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from monai_segloss.demo import generate
-from monai_segloss.demo.dataset import FOLDS, RawDataset, link_dataset, nnunet_name, read_dataset
+from monai_segloss.demo.dataset import RawDataset, link_dataset, nnunet_name, read_dataset
 from monai_segloss.demo.problem import DemoError
 from monai_segloss.demo.process import Programs, environment, workers
 from monai_segloss.demo.progress import Display, bar_listener
 from monai_segloss.demo.stages import Stages
 from monai_segloss.experiment import queue
+from monai_segloss.experiment.folds import make_folds, read_patients
 from monai_segloss.experiment.matrix import Matrix
 from monai_segloss.experiment.measures import Options
 from monai_segloss.experiment.measuring import measure_runs
@@ -27,8 +28,6 @@ from monai_segloss.files import read_json, write_json
 
 DEMO_NAME, DEMO_SIZE, DEMO_FOLDS = "Dataset001_SeglossCompare", generate.Size(train=24, test=0), 3
 """Eight generated cases are held out: with fewer than six the signed-rank test cannot reject."""
-SPLIT_SEED = 12345
-"""That of nnU-Net's own splits."""
 
 
 @dataclass
@@ -51,11 +50,14 @@ class Comparison:
     source: RawDataset | None = field(init=False, default=None)
     stages: Stages = field(init=False)
     programs: Programs = field(init=False)
+    patients: Mapping[str, str] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.work = self.work.absolute()
         if self.matrix.data is not None:
             self.source = read_dataset(self.matrix.data, 2, None)
+            if self.matrix.patients is not None:
+                self.patients = read_patients(self.matrix.patients, list(self.source.cases))
         self._refuse()
         self.processes = 1 if self.source is None else workers()
         self.stages = Stages(self.work, self._settings(), "segloss compare", "--output", "")
@@ -68,13 +70,15 @@ class Comparison:
         network = {f"--{x}".replace("_", "-"): getattr(self.matrix, x) for x in SETTINGS}
         asked = {option: value for option, value in network.items() if value is not None}
         common = {f"--{x}": getattr(self.matrix, x) for x in same}
-        return {"--data": data and str(data.resolve()), **files, **common, **asked}
+        folds = {"--splits": self.matrix.splits} if self.matrix.splits != 5 else {}
+        whose = {"--patients": dict(self.patients)} if self.patients else {}
+        return {"--data": data and str(data.resolve()), **files, **common, **asked, **folds, **whose}
 
     def _refuse(self) -> None:
         """Refuse folds that there are not, and losses that cannot do what the data set asks for."""
         from nnunet_trainers.building import DatasetProperties, refuse_unsupported
 
-        folds = DEMO_FOLDS if self.source is None else min(FOLDS, len(self.source.cases))
+        folds = DEMO_FOLDS if self.source is None else min(self.matrix.splits, len(self.source.cases))
         if max(self.matrix.folds) >= folds:
             raise DemoError(f"--fold {max(self.matrix.folds)}: the {folds} folds are 0 to {folds - 1}")
         regions, ignore = (False, None) if self.source is None else (self.source.regions, self.source.ignore_label)
@@ -109,10 +113,7 @@ class Comparison:
         cases = list(read_dataset(self.raw, 2, None).cases)
         if self.source is None:
             return generate.make_splits(cases, DEMO_FOLDS)
-        from nnunetv2.utilities.crossval_split import generate_crossval_split
-
-        found: list[dict[str, list[str]]] = generate_crossval_split(cases, SPLIT_SEED, min(FOLDS, len(cases)))
-        return [{key: [str(case) for case in each[key]] for key in ("train", "val")} for each in found]
+        return make_folds(cases, min(self.matrix.splits, len(cases)), self.patients)
 
     def tasks(self) -> list[Task]:
         """Every run."""
@@ -226,4 +227,6 @@ class Comparison:
         options = Options(self.matrix.tolerance, self.matrix.sizes, self.matrix.tubes)
         with self.display.stage("measure") as step:
             done = iter(range(1, len(sources) + 1))
-            return measure_runs(sources, self.work, options, None, self.jobs, lambda _: step(next(done), len(sources)))
+            return measure_runs(
+                sources, self.work, options, self.patients, self.jobs, lambda _: step(next(done), len(sources))
+            )

@@ -61,7 +61,10 @@ class Matrix(BaseModel):
         baseline: name of the arm that the others are compared with; default: the first.
         seeds: trainings of each arm and fold, with the seeds 0, 1, ...
         baseline_seeds: of the baseline; default: two more.
-        folds: of nnU-Net's cross-validation, held out one by one.
+        folds: of the cross-validation, held out one by one.
+        splits: how many folds the cross-validation has.
+        patients: JSON file, name of a case -> name of its patient, whose cases lie in one fold and are one patient in the
+            statistics; default: each case is a patient of its own.
         configuration: of nnU-Net's plans.
         epochs, iterations: length of a training.
         lr: initial learning rate; None: nnU-Net's own.
@@ -82,6 +85,8 @@ class Matrix(BaseModel):
     seeds: int = Field(2, description="trainings of each arm and fold")
     baseline_seeds: int = Field(0, description="trainings of the baseline and fold; 0: two more than the others")
     folds: tuple[int, ...] = Field((0,), min_length=1)
+    splits: int = Field(5, ge=2)
+    patients: Path | None = None
     configuration: Literal["2d", "3d_fullres", "3d_lowres"] = "3d_fullres"
     epochs: int = Field(100, ge=1)
     iterations: int = Field(250, ge=1)
