@@ -20,6 +20,7 @@ def plans(tmp_path: Path) -> Path:
         "n_stages": 4,
         "features_per_stage": [32, 64, 128, 256],
         "strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2], [1, 2, 2]],
+        "n_conv_per_stage_decoder": [2, 2, 2],
     }
     planned = {"patch_size": [20, 64, 64], "batch_size": 9, "architecture": {"arch_kwargs": network}}
     write_json(tmp_path / "plans.json", {"configurations": {"3d_fullres": planned, "2d": {"patch_size": [64, 64]}}})
@@ -43,9 +44,20 @@ def test_only_what_is_asked_for_is_replaced(plans: Path) -> None:
     assert described(found["3d_fullres"]) == "patch of 8 x 24 x 16 voxels, batch of 2, 48 to 256 channels"
 
 
+def test_a_small_patch_has_fewer_stages(plans: Path) -> None:
+    set_network(plans, asked(patch_size=[8, 8, 8]))
+    network = read_json(plans)["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]
+    assert network == {
+        "n_stages": 3,
+        "features_per_stage": [32, 64, 128],
+        "strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2]],
+        "n_conv_per_stage_decoder": [2, 2],
+    }
+
+
 @pytest.mark.parametrize(
     ("patch", "words"),
-    [([16, 16], r"the plans have 3 axes"), ([8, 16, 20], r"multiples of \[4, 8, 8\]"), ([0, 8, 8], "multiples")],
+    [([16, 16], r"the plans have 3 axes"), ([8, 16, 15], r"multiples of \[2, 2, 2\]"), ([2, 8, 8], "twice that")],
 )
 def test_patches_that_do_not_fit(plans: Path, patch: list[int], words: str) -> None:
     before = plans.read_bytes()

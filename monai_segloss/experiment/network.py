@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ def set_network(plans: Path, matrix: Matrix) -> None:
         matrix: the comparison.
 
     Raises:
-        DemoError: the patch does not fit the planned network.
+        DemoError: the patch does not fit the planned network, even without its deepest stages.
     """
     if all(getattr(matrix, name) is None for name in SETTINGS):
         return
@@ -30,8 +31,9 @@ def set_network(plans: Path, matrix: Matrix) -> None:
     planned = content["configurations"][matrix.configuration]
     network = planned["architecture"]["arch_kwargs"]
     if matrix.patch_size is not None:
-        _refuse(matrix.patch_size, planned, network)
+        stages = _stages(matrix.patch_size, planned, network)
         planned["patch_size"] = list(matrix.patch_size)
+        planned["architecture"]["arch_kwargs"] = network = _cut(network, stages)
     if matrix.batch_size is not None:
         planned["batch_size"] = matrix.batch_size
     if matrix.features is not None:
@@ -40,17 +42,26 @@ def set_network(plans: Path, matrix: Matrix) -> None:
     write_json(plans, content, indent=4)
 
 
-def _refuse(patch: tuple[int, ...], planned: Mapping[str, Any], network: Mapping[str, Any]) -> None:
-    axes = len(planned["patch_size"])
+def _stages(patch: tuple[int, ...], planned: Mapping[str, Any], network: Mapping[str, Any]) -> int:
+    """How many of the planned stages a patch goes through with whole voxels, at least two along each axis."""
+    axes, strides = len(planned["patch_size"]), network["strides"]
     if len(patch) != axes:
         raise DemoError(f"--patch-size {list(patch)}: the plans have {axes} axes, as in {planned['patch_size']}")
-    steps = [1] * axes
-    for strides in network["strides"]:
-        steps = [step * stride for step, stride in zip(steps, strides, strict=True)]
-    if any(edge < 1 or edge % step for edge, step in zip(patch, steps, strict=True)):
-        raise DemoError(
-            f"--patch-size {list(patch)}: edges must be multiples of {steps}, by which the network halves them"
-        )
+    for stages in range(network["n_stages"], 1, -1):
+        steps = [math.prod(stride[axis] for stride in strides[:stages]) for axis in range(axes)]
+        if all(edge % step == 0 and edge >= 2 * step for edge, step in zip(patch, steps, strict=True)):
+            return stages
+    raise DemoError(
+        f"--patch-size {list(patch)}: the edges of a patch must be multiples of {strides[1]}, twice that at least"
+    )
+
+
+def _cut(network: Mapping[str, Any], stages: int) -> dict[str, Any]:
+    """The network without its deepest stages: of what has a value per stage, or per stage of the decoder, the first ones."""
+    planned = network["n_stages"]
+    shorter = {planned: stages, planned - 1: stages - 1}
+    lists = {key: value for key, value in network.items() if isinstance(value, list) and len(value) in shorter}
+    return {**network, **{key: value[: shorter[len(value)]] for key, value in lists.items()}, "n_stages": stages}
 
 
 def described(configuration: Mapping[str, Any]) -> str | None:
