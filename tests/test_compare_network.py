@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import nnunet_trainers.trainers  # noqa: F401  (sets variables of the environment)
 from monai_segloss.demo.problem import DemoError
 from monai_segloss.experiment.folds import make_folds, read_patients
 from monai_segloss.experiment.matrix import Matrix, matrix
