@@ -59,6 +59,7 @@ from monai_segloss.losses.partial.marginal_cross_entropy import MarginalCrossEnt
 from monai_segloss.losses.partial.marginal_dice import MarginalDiceLoss
 from monai_segloss.losses.region.asymmetric_similarity import AsymmetricSimilarityLoss
 from monai_segloss.losses.region.dice import DiceLoss
+from monai_segloss.losses.region.dice_metric import DiceMetricLoss
 from monai_segloss.losses.region.focal_positive import FocalPositiveLoss
 from monai_segloss.losses.region.focal_tversky import FocalTverskyLoss
 from monai_segloss.losses.region.generalized_dice import GeneralizedDiceLoss
@@ -76,6 +77,7 @@ from monai_segloss.losses.region.penalty_generalized_dice import PenaltyGenerali
 from monai_segloss.losses.region.sensitivity_specificity import SensitivitySpecificityLoss
 from monai_segloss.losses.region.threshold_map_dice import ThresholdMapDiceLoss
 from monai_segloss.losses.region.tversky import TverskyLoss
+from monai_segloss.losses.region.tversky_metric import TverskyMetricLoss
 from monai_segloss.losses.structural.region_mutual_information import RegionMutualInformationLoss
 from monai_segloss.losses.structural.structural_similarity import StructuralSimilarityLoss
 from monai_segloss.losses.topology.cl_ce import ClCELoss
@@ -123,6 +125,7 @@ __all__ = [
     "DiceFocalLoss",
     "DiceHausdorffDTLoss",
     "DiceLoss",
+    "DiceMetricLoss",
     "DiceTopKLoss",
     "DiceclDiceLoss",
     "DistancePenalizedCELoss",
@@ -179,6 +182,7 @@ __all__ = [
     "ThresholdMapDiceLoss",
     "TopKCrossEntropyLoss",
     "TverskyLoss",
+    "TverskyMetricLoss",
     "UnifiedFocalLoss",
     "WeightedCrossEntropyLoss",
     "WeightedHausdorffLoss",

@@ -9,7 +9,7 @@ import numpy as np
 
 from .entry import reference
 from .reading import Array, Reading, reduce
-from .region import Table, uniform_dice
+from .region import Table, uniform_dice, uniform_tversky
 
 
 @reference("jaccard", lambda volume, n, c: 1 - volume / (n + (c - 1) * volume))
@@ -27,6 +27,25 @@ def jaccard_metric(r: Reading, smooth_nr: float, smooth_dr: float, **formula_arg
     p, g = table.sum(np.abs(r.p)), table.sum(np.abs(r.g))
     tp = (p + g - table.sum(np.abs(r.p - r.g))) / 2
     return table.reduce(1 - (tp + smooth_nr) / (p + g - tp + smooth_dr))
+
+
+@reference("dice_metric", uniform_dice)
+def dice_metric(r: Reading, smooth_nr: float, smooth_dr: float, **formula_arguments: Any) -> Array:
+    """Wang 2023: Dice of the same intersection."""
+    table = Table(r, **formula_arguments)
+    p, g, apart = (table.sum(x) for x in (r.p, r.g, np.abs(r.p - r.g)))
+    return table.reduce(1 - (p + g - apart + smooth_nr) / (p + g + smooth_dr))
+
+
+@reference("tversky_metric", uniform_tversky, alpha=0.3, beta=0.7)
+def tversky_metric(
+    r: Reading, alpha: float, beta: float, smooth_nr: float, smooth_dr: float, **formula_arguments: Any
+) -> Array:
+    """Wang 2023: false positives and negatives are what is left of prediction and target without the intersection."""
+    table = Table(r, **formula_arguments)
+    p, g, apart = (table.sum(x) for x in (r.p, r.g, np.abs(r.p - r.g)))
+    tp = (p + g - apart) / 2
+    return table.reduce(1 - (tp + smooth_nr) / (tp + alpha * (p - tp) + beta * (g - tp) + smooth_dr))
 
 
 @reference(
