@@ -28,6 +28,7 @@ from monai_segloss.losses.boundary.weighted_hausdorff import WeightedHausdorffLo
 from monai_segloss.losses.compound.combo import ComboLoss
 from monai_segloss.losses.compound.dice_boundary import DiceBoundaryLoss
 from monai_segloss.losses.compound.dice_ce import DiceCELoss
+from monai_segloss.losses.compound.dice_ce_ace import DiceCEACELoss
 from monai_segloss.losses.compound.dice_ce_boundary import DiceCEBoundaryLoss
 from monai_segloss.losses.compound.dice_ce_skeleton_recall import DiceCESkeletonRecallLoss
 from monai_segloss.losses.compound.dice_cldice import DiceclDiceLoss
@@ -67,6 +68,7 @@ from monai_segloss.losses.region.generalized_wasserstein_dice import Generalized
 from monai_segloss.losses.region.hardness_weighted_dice import HardnessWeightedDiceLoss
 from monai_segloss.losses.region.jaccard import JaccardLoss
 from monai_segloss.losses.region.jaccard_metric import JaccardMetricLoss
+from monai_segloss.losses.region.l1_ace import L1ACELoss
 from monai_segloss.losses.region.log_cosh_dice import LogCoshDiceLoss
 from monai_segloss.losses.region.lovasz_hinge import LovaszHingeLoss
 from monai_segloss.losses.region.lovasz_softmax import LovaszSoftmaxLoss
@@ -119,6 +121,7 @@ __all__ = [
     "CrossEntropyLoss",
     "DMTNLoss",
     "DiceBoundaryLoss",
+    "DiceCEACELoss",
     "DiceCEBoundaryLoss",
     "DiceCELoss",
     "DiceCESkeletonRecallLoss",
@@ -151,6 +154,7 @@ __all__ = [
     "InverseWeightedDiceLoss",
     "JaccardLoss",
     "JaccardMetricLoss",
+    "L1ACELoss",
     "LabelSmoothingCrossEntropyLoss",
     "LatentShapeLoss",
     "LayerSmoothnessLoss",
