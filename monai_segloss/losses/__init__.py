@@ -80,6 +80,7 @@ from monai_segloss.losses.region.sensitivity_specificity import SensitivitySpeci
 from monai_segloss.losses.region.threshold_map_dice import ThresholdMapDiceLoss
 from monai_segloss.losses.region.tversky import TverskyLoss
 from monai_segloss.losses.region.tversky_metric import TverskyMetricLoss
+from monai_segloss.losses.structural.nacl import NACLLoss
 from monai_segloss.losses.structural.region_mutual_information import RegionMutualInformationLoss
 from monai_segloss.losses.structural.structural_similarity import StructuralSimilarityLoss
 from monai_segloss.losses.topology.cl_ce import ClCELoss
@@ -91,6 +92,7 @@ from monai_segloss.losses.voxel.bootstrapped_cross_entropy import BootstrappedCr
 from monai_segloss.losses.voxel.cross_entropy import CrossEntropyLoss
 from monai_segloss.losses.voxel.focal import FocalLoss
 from monai_segloss.losses.voxel.label_smoothing_cross_entropy import LabelSmoothingCrossEntropyLoss
+from monai_segloss.losses.voxel.margin_cross_entropy import MarginCrossEntropyLoss
 from monai_segloss.losses.voxel.poly1_cross_entropy import Poly1CrossEntropyLoss
 from monai_segloss.losses.voxel.seesaw import SeesawLoss
 from monai_segloss.losses.voxel.topk_cross_entropy import TopKCrossEntropyLoss
@@ -163,11 +165,13 @@ __all__ = [
     "LovaszHingeLoss",
     "LovaszSoftmaxLoss",
     "MCCLoss",
+    "MarginCrossEntropyLoss",
     "MarginalCrossEntropyLoss",
     "MarginalDiceLoss",
     "MultiScaleL1Loss",
     "MultiTaskLoss",
     "MumfordShahLoss",
+    "NACLLoss",
     "NoiseRobustDiceLoss",
     "OverlapLoss",
     "PenaltyGeneralizedDiceLoss",

@@ -93,3 +93,32 @@ def windowed(x: Array, kernel: Array) -> Array:
 def penalized(r: Reading, penalty: Array, alpha: float, reduction: str) -> Array:
     """Cross-entropy plus alpha times the mean of the penalty (B, C, *S) over voxels and classes."""
     return cross_entropy(r, reduction=reduction) + alpha * reduce(penalty, r.valid, reduction)
+
+
+@reference("nacl", kernel_size=3, kernel_ops="mean", distance_type="l1", alpha=0.1, sigma=1.0)
+def nacl(
+    r: Reading,
+    kernel_size: int,
+    kernel_ops: str,
+    distance_type: str,
+    alpha: float,
+    sigma: float,
+    zero_padding: bool,
+    reduction: str,
+) -> Array:
+    """Murugesan 2023."""
+    step = np.arange(kernel_size) - kernel_size // 2
+    kernel = np.exp(-(step**2) / (2 * sigma**2)) if kernel_ops == "gaussian" else np.ones(kernel_size)
+    kernel = kernel / kernel.sum()
+    share, there = windowed(r.g, kernel), windowed(r.valid, kernel)
+    if not zero_padding:
+        share = share / np.where(there > 0, there, 1)
+    gap = np.abs(share - r.z)
+    return penalized(r, gap**2 if distance_type == "l2" else gap, alpha, reduction)
+
+
+@reference("margin_cross_entropy", log_c, alpha=0.1, margin=10.0)
+def margin_cross_entropy(r: Reading, alpha: float, margin: float, reduction: str) -> Array:
+    """Liu 2022."""
+    below = r.z.max(axis=1, keepdims=True) - r.z
+    return penalized(r, np.maximum(below - margin, 0), alpha, reduction)
