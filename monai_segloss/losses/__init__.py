@@ -41,6 +41,8 @@ from monai_segloss.losses.compound.unified_focal import UnifiedFocalLoss
 from monai_segloss.losses.compound.weighted_sum import WeightedSum
 from monai_segloss.losses.instance.blob import BlobLoss
 from monai_segloss.losses.instance.cc_dice_ce import CCDiceCELoss
+from monai_segloss.losses.instance.component_mil import ComponentMILLoss
+from monai_segloss.losses.instance.component_tversky import ComponentTverskyLoss
 from monai_segloss.losses.instance.inverse_weighted_cross_entropy import InverseWeightedCrossEntropyLoss
 from monai_segloss.losses.instance.inverse_weighted_dice import InverseWeightedDiceLoss
 from monai_segloss.losses.learned.adversarial import AdversarialLoss
@@ -117,6 +119,8 @@ __all__ = [
     "CCDiceCELoss",
     "ClCELoss",
     "ComboLoss",
+    "ComponentMILLoss",
+    "ComponentTverskyLoss",
     "ContourAwareLoss",
     "ContourDiceLoss",
     "ConvMCDLoss",
