@@ -227,3 +227,23 @@ def test_what_monai_must_be_told_is_checked() -> None:
         refused((ValueError, f"{next(iter(wrong))} is"), value, monai_segloss.create("nacl", **wrong), case)
     with pytest.raises(ValueError, match="kernel_size must be an odd number"):
         monai_segloss.create("nacl", kernel_size=4)
+
+
+# -- sure mistakes ---------------------------------------------------------------------------------------------------
+
+
+def test_dice_plus_plus_forgives_doubt_and_not_certainty() -> None:
+    """At p = 1/2 an error counts 1/4, not 1/2; a sure error counts 1 in both."""
+    g = one_channel([1.0, 1, 0, 0])
+    half, wrong = torch.full_like(g, 0.5), one_channel([1.0, 0, 1, 0])
+    loss, dice = (monai_segloss.create(key, smooth_nr=0.0, smooth_dr=0.0) for key in ("dice_plus_plus", "dice"))
+    assert float(loss(half, g)) == pytest.approx(1 / 3)
+    assert float(dice(half, g)) == pytest.approx(1 / 2)
+    assert float(loss(wrong, g)) == float(dice(wrong, g)) == pytest.approx(1 / 2)
+    for name in ("labels_3d", "regions", "ignored", "soft_labels"):
+        case = cases.get(name)
+        plain = gradient(monai_segloss.create("dice", **case.reading), case)
+        for found, expected in zip(
+            gradient(monai_segloss.create("dice_plus_plus", gamma=1.0, **case.reading), case), plain, strict=True
+        ):
+            assert_close(found, expected, name)

@@ -60,9 +60,11 @@ from monai_segloss.losses.partial.exclusion_cross_entropy import ExclusionCrossE
 from monai_segloss.losses.partial.exclusion_dice import ExclusionDiceLoss
 from monai_segloss.losses.partial.marginal_cross_entropy import MarginalCrossEntropyLoss
 from monai_segloss.losses.partial.marginal_dice import MarginalDiceLoss
+from monai_segloss.losses.region.adaptive_t_vmf_dice import AdaptiveTvMFDiceLoss
 from monai_segloss.losses.region.asymmetric_similarity import AsymmetricSimilarityLoss
 from monai_segloss.losses.region.dice import DiceLoss
 from monai_segloss.losses.region.dice_metric import DiceMetricLoss
+from monai_segloss.losses.region.dice_plus_plus import DicePlusPlusLoss
 from monai_segloss.losses.region.focal_positive import FocalPositiveLoss
 from monai_segloss.losses.region.focal_tversky import FocalTverskyLoss
 from monai_segloss.losses.region.generalized_dice import GeneralizedDiceLoss
@@ -103,6 +105,7 @@ from monai_segloss.losses.voxel.weighted_cross_entropy import WeightedCrossEntro
 __all__ = [
     "ActiveBoundaryLoss",
     "ActiveContourLoss",
+    "AdaptiveTvMFDiceLoss",
     "AdversarialLoss",
     "AsymmetricSimilarityLoss",
     "BESNetLoss",
@@ -135,6 +138,7 @@ __all__ = [
     "DiceHausdorffDTLoss",
     "DiceLoss",
     "DiceMetricLoss",
+    "DicePlusPlusLoss",
     "DiceTopKLoss",
     "DiceclDiceLoss",
     "DistancePenalizedCELoss",
