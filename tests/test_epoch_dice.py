@@ -6,11 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+from nnunet_data import QUIET, Workspace, run
 from torch import Tensor
 
 import monai_segloss
 from monai_segloss.testing import cases
 from monai_segloss.testing.harness import assert_close, value
+
+pytest_plugins = "nnunet_fixtures"
+pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning:nnunetv2"), *QUIET]
 
 LABEL = torch.tensor([[[0, 0, 1, 1, 2, 2]]])
 READING: dict[str, Any] = {"softmax": True, "to_onehot_y": True}
@@ -137,3 +141,14 @@ def test_an_absent_class_leaves_the_mean() -> None:
     assert not table[~there].any()
     mean = value(monai_segloss.create("adaptive_t_vmf_dice", **case.reading), case)
     assert_close(mean, table[there].mean(), "mean")
+
+
+@pytest.mark.slow
+def test_in_nnunet_it_is_the_pseudo_dice_of_the_last_validation(space: Workspace) -> None:
+    trainer = run(space.trainer("nnUNetTrainerAdaptiveTvMFDice_2epochs_2iterations"))
+    dice = torch.tensor(trainer.logger.get_value("dice_per_class_or_region", 0), dtype=torch.float64)
+    kappa = trainer.loss.loss.kappa
+    assert len(kappa) == len(dice) + 1
+    assert_close(kappa[1:], 32 * dice.nan_to_num(), "foreground")
+    saved = torch.load(f"{trainer.output_folder}/checkpoint_final.pth", map_location="cpu", weights_only=False)
+    assert torch.equal(saved["segloss"]["loss_state"]["loss.epoch_dice.dice"], kappa / 32)
