@@ -136,6 +136,28 @@ DIFFERENCES = (
         "The same value, and a warning.",
     ),
     Difference(
+        "nacl",
+        MONAI,
+        "nacl-edge",
+        "Voxels beyond the edge of the image are of no class: there the logits are drawn to shares that sum to less than 1, "
+        "8/27 in the corner of a volume.",
+        "Shares among the voxels of the window that are in the image; zero_padding=True gives MONAI's value.",
+    ),
+    Difference(
+        "nacl",
+        MONAI,
+        "nacl-gaussian",
+        'kernel_ops="gaussian" takes no notice of kernel_size: the window reaches 4 sigma.',
+        "A window of kernel_size voxels, sampled and normalized.",
+    ),
+    Difference(
+        "nacl",
+        MONAI,
+        "nacl-ignored",
+        "Labels that the cross-entropy ignores (-100) fail in the penalty.",
+        "ignore_index and mask: an ignored voxel is in no window.",
+    ),
+    Difference(
         "unified_focal",
         MONAI,
         "unified-focal-half",

@@ -211,6 +211,29 @@ RECIPES: dict[str, Recipe] = {
             source="the weight from memory of the paper; means over classes and voxels in the place of its sums",
             content={"loss": "dice_focal", "arguments": {"lambda_focal": 0.5}},
         ),
+        Recipe(
+            key="catmil",
+            summary="Dice + cross-entropy + Tversky loss of components, 0 up to 0.1 in 50 epochs, + 0.2 multiple instances.",
+            paper="Luu et al., CATMIL, 2026",
+            doi="arXiv:2604.08015",
+            source="weights, ramp and connection over faces from the authors' code; they take the union of the foreground, "
+            "here each class has its components",
+            content={
+                "terms": {
+                    "dice_ce": 1,
+                    "component_tversky": {"schedule": "linear", "start": 0, "end": 0.1, "epochs": 50},
+                    "component_mil": 0.2,
+                }
+            },
+        ),
+        Recipe(
+            key="wang_dice_metric",
+            summary="0.25 cross-entropy + 0.75 Dice semimetric loss, for soft labels.",
+            paper="Wang et al., Dice semimetric losses: optimizing the Dice score with soft labels, MICCAI 2023",
+            doi="arXiv:2303.16296",
+            source="the weights from the authors' code",
+            content={"terms": {"cross_entropy": 0.25, "dice_metric": 0.75}},
+        ),
     )
 }
 """All recipes by key."""

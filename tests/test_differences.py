@@ -22,6 +22,7 @@ from monai_segloss import (
     GeneralizedWassersteinDiceLoss,
     HausdorffDTLoss,
     MCCLoss,
+    NACLLoss,
     TopKCrossEntropyLoss,
     TverskyLoss,
     UnifiedFocalLoss,
@@ -173,6 +174,31 @@ def mcc_of_absent_classes() -> None:
     there = monai.MCCLoss(**{**arguments, "reduction": "none"})(x, y)[~absent]
     assert same(monai.MCCLoss(**arguments)(x, y), (there.sum() + absent.sum()) / absent.numel())
     assert same(MCCLoss(**arguments)(x, y), there.mean())
+
+
+def nacl_edge() -> None:
+    """Logits that are the shares: in the middle both penalties are 0, at the edge only ours."""
+    y = torch.zeros(1, 1, 3, 3, 3, dtype=torch.long)
+    x = torch.cat((torch.ones(1, 1, 3, 3, 3), torch.zeros(1, 1, 3, 3, 3)), 1)
+    ce = F.cross_entropy(x, y[:, 0])
+    sides = torch.tensor([2 / 3, 1.0, 2 / 3])
+    shares = sides[:, None, None] * sides[:, None] * sides
+    assert same(monai.NACLLoss(2, 3)(x, y[:, 0]), ce + 0.1 * (1 - shares).mean() / 2)
+    assert same(NACLLoss()(x, y), ce)
+
+
+def nacl_gaussian() -> None:
+    _case, x, y = case_of("labels_2d")
+    small, large = ({"classes": 3, "dim": 2, "kernel_size": k, "kernel_ops": "gaussian"} for k in (3, 5))
+    assert same(monai.NACLLoss(**small)(x, y[:, 0]), monai.NACLLoss(**large)(x, y[:, 0]))
+    assert not same(NACLLoss(**small)(x, y), NACLLoss(**large)(x, y))
+
+
+def nacl_ignored() -> None:
+    _case, x, y = case_of("labels_2d")
+    y = torch.where(torch.arange(y.shape[2]).view(-1, 1) < 3, -100, y)
+    refused((RuntimeError, "Class values must be non-negative"), monai.NACLLoss(3, 2), x, y[:, 0])
+    assert same(NACLLoss(ignore_index=-100)(x, y), NACLLoss()(x[:, :, 3:], y[:, :, 3:]))
 
 
 def unified_focal_half() -> None:
@@ -404,6 +430,9 @@ SHOWN: dict[str, Callable[[], None]] = {
     "value-check": label_out_of_range,
     "logits-as-probabilities": logits_without_activation,
     "argument-check": arguments_out_of_range,
+    "nacl-edge": nacl_edge,
+    "nacl-gaussian": nacl_gaussian,
+    "nacl-ignored": nacl_ignored,
     "small-losses": small_losses,
     "dice-sign": minus_dice,
     "topk-ignored": topk_of_ignored,

@@ -38,6 +38,8 @@ IDENTITIES: list[tuple[tuple[str, dict[str, Any]], tuple[str, dict[str, Any]]]] 
     (("jaccard", {}), ("tversky", {"alpha": 1.0, "beta": 1.0})),
     (("jaccard", {"smooth_nr": 5e-6, "smooth_dr": 5e-6}), ("dice", {"jaccard": True})),
     (("jaccard_metric", {}), ("jaccard", {})),
+    (("dice_metric", {}), ("dice", {})),
+    (("tversky_metric", {}), ("tversky", {"alpha": 0.3, "beta": 0.7})),
     (("asymmetric_similarity", {"beta": 1.5}), ("tversky", {"alpha": 1 / 3.25, "beta": 2.25 / 3.25})),
     (("asymmetric_similarity", {"beta": 1.0, "smooth_nr": 5e-6, "smooth_dr": 5e-6}), ("dice", {})),
     (("penalty_generalized_dice", {"k": 0.0}), ("generalized_dice", {})),
@@ -55,20 +57,27 @@ def test_members_of_the_family_meet(
     same(cases.get(name), one, other)
 
 
-def test_the_l1_form_is_right_for_soft_labels() -> None:
+@pytest.mark.parametrize("key", ["jaccard", "dice", "tversky"])
+def test_the_l1_form_is_right_for_soft_labels(key: str) -> None:
     """Smallest at p = g; the product form is smallest at a corner."""
     g = torch.full((1, 1, 8), 0.3)
-    at = {p: [create(p, g) for create in (jaccard_metric, jaccard)] for p in (0.3, 0.6, 1.0)}
-    assert at[0.3][0] == 0 < min(at[0.6][0], at[1.0][0])
-    assert at[1.0][1] < at[0.6][1] < at[0.3][1]
+
+    def at(p: float, loss: Any) -> float:
+        return float(loss(torch.full_like(g, p), g))
+
+    plain, metric = monai_segloss.create(key, **UNSMOOTHED), monai_segloss.create(f"{key}_metric")
+    assert at(0.3, metric) == 0 < min(at(0.0, metric), at(0.6, metric), at(1.0, metric))
+    assert at(1.0, plain) < at(0.6, plain) < at(0.3, plain)
 
 
-def jaccard_metric(p: float, g: Tensor) -> float:
-    return float(monai_segloss.create("jaccard_metric")(torch.full_like(g, p), g))
-
-
-def jaccard(p: float, g: Tensor) -> float:
-    return float(monai_segloss.create("jaccard", **UNSMOOTHED)(torch.full_like(g, p), g))
+def test_the_members_of_the_l1_family_meet_on_soft_labels() -> None:
+    """Tversky at 1/2 is Dice, at 1 Jaccard; both are the ``soft_label`` form of the losses without metric in their name."""
+    for name in ("soft_labels", "soft_regions"):
+        case = cases.get(name)
+        same(case, ("dice_metric", {}), ("dice", {"soft_label": True}))
+        same(case, ("tversky_metric", {}), ("tversky", {"alpha": 0.3, "beta": 0.7, "soft_label": True}))
+        same(case, ("tversky_metric", {"alpha": 0.5, "beta": 0.5, **UNSMOOTHED}), ("dice_metric", UNSMOOTHED))
+        same(case, ("tversky_metric", {"alpha": 1.0, "beta": 1.0}), ("jaccard_metric", {}))
 
 
 def test_penalty_weighs_errors_and_not_hits() -> None:

@@ -186,9 +186,10 @@ WEIGHED = ("weighted_cross_entropy", "balanced_cross_entropy", "poly1_cross_entr
            "seesaw", "unified_focal", "combo", "exponential_logarithmic")  # fmt: skip
 LOGARITHMS = tuple(key for key in WEIGHED if key != "seesaw")  # which takes the logits
 TABLES = ("jaccard", "jaccard_metric", "asymmetric_similarity", "sensitivity_specificity", "log_cosh_dice", "mcc",
-          "noise_robust_dice", "hardness_weighted_dice")  # fmt: skip
+          "noise_robust_dice", "hardness_weighted_dice", "dice_metric", "tversky_metric", "dice_plus_plus")  # fmt: skip
 POOLED = ("generalized_dice", "penalty_generalized_dice", "generalized_wasserstein_dice")
 SORTED = ("lovasz_softmax", "lovasz_hinge")
+CALIBRATION, COMPONENTS = ("l1_ace", "nacl", "margin_cross_entropy"), ("component_tversky", "component_mil")
 MUTATIONS = [
     Mutation(drop_the_mask, TABLES + POOLED + SORTED, ("ignored_voxels_change_nothing", "value_and_gradient")),
     Mutation(multiply_by_the_mask, TABLES + POOLED[:2], ("ignored_voxels_change_nothing",)),
@@ -201,7 +202,9 @@ MUTATIONS = [
     Mutation(work_in_half_precision, TABLES + POOLED + SORTED, ("value_and_gradient",)),
     Mutation(detach_the_prediction, TABLES + POOLED + SORTED, ("value_and_gradient",)),
     Mutation(let_ignored_samples_into_the_mean, POOLED, ("value_and_gradient", "ignored_sample_leaves_the_mean")),
-    Mutation(swap_alpha_and_beta, TVERSKY, ("value_and_gradient", "false_positives_and_negatives")),
+    Mutation(
+        swap_alpha_and_beta, (*TVERSKY, "tversky_metric"), ("value_and_gradient", "false_positives_and_negatives")
+    ),
     Mutation(drop_the_mask, REGION + VOXEL + COMPOUND + WEIGHED, ("ignored_voxels_change_nothing",)),
     Mutation(drop_the_mask, ("dice_ce",), ("value_and_gradient", "everything_ignored_gives_zero")),
     Mutation(multiply_by_the_mask, REGION + VOXEL[:2] + COMPOUND, ("ignored_voxels_change_nothing",)),
@@ -222,7 +225,12 @@ MUTATIONS = [
     Mutation(detach_the_prediction, REGION + VOXEL + COMPOUND + WEIGHED, ("value_and_gradient",)),
     Mutation(detach_the_prediction, ("dice_ce",), ("gradcheck",)),
     Mutation(let_ignored_samples_into_the_mean, REGION, ("value_and_gradient", "ignored_sample_leaves_the_mean")),
-    Mutation(clip_the_logarithm, VOXEL + LOGARITHMS, ("value_and_gradient",)),
+    Mutation(clip_the_logarithm, VOXEL + LOGARITHMS + CALIBRATION[1:], ("value_and_gradient",)),
+    Mutation(drop_the_mask, CALIBRATION + COMPONENTS, ("ignored_voxels_change_nothing", "value_and_gradient")),
+    Mutation(work_in_half_precision, CALIBRATION + COMPONENTS, ("value_and_gradient",)),
+    Mutation(detach_the_prediction, CALIBRATION + COMPONENTS, ("value_and_gradient",)),
+    Mutation(forget_the_batch_argument, ("l1_ace", COMPONENTS[0]), ("value_and_gradient_over_the_batch",)),
+    Mutation(forget_the_class_weights, ("l1_ace", *COMPONENTS), ("value_and_gradient_with_weights",)),
 ]
 MUTANTS = [(m, key, check) for m in MUTATIONS for key in m.keys for check in m.killed_by]
 

@@ -52,6 +52,8 @@ WEIGHTS: dict[str, dict[str, float | Callable[[int], float]]] = {
     "wang_active_boundary": {"cross_entropy": 1, "lovasz_softmax": 1, "active_boundary": 1},
     "shi_marginal_exclusion": dict.fromkeys((*PARTIAL, "exclusion_dice", "exclusion_cross_entropy"), 1),
     "zhu_dice_focal": {},
+    "catmil": {"dice_ce": 1, "component_tversky": rising(0.002, 0.1), "component_mil": 0.2},
+    "wang_dice_metric": {"cross_entropy": 0.25, "dice_metric": 0.75},
 }
 every = pytest.mark.parametrize("key", RECIPES)
 

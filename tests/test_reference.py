@@ -22,7 +22,7 @@ from monai_segloss.maps.distance import MODES
 from monai_segloss.testing import cases
 from monai_segloss.testing.cases import Case
 from monai_segloss.testing.harness import gradient, make, supported, value
-from monai_segloss.testing.properties.arguments import APART, another
+from monai_segloss.testing.properties.arguments import another, apart
 
 ENTRIES = monai_segloss.list_losses()
 STEP = 1e-5
@@ -57,7 +57,7 @@ def settings(info: LossInfo, case: Case) -> Iterator[dict[str, Any]]:
 
 def changed(info: LossInfo, case: Case) -> dict[str, Any]:
     """Another value of each argument of the formula."""
-    own = {name: p for name, p in info.parameters.items() if name not in APART}
+    own = {name: p for name, p in info.parameters.items() if not apart(name, p.default)}
     return {name: another(name, parameter.default, case) for name, parameter in own.items()}
 
 

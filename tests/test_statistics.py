@@ -12,7 +12,15 @@ import monai_segloss.kernels  # noqa: F401  (registers the fast backends)
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import FORMULAS, Stat, plain_statistics, soft_statistics
 
-POWERS = {"focal": 2.0, "focal_neg": 2.0, "ae": 1.5, "ce_power": 0.5, "ce_neg_power": 1.5}
+POWERS = {
+    "focal": 2.0,
+    "focal_neg": 2.0,
+    "ae": 1.5,
+    "ce_power": 0.5,
+    "ce_neg_power": 1.5,
+    "fp_power": 1.5,
+    "fn_power": 2.0,
+}
 ALL = tuple(Stat(name, POWERS.get(name, 0.0)) for name in FORMULAS)
 OVERLAP = (Stat("tp"), Stat("fp"), Stat("fn"))
 SIZES = [
@@ -83,6 +91,8 @@ def numpy_sums(logits: Tensor, labels: Tensor, stat: Stat, activation: str, vali
         "focal": -g * (1 - p) ** stat.power * r.log_p,
         "focal_neg": -(1 - g) * p**stat.power * r.log_q,
         "ce_power": g * (-r.log_p) ** stat.power,
+        "fp_power": (p * (1 - g)) ** stat.power,
+        "fn_power": ((1 - p) * g) ** stat.power,
         "ce_neg_power": (1 - g) * (-r.log_q) ** stat.power,
     }
     return (values[stat.name] * r.valid).sum(axis=r.axes)

@@ -21,7 +21,7 @@ from monai_segloss.kernels.statistics_cpu import Chunks, Native
 
 ROOT = Path(__file__).resolve().parent.parent
 CUBE = (Stat("p_cube"),)
-POWERED = ("focal", "focal_neg", "ae", "ce_power", "ce_neg_power")
+POWERED = ("focal", "focal_neg", "ae", "ce_power", "ce_neg_power", "fp_power", "fn_power")
 
 
 @pytest.fixture

@@ -13,12 +13,27 @@ POWERS = {
     "focal": (0.0, 0.5, 0.75, 1.0, 2.0, 2.5, 3.0, 4.0),
     "ae": (1.0, 1.3, 1.5, 2.0),
     "ce_power": (0.3, 0.5, 1.0, 1.5, 2.0),
+    "fp_power": (1.0, 1.5, 2.0, 3.0),
 }
-POWERS |= {"focal_neg": POWERS["focal"], "ce_neg_power": POWERS["ce_power"]}
+POWERS |= {"focal_neg": POWERS["focal"], "ce_neg_power": POWERS["ce_power"], "fn_power": POWERS["fp_power"]}
 EVERY = [Stat(name, power) for name in FORMULAS for power in POWERS.get(name, (0.0,))]
 COMPLEMENT = ("ce_neg", "focal_neg", "ce_neg_power")
 """What takes log(1 - p), minus infinity with one class after a softmax."""
-TRUE_CLASS = ("g", "g_sq", "tp", "fn", "tp_l1", "fn_l1", "se_g", "ae_tp", "ce", "log1p", "focal", "ce_power")
+TRUE_CLASS = (
+    "g",
+    "g_sq",
+    "tp",
+    "fn",
+    "tp_l1",
+    "fn_l1",
+    "se_g",
+    "ae_tp",
+    "ce",
+    "log1p",
+    "focal",
+    "ce_power",
+    "fn_power",
+)
 CLASSES = (1, 2, 3, 4, 5, 6, 7, 20)
 
 

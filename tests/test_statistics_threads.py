@@ -13,7 +13,7 @@ from monai_segloss.core.counts import FORMULAS, Stat, plain_statistics, soft_sta
 from monai_segloss.kernels import statistics_cpu
 
 ALL = tuple(
-    Stat(name, 1.5 if name in ("focal", "focal_neg", "ae", "ce_power", "ce_neg_power") else 0) for name in FORMULAS
+    Stat(name, 1.5 if name.endswith("_power") or name in ("focal", "focal_neg", "ae") else 0) for name in FORMULAS
 )
 SOME = (Stat("tp"), Stat("fp"), Stat("fn"), Stat("ce"))
 

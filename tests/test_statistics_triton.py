@@ -25,7 +25,7 @@ from monai_segloss.kernels.statistics_cuda import fits, fused_statistics
 
 ROOT = Path(__file__).resolve().parent.parent
 DEVICE = os.environ.get("SEGLOSS_TEST_STATISTICS_ON", "cpu")
-POWERED = ("focal", "focal_neg", "ae", "ce_power", "ce_neg_power")
+POWERED = ("focal", "focal_neg", "ae", "ce_power", "ce_neg_power", "fp_power", "fn_power")
 OVERLAP = (Stat("tp"), Stat("fp"), Stat("fn"))
 COMMON = (*OVERLAP, Stat("ce"))
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")

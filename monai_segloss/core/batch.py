@@ -22,6 +22,7 @@ from monai_segloss.core.counts import (
     soft_statistics,
 )
 from monai_segloss.core.errors import Renamed, renamed_in
+from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.spacing import SpacingError, known_spacing
 from monai_segloss.core.sync import sum_over_processes
 
@@ -170,6 +171,10 @@ class SegBatch:
         """Masked spatial sum of ``x`` (B, C, *S), (B, C)."""
         x = x if self.mask is None else x * self.mask[:, None]
         return x.flatten(2).sum(2) if x.ndim > 2 else x
+
+    def nothing(self) -> Unreduced:
+        """0 per sample, in the graph of the logits: the value of a loss that is not evaluated."""
+        return Unreduced.table(0 * self.masked_logits.flatten(1).sum(1, keepdim=True), self.voxels)
 
     def class_view(self, include_background: bool = True, over_batch: bool = False) -> ClassView:
         """The view of a loss that leaves channel 0 out or sums over the batch (and over the processes of DDP)."""

@@ -265,3 +265,18 @@ def smoothing(value: float, multilabel: bool) -> float:
             "single channel."
         )
     return float(value)
+
+
+def one_class_per_voxel(loss: str, multilabel: bool) -> None:
+    """Refuse independent channels for a loss that compares the classes of a voxel."""
+    if multilabel:
+        raise ValueError(
+            f"{loss} is defined for one class per voxel; it cannot be combined with sigmoid=True or a single channel."
+        )
+
+
+def odd_window(**arguments: float) -> None:
+    """Constructor arguments that must be the edge of a window with a center, in voxels."""
+    for name, value in arguments.items():
+        if not 1 <= value < math.inf or value % 2 != 1:
+            raise ValueError(f"{name} must be an odd number of voxels, at least 1, got {shown(value)}.")

@@ -41,6 +41,11 @@ class Companions:
         return bool(self.taps)
 
     @property
+    def tells_scales_apart(self) -> bool:
+        """Whether the loss computes something else at the coarser scales of deep supervision."""
+        return self.brings
+
+    @property
     def prior_kind(self) -> str | None:
         """The kind of prior that the loss wants and has not got."""
         return None

@@ -38,7 +38,8 @@ class Stat(NamedTuple):
     ``ae_tp`` sum v |p - g| p g                   ``ae_err``   sum v |p - g| (p (1 - g) + (1 - p) g)
     ========= =================================== ============ ====================================
 
-    ``ce_power`` and ``ce_neg_power`` are the sums of v g (-log p)^power and v (1 - g) (-log(1 - p))^power.
+    ``ce_power`` and ``ce_neg_power`` are the sums of v g (-log p)^power and v (1 - g) (-log(1 - p))^power, ``fp_power`` and
+    ``fn_power`` those of v ((1 - g) p)^power and v (g (1 - p))^power.
     ``log1p`` is sum v g log(1 + p).
     """
 
@@ -135,6 +136,8 @@ FORMULAS: dict[str, Callable[[Any, float], Any]] = {
     "tp": lambda v, a: v.p * v.g,
     "fp": lambda v, a: v.p * (1 - v.g),
     "fn": lambda v, a: v.q * v.g,
+    "fp_power": lambda v, a: _power(v.p, a) * (1 - v.g) ** a,
+    "fn_power": lambda v, a: _power(v.q, a) * v.g**a,
     "se": lambda v, a: (v.p - v.g) ** 2,
     "tp_l1": lambda v, a: v.p.minimum(v.g),
     "fp_l1": lambda v, a: (v.p - v.g).clamp_min(0),

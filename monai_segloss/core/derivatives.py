@@ -24,6 +24,11 @@ def under_vmap() -> bool:
     return any(each.key() == functorch.TransformType.Vmap for each in functorch.get_interpreter_stack() or ())
 
 
+def under_transform() -> bool:
+    """Whether a transform of `torch.func` runs, whose tensors must not be kept."""
+    return not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None
+
+
 def refuse_vmap() -> None:
     """A loss looks at values before it computes.
 

@@ -22,6 +22,7 @@ from monai_segloss.core.recommend import Recommended
 ACRONYMS = {
     "ce": "CE", "bce": "BCE", "dt": "DT", "er": "ER", "mcc": "MCC", "iou": "IoU", "topk": "TopK", "dou": "DoU",
     "f1": "F1", "cc": "CC", "sdm": "SDM", "cldice": "clDice", "mcd": "MCD", "dmtn": "DMTN", "besnet": "BESNet",
+    "ace": "ACE", "nacl": "NACL", "vmf": "vMF", "mil": "MIL",
 }  # fmt: skip
 """Parts of a key that Camel case spells in their own way."""
 

@@ -42,6 +42,10 @@ class Around(Companions, nn.Module):
         return bool(getattr(self.loss, "brings", False))
 
     @property
+    def tells_scales_apart(self) -> bool:
+        return bool(getattr(self.loss, "tells_scales_apart", False))
+
+    @property
     def prior_kind(self) -> str | None:
         return getattr(self.loss, "prior_kind", None)
 

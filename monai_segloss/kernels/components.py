@@ -157,6 +157,15 @@ class Segments:
         voxel = (number >= 0).flatten().nonzero()[:, 0]
         return sum_by(values.flatten()[voxel], number.flatten()[voxel], len(self.owner))
 
+    def largest(self, x: Tensor) -> Tensor:
+        """Largest value of a map (B, C, *S) in each component, (T,); of equal ones the first has the gradient."""
+        voxel = (self.number >= 0).flatten().nonzero()[:, 0]
+        number, values = self.number.flatten()[voxel].long(), x.detach().flatten()[voxel]
+        top = values.new_full(self.owner.shape, -torch.inf).scatter_reduce(0, number, values, "amax")
+        hit = ~(values < top[number])
+        first = voxel.new_full(self.owner.shape, x.numel()).scatter_reduce(0, number[hit], voxel[hit], "amin")
+        return x.flatten()[first]
+
     def mean_by_row(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Mean of a value per component (T,) over the components of each row, and whether there are any, both (B, C)."""
         shape = self.number.shape[:2]

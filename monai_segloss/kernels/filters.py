@@ -9,17 +9,19 @@ import torch
 from torch import Tensor
 
 
-def smooth(x: Tensor, kernel: tuple[float, ...]) -> Tensor:
-    """Separable convolution of the spatial axes; beyond the edge the edge repeats."""
+def smooth(x: Tensor, kernel: tuple[float, ...], repeat: bool = True) -> Tensor:
+    """Separable convolution of the spatial axes; beyond the edge the edge repeats, or is 0."""
     for axis in range(2, x.ndim):
-        x = smooth_axis(x, axis, kernel)
+        x = smooth_axis(x, axis, kernel, repeat)
     return x
 
 
-def smooth_axis(x: Tensor, axis: int, kernel: tuple[float, ...]) -> Tensor:
+def smooth_axis(x: Tensor, axis: int, kernel: tuple[float, ...], repeat: bool = True) -> Tensor:
     """Convolution along one axis."""
     half, length = len(kernel) // 2, x.shape[axis]
     first, last = x.narrow(axis, 0, 1), x.narrow(axis, length - 1, 1)
+    if not repeat:
+        first = last = torch.zeros_like(first)
     padded = torch.cat([first] * half + [x] + [last] * half, axis)
     x = kernel[0] * padded.narrow(axis, 0, length)
     for k, w in enumerate(kernel[1:], start=1):

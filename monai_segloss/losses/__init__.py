@@ -28,6 +28,7 @@ from monai_segloss.losses.boundary.weighted_hausdorff import WeightedHausdorffLo
 from monai_segloss.losses.compound.combo import ComboLoss
 from monai_segloss.losses.compound.dice_boundary import DiceBoundaryLoss
 from monai_segloss.losses.compound.dice_ce import DiceCELoss
+from monai_segloss.losses.compound.dice_ce_ace import DiceCEACELoss
 from monai_segloss.losses.compound.dice_ce_boundary import DiceCEBoundaryLoss
 from monai_segloss.losses.compound.dice_ce_skeleton_recall import DiceCESkeletonRecallLoss
 from monai_segloss.losses.compound.dice_cldice import DiceclDiceLoss
@@ -40,6 +41,8 @@ from monai_segloss.losses.compound.unified_focal import UnifiedFocalLoss
 from monai_segloss.losses.compound.weighted_sum import WeightedSum
 from monai_segloss.losses.instance.blob import BlobLoss
 from monai_segloss.losses.instance.cc_dice_ce import CCDiceCELoss
+from monai_segloss.losses.instance.component_mil import ComponentMILLoss
+from monai_segloss.losses.instance.component_tversky import ComponentTverskyLoss
 from monai_segloss.losses.instance.inverse_weighted_cross_entropy import InverseWeightedCrossEntropyLoss
 from monai_segloss.losses.instance.inverse_weighted_dice import InverseWeightedDiceLoss
 from monai_segloss.losses.learned.adversarial import AdversarialLoss
@@ -57,8 +60,11 @@ from monai_segloss.losses.partial.exclusion_cross_entropy import ExclusionCrossE
 from monai_segloss.losses.partial.exclusion_dice import ExclusionDiceLoss
 from monai_segloss.losses.partial.marginal_cross_entropy import MarginalCrossEntropyLoss
 from monai_segloss.losses.partial.marginal_dice import MarginalDiceLoss
+from monai_segloss.losses.region.adaptive_t_vmf_dice import AdaptiveTvMFDiceLoss
 from monai_segloss.losses.region.asymmetric_similarity import AsymmetricSimilarityLoss
 from monai_segloss.losses.region.dice import DiceLoss
+from monai_segloss.losses.region.dice_metric import DiceMetricLoss
+from monai_segloss.losses.region.dice_plus_plus import DicePlusPlusLoss
 from monai_segloss.losses.region.focal_positive import FocalPositiveLoss
 from monai_segloss.losses.region.focal_tversky import FocalTverskyLoss
 from monai_segloss.losses.region.generalized_dice import GeneralizedDiceLoss
@@ -66,6 +72,7 @@ from monai_segloss.losses.region.generalized_wasserstein_dice import Generalized
 from monai_segloss.losses.region.hardness_weighted_dice import HardnessWeightedDiceLoss
 from monai_segloss.losses.region.jaccard import JaccardLoss
 from monai_segloss.losses.region.jaccard_metric import JaccardMetricLoss
+from monai_segloss.losses.region.l1_ace import L1ACELoss
 from monai_segloss.losses.region.log_cosh_dice import LogCoshDiceLoss
 from monai_segloss.losses.region.lovasz_hinge import LovaszHingeLoss
 from monai_segloss.losses.region.lovasz_softmax import LovaszSoftmaxLoss
@@ -76,6 +83,8 @@ from monai_segloss.losses.region.penalty_generalized_dice import PenaltyGenerali
 from monai_segloss.losses.region.sensitivity_specificity import SensitivitySpecificityLoss
 from monai_segloss.losses.region.threshold_map_dice import ThresholdMapDiceLoss
 from monai_segloss.losses.region.tversky import TverskyLoss
+from monai_segloss.losses.region.tversky_metric import TverskyMetricLoss
+from monai_segloss.losses.structural.nacl import NACLLoss
 from monai_segloss.losses.structural.region_mutual_information import RegionMutualInformationLoss
 from monai_segloss.losses.structural.structural_similarity import StructuralSimilarityLoss
 from monai_segloss.losses.topology.cl_ce import ClCELoss
@@ -87,6 +96,7 @@ from monai_segloss.losses.voxel.bootstrapped_cross_entropy import BootstrappedCr
 from monai_segloss.losses.voxel.cross_entropy import CrossEntropyLoss
 from monai_segloss.losses.voxel.focal import FocalLoss
 from monai_segloss.losses.voxel.label_smoothing_cross_entropy import LabelSmoothingCrossEntropyLoss
+from monai_segloss.losses.voxel.margin_cross_entropy import MarginCrossEntropyLoss
 from monai_segloss.losses.voxel.poly1_cross_entropy import Poly1CrossEntropyLoss
 from monai_segloss.losses.voxel.seesaw import SeesawLoss
 from monai_segloss.losses.voxel.topk_cross_entropy import TopKCrossEntropyLoss
@@ -95,6 +105,7 @@ from monai_segloss.losses.voxel.weighted_cross_entropy import WeightedCrossEntro
 __all__ = [
     "ActiveBoundaryLoss",
     "ActiveContourLoss",
+    "AdaptiveTvMFDiceLoss",
     "AdversarialLoss",
     "AsymmetricSimilarityLoss",
     "BESNetLoss",
@@ -111,18 +122,23 @@ __all__ = [
     "CCDiceCELoss",
     "ClCELoss",
     "ComboLoss",
+    "ComponentMILLoss",
+    "ComponentTverskyLoss",
     "ContourAwareLoss",
     "ContourDiceLoss",
     "ConvMCDLoss",
     "CrossEntropyLoss",
     "DMTNLoss",
     "DiceBoundaryLoss",
+    "DiceCEACELoss",
     "DiceCEBoundaryLoss",
     "DiceCELoss",
     "DiceCESkeletonRecallLoss",
     "DiceFocalLoss",
     "DiceHausdorffDTLoss",
     "DiceLoss",
+    "DiceMetricLoss",
+    "DicePlusPlusLoss",
     "DiceTopKLoss",
     "DiceclDiceLoss",
     "DistancePenalizedCELoss",
@@ -148,6 +164,7 @@ __all__ = [
     "InverseWeightedDiceLoss",
     "JaccardLoss",
     "JaccardMetricLoss",
+    "L1ACELoss",
     "LabelSmoothingCrossEntropyLoss",
     "LatentShapeLoss",
     "LayerSmoothnessLoss",
@@ -156,11 +173,13 @@ __all__ = [
     "LovaszHingeLoss",
     "LovaszSoftmaxLoss",
     "MCCLoss",
+    "MarginCrossEntropyLoss",
     "MarginalCrossEntropyLoss",
     "MarginalDiceLoss",
     "MultiScaleL1Loss",
     "MultiTaskLoss",
     "MumfordShahLoss",
+    "NACLLoss",
     "NoiseRobustDiceLoss",
     "OverlapLoss",
     "PenaltyGeneralizedDiceLoss",
@@ -179,6 +198,7 @@ __all__ = [
     "ThresholdMapDiceLoss",
     "TopKCrossEntropyLoss",
     "TverskyLoss",
+    "TverskyMetricLoss",
     "UnifiedFocalLoss",
     "WeightedCrossEntropyLoss",
     "WeightedHausdorffLoss",

@@ -10,23 +10,24 @@ from scipy import ndimage
 
 from .compound import dice_ce
 from .entry import reference
-from .reading import Array, Reading, Weight, reduce
+from .reading import Array, Reading, Weight, reduce, reduce_table
 from .region import Table
 from .voxel import cross_entropy_voxels, log_c
 
 
-def masks(r: Reading, b: int, c: int) -> list[Array]:
-    """The components of a class of a sample, in the order of their first voxels, diagonal neighbors connected."""
-    labels, count = ndimage.label(r.g[b, c] > 0.5, structure=np.ones((3,) * len(r.axes)))
+def masks(r: Reading, b: int, c: int, faces: bool = False) -> list[Array]:
+    """The components of a class of a sample, in the order of their first voxels; diagonal neighbors connected, or not."""
+    structure = ndimage.generate_binary_structure(len(r.axes), 1) if faces else np.ones((3,) * len(r.axes))
+    labels, count = ndimage.label(r.g[b, c] > 0.5, structure=structure)
     found = [labels == k for k in range(1, count + 1)]
     return sorted(found, key=lambda mask: int(np.argmax(mask.ravel())))
 
 
-def rows(r: Reading) -> Iterator[tuple[int, int, list[Array]]]:
+def rows(r: Reading, faces: bool = False) -> Iterator[tuple[int, int, list[Array]]]:
     """Sample, class and components, of the classes that can have some: not of the background."""
     for b in range(len(r.g)):
         for c in range(1 if r.exclusive else 0, r.g.shape[1]):
-            yield b, c, masks(r, b, c)
+            yield b, c, masks(r, b, c, faces)
 
 
 def dice_and_bce(
@@ -144,3 +145,51 @@ def inverse_weighted_dice(
     table, w = Table(r, **formula_arguments), weights(r, clip, joint=False)
     squares = table.sum(w * r.p**2) + table.sum(w * r.g**2)
     return table.reduce(1 - (2 * table.sum(w * r.p * r.g) + smooth_nr) / (squares + smooth_dr))
+
+
+@reference("component_tversky", alpha=0.3, beta=0.7, offset=5.0, background=0.01, faces=True)
+def component_tversky(
+    r: Reading,
+    alpha: float,
+    beta: float,
+    offset: float,
+    background: float,
+    faces: bool,
+    batch: bool,
+    smooth_nr: float,
+    smooth_dr: float,
+    weight: Weight,
+    reduction: str,
+) -> Array:
+    """Luu 2026, class by class; a (sample or batch, class) without a component leaves the mean."""
+    first = 1 if r.exclusive else 0
+    sums = np.zeros((3, *r.g[:, first:].shape[:2]))
+    for b, c, found in rows(r, faces):
+        w = r.valid[b, 0] * background
+        for one in found:
+            w[one] = 1 / (one.sum() + offset)
+        p, g = r.p[b, c], r.g[b, c]
+        sums[:, b, c - first] = [(w * x).sum() for x in (p * g, p * (1 - g), (1 - p) * g)]
+    counted = (r.g * r.valid).sum(axis=r.axes)[:, first:]
+    if batch:
+        sums, counted = sums.sum(axis=1, keepdims=True), counted.sum(axis=0, keepdims=True)
+    tp, fp, fn = sums
+    table = 1 - (tp + smooth_nr) / (tp + alpha * fp + beta * fn + smooth_dr)
+    return reduce_table(r, of_classes(r, weight, first) * table, reduction, counted)
+
+
+@reference("component_mil", faces=True)
+def component_mil(r: Reading, faces: bool, weight: Weight, reduction: str) -> Array:
+    """Luu 2026: the surest voxel of each component, without a floor."""
+    first = 1 if r.exclusive else 0
+    table, counted = np.zeros((2, *r.g[:, first:].shape[:2]))
+    for b, c, found in rows(r, faces):
+        if found:
+            table[b, c - first] = np.mean([-r.log_p[b, c][one].max() for one in found])
+            counted[b, c - first] = 1
+    return reduce_table(r, of_classes(r, weight, first) * table, reduction, counted)
+
+
+def of_classes(r: Reading, weight: Weight, first: int) -> Array:
+    """Weights of the classes from the first one that can have components on, (1, K)."""
+    return r.per_class(weight).reshape(1, -1)[:, first:]

@@ -9,7 +9,7 @@ import numpy as np
 
 from .entry import reference
 from .reading import Array, Reading, reduce
-from .region import Table, uniform_dice
+from .region import Table, uniform_dice, uniform_tversky
 
 
 @reference("jaccard", lambda volume, n, c: 1 - volume / (n + (c - 1) * volume))
@@ -27,6 +27,45 @@ def jaccard_metric(r: Reading, smooth_nr: float, smooth_dr: float, **formula_arg
     p, g = table.sum(np.abs(r.p)), table.sum(np.abs(r.g))
     tp = (p + g - table.sum(np.abs(r.p - r.g))) / 2
     return table.reduce(1 - (tp + smooth_nr) / (p + g - tp + smooth_dr))
+
+
+@reference("dice_metric", uniform_dice)
+def dice_metric(r: Reading, smooth_nr: float, smooth_dr: float, **formula_arguments: Any) -> Array:
+    """Wang 2023: Dice of the same intersection."""
+    table = Table(r, **formula_arguments)
+    p, g, apart = (table.sum(x) for x in (r.p, r.g, np.abs(r.p - r.g)))
+    return table.reduce(1 - (p + g - apart + smooth_nr) / (p + g + smooth_dr))
+
+
+@reference("tversky_metric", uniform_tversky, alpha=0.3, beta=0.7)
+def tversky_metric(
+    r: Reading, alpha: float, beta: float, smooth_nr: float, smooth_dr: float, **formula_arguments: Any
+) -> Array:
+    """Wang 2023: false positives and negatives are what is left of prediction and target without the intersection."""
+    table = Table(r, **formula_arguments)
+    p, g, apart = (table.sum(x) for x in (r.p, r.g, np.abs(r.p - r.g)))
+    tp = (p + g - apart) / 2
+    return table.reduce(1 - (tp + smooth_nr) / (tp + alpha * (p - tp) + beta * (g - tp) + smooth_dr))
+
+
+@reference("dice_plus_plus", gamma=2.0)
+def dice_plus_plus(r: Reading, gamma: float, smooth_nr: float, smooth_dr: float, **formula_arguments: Any) -> Array:
+    """Yeung 2023."""
+    table = Table(r, **formula_arguments)
+    tp, fp, fn = (table.sum(x) for x in (r.p * r.g, (r.p * (1 - r.g)) ** gamma, ((1 - r.p) * r.g) ** gamma))
+    return table.reduce(1 - (2 * tp + smooth_nr) / (2 * tp + fp + fn + smooth_dr))
+
+
+@reference("adaptive_t_vmf_dice", lambda volume, n, c: (1 - np.sqrt(volume / n)) ** 2, scale=32.0)
+def adaptive_t_vmf_dice(
+    r: Reading, scale: float, include_background: bool, batch: bool, weight: Any, reduction: str
+) -> Array:
+    """Kato 2024 in the first epoch, where kappa is 0 whatever its scale, and S the cosine."""
+    table = Table(r, include_background, batch, reduction, weight)
+    tp, p, g = table.sum(r.p * r.g), table.sum(r.p**2), table.sum(r.g**2)
+    there = g > 0
+    cosine = tp / np.sqrt(np.where(there, p * g, 1))
+    return table.reduce((1 - cosine) ** 2 * there, there)
 
 
 @reference(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from itertools import product
 
 import numpy as np
 
@@ -51,10 +51,31 @@ def cross_entropy(
     return weighted_mean(r, values * extra, w * extra, reduction)
 
 
-@reference("label_smoothing_cross_entropy", log_c, label_smoothing=0.1)
-def label_smoothing_cross_entropy(r: Reading, **arguments: Any) -> Array:
-    """Szegedy 2016."""
-    return cross_entropy(r, **arguments)
+@reference("label_smoothing_cross_entropy", log_c, kind="uniform")
+def label_smoothing_cross_entropy(
+    r: Reading, label_smoothing: float | None, kind: str, weight: Weight, reduction: str
+) -> Array:
+    """Szegedy 2016; spatial: Islam 2021, half of the label to the neighbors, by a Gaussian of their distance."""
+    e = {"uniform": 0.1, "spatial": 0.5}[kind] if label_smoothing is None else label_smoothing
+    if kind == "uniform":
+        return cross_entropy(r, weight=weight, label_smoothing=e, reduction=reduction)
+    around = np.zeros_like(r.g), np.zeros_like(r.valid)
+    for step in product((-1, 0, 1), repeat=len(r.axes)):
+        if any(step):
+            near = np.exp(-sum(x * x for x in step) / 2)
+            for total, x in zip(around, (r.g, r.valid), strict=True):
+                total += near * moved(x, step)
+    share = np.where(around[1] > 0, around[0] / np.where(around[1] > 0, around[1], 1), r.g)
+    w, q = r.per_class(weight), (1 - e) * r.g + e * share
+    with np.errstate(invalid="ignore"):
+        terms = np.where(q > 0, -w * q * r.log_p, 0.0)
+    return weighted_mean(r, terms.sum(axis=1, keepdims=True), (w * q).sum(axis=1, keepdims=True), reduction)
+
+
+def moved(x: Array, step: tuple[int, ...]) -> Array:
+    """Each voxel's neighbor at a step, 0 beyond the edge."""
+    padded = np.pad(x, [(0, 0), (0, 0)] + [(1, 1)] * len(step))
+    return padded[(..., *(slice(1 + s, 1 + s + n) for s, n in zip(step, x.shape[2:], strict=True)))]
 
 
 @reference("focal", lambda volume, n, c: (1 - 1 / c) ** 2 * np.log(c), gamma=2.0)

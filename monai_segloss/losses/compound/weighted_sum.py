@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -133,6 +133,10 @@ class WeightedSum(Scheduled, SegLoss):
         return any(term.brings for term in self._losses().values())
 
     @property
+    def tells_scales_apart(self) -> bool:
+        return self.brings or any(term.tells_scales_apart for term in self._losses().values())
+
+    @property
     def prior_kind(self) -> str | None:
         return self.prior_of_terms()
 
@@ -157,15 +161,16 @@ class WeightedSum(Scheduled, SegLoss):
         return found
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch, counted from 0, that the weights follow; also those of a term that is a sum itself.
+        """Set the epoch, counted from 0, that the weights follow; also of a term that follows it.
 
         Raises:
             ValueError: no whole number; a ratio needs the means of the epoch before, and neither `end_epoch` nor a restored
                 state had them.
         """
         super().set_epoch(epoch)
-        for term in self._sums().values():
-            term.set_epoch(epoch)
+        for term in self._losses().values():
+            follow: Callable[[int], None] = getattr(term, "set_epoch", lambda _: None)
+            follow(epoch)
 
     def end_epoch(self, means: Mapping[str, float]) -> None:
         """Keep the mean of each term over the training steps of the epoch that ended, by the names in ``last``."""

@@ -26,6 +26,11 @@ LARGEST = 2**31 - 1
 """Largest id of a component that a caller may send."""
 
 
+def connectivity(faces: bool) -> MapSpec:
+    """The map of components, connected over faces only or over edges and corners too."""
+    return TOUCHING if faces else COMPONENTS
+
+
 def first_class(batch: SegBatch) -> int:
     """First channel with instances: with one class per voxel channel 0 is the background, which has none."""
     return 0 if batch.multilabel else 1

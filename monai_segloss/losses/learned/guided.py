@@ -116,7 +116,7 @@ class Guided(WeightedSum):
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
         if not batch.full_resolution:
-            return super().loss(batch) if self.terms else {"nothing": Term(1.0, nothing(batch))}
+            return super().loss(batch) if self.terms else {"nothing": Term(1.0, batch.nothing())}
         if self.shape is None:
             raise RuntimeError(
                 f"{type(self).__name__} is not prepared for a network: call loss.prepare(network_shape(network, image, "
@@ -180,8 +180,3 @@ def base_terms(base: Base) -> Mapping[str, TermWeight]:
         except KeyError as error:
             raise ValueError(f"base: {error}") from None
     return terms
-
-
-def nothing(batch: SegBatch) -> Unreduced:
-    """0 per sample, in the graph of the logits."""
-    return Unreduced.table(0 * batch.masked_logits.flatten(1).sum(1, keepdim=True), batch.voxels)

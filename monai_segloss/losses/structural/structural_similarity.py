@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from monai_segloss.core.card import ReadingArgs, SegLoss, Unpack, non_negative, register
+from monai_segloss.core.card import ReadingArgs, SegLoss, Unpack, check, non_negative, register
 from monai_segloss.core.counts import activate
 from monai_segloss.core.formula import FORMULAS, SegBatch, Term, Unreduced, Voxels, exact, no_second_derivative
 from monai_segloss.kernels.filters import gaussian, smooth
@@ -78,8 +77,7 @@ class StructuralSimilarityLoss(SegLoss):
         **reading: Unpack[ReadingArgs],
     ) -> None:
         super().__init__(**reading)
-        if not 1 <= window < math.inf or window % 2 != 1:
-            raise ValueError(f"window must be an odd number of voxels, at least 1, got {window!r}.")
+        check.odd_window(window=window)
         self.sigma, self.stability, self.threshold = non_negative(sigma=sigma, stability=stability, threshold=threshold)
         if not self.sigma or not self.stability:
             raise ValueError(f"sigma and stability must be above 0, got {sigma!r} and {stability!r}.")

@@ -61,7 +61,7 @@ class SeesawLoss(SegLoss):
 
     def __init__(self, *, p: float = 0.8, q: float = 2.0, eps: float = 1e-2, **reading: Unpack[ReadingArgs]) -> None:
         super().__init__(**reading)
-        _one_class_per_voxel(self.reader.sigmoid)
+        check.one_class_per_voxel("SeesawLoss", self.reader.sigmoid)
         self.p, self.q = check.non_negative(p=p, q=q)
         if not 0 < eps <= 1:
             raise ValueError(f"eps must lie in (0, 1], got {eps!r}.")
@@ -70,7 +70,7 @@ class SeesawLoss(SegLoss):
         self.counts: Tensor
 
     def loss(self, batch: SegBatch) -> Unreduced:
-        _one_class_per_voxel(batch.multilabel)
+        check.one_class_per_voxel("SeesawLoss", batch.multilabel)
         if not batch.has_labels:
             check.hard(batch.one_hot)
         wide = torch.float64 if batch.logits.dtype == torch.float64 else torch.float32
@@ -141,10 +141,3 @@ def label_counts(batch: SegBatch) -> Tensor:
     labels = batch.labels.flatten()
     counted = torch.ones_like(labels) if batch.mask is None else batch.mask.flatten().long()
     return sum_over_processes(labels.new_zeros(batch.classes).scatter_add(0, labels, counted))
-
-
-def _one_class_per_voxel(multilabel: bool) -> None:
-    if multilabel:
-        raise ValueError(
-            "SeesawLoss is defined for one class per voxel; it cannot be combined with sigmoid=True or a single channel."
-        )

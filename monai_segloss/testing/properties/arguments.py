@@ -22,7 +22,6 @@ OTHER: dict[str, Callable[[Case], Any]] = {
     "pos_weight": lambda case: [1.0 + 0.5 * c for c in range(case.classes)],
     "normalize": lambda case: "voxels",
     "k": lambda case: 95.0,
-    "kind": lambda case: "symmetric",
     "frequencies": lambda case: [0.5 ** (1 + c) for c in range(case.classes)],
     "alpha": lambda case: 0.2,
     "label_smoothing": lambda case: 0.25,
@@ -64,9 +63,17 @@ OTHER: dict[str, Callable[[Case], Any]] = {
     "d_max": lambda case: 1.5,
     "lambda_contour": lambda case: 0.5,
     "lambda_distance": lambda case: 0.25,
+    "kernel_ops": lambda case: "gaussian",
+    "distance_type": lambda case: "l2",
 }
+KINDS = {"asymmetric": "symmetric", "uniform": "spatial"}
+"""Another value of ``kind``, by its default."""
 APART = (*READING, "use_softmax", "prior")
 """Arguments that have properties or tests of their own; no case has the file of a prior."""
+TOLD = ("classes", "dim")
+"""Facts of the input that the caller may tell, where they are None by default."""
+ALONGSIDE: dict[str, dict[str, Any]] = {"sigma": {"kernel_ops": "gaussian"}, "alpha": {"margin": 0.0}}
+"""What an argument matters with, where it does not by itself."""
 # The lower end of the range of arguments that may be negative.
 LOWEST = {"epsilon": -1.0, "alpha_max": -1.0, "axis": -3.0, "exponent": -100.0}
 
@@ -86,11 +93,16 @@ def every_argument_matters(info: LossInfo) -> None:
     overlapping = supported(info, "regions", "soft_regions", "empty_region")
     for group in (voxels_of_one_class or supported(info, "labels_2d"), overlapping or supported(info, "one_class")):
         for name, parameter in info.parameters.items():
-            if group and name not in APART:
+            if group and not apart(name, parameter.default):
                 require(
                     any(_matters(info, case, name, parameter.default) for case in group),
                     f"{name}: another value changes nothing on {', '.join(case.name for case in group)}",
                 )
+
+
+def apart(name: str, default: object) -> bool:
+    """Whether an argument is no setting of the formula."""
+    return name in APART or (name in TOLD and default is None)
 
 
 def _matters(info: LossInfo, case: Case, name: str, default: object) -> bool:
@@ -107,6 +119,9 @@ def _matters(info: LossInfo, case: Case, name: str, default: object) -> bool:
             return True
         if name == "batch":  # all samples having as many voxels, a mean of means is the mean
             return differ(reduction="sum")
+        others = ALONGSIDE.get(name, {})
+        if others and others.keys() <= info.parameters.keys():
+            return differ(**others)
         if "spacing" in name:  # which few of the cases have
             return differ(replace(case, spacing=(3.0, 2.0, 1.0)[: case.input.ndim - 2]))
         # what matters only alongside class weights
@@ -123,6 +138,8 @@ def _values(loss: SegLoss, case: Case) -> torch.Tensor:
 
 def another(name: str, default: Any, case: Case) -> object:
     """A value of the argument that is not its default."""
+    if name == "kind" and default in KINDS:
+        return KINDS[str(default)]
     if name in OTHER and not isinstance(default, bool):
         return OTHER[name](case)
     if name == "include_background" and default is None:  # as the activation says

@@ -13,7 +13,7 @@ from monai_segloss.core.registry import LossInfo
 from monai_segloss.testing.cases import Case
 from monai_segloss.testing.contract import on
 from monai_segloss.testing.harness import Violation, assert_close, fed, fresh, gradient, make, require, value
-from monai_segloss.testing.properties.arguments import APART, OTHER, another
+from monai_segloss.testing.properties.arguments import OTHER, another, apart
 
 
 @on("soft_labels", "soft_regions", "ignored_2d", "regions_masked", "ten_soft_classes")
@@ -136,5 +136,5 @@ def _settings(info: LossInfo, case: Case) -> Iterator[dict[str, Any]]:
     if {"labeled", "include_background"} <= set(info.parameters):
         yield {"labeled": [], "include_background": False}
     for name, parameter in info.parameters.items():
-        if name not in APART:
+        if not apart(name, parameter.default):
             yield {name: another(name, parameter.default, case)}
