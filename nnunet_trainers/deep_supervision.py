@@ -97,7 +97,7 @@ class NnUNetLoss(nn.Module):
         more: dict[str, Any] = dict(extra_inputs)
         if scale == 0 and self.taps is not None:
             more |= self.taps.take()
-        if getattr(self.loss, "brings", False):
+        if getattr(self.loss, "full_resolution_only", False):
             more["full_resolution"] = scale == 0
         value: Tensor = self.loss(output, target, mask=mask, spacing=self.spacings[scale], **more)
         if scale == 0:

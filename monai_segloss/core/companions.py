@@ -41,6 +41,11 @@ class Companions:
         return bool(self.taps)
 
     @property
+    def full_resolution_only(self) -> bool:
+        """Whether the loss, or a term of it, is left out at the coarser scales of deep supervision."""
+        return self.brings
+
+    @property
     def prior_kind(self) -> str | None:
         """The kind of prior that the loss wants and has not got."""
         return None

@@ -42,6 +42,10 @@ class Around(Companions, nn.Module):
         return bool(getattr(self.loss, "brings", False))
 
     @property
+    def full_resolution_only(self) -> bool:
+        return bool(getattr(self.loss, "full_resolution_only", False))
+
+    @property
     def prior_kind(self) -> str | None:
         return getattr(self.loss, "prior_kind", None)
 

@@ -53,7 +53,7 @@ class DeepSupervision(Around):
         for level, (output, weight) in enumerate(zip(outputs, self._weights(len(outputs)), strict=True)):
             if weight == 0:
                 continue
-            more = {"full_resolution": level == 0} if self.brings else {}
+            more = {"full_resolution": level == 0} if self.full_resolution_only else {}
             there = self._at(target, output.shape[2:], level == 0)
             total = total + weight * self.loss(_graded(output, outputs[0]), there, **more)
             for term, value in getattr(self.loss, "last", {}).items():

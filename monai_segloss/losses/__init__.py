@@ -78,7 +78,10 @@ from monai_segloss.losses.region.threshold_map_dice import ThresholdMapDiceLoss
 from monai_segloss.losses.region.tversky import TverskyLoss
 from monai_segloss.losses.structural.region_mutual_information import RegionMutualInformationLoss
 from monai_segloss.losses.structural.structural_similarity import StructuralSimilarityLoss
+from monai_segloss.losses.topology.betti_prior import BettiPriorLoss
+from monai_segloss.losses.topology.cb_dice import CbDiceLoss
 from monai_segloss.losses.topology.cl_ce import ClCELoss
+from monai_segloss.losses.topology.persistence_matching import PersistenceMatchingLoss
 from monai_segloss.losses.topology.skeleton_recall import SkeletonRecallLoss
 from monai_segloss.losses.topology.soft_cldice import SoftclDiceLoss
 from monai_segloss.losses.voxel.balanced_cross_entropy import BalancedCrossEntropyLoss
@@ -99,6 +102,7 @@ __all__ = [
     "AsymmetricSimilarityLoss",
     "BESNetLoss",
     "BalancedCrossEntropyLoss",
+    "BettiPriorLoss",
     "BinaryCrossEntropyLoss",
     "BlobLoss",
     "BootstrappedCrossEntropyLoss",
@@ -109,6 +113,7 @@ __all__ = [
     "BoundaryIoULoss",
     "BoundaryLoss",
     "CCDiceCELoss",
+    "CbDiceLoss",
     "ClCELoss",
     "ComboLoss",
     "ContourAwareLoss",
@@ -164,6 +169,7 @@ __all__ = [
     "NoiseRobustDiceLoss",
     "OverlapLoss",
     "PenaltyGeneralizedDiceLoss",
+    "PersistenceMatchingLoss",
     "Poly1CrossEntropyLoss",
     "PsiNetLoss",
     "RegionMutualInformationLoss",

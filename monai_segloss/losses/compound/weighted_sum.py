@@ -133,6 +133,10 @@ class WeightedSum(Scheduled, SegLoss):
         return any(term.brings for term in self._losses().values())
 
     @property
+    def full_resolution_only(self) -> bool:
+        return self.brings or any(term.full_resolution_only for term in self._losses().values())
+
+    @property
     def prior_kind(self) -> str | None:
         return self.prior_of_terms()
 

@@ -64,6 +64,9 @@ OTHER: dict[str, Callable[[Case], Any]] = {
     "d_max": lambda case: 1.5,
     "lambda_contour": lambda case: 0.5,
     "lambda_distance": lambda case: 0.25,
+    "dimensions": lambda case: (0,),
+    "patch_size": lambda case: 3,
+    "betti": lambda case: (2, 1),
 }
 APART = (*READING, "use_softmax", "prior")
 """Arguments that have properties or tests of their own; no case has the file of a prior."""
