@@ -203,20 +203,16 @@ def distances(rows: list[Row]) -> list[str]:
 
 def topology(rows: list[Row]) -> list[str]:
     """Persistence, soft skeletons and skeletons."""
-    lines = [
-        "### Topology",
-        "",
-        "Forward and backward of one class, of clDice of two; MB beyond logits, target and gradient.",
-        "",
-    ]
+    lines = ["### Topology", ""]
+    lines += ["CPU time of forward and backward; MB beyond logits, target and gradient.", ""]
     lines += ["| what | input | first | s | MB | second | s | MB | second to first |"]
     lines += [f"|{' --- |' * 9}"]
     for row in rows:
-        cells, seconds = [row["what"], row["input"]], row["seconds"]
-        for who, found in seconds.items():
+        cells, seconds = [row["what"], row["input"]], {who: found["cpu"] for who, found in row["seconds"].items()}
+        for who, taken in seconds.items():
             kept = row.get("extra bytes", {}).get(who)
-            cells += [NAMES.get(who, who), f"{found['least']:.3f}", "" if kept is None else f"{kept / 1e6:.0f}"]
-        first, second = (found["least"] for found in seconds.values())
+            cells += [NAMES.get(who, who), f"{taken:.3f}", "" if kept is None else f"{kept / 1e6:.0f}"]
+        first, second = seconds.values()
         lines.append(f"| {' | '.join(cells)} | {second / first:.2f} |")
     return [*lines, ""]
 

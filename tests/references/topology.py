@@ -124,11 +124,8 @@ def cb_dice(
             inside, on_line = pair > 0, pair > 1
             if not on_line.any():
                 return np.zeros(pair.shape)
-            space = np.argwhere(~inside & valid) * (np.array(r.steps) if use_spacing else 1)
-            away = np.zeros(pair.shape)
-            for voxel in np.argwhere(inside):
-                place = voxel * (np.array(r.steps) if use_spacing else 1)
-                away[tuple(voxel)] = np.float32(np.sqrt(((space - place) ** 2).sum(axis=1)).min())
+            away = ndimage.distance_transform_edt(inside | ~valid, r.steps if use_spacing else None)
+            away = np.where(inside, away, 0).astype(np.float32).astype(float)
             widest, thinnest = away[on_line].max(), away[on_line].min()
             thin = np.where(on_line, (widest - away + thinnest) / widest, 0.0) ** max(axes - 1, 1)
             return np.minimum(away, widest) / widest + 1j * thin

@@ -10,7 +10,7 @@ from monai_segloss.losses.topology.soft_cldice import cldice
 from monai_segloss.losses.topology.soft_skeletons import BOUNDS, Skeletons
 
 
-@register("cb_dice", aliases=("centerline_boundary_dice",), tags=("tubular", "skeleton", "topology", "overlap"))
+@register("cb_dice", aliases=("centerline_boundary_dice",), tags=("tubular", "skeleton", "topology", "overlap"), size=6)
 class CbDiceLoss(SegLoss):
     r"""One minus the Dice of centerlines in which a voxel counts by its depth, and a thin tube as much as a wide one.
 

@@ -67,6 +67,7 @@ OTHER: dict[str, Callable[[Case], Any]] = {
     "dimensions": lambda case: (0,),
     "patch_size": lambda case: 3,
     "betti": lambda case: (2, 1),
+    "iter_": lambda case: 0,
 }
 APART = (*READING, "use_softmax", "prior")
 """Arguments that have properties or tests of their own; no case has the file of a prior."""
