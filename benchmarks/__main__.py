@@ -15,6 +15,7 @@ COMMANDS = {
     "slices": "batches of small slices against MONAI, nnU-Net and kornia",
     "step": "whole training steps of nnU-Net and MONAI, the stock loss and ours",
     "distance": "distance maps and the losses on them against MONAI",
+    "topology": "persistence per slice and volume, clDice against MONAI, skeletons against scikit-image",
     "gpu": "dice_ce on CUDA against the floor",
     "memory": "peak memory of every loss, in multiples of the logits",
     "bundle-memory": "memory of the loss step in the bundle, on a CT",

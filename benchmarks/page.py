@@ -18,7 +18,7 @@ from benchmarks.step import STOCK
 
 DOCS = FOLDER.parent.parent / "docs"
 IMAGES = Path("images") / "benchmarks"
-COMMANDS = ("losses", "busy", "memory", "scaling", "slices", "step", "distance")
+COMMANDS = ("losses", "busy", "memory", "scaling", "slices", "step", "distance", "topology")
 NOTE = "<!-- Written by `python -m benchmarks page` from benchmarks/results; do not edit. -->\n\n"
 HEAD = """# Benchmarks
 
@@ -42,6 +42,7 @@ python -m benchmarks scaling
 python -m benchmarks slices
 python -m benchmarks step
 python -m benchmarks distance
+python -m benchmarks topology
 python -m benchmarks page
 ```
 
@@ -84,6 +85,8 @@ def section(machine: str, found: dict[str, dict[str, Any]]) -> str:
         lines += steps(found["step"]["rows"])
     if "distance" in found:
         lines += distances(found["distance"]["rows"])
+    if "topology" in found:
+        lines += topology(found["topology"]["rows"])
     return "\n".join(lines)
 
 
@@ -214,6 +217,22 @@ def distances(rows: list[Row]) -> list[str]:
         mine, theirs = (row["seconds"][who]["least"] for who in ("segloss", "monai"))
         cells = [row["what"], row["edge"], row["by"], f"{mine:.3f}", f"{theirs:.3f}", f"{theirs / mine:.1f}"]
         lines.append(f"| {' | '.join(map(str, cells))} |")
+    return [*lines, ""]
+
+
+def topology(rows: list[Row]) -> list[str]:
+    """Persistence, soft skeletons and skeletons."""
+    lines = ["### Topology", ""]
+    lines += ["CPU time of forward and backward; MB beyond logits, target and gradient.", ""]
+    lines += ["| what | input | first | s | MB | second | s | MB | second to first |"]
+    lines += [f"|{' --- |' * 9}"]
+    for row in rows:
+        cells, seconds = [row["what"], row["input"]], {who: found["cpu"] for who, found in row["seconds"].items()}
+        for who, taken in seconds.items():
+            kept = row.get("extra bytes", {}).get(who)
+            cells += [NAMES.get(who, who), f"{taken:.3f}", "" if kept is None else f"{kept / 1e6:.0f}"]
+        first, second = seconds.values()
+        lines.append(f"| {' | '.join(cells)} | {second / first:.2f} |")
     return [*lines, ""]
 
 

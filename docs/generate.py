@@ -202,6 +202,7 @@ def loss_page(info: LossInfo) -> str:
     lines += [f"- {surface}: `{line}`" for surface, line in info.surfaces().items()]
     lines += ["", "## Support", "", ", ".join(info.support) + "."]
     lines += [f"- Without the property `{name}` of the contract: {reason}" for name, reason in info.exempt.items()]
+    lines += ["", f"Cost of a step: {info.cost}."] if info.cost else []
     different = [d for d in DIFFERENCES if d.key == info.key]
     if different:
         lines += ["", "## Differences", "", *difference_table(different)]

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from monai_segloss.core.arguments import plain
 from monai_segloss.core.errors import nearest
 from monai_segloss.core.module import READING, SegLoss
+from monai_segloss.core.packages import described
 from monai_segloss.core.registry import LossInfo, create, find, list_losses
 from monai_segloss.losses import WeightedSum
 from monai_segloss.losses.compound.balance import balance as balance_of
@@ -167,7 +168,8 @@ def _check_arguments(info: LossInfo, arguments: Mapping[str, Any]) -> None:
             hint = nearest(name, known) or "."
             raise ValueError(f"{info.key} has no argument {name!r}{hint} It has {', '.join(known)}.")
     try:
-        info.cls(**arguments)
+        with described():
+            info.cls(**arguments)
     except TypeError as error:
         raise ValueError(f"{info.key}: {error}") from None
 

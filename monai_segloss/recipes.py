@@ -189,6 +189,20 @@ RECIPES: dict[str, Recipe] = {
             content={"terms": {"cross_entropy": 1, "lovasz_softmax": 1, "active_boundary": 1}},
         ),
         Recipe(
+            key="hu_persistence",
+            summary="Dice + cross-entropy, from epoch 50 on + 0.005 persistence matching.",
+            paper="Hu et al., Topology-preserving deep image segmentation, NeurIPS 2019",
+            doi="arXiv:1906.05404",
+            source="a weight of the authors' range, after a warm-up, from memory; that it begins in epoch 50, and Dice, are "
+            "chosen here",
+            content={
+                "terms": {
+                    "dice_ce": 1,
+                    "persistence_matching": {"schedule": "warm_up", "value": 0.005, "epochs": 0, "begin": 50},
+                }
+            },
+        ),
+        Recipe(
             key="shi_marginal_exclusion",
             summary="Marginal and exclusion forms of Dice and cross-entropy, for cases with labels of some classes.",
             paper="Shi et al., Marginal loss and exclusion loss for partially supervised multi-organ segmentation, "

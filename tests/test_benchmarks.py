@@ -20,7 +20,7 @@ import monai_segloss
 pytest.importorskip("monai.losses")
 pytest.importorskip("nnunetv2")
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # last: the installed package comes before the sources
-from benchmarks import losses, memory, page, scaling, slices, step
+from benchmarks import losses, memory, page, scaling, slices, step, topology
 from benchmarks.__main__ import COMMANDS
 from benchmarks.measure import floor, race
 from benchmarks.peers import PEERS, case, maps_of, ours
@@ -263,6 +263,36 @@ def test_memory_is_measured_kept_and_ended(tmp_path: Path, monkeypatch: pytest.M
     (row,) = json.loads(file.read_text())["rows"]
     assert row["stopped after"] == 0
     assert "seconds" not in row
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_topology_is_measured_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both of clDice give the same value, or the command ends."""
+    file = tmp_path / "machine" / "topology.json"
+    command = ["topology", "--largest", "8", "--cldice-edge", "12", "--tube-edge", "12", "--repeats", "1"]
+    monkeypatch.setattr(topology, "SHAPES", ((8, 8), (6, 6, 6), (64, 64, 64)))
+    monkeypatch.setattr(topology, "memory", lambda who, iter_, edge: {"segloss": 1e6, "monai": 3e6}[who])
+    monkeypatch.setattr(sys, "argv", [*command, "--json", str(file)])
+    topology.main()
+    before = file.stat().st_mtime_ns
+    topology.main()
+    assert file.stat().st_mtime_ns == before, "what has a result is left out"
+    found = {(row["what"], row["input"]) for row in json.loads(file.read_text())["rows"]}
+    assert found == {
+        *((key, shape) for key in topology.PERSISTENT for shape in ("8x8", "6x6x6")),
+        *(("soft_cldice", f"2x12x12x12, k = {k}") for k in (3, 10)),
+        ("tubed_skeleton", "12x12x12"),
+    }
+    lines = page.page(tmp_path).splitlines()
+    assert any(x.startswith("| betti_prior | 8x8 | smooth | ") for x in lines)
+    assert any("| segloss | " in x and "| 1 | MONAI | " in x and "| 3 | " in x for x in lines)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_memory_of_cldice_is_that_of_its_process() -> None:
+    """MONAI keeps every step."""
+    assert topology.memory("segloss", 3, 32) < topology.memory("monai", 3, 32) / 2
 
 
 def test_scales_of_the_axes() -> None:

@@ -46,8 +46,24 @@ def test_show(key: str) -> None:
     result = segloss("show", key)
     assert result.exit_code == 0
     shown = " ".join(result.output.split())
-    for part in (info.formula, info.paper, *info.doi.split("; "), info.cls.__name__, "nnUNetTrainer", *info.parameters):
+    for part in (
+        info.formula,
+        info.paper,
+        *info.doi.split("; "),
+        info.cls.__name__,
+        "nnUNetTrainer",
+        *info.parameters,
+        info.cost,
+    ):
         assert " ".join(part.split()) in shown
+
+
+def test_losses_of_persistence_say_what_a_step_costs() -> None:
+    found = {info.key: info.cost for info in monai_segloss.list_losses("persistence")}
+    assert len(found) > 1
+    assert all(" s " in cost and "64" in cost for cost in found.values())
+    assert json.loads(segloss("show", next(iter(found)), "--json").output)["cost"] == next(iter(found.values()))
+    assert "Cost of a step" not in segloss("show", "dice").output
 
 
 def test_show_refuses_a_misspelt_key_with_the_nearest() -> None:

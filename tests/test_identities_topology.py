@@ -279,3 +279,66 @@ def test_a_packed_map_holds_all_classes() -> None:
 def test_wrong_arguments_are_named(key: str, arguments: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         monai_segloss.create(key, **arguments)
+
+
+def cb(predicted: Tensor, truth: Tensor, **arguments: Any) -> float:
+    return of_masks("cb_dice", predicted, truth, **arguments)
+
+
+@pytest.mark.parametrize("s", [1.0, 0.25])
+def test_centerline_boundary_dice_of_equal_and_of_disjoint_lines(s: float) -> None:
+    one, other = line(row=2), line(row=6)
+    n, settings = float(one.sum()), {"smooth_nr": s, "smooth_dr": s}
+    assert cb(one, one, **settings) == pytest.approx(0, abs=1e-9)
+    assert cb(one, other, **settings) == pytest.approx(n / (n + s))
+    nothing = one & other
+    assert cb(nothing, nothing, **settings) == pytest.approx(0, abs=1e-12)
+
+
+def test_a_thin_tube_counts_as_much_as_a_wide_one() -> None:
+    """Radii of 1 and 4: depth 1/4 and 1, thinness 1 and 1/4, and so 1/4 for each voxel of both centerlines.
+
+    Where the thin one is all of the prediction, it is as deep as that gets.
+    """
+    thin, wide = box((21, 24), (2, 3), (2, 22)), box((21, 24), (10, 17), (2, 22))
+    line_thin, line_wide, s = float(skeleton(thin, 4).sum()), float(skeleton(wide, 4).sum()), 1.0
+    for kept, met, missed in ((wide, line_wide / 4, line_thin / 4), (thin, line_thin, line_wide / 4)):
+        sensitivity = (met + s) / (met + missed + s)
+        assert cb(kept, thin | wide, iter_=4) == pytest.approx(1 - 2 * sensitivity / (1 + sensitivity))
+
+
+def test_nothing_is_better_than_a_perfect_prediction() -> None:
+    """Published code divides by the prediction's own depth: faint beside the centerline it falls below -1, its best."""
+    truth = box((15, 30), (4, 11), (2, 28))
+    y = label(truth)
+    loss = monai_segloss.CbDiceLoss(**READING)
+    assert loss(hard(truth), y).item() == pytest.approx(0, abs=1e-9)
+    for shift in range(-4, 5):
+        for width in (1, 3, 5):
+            middle = 7 + shift
+            part = box((15, 30), (max(0, middle - width // 2), min(15, middle + width // 2 + 1)), (2, 28))
+            for sure in (0.1, 1.0, 80.0):
+                assert loss(hard(part) / 80 * sure, y).item() >= -1e-9
+
+
+def test_classes_are_scored_one_by_one() -> None:
+    """Published code merges them before the softmax: swapped labels are a perfect prediction there."""
+    y = label(box((12, 20), (1, 4), (2, 18)).long() + 2 * box((12, 20), (7, 10), (2, 18)).long())
+    hot = torch.nn.functional.one_hot(y[:, 0], 3).movedim(-1, 1).double()
+    loss = monai_segloss.CbDiceLoss(**READING)
+    assert loss(80 * hot, y).item() == pytest.approx(0, abs=1e-9)
+    assert loss(80 * hot[:, [0, 2, 1]], y).item() > 0.9
+
+
+def test_radii_in_mm() -> None:
+    """A tube of one slice of 5 mm: in voxels the slice is as wide as its neighborhood, in mm wider than the tube."""
+    tube = box((5, 12, 20), (2, 3), (3, 8), (0, 20))
+    shifted = tube.roll(1, 1)
+    logits, y = hard(shifted), label(tube)
+    found = {
+        use: monai_segloss.CbDiceLoss(**READING, use_spacing=use)(logits, y, spacing=(5.0, 1.0, 1.0)).item()
+        for use in (True, False)
+    }
+    assert found[True] != pytest.approx(found[False], abs=1e-2)
+    thin = monai_segloss.CbDiceLoss(**READING)(hard(shifted[2]), label(tube[2])).item()
+    assert found[True] == pytest.approx(thin), "all of it is in the slice"

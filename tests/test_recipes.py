@@ -50,6 +50,7 @@ WEIGHTS: dict[str, dict[str, float | Callable[[int], float]]] = {
     "karimi_hausdorff_conv": {"dice": 1, "hausdorff_conv": lambda e: 0.25 if e else 0.01},
     "celaya_generalized_surface": {"dice_ce": lambda e: 1 - surface(e), "generalized_surface": surface},
     "wang_active_boundary": {"cross_entropy": 1, "lovasz_softmax": 1, "active_boundary": 1},
+    "hu_persistence": {"dice_ce": 1, "persistence_matching": lambda e: 0.005 if e >= 50 else 0},
     "shi_marginal_exclusion": dict.fromkeys((*PARTIAL, "exclusion_dice", "exclusion_cross_entropy"), 1),
     "zhu_dice_focal": {},
     "catmil": {"dice_ce": 1, "component_tversky": rising(0.002, 0.1), "component_mil": 0.2},

@@ -8,6 +8,7 @@ from typing import Any
 
 from monai_segloss import LossConfig, LossInfo, SegLoss, WeightedSum, find, list_losses
 from monai_segloss.bundle.keys import is_expression, is_used, references
+from monai_segloss.core.packages import described
 from monai_segloss.files import write_json
 from monai_segloss.losses.compound.weighted_sum import RESERVED
 
@@ -86,6 +87,7 @@ def infos(config: LossConfig) -> dict[str, LossInfo]:
     return {name: find(term.get("loss", name)) for name, term in config.terms.items()}
 
 
+@described()
 def component(
     config: LossConfig,
     reading: Mapping[str, Any] | None = None,

@@ -125,7 +125,7 @@ def check_component(name: str, node: Mapping[str, Any]) -> Iterator[Finding]:
         return
     try:
         cls(**arguments)
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, ImportError) as error:
         yield Finding("error", f"{name}: {error}")
     else:
         yield Finding("ok", f"{name}: {target} takes these arguments")

@@ -110,6 +110,8 @@ def show(
     if info.brings:
         taken = ", ".join(info.taps) or "nothing"
         out.print(f"[bold]Takes from the network[/] {taken}; trainers and bundles prepare it (docs/how-to/networks.md)")
+    if info.cost:
+        out.print(f"[bold]Cost of a step[/] {info.cost}")
     for name, reason in info.exempt.items():
         out.print(f"  without the property {name!r}: {reason}", markup=False)
     out.print(f"[bold]Source[/] {info.paper}.\n\n[bold]Use it[/]")
@@ -135,6 +137,7 @@ def _facts(info: LossInfo) -> dict[str, Any]:
         "needs": [spec.key for spec in info.needs],
         "taps": info.taps,
         "support": info.support,
+        "cost": info.cost,
         "parameters": parameters,
         "exempt": {name: str(reason) for name, reason in info.exempt.items()},
         "use": info.surfaces(),

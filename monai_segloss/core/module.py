@@ -184,7 +184,7 @@ class SegLoss(Companions, nn.Module, ABC):
             mask: (B, 1, *S) or (B, *S), true where a voxel counts.
             spacing: voxel spacing in array axis order, (ndim,) or (B, ndim), for losses that measure distances.
             full_resolution: whether ``input`` has the resolution of the image; at the coarser scales of deep supervision
-                terms that need the network, and those of component sizes, are left out.
+                terms that need the network, all of the image, or the sizes of components, are left out.
             maps: maps by name, see `accepts` and `needs`, and what the loss takes from the network, see `taps`.
 
         Raises:

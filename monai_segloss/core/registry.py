@@ -17,6 +17,7 @@ from monai_segloss.core.errors import Renamed, UnknownLoss, nearest, renamed
 from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import DEFAULTS, KINDS, READING, SegLoss
+from monai_segloss.core.packages import described
 from monai_segloss.core.recommend import Recommended
 
 ACRONYMS = {
@@ -38,17 +39,16 @@ class LossInfo:
     Args:
         key: snake_case name of registry key, function and file.
         cls: the module class; its name is Camel(key) + "Loss".
-        family: voxel, region, compound, boundary, topology, prior, instance, partial, structural or learned; `register`
-            takes the folder of the class.
+        family: a folder of `monai_segloss.losses`; `register` takes that of the class.
         aliases: other names that `create` and `find` know.
         tags: words to search by.
         support: targets and shapes it supports, out of `EVERYTHING`.
         example: constructor arguments of the smallest sensible example, alongside the activation.
         size: shortest edge, in voxels, of an image that the loss makes sense on.
         min_error_width: width, in voxels, of the narrowest error that the loss notices.
+        cost: seconds of a step, and of what, for a loss that takes a multiple of the others.
         recommended: arguments that trainers and bundles pass.
-        exempt: property of the contract -> why it is false by design for this loss: a reason, which is about all cases, or
-            an `Exempt`, which may name the cases.
+        exempt: property of the contract -> why it is false by design for this loss: a reason, or an `Exempt` of some cases.
     """
 
     key: str
@@ -60,6 +60,7 @@ class LossInfo:
     example: Mapping[str, Any] = field(default_factory=dict)
     size: int = 1
     min_error_width: int = 1
+    cost: str = ""
     recommended: Recommended = field(default_factory=Recommended)
     exempt: Mapping[str, str | Exempt] = field(default_factory=dict)
 
@@ -89,19 +90,25 @@ class LossInfo:
         return "; ".join(IDENTIFIER.findall(self.paper))
 
     @property
+    @described()
+    def described(self) -> SegLoss:
+        """The loss of the example, to ask and not to call: packages that it needs may be missing."""
+        return self.cls(**self.example)
+
+    @property
     def needs(self) -> tuple[MapSpec, ...]:
         """Maps that the loss of the example needs."""
-        return self.cls(**self.example).needs
+        return self.described.needs
 
     @property
     def taps(self) -> tuple[str, ...]:
         """What the loss of the example takes from the network."""
-        return self.cls(**self.example).taps
+        return self.described.taps
 
     @property
     def brings(self) -> bool:
         """Whether the loss of the example must be prepared for a network."""
-        return self.cls(**self.example).brings
+        return self.described.brings
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -231,10 +238,8 @@ def _full_signature(cls: type[SegLoss], positional: tuple[str, ...] = ()) -> ins
     shared = [n for n in DEFAULTS if n in (*cls.formula_arguments, *READING) and n not in known]
     known |= {n: inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=DEFAULTS[n]) for n in shared}
     order = (*positional, *(n for n in known if n not in positional))
-    kinds = [
-        inspect.Parameter.POSITIONAL_OR_KEYWORD if n in positional else inspect.Parameter.KEYWORD_ONLY for n in order
-    ]
-    return inspect.Signature([known[n].replace(kind=kind) for n, kind in zip(order, kinds, strict=True)])
+    both, named = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+    return inspect.Signature([known[n].replace(kind=both if n in positional else named) for n in order])
 
 
 def _set_signature(cls: type[SegLoss], positional: tuple[str, ...]) -> None:

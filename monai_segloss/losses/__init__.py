@@ -87,7 +87,10 @@ from monai_segloss.losses.region.tversky_metric import TverskyMetricLoss
 from monai_segloss.losses.structural.nacl import NACLLoss
 from monai_segloss.losses.structural.region_mutual_information import RegionMutualInformationLoss
 from monai_segloss.losses.structural.structural_similarity import StructuralSimilarityLoss
+from monai_segloss.losses.topology.betti_prior import BettiPriorLoss
+from monai_segloss.losses.topology.cb_dice import CbDiceLoss
 from monai_segloss.losses.topology.cl_ce import ClCELoss
+from monai_segloss.losses.topology.persistence_matching import PersistenceMatchingLoss
 from monai_segloss.losses.topology.skeleton_recall import SkeletonRecallLoss
 from monai_segloss.losses.topology.soft_cldice import SoftclDiceLoss
 from monai_segloss.losses.voxel.balanced_cross_entropy import BalancedCrossEntropyLoss
@@ -110,6 +113,7 @@ __all__ = [
     "AsymmetricSimilarityLoss",
     "BESNetLoss",
     "BalancedCrossEntropyLoss",
+    "BettiPriorLoss",
     "BinaryCrossEntropyLoss",
     "BlobLoss",
     "BootstrappedCrossEntropyLoss",
@@ -120,6 +124,7 @@ __all__ = [
     "BoundaryIoULoss",
     "BoundaryLoss",
     "CCDiceCELoss",
+    "CbDiceLoss",
     "ClCELoss",
     "ComboLoss",
     "ComponentMILLoss",
@@ -183,6 +188,7 @@ __all__ = [
     "NoiseRobustDiceLoss",
     "OverlapLoss",
     "PenaltyGeneralizedDiceLoss",
+    "PersistenceMatchingLoss",
     "Poly1CrossEntropyLoss",
     "PsiNetLoss",
     "RegionMutualInformationLoss",

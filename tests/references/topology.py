@@ -107,6 +107,44 @@ def cl_ce(r: Reading, iter_: int, normalize: bool, detach: bool, use_spacing: bo
     return reduce((lines[0] + lines[1]) * values, r.valid, reduction)
 
 
+@reference("cb_dice", iter_=3, smooth_nr=1.0, smooth_dr=1.0)
+def cb_dice(
+    r: Reading, iter_: int, use_spacing: bool, smooth_nr: float, smooth_dr: float, **formula_arguments: Any
+) -> Array:
+    """The code of Shi 2024, with the larger depth off the other centerline."""
+    table = Table(r, include_background=None, **formula_arguments)
+    (p, g), (still, _) = scored(r, None), scored(r.still, None)
+    axes = sum(n > 1 for n in p.shape[2:])
+
+    def weights(mask: Array) -> tuple[Array, Array, Array]:
+        """Skeleton, depth and thinness."""
+        line = soft_skeletons(mask, r, iter_, use_spacing)
+
+        def depth(pair: Array, valid: Array) -> Array:
+            inside, on_line = pair > 0, pair > 1
+            if not on_line.any():
+                return np.zeros(pair.shape)
+            away = ndimage.distance_transform_edt(inside | ~valid, r.steps if use_spacing else None)
+            away = np.where(inside, away, 0).astype(np.float32).astype(float)
+            widest, thinnest = away[on_line].max(), away[on_line].min()
+            thin = np.where(on_line, (widest - away + thinnest) / widest, 0.0) ** max(axes - 1, 1)
+            return np.minimum(away, widest) / widest + 1j * thin
+
+        both = each(mask + (line > 0), depth, r)
+        return line, both.real, both.imag
+
+    (line_p, depth_p, thin_p), (line_g, depth_g, thin_g) = (weights((x > 0.5).astype(float)) for x in (still, g))
+    depth_p, thin_p = depth_p * p, thin_p * p
+    larger = np.maximum(depth_p, depth_g)
+    precision = (table.sum(thin_p * depth_g) + smooth_nr) / (
+        table.sum(thin_p * np.where(line_g > 0, depth_g, larger)) + smooth_dr
+    )
+    sensitivity = (table.sum(thin_g * depth_p) + smooth_nr) / (
+        table.sum(thin_g * np.where(line_p > 0, depth_p, larger)) + smooth_dr
+    )
+    return table.reduce(1 - 2 * precision * sensitivity / (precision + sensitivity))
+
+
 def tubes(r: Reading, radius: int, radius_mm: float | None, per_class: bool) -> Array:
     """Kirchhoff 2024, of the foreground classes: skeletons by scikit-image, grown within their class."""
     from skimage.morphology import skeletonize

@@ -65,6 +65,10 @@ OTHER: dict[str, Callable[[Case], Any]] = {
     "lambda_distance": lambda case: 0.25,
     "kernel_ops": lambda case: "gaussian",
     "distance_type": lambda case: "l2",
+    "dimensions": lambda case: (0,),
+    "patch_size": lambda case: 3,
+    "betti": lambda case: (2, 1),
+    "iter_": lambda case: 0,
 }
 KINDS = {"asymmetric": "symmetric", "uniform": "spatial"}
 """Another value of ``kind``, by its default."""
