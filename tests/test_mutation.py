@@ -189,6 +189,8 @@ TABLES = ("jaccard", "jaccard_metric", "asymmetric_similarity", "sensitivity_spe
           "noise_robust_dice", "hardness_weighted_dice")  # fmt: skip
 POOLED = ("generalized_dice", "penalty_generalized_dice", "generalized_wasserstein_dice")
 SORTED = ("lovasz_softmax", "lovasz_hinge")
+SIZES, SHAPES = ("size_penalty", "log_barrier", "region_size"), ("moment_constraint", "compactness", "perimeter",
+          "star_shape", "convexity", "symmetry")  # fmt: skip
 MUTATIONS = [
     Mutation(drop_the_mask, TABLES + POOLED + SORTED, ("ignored_voxels_change_nothing", "value_and_gradient")),
     Mutation(multiply_by_the_mask, TABLES + POOLED[:2], ("ignored_voxels_change_nothing",)),
@@ -222,6 +224,8 @@ MUTATIONS = [
     Mutation(detach_the_prediction, REGION + VOXEL + COMPOUND + WEIGHED, ("value_and_gradient",)),
     Mutation(detach_the_prediction, ("dice_ce",), ("gradcheck",)),
     Mutation(let_ignored_samples_into_the_mean, REGION, ("value_and_gradient", "ignored_sample_leaves_the_mean")),
+    Mutation(drop_the_mask, SIZES + SHAPES, ("value_and_gradient",)),
+    Mutation(detach_the_prediction, SIZES + SHAPES, ("value_and_gradient",)),
     Mutation(clip_the_logarithm, VOXEL + LOGARITHMS, ("value_and_gradient",)),
 ]
 MUTANTS = [(m, key, check) for m in MUTATIONS for key in m.keys for check in m.killed_by]

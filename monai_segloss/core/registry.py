@@ -37,7 +37,7 @@ class LossInfo:
     Args:
         key: snake_case name of registry key, function and file.
         cls: the module class; its name is Camel(key) + "Loss".
-        family: voxel, region, compound, boundary, topology, prior, instance, partial, structural or learned; `register`
+        family: voxel, region, compound, boundary, topology, shape, instance, partial, structural or learned; `register`
             takes the folder of the class.
         aliases: other names that `create` and `find` know.
         tags: words to search by.

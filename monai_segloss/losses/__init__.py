@@ -76,6 +76,15 @@ from monai_segloss.losses.region.penalty_generalized_dice import PenaltyGenerali
 from monai_segloss.losses.region.sensitivity_specificity import SensitivitySpecificityLoss
 from monai_segloss.losses.region.threshold_map_dice import ThresholdMapDiceLoss
 from monai_segloss.losses.region.tversky import TverskyLoss
+from monai_segloss.losses.shape.compactness import CompactnessLoss
+from monai_segloss.losses.shape.convexity import ConvexityLoss
+from monai_segloss.losses.shape.log_barrier import LogBarrierLoss
+from monai_segloss.losses.shape.moment_constraint import MomentConstraintLoss
+from monai_segloss.losses.shape.perimeter import PerimeterLoss
+from monai_segloss.losses.shape.region_size import RegionSizeLoss
+from monai_segloss.losses.shape.size_penalty import SizePenaltyLoss
+from monai_segloss.losses.shape.star_shape import StarShapeLoss
+from monai_segloss.losses.shape.symmetry import SymmetryLoss
 from monai_segloss.losses.structural.region_mutual_information import RegionMutualInformationLoss
 from monai_segloss.losses.structural.structural_similarity import StructuralSimilarityLoss
 from monai_segloss.losses.topology.cl_ce import ClCELoss
@@ -111,9 +120,11 @@ __all__ = [
     "CCDiceCELoss",
     "ClCELoss",
     "ComboLoss",
+    "CompactnessLoss",
     "ContourAwareLoss",
     "ContourDiceLoss",
     "ConvMCDLoss",
+    "ConvexityLoss",
     "CrossEntropyLoss",
     "DMTNLoss",
     "DiceBoundaryLoss",
@@ -151,6 +162,7 @@ __all__ = [
     "LabelSmoothingCrossEntropyLoss",
     "LatentShapeLoss",
     "LayerSmoothnessLoss",
+    "LogBarrierLoss",
     "LogCoshDiceLoss",
     "LogHausdorffDTLoss",
     "LovaszHingeLoss",
@@ -158,24 +170,30 @@ __all__ = [
     "MCCLoss",
     "MarginalCrossEntropyLoss",
     "MarginalDiceLoss",
+    "MomentConstraintLoss",
     "MultiScaleL1Loss",
     "MultiTaskLoss",
     "MumfordShahLoss",
     "NoiseRobustDiceLoss",
     "OverlapLoss",
     "PenaltyGeneralizedDiceLoss",
+    "PerimeterLoss",
     "Poly1CrossEntropyLoss",
     "PsiNetLoss",
     "RegionMutualInformationLoss",
+    "RegionSizeLoss",
     "RegionWiseLoss",
     "SeesawLoss",
     "SensitivitySpecificityLoss",
     "ShapeAwareLoss",
     "SignedDistanceRegressionLoss",
+    "SizePenaltyLoss",
     "SkeletonRecallLoss",
     "SoftclDiceLoss",
+    "StarShapeLoss",
     "StructuralSimilarityLoss",
     "SurfaceDiceLoss",
+    "SymmetryLoss",
     "ThresholdMapDiceLoss",
     "TopKCrossEntropyLoss",
     "TverskyLoss",

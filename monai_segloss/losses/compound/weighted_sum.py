@@ -157,15 +157,17 @@ class WeightedSum(Scheduled, SegLoss):
         return found
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch, counted from 0, that the weights follow; also those of a term that is a sum itself.
+        """Set the epoch, counted from 0, that the weights follow; also that of a term which follows one itself.
 
         Raises:
             ValueError: no whole number; a ratio needs the means of the epoch before, and neither `end_epoch` nor a restored
                 state had them.
         """
         super().set_epoch(epoch)
-        for term in self._sums().values():
-            term.set_epoch(epoch)
+        for term in self._losses().values():
+            follow = getattr(term, "set_epoch", None)
+            if follow is not None:
+                follow(epoch)
 
     def end_epoch(self, means: Mapping[str, float]) -> None:
         """Keep the mean of each term over the training steps of the epoch that ended, by the names in ``last``."""
