@@ -75,7 +75,8 @@ def measured(mask: NDArray[np.bool_], counted: NDArray[np.bool_], spacing: Seque
         return found
     places = [np.nonzero(mask)[axis] - (n - 1) / 2 for axis, n in enumerate(mask.shape)]
     steps, extents = np.array(spacing, float), np.array(mask.shape, float)
-    for name, values in (("centroid", [x.mean() for x in places]), ("spread", [x.std() for x in places])):
+    moments = {"centroid": np.array([x.mean() for x in places]), "spread": np.array([x.std() for x in places])}
+    for name, values in moments.items():
         found[f"{name}_mm"], found[f"{name}_share"] = values * steps, values / extents
     return {**found, "betti": np.array(betti_numbers(mask), float)}
 
