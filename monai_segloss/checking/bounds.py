@@ -13,9 +13,10 @@ from monai_segloss.files import read_json
 from monai_segloss.prior.bounds import BoundsError, Volume, measure_bounds
 
 AXES = ("zyx", "xyz")
+Item = dict[str, Any]
 
 
-def training_cases(found: datalist.Datalist, fold: int | str, splits: Path | None) -> list[datalist.Item]:
+def training_cases(found: datalist.Datalist, fold: int | str, splits: Path | None) -> list[Item]:
     """The training cases of a fold: of nnU-Net's file of splits, else those of its default split.
 
     Raises:
@@ -35,7 +36,7 @@ def training_cases(found: datalist.Datalist, fold: int | str, splits: Path | Non
     return [known[name] for name in names]
 
 
-def case_of(item: datalist.Item) -> str:
+def case_of(item: Item) -> str:
     """Name of a case."""
     return datalist.case_name({"filename_or_obj": item["image"][0]})
 

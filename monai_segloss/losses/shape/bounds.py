@@ -42,6 +42,7 @@ class Bounded(SegLoss):
 
     quantity: str = "size"
     """Its name in a file."""
+    limits: Tensor | None
     accepts = ("bounds",)
 
     def __init__(
@@ -175,7 +176,8 @@ class CaseBounds:
     def rows(self, keys: Sequence[str]) -> Tensor:
         """Of the cases of a batch, (B, ...)."""
         found = [self.by_case.get(key, self.others) for key in keys]
-        return torch.stack(torch.broadcast_tensors(*(each for each in found if each is not None)))
+        known = [each for each in found if each is not None]
+        return torch.stack(torch.broadcast_tensors(*known))  # type: ignore[no-untyped-call]
 
 
 def sizes(loss: Bounded, batch: SegBatch) -> tuple[Tensor, Tensor]:

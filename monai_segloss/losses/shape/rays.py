@@ -26,10 +26,9 @@ class Rays:
 
     def __init__(self, mask: Tensor, spacing: Spacing, dtype: torch.dtype) -> None:
         self.shape = tuple(mask.shape[2:])
-        like = {"device": mask.device, "dtype": dtype}
         grid = torch.meshgrid(*(torch.arange(n, device=mask.device) for n in self.shape), indexing="ij")
         self.grid = torch.stack(grid)
-        mass, h = mask.flatten(2).sum(2).clamp_min(1).to(dtype), torch.tensor(spacing, **like)
+        mass, h = mask.flatten(2).sum(2).clamp_min(1).to(dtype), torch.tensor(spacing, device=mask.device, dtype=dtype)
         ways = h.reshape(-1, *[1] * len(self.shape)) * self.grid.to(dtype)
         center = torch.stack([(mask * x).flatten(2).sum(2) / mass for x in ways], 2)
         away = center.reshape(*center.shape, *[1] * len(self.shape)) - ways
