@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from pydantic import ValidationError
 from torch import nn
 
@@ -24,19 +23,20 @@ from nnunet_trainers import building, cascade, diverged, maps, network, partial_
 from nnunet_trainers.deep_supervision import NnUNetLoss
 from nnunet_trainers.extra_inputs import ExtraInputs
 from nnunet_trainers.naming import TrainerName, numeric_parameters
+from nnunet_trainers.whole_cases import WholeCases
 
 GPU = torch.device("cuda")
 INITIALIZATION, EPOCHS, WORKERS = range(3)
 
 
-class SegLossTrainer(nnUNetTrainer):
+class SegLossTrainer(WholeCases):
     """nnU-Net's trainer with the loss ``key`` of the registry; everything else is nnU-Net's.
 
     A subclass is a declaration: a docstring and the key. Settings that are numbers come with the name of the class as
     ``settings`` (see `nnunet_trainers.naming`), others from the plans (see ``nnUNetTrainerSegLoss``).
 
     Raises (in ``initialize``):
-        NotImplementedError, ValueError: the loss cannot do what data set or plan ask for, or is for other classes.
+        NotImplementedError, ValueError: the loss cannot do what data set or plan ask for, or is for other ones.
         OtherConfigurationError: another fold of this model, or the plan, has another configuration.
     """
 
@@ -124,6 +124,7 @@ class SegLossTrainer(nnUNetTrainer):
         """Build network, optimizer and loss as nnU-Net does, after everything that could be refused was."""
         building.refuse(self.loss_config(), self.properties, self.label_manager.num_segmentation_heads, self.device)
         self._refuse_other_loss_in_plans()
+        self.refuse_patches(building.create_loss(self.loss_config(), self.properties))
         resuming.refuse_other_folds(self)
         cascade.refuse_missing_stage(self)
         if self.settings.seed is not None:
@@ -133,7 +134,7 @@ class SegLossTrainer(nnUNetTrainer):
         precision.autocast(self.network, self.device)
         network.optimize(self, self.loss)
         self.print_to_log_file(f"segloss first weights: {recording.weights_hash(self.network)}")
-        self.extra_inputs = self.loss.source = ExtraInputs(self._layout(), self._labeled())
+        self.extra_inputs = self.loss.source = ExtraInputs(self._layout(), self._labeled(), self.case_bounds())
         self.print_to_log_file(f"segloss configuration: {json.dumps(self.configuration_record())}")
 
     def _build_loss(self) -> nn.Module:

@@ -1,4 +1,4 @@
-"""What reaches a loss alongside the target of a batch: maps of the workers, and the labeled classes of its cases."""
+"""What reaches a loss alongside the target of a batch: maps of the workers, labeled classes and bounds of its cases."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from monai_segloss.core.errors import LossShapeError
+from monai_segloss.losses.shape.bounds import CaseBounds
 from nnunet_trainers import maps, partial_labels
 
 HAND_OVER = (
@@ -25,10 +26,12 @@ class ExtraInputs:
     Args:
         layout: of the maps that the workers pack after the target.
         labeled: classes that each case has labels of.
+        bounds: of each case.
     """
 
     layout: maps.Layout | None = None
     labeled: partial_labels.LabeledClasses | None = None
+    bounds: CaseBounds | None = None
 
     def insert(self, transforms: Any) -> Any:
         """nnU-Net's transforms, with the packing of the maps if there are any."""
@@ -40,9 +43,9 @@ class ExtraInputs:
         scales: list[dict[str, Tensor]] = [{} for _ in targets] if isinstance(targets, list) else [{}]
         if self.layout is not None:
             batch, scales = maps.split_batch(batch, self.layout)
-        if self.labeled is not None:
-            rows = self.labeled.rows(list(batch["keys"]))
-            scales = [{**scale, "labeled": rows} for scale in scales]
+        for name, facts in self._facts.items():
+            rows = facts.rows(list(batch["keys"]))
+            scales = [{**scale, name: rows} for scale in scales]
         return batch, [{name: each.to(device, non_blocking=True) for name, each in scale.items()} for scale in scales]
 
     def refuse_unsplit(self, target: Tensor) -> None:
@@ -59,3 +62,10 @@ class ExtraInputs:
             )
         if self.labeled is not None:
             raise LossShapeError(f"the labeled classes of this batch ({self.labeled.path}) are missing; {HAND_OVER}")
+        if self.bounds is not None:
+            raise LossShapeError(f"the bounds of the cases of this batch are missing; {HAND_OVER}")
+
+    @property
+    def _facts(self) -> dict[str, partial_labels.LabeledClasses | CaseBounds]:
+        known = {"labeled": self.labeled, "bounds": self.bounds}
+        return {name: facts for name, facts in known.items() if facts is not None}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,13 @@ class PlansError(ValueError):
 
 
 def add_configuration(
-    file: Path, parent: str, name: str, loss: Mapping[str, Any], replace: bool = False
+    file: Path,
+    parent: str,
+    name: str,
+    loss: Mapping[str, Any],
+    replace: bool = False,
+    patch_size: Sequence[int] | None = None,
+    batch_size: int | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Add ``<parent>_<name>``, which is ``parent`` with another loss, and return what was added.
 
@@ -30,9 +36,12 @@ def add_configuration(
         name: letters and digits, groups of them joined by single underscores.
         loss: a validated loss configuration, as plain JSON.
         replace: whether a configuration of that name with another loss gives way.
+        patch_size: in voxels, another one than that of the parent; not in a cascade.
+        batch_size: another one than that of the parent; not in a cascade.
 
     Raises:
-        PlansError: the file holds no plans, the parent is unknown, the name is not fit for a folder name or is taken.
+        PlansError: the file holds no plans, the parent is unknown, the name is not fit for a folder name or is taken, or the
+            network does not take the patch.
     """
     try:
         plans = read_json(file)
@@ -46,12 +55,34 @@ def add_configuration(
     if not re.fullmatch(r"[A-Za-z0-9]+(_[A-Za-z0-9]+)*", name):
         raise PlansError(f"name is {name!r}; expected letters and digits, joined by single underscores")
     added = {f"{each}_{name}": _child(known, each, name, loss) for each in _stages(known, parent)}
+    sizes = {"patch_size": patch_size and list(patch_size), "batch_size": batch_size}
+    sizes = {key: value for key, value in sizes.items() if value is not None}
+    if sizes and len(added) > 1:
+        raise PlansError(f"{parent!r} is a stage of a cascade, whose stages have sizes of their own; give none")
+    if patch_size is not None:
+        _refuse_patch(known, parent, patch_size)
+    added = {each: {**content, **sizes} for each, content in added.items()}
     for each, content in added.items():
         if each in known and known[each] != content and not replace:
             raise PlansError(f"configuration {each!r} exists with other content; choose another name, or replace it")
     known.update(added)
     write_json(file, plans, indent=4)  # as nnU-Net writes it
     return added
+
+
+def _refuse_patch(known: Mapping[str, Any], parent: str, patch_size: Sequence[int]) -> None:
+    """Refuse a patch of another number of axes, or one that the strides of the network do not divide."""
+    patch, architecture = _inherited(known, parent, "patch_size"), _inherited(known, parent, "architecture") or {}
+    steps = [1] * len(patch or patch_size)
+    for stride in architecture.get("arch_kwargs", {}).get("strides", ()):
+        each = [stride] * len(steps) if isinstance(stride, int) else stride
+        steps = [step * n for step, n in zip(steps, each, strict=True)]
+    fits = len(patch_size) == len(steps) and all(
+        n > 0 and n % step == 0 for n, step in zip(patch_size, steps, strict=True)
+    )
+    if not fits:
+        wanted = ", ".join(map(str, steps))
+        raise PlansError(f"patch_size is {list(patch_size)}; the network of {parent!r} takes multiples of {wanted}")
 
 
 def _child(known: Mapping[str, Any], parent: str, name: str, loss: Mapping[str, Any]) -> dict[str, Any]:

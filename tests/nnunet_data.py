@@ -239,6 +239,7 @@ def prepare(root: Path) -> Workspace:
         {
             "tiny": tiny("3d_fullres", patch),
             "tiny_2d": tiny("2d", patch[:2], data_identifier="nnUNetPlans_3d_fullres"),
+            "tiny_whole": tiny("3d_fullres", (24, 24, 24)),
             "tiny_batch": {"inherits_from": "tiny", "batch_dice": True},
             "tiny_one_scale": tiny("3d_fullres", patch, strides=(1, 2)),
             "tiny_low": {"inherits_from": "tiny", "next_stage": "tiny_cascade"},

@@ -181,6 +181,8 @@ def prior_of(info: LossInfo, folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("info", LOSSES, ids=[info.key for info in LOSSES])
 def test_the_bundle_trains_evaluates_and_infers_with_every_loss(info: LossInfo, tmp_path: Path, dataset: Path) -> None:
     loss = {"loss_key": info.key, **prior_of(info, tmp_path)}
+    if info.cls(**info.example).whole_cases:
+        loss["loss_arguments"] = {"on_patches": True}
     with workflow(tmp_path, dataset, epochs=1, **loss) as flow:
         flow.add_property("loss", True, "loss")
         assert flow.check_properties() == []

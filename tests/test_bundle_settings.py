@@ -11,10 +11,13 @@ from typing import Any
 
 import nnunet_data
 import pytest
+import torch
 from bundle_runs import CONFIGS, inference, monai_bundle, workflow
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.networks.nets import UNet
+from monai.transforms import Compose, RandFlipd, RandSpatialCropd, RandZoomd, SpatialPadd
 
+import monai_segloss
 from monai_segloss import engine
 from monai_segloss.bundle.keys import STATEMENTS, unused
 from monai_segloss.bundle.settings import (
@@ -24,6 +27,7 @@ from monai_segloss.bundle.settings import (
     check_keys,
     check_network,
     check_settings,
+    check_whole_cases,
 )
 from monai_segloss.engine import DataError
 
@@ -226,3 +230,45 @@ def test_the_command_ends_with_one_sentence(option: tuple[str, str], last: str, 
     assert done.returncode == 1
     assert done.stdout.strip().splitlines()[-1].startswith(last), done.stdout[-2000:]
     assert "Traceback" not in done.stdout
+
+
+class Cases:
+    """Training cases of a bundle: a label of these sizes, and the transforms of the bundle after it is loaded."""
+
+    def __init__(self, *sizes: int) -> None:
+        self.items = [{"label": torch.zeros(1, n, n + 2, n)} for n in sizes]
+
+    def check(self, loss: Any, *random: Any, patch: int = 16) -> None:
+        pad = SpatialPadd("label", patch)
+        crop = RandSpatialCropd("label", patch, random_size=False)
+        check_whole_cases(loss, self.items, Compose([pad, Compose([*random]), crop]), [patch] * 3)
+
+
+def test_patches_that_are_smaller_than_the_cases_are_refused_for_a_loss_about_whole_cases() -> None:
+    sizes, centroids = (
+        monai_segloss.SizePenaltyLoss(bounds=[1, 2]),
+        monai_segloss.MomentConstraintLoss(bounds=[1, 2]),
+    )
+    cases = Cases(10, 18, 12)
+    with pytest.raises(
+        SettingError, match=r"16 x 16 x 16 voxels .* 18 x 20 x 18: set patch_size to at least \[18, 20, 18\]"
+    ):
+        cases.check(engine.DeepSupervision(sizes))
+    cases.check(sizes, patch=20)
+    cases.check(monai_segloss.SizePenaltyLoss())
+    cases.check(monai_segloss.SizePenaltyLoss(bounds=[1, 2], on_patches=True))
+    flip, zoom = RandFlipd("label"), RandZoomd("label")
+    cases.check(sizes, flip, patch=20)
+    for loss, transform in ((centroids, flip), (sizes, zoom)):
+        with pytest.raises(
+            SettingError, match=f"about whole cases as they lie, and {type(transform).__name__} changes"
+        ):
+            cases.check(loss, transform, patch=20)
+
+
+def test_the_bundle_refuses_before_it_trains(tmp_path: Path, dataset: Path) -> None:
+    loss = {"loss_key": "size_penalty", "loss_arguments": {"bounds": [100, 2000]}}
+    with pytest.raises(RuntimeError) as caught, workflow(tmp_path, dataset, fold="all", **loss) as flow:
+        flow.initialize()
+    assert "SizePenaltyLoss is about whole cases, and patches of 16 x 16 x 16 voxels" in causes(caught.value)
+    assert not (tmp_path / "models").exists()

@@ -190,6 +190,8 @@ TABLES = ("jaccard", "jaccard_metric", "asymmetric_similarity", "sensitivity_spe
 POOLED = ("generalized_dice", "penalty_generalized_dice", "generalized_wasserstein_dice")
 SORTED = ("lovasz_softmax", "lovasz_hinge")
 CALIBRATION, COMPONENTS = ("l1_ace", "nacl", "margin_cross_entropy"), ("component_tversky", "component_mil")
+SIZES, SHAPES = ("size_penalty", "log_barrier", "region_size"), ("moment_constraint", "compactness", "perimeter",
+          "star_shape", "convexity", "symmetry")  # fmt: skip
 MUTATIONS = [
     Mutation(drop_the_mask, TABLES + POOLED + SORTED, ("ignored_voxels_change_nothing", "value_and_gradient")),
     Mutation(multiply_by_the_mask, TABLES + POOLED[:2], ("ignored_voxels_change_nothing",)),
@@ -231,6 +233,8 @@ MUTATIONS = [
     Mutation(detach_the_prediction, CALIBRATION + COMPONENTS, ("value_and_gradient",)),
     Mutation(forget_the_batch_argument, ("l1_ace", COMPONENTS[0]), ("value_and_gradient_over_the_batch",)),
     Mutation(forget_the_class_weights, ("l1_ace", *COMPONENTS), ("value_and_gradient_with_weights",)),
+    Mutation(drop_the_mask, SIZES + SHAPES, ("value_and_gradient",)),
+    Mutation(detach_the_prediction, SIZES + SHAPES, ("value_and_gradient",)),
 ]
 MUTANTS = [(m, key, check) for m in MUTATIONS for key in m.keys for check in m.killed_by]
 

@@ -13,6 +13,7 @@ from nnunet_data import QUIET, Workspace, dataset, run
 import monai_segloss
 from monai_segloss import LossInfo
 from monai_segloss.core.registry import camel
+from monai_segloss.core.whole_cases import PatchError
 
 pytest_plugins = "nnunet_fixtures"
 pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning:nnunetv2"), *QUIET]
@@ -29,6 +30,11 @@ OTHER = [
 
 def named(info: LossInfo, epochs: int, iterations: int) -> str:
     return f"nnUNetTrainer{camel(info.key)}_{epochs}epochs_{iterations}iterations"
+
+
+def configuration(info: LossInfo) -> str:
+    """One whose patches hold whole cases, for a loss about these."""
+    return "tiny_whole" if info.cls(**info.example).whole_cases else "tiny"
 
 
 def predict(trainer: Any, space: Workspace) -> np.ndarray:
@@ -68,8 +74,8 @@ def train_for_an_epoch(trainer: Any) -> None:
 @pytest.mark.parametrize("info", LABELS, ids=lambda info: info.key)
 def test_trains_resumes_and_predicts(info: LossInfo, space: Workspace) -> None:
     name = named(info, 2, 3)
-    train_for_an_epoch(space.trainer(name))
-    resumed = space.trainer(name, resume=True)
+    train_for_an_epoch(space.trainer(name, configuration=configuration(info)))
+    resumed = space.trainer(name, configuration=configuration(info), resume=True)
     resumed.load_checkpoint(str(Path(resumed.output_folder) / "checkpoint_latest.pth"))
     assert resumed.current_epoch == 1
     run(resumed)
@@ -86,7 +92,12 @@ def test_trains_resumes_and_predicts(info: LossInfo, space: Workspace) -> None:
 @pytest.mark.parametrize(("info", "kind"), OTHER, ids=[f"{kind}-{info.key}" for info, kind in OTHER])
 def test_regions_and_ignored_labels(info: LossInfo, kind: str, space: Workspace) -> None:
     """An epoch on every other kind of target that the loss says it supports."""
-    trainer = run(space.trainer(named(info, 1, 2), kind))
+    trainer = space.trainer(named(info, 1, 2), kind, configuration(info))
+    if kind == "ignore" and configuration(info) == "tiny_whole":
+        with pytest.raises(PatchError, match="with an ignore label nnU-Net centers patches"):
+            trainer.initialize()
+        return
+    run(trainer)
     assert np.isfinite(trainer.logger.get_value("train_losses", 0))
     assert np.isfinite(trainer.logger.get_value("val_losses", 0))
 

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from monai.bundle import ConfigWorkflow
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
+from monai.transforms import Compose
+from monai.transforms.traits import RandomizableTrait
 from torch import nn
 
 from monai_segloss.bundle.keys import ids, unused
@@ -23,9 +25,12 @@ from monai_segloss.bundle.overlays import refuse_idle_keys
 from monai_segloss.bundle.paths import bundles
 from monai_segloss.core.arguments import SCIENTIFIC
 from monai_segloss.core.errors import nearest
+from monai_segloss.core.whole_cases import PatchError, refuse_patches, wants_no_mirroring, wants_whole_cases
 from monai_segloss.engine.errors import DataError, NotFiniteError
 from monai_segloss.engine.targets import WHICH
 
+RESIZING = ("RandRotated", "RandRotate90d", "RandZoomd", "RandAffined", "Rand2DElasticd", "Rand3DElasticd")
+MIRRORING = ("RandFlipd", "RandAxisFlipd")
 HINT = " (often patch_size must be a multiple of the product of the strides)"
 Check = tuple[Callable[[Any], bool], str]
 
@@ -160,6 +165,40 @@ def check_network(network: nn.Module, in_channels: int, num_classes: int, patch_
         raise SettingError(
             f"network_def makes {tuple(first.shape)} of a patch of patch_size {list(patch_size)}; expected {wanted}{HINT}."
         )
+
+
+def check_whole_cases(
+    loss: Any, items: Sequence[Mapping[str, Any]], transform: Compose, patch_size: Sequence[int]
+) -> None:
+    """Refuse patches and augmentation that a loss for whole cases does not bear; of other losses nothing is looked at.
+
+    Args:
+        loss: that is trained.
+        items: the training cases, each of which is read as far as its first random transform.
+        transform: of the training cases, to dictionaries with a ``label``.
+        patch_size: in voxels.
+
+    Raises:
+        SettingError: patches are smaller than the largest case, or a random transform moves or resizes images.
+    """
+    if not isinstance(loss, nn.Module) or not wants_whole_cases(loss):
+        return
+    unfit = (*RESIZING, *(() if not wants_no_mirroring(loss) else MIRRORING))
+    for each in transform.flatten().transforms:
+        if type(each).__name__ in unfit:
+            raise SettingError(
+                f"the loss is about whole cases as they lie, and {type(each).__name__} changes them: leave it out of "
+                "train#random_transforms (with --train#random_transforms#NUMBER#_disabled_ true), or say on_patches=true "
+                "among the arguments of the loss to train all the same."
+            )
+    first = transform.get_index_of_first(lambda each: isinstance(each, RandomizableTrait))
+    axes = len(patch_size)
+    shapes = [transform(dict(item), end=first)["label"].shape[-axes:] for item in items]
+    largest = [max(edges) for edges in zip(*shapes, strict=True)]
+    try:
+        refuse_patches(loss, patch_size, largest, f"set patch_size to at least {largest}")
+    except PatchError as error:
+        raise SettingError(str(error)) from None
 
 
 def explain_errors() -> None:

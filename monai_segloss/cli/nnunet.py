@@ -85,6 +85,10 @@ def plan(
     config: Annotated[Path | None, typer.Option(help="JSON or YAML file with a loss configuration instead.")] = None,
     plans: Annotated[str, typer.Option(help="Plans identifier.")] = "nnUNetPlans",
     replace: Annotated[bool, typer.Option(help="Replace a configuration of that name.")] = False,
+    patch_size: Annotated[
+        str | None, typer.Option(help="Voxels of another patch, e.g. 48,64,48, for whole cases.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Another batch size.")] = None,
 ) -> None:
     """Add a plans configuration with a loss, to be trained with nnUNetTrainerSegLoss.
 
@@ -97,9 +101,12 @@ def plan(
     from nnunet_trainers.plans import PlansError, add_configuration
 
     content = plain(loss_option(loss, argument or [], config).model_dump(exclude_defaults=True))
+    if patch_size is not None and not re.fullmatch(r"\d+(,\d+)*", patch_size):
+        raise typer.BadParameter(f"{patch_size!r} is not whole numbers such as 48,64,48.", param_hint="--patch-size")
+    patch = None if patch_size is None else [int(n) for n in patch_size.split(",")]
     file = plans_file(dataset, plans)
     try:
-        added = add_configuration(file, parent, name, content, replace)
+        added = add_configuration(file, parent, name, content, replace, patch, batch_size)
     except (PlansError, OSError) as error:
         fail(str(error))
     typer.echo(f"Added to {file}: {', '.join(added)}.")

@@ -1,19 +1,21 @@
-"""``segloss prior``: networks that losses take along, trained beforehand on labels."""
+"""``segloss prior``: what losses take along of the labels of a fold: networks that were trained on them, and bounds."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from monai_segloss.cli.nnunet import MISSING, fail, installed, plans_file, refuse_old
-from monai_segloss.files import read_json
+from monai_segloss.cli.nnunet import MISSING, PREPROCESSED, fail, installed, plans_file, refuse_old
+from monai_segloss.files import read_json, write_json
 
 KINDS = ("autoencoder", "label-unet", "inverse-form")
 """Those of `monai_segloss.core.prior`, which imports torch; a test compares them."""
+RAW = "nnUNet_raw"
 
-app = typer.Typer(help="Train and show the priors of losses.", no_args_is_help=True)
+app = typer.Typer(help="Train, measure and show the priors of losses.", no_args_is_help=True)
 
 
 def register(parent: typer.Typer) -> None:
@@ -59,6 +61,81 @@ def train(
     except (PriorError, TapError, OSError) as error:
         fail(str(error))
     typer.echo(f"Use it with: segloss nnunet plan {dataset} {configuration} NAME --loss KEY --set 'prior=\"{output}\"'")
+
+
+@app.command()
+def bounds(
+    dataset: Annotated[
+        str, typer.Argument(help="nnU-Net raw data set: its folder, id or name; or a Decathlon datalist.")
+    ],
+    fold: Annotated[str, typer.Option(help="Fold whose training cases are measured, or: all.")] = "0",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File; default: print it.")] = None,
+    lower: Annotated[float, typer.Option(min=0, max=1, help="Quantile that is the lower bound.")] = 0.0,
+    upper: Annotated[float, typer.Option(min=0, max=1, help="Quantile that is the upper bound.")] = 1.0,
+    axes: Annotated[str, typer.Option(help="Order of the axes: zyx, as nnU-Net has it, or xyz, as MONAI.")] = "zyx",
+    splits: Annotated[
+        Path | None,
+        typer.Option(help="File of splits; default: the one of the preprocessed data set, or nnU-Net's own."),
+    ] = None,
+) -> None:
+    """Measure sizes, moments and Betti numbers of the labels of the training cases of one fold, as JSON.
+
+    Labels of validation cases are not opened. The losses size_penalty, log_barrier and moment_constraint take the file.
+
+    Example: segloss prior bounds 4 --fold 0 --output bounds.json
+    """
+    import json
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from monai_segloss.checking.bounds import bounds_of_fold
+
+    if fold != "all" and not fold.isdecimal():
+        raise typer.BadParameter(f"{fold!r} is no number and not all.", param_hint="--fold")
+    folder = raw_folder(dataset)
+    console = Console(stderr=True)
+    try:
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task("reading labels", total=None)
+            found = bounds_of_fold(
+                folder,
+                fold if fold == "all" else int(fold),
+                splits or splits_file(folder),
+                axes,
+                (lower, upper),
+                lambda done, count: bar.update(task, completed=done, total=count),
+            )
+    except (ValueError, OSError) as error:
+        fail(str(error))
+    if output is None:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    write_json(output, found)
+    count = len(found["cases"])
+    typer.echo(f"Wrote {output}: {count} training cases of fold {fold}. Use it with --set 'bounds=\"{output}\"'")
+
+
+def raw_folder(dataset: str) -> Path:
+    """The folder of a raw data set, or exit code 1 with what is missing."""
+    if Path(dataset, "dataset.json").is_file():
+        return Path(dataset)
+    root = os.environ.get(RAW)
+    if not root or not Path(root).is_dir():
+        fail(f"{dataset} is no folder with a dataset.json, and the variable nnUNet_raw names no folder with data sets.")
+    names = sorted(each.parent.name for each in Path(root).glob("*/dataset.json"))
+    wanted = f"Dataset{int(dataset):03d}_" if dataset.isdecimal() else f"{dataset}/"
+    chosen = [name for name in names if f"{name}/".startswith(wanted)]
+    if len(chosen) != 1:
+        fail(f"{root} has {len(chosen)} data sets {dataset!r}; expected one of {', '.join(chosen or names) or 'some'}.")
+    return Path(root, chosen[0])
+
+
+def splits_file(folder: Path) -> Path | None:
+    """The file of splits that nnU-Net uses for a data set, if there is one."""
+    root = os.environ.get(PREPROCESSED)
+    file = Path(root or ".", folder.resolve().name, "splits_final.json")
+    return file if root and file.is_file() else None
 
 
 @app.command()

@@ -103,6 +103,10 @@ class SegLoss(Companions, nn.Module, ABC):
     """Largest values of arguments, where these are less than `arguments.LARGEST`."""
     scalar_only: ClassVar[bool] = False
     """Whether the loss is one number by nature, so that ``reduction="none"`` is refused."""
+    whole_cases: bool = False
+    """Whether the value has a meaning on whole cases only, as they lie: not on patches, nor rotated or scaled."""
+    mirrored: bool = True
+    """Whether it keeps its meaning on mirrored images."""
     in_float32: ClassVar[bool] = False
     """Whether the formula computes with the logits of all voxels in float32, so that a sum hands that copy to all terms."""
     scoring, marks, scalar = Renamed("formula_arguments"), Renamed("point_maps"), Renamed("scalar_only")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from monai_segloss import datalist
-from monai_segloss.checking.volumes import plain_reader
+from monai_segloss.checking.labels import label_reader, read_label
 
 PARTIAL = "labeled_classes.json"
 """Of nnU-Net's trainers: which classes each case has labels of."""
@@ -95,10 +93,10 @@ def fingerprint(
     numbers = datalist.numbers_by_name(content["labels"])
     classes = {name: each for name, each in numbers.items() if name not in ("background", "ignore")}
     chosen = [items[i] for i in np.unique(np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int))]
-    reader = _reader(content, str(chosen[0]["image"][0]), Path(chosen[0]["label"]))
+    reader = label_reader(content, str(chosen[0]["image"][0]))
     facts, spacings = [], []
     for i, item in enumerate(chosen):
-        label, spacing = _read(reader, Path(item["label"]))
+        label, spacing = read_label(reader, Path(item["label"]))
         facts.append(_case(label, spacing, classes, numbers.get("ignore", ())))
         spacings.append(spacing)
         advance(i + 1, len(chosen))
@@ -114,30 +112,6 @@ def fingerprint(
         "ignore" in numbers,
         (folder / PARTIAL).is_file(),
     )
-
-
-def _reader(content: Mapping[str, Any], example: str, label: Path) -> Any:
-    """nnU-Net's reader where it is installed, else one of ours."""
-    ending = str(content.get("file_ending") or ".nii.gz")
-    with contextlib.suppress(ImportError, ValueError), contextlib.redirect_stdout(io.StringIO()):
-        from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
-
-        return determine_reader_writer_from_dataset_json({**content, "file_ending": ending}, example, verbose=False)()
-    reader = plain_reader(ending)
-    if reader is None:
-        raise ValueError(f"no installed package opens {label}: pip install 'monai-segloss[nnunet]'.")
-    return reader()
-
-
-def _read(reader: Any, file: Path) -> tuple[NDArray[Any], tuple[float, ...]]:
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            array, about = reader.read_seg(str(file))
-    except Exception as error:  # readers raise what their libraries do
-        reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-        raise ValueError(f"{file} cannot be read: {reason[0].rstrip('.')}.") from None
-    label, spacing = array[0], tuple(float(edge) for edge in about["spacing"])
-    return (label[0], spacing[1:]) if label.shape[0] == 1 else (label, spacing)
 
 
 def _case(

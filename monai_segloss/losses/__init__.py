@@ -85,6 +85,15 @@ from monai_segloss.losses.region.threshold_map_dice import ThresholdMapDiceLoss
 from monai_segloss.losses.region.tversky import TverskyLoss
 from monai_segloss.losses.region.tversky_metric import TverskyMetricLoss
 from monai_segloss.losses.structural.nacl import NACLLoss
+from monai_segloss.losses.shape.compactness import CompactnessLoss
+from monai_segloss.losses.shape.convexity import ConvexityLoss
+from monai_segloss.losses.shape.log_barrier import LogBarrierLoss
+from monai_segloss.losses.shape.moment_constraint import MomentConstraintLoss
+from monai_segloss.losses.shape.perimeter import PerimeterLoss
+from monai_segloss.losses.shape.region_size import RegionSizeLoss
+from monai_segloss.losses.shape.size_penalty import SizePenaltyLoss
+from monai_segloss.losses.shape.star_shape import StarShapeLoss
+from monai_segloss.losses.shape.symmetry import SymmetryLoss
 from monai_segloss.losses.structural.region_mutual_information import RegionMutualInformationLoss
 from monai_segloss.losses.structural.structural_similarity import StructuralSimilarityLoss
 from monai_segloss.losses.topology.betti_prior import BettiPriorLoss
@@ -129,9 +138,11 @@ __all__ = [
     "ComboLoss",
     "ComponentMILLoss",
     "ComponentTverskyLoss",
+    "CompactnessLoss",
     "ContourAwareLoss",
     "ContourDiceLoss",
     "ConvMCDLoss",
+    "ConvexityLoss",
     "CrossEntropyLoss",
     "DMTNLoss",
     "DiceBoundaryLoss",
@@ -173,6 +184,7 @@ __all__ = [
     "LabelSmoothingCrossEntropyLoss",
     "LatentShapeLoss",
     "LayerSmoothnessLoss",
+    "LogBarrierLoss",
     "LogCoshDiceLoss",
     "LogHausdorffDTLoss",
     "LovaszHingeLoss",
@@ -181,6 +193,7 @@ __all__ = [
     "MarginCrossEntropyLoss",
     "MarginalCrossEntropyLoss",
     "MarginalDiceLoss",
+    "MomentConstraintLoss",
     "MultiScaleL1Loss",
     "MultiTaskLoss",
     "MumfordShahLoss",
@@ -189,18 +202,23 @@ __all__ = [
     "OverlapLoss",
     "PenaltyGeneralizedDiceLoss",
     "PersistenceMatchingLoss",
+    "PerimeterLoss",
     "Poly1CrossEntropyLoss",
     "PsiNetLoss",
     "RegionMutualInformationLoss",
+    "RegionSizeLoss",
     "RegionWiseLoss",
     "SeesawLoss",
     "SensitivitySpecificityLoss",
     "ShapeAwareLoss",
     "SignedDistanceRegressionLoss",
+    "SizePenaltyLoss",
     "SkeletonRecallLoss",
     "SoftclDiceLoss",
+    "StarShapeLoss",
     "StructuralSimilarityLoss",
     "SurfaceDiceLoss",
+    "SymmetryLoss",
     "ThresholdMapDiceLoss",
     "TopKCrossEntropyLoss",
     "TverskyLoss",

@@ -153,6 +153,49 @@ class Rebalance(Increase):
         at_most_one("end", self.end)
 
 
+@named("geometric")
+@dataclass(frozen=True)
+class Geometric(Schedule):
+    """``start``, and in each epoch ``factor`` times as much, up to ``end``: min(start * factor^epoch, end).
+
+    The steepness of a log-barrier; 5 and 1.1 are the paper's, from memory, the limit is ours.
+
+    Args:
+        start: at least 0.
+        factor: at least 1.
+        end: at least ``start``.
+
+    Example:
+        >>> from monai_segloss.schedules import Geometric
+        >>> [round(Geometric()(e), 2) for e in (0, 1, 2, 100)]
+        [5.0, 5.5, 6.05, 1000.0]
+
+    Reference:
+        H. Kervadec et al., EUSIPCO 2022, arXiv:1904.04205.
+    """
+
+    start: float = 5.0
+    factor: float = 1.1
+    end: float = 1000.0
+
+    def __post_init__(self) -> None:
+        weights(start=self.start, factor=self.factor, end=self.end)
+        if self.factor < 1 or self.end < self.start:
+            raise ValueError(
+                f"factor must be at least 1 and end at least start, got {self.factor!r}, {self.end!r} and {self.start!r}."
+            )
+
+    def __call__(self, epoch: int, means: Means = NOTHING) -> float:
+        # the logarithm, since a power of a late epoch is no float any more
+        grown = epoch * math.log(self.factor)
+        limit = math.log(self.end / self.start) if self.start else math.inf
+        return self.end if grown >= limit else self.start * self.factor**epoch
+
+    @property
+    def largest(self) -> float:
+        return self.end if self.factor > 1 and self.start else self.start
+
+
 @named("warm_up")
 @dataclass(frozen=True)
 class WarmUp(Schedule):

@@ -69,11 +69,20 @@ OTHER: dict[str, Callable[[Case], Any]] = {
     "patch_size": lambda case: 3,
     "betti": lambda case: (2, 1),
     "iter_": lambda case: 0,
+    "bounds": lambda case: (0.02, 0.05),
+    "unit": lambda case: "share",
+    "t": lambda case: 8.0,
+    "order": lambda case: 2,
+    "measure": lambda case: "kl",
+    "steps": lambda case: 1,
+    "min_size": lambda case: 30.0,
+    "offsets": lambda case: (1.0,),
+    "swap": lambda case: [[case.classes - 2, case.classes - 1]],
 }
 KINDS = {"asymmetric": "symmetric", "uniform": "spatial"}
 """Another value of ``kind``, by its default."""
-APART = (*READING, "use_softmax", "prior")
-"""Arguments that have properties or tests of their own; no case has the file of a prior."""
+APART = (*READING, "use_softmax", "prior", "on_patches")
+"""Arguments that have properties or tests of their own; no case has the file of a prior, or is a patch of a larger one."""
 TOLD = ("classes", "dim")
 """Facts of the input that the caller may tell, where they are None by default."""
 ALONGSIDE: dict[str, dict[str, Any]] = {"sigma": {"kernel_ops": "gaussian"}, "alpha": {"margin": 0.0}}
@@ -128,6 +137,8 @@ def _matters(info: LossInfo, case: Case, name: str, default: object) -> bool:
             return differ(**others)
         if "spacing" in name:  # which few of the cases have
             return differ(replace(case, spacing=(3.0, 2.0, 1.0)[: case.input.ndim - 2]))
+        if "bounds" in info.parameters and name != "bounds" and differ(bounds=OTHER["bounds"](case)):
+            return True
         # what matters only alongside class weights
         return "weight" in info.parameters and name != "weight" and differ(weight=OTHER["weight"](case))
     except ValueError as error:  # excluded by the activation; that the value is wrong or does not fit is no effect

@@ -52,7 +52,7 @@ def tensor_arguments(info: LossInfo, case: Case) -> None:
 @on("labels_2d", "regions", "soft_labels")
 def constructor_tensors(info: LossInfo, case: Case) -> None:
     """Tensors given to the constructor are copied and constant; parameters of an activation have their gradient."""
-    for name in {"weight", "pos_weight", "alpha", "frequencies", "dist_matrix"} & set(info.parameters):
+    for name in {"weight", "pos_weight", "alpha", "frequencies", "dist_matrix", "bounds"} & set(info.parameters):
         given = torch.tensor(OTHER[name](case), dtype=torch.float64).requires_grad_()
         try:
             loss = make(info, case, **{name: given})
