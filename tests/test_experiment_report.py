@@ -91,7 +91,7 @@ def check(folder: Path) -> Page:
         assert len(str(image["alt"])) > 20
         content = base64.b64decode(str(image["src"]).removeprefix("data:image/svg+xml;base64,"))
         xml.etree.ElementTree.fromstring(content)
-    figures = sorted((folder / "figures").glob("*.svg"))
+    figures = sorted((folder / "figures").iterdir())
     assert len(figures) == len(page.images)
     source = (folder / "report.md").read_text(encoding="utf-8")
     assert all(f"figures/{file.name}" in source for file in figures)
