@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from monai_segloss.experiment import accounts, overlays, sections
+from monai_segloss.experiment import accounts, overlays, protocol, published, sections
 from monai_segloss.experiment.analysis import Analysis, analyze
 from monai_segloss.experiment.cells import DASH, Figure, Section, Table, html, markdown, markdown_text, quoted
 from monai_segloss.experiment.findings import arms, summary
@@ -92,6 +92,7 @@ def _sections(
     cases: pd.DataFrame = tables.joined()
     return [
         sections.differences(tables, analysis, settings),
+        *_protocol(folder, tables),
         sections.rank_section(tables, analysis),
         sections.class_section(tables, analysis, cases),
         sections.sizes_section(tables, cases, options.sizes if options else (), settings),
@@ -103,6 +104,12 @@ def _sections(
         accounts.failed(tables, cases),
         accounts.design(tables),
     ]
+
+
+def _protocol(folder: Path, tables: Tables) -> list[Section]:
+    """The published comparison that this one follows, if it does."""
+    found, comparison = protocol.followed(folder), folder / "comparison.json"
+    return [published.section(found, tables, read_json(comparison) if comparison.is_file() else {})] if found else []
 
 
 def _page(
