@@ -3,6 +3,7 @@
     python -m benchmarks losses                          # all losses at 3, 16 and 118 classes
     python -m benchmarks losses --keys dice_ce --classes 3
     python -m benchmarks losses --part 1/4               # a quarter of the losses; the parts may run one after another
+    python -m benchmarks losses --keys dice_ce --busy 4  # while four other processes work, as data loaders do
 
 All that compute a loss take turns with `dice_ce`.  A loss that takes maps runs a second time with the maps
 given, as a loader would (``given``).  Memory is the peak beyond logits, labels, maps and gradient; on the CPU it is taken
@@ -17,6 +18,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -176,17 +179,32 @@ def part(keys: list[str], which: str) -> list[str]:
 
 def main() -> None:
     """Command line."""
-    keys = [info.key for info in monai_segloss.list_losses()]
+    keys = [info.key for info in monai_segloss.list_losses() if info.family != "learned"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keys", nargs="+", default=keys, choices=keys, metavar="KEY")
     parser.add_argument("--part", default="1/1", metavar="I/N")
     parser.add_argument("--classes", nargs="+", type=int, default=[c for c, _ in SIZES])
     parser.add_argument("--edge", type=int, help="voxels along each axis; default 96, beyond 8 classes 64")
     parser.add_argument("--batch", type=int, default=BATCH)
+    parser.add_argument("--busy", type=int, default=0, metavar="N", help="other processes that compute meanwhile")
     parser.add_argument("--no-memory", action="store_true", help="times only")
     arguments(parser)
     options = parser.parse_args()
-    run(part(options.keys, options.part), options, opened(options, "losses"))
+    with working(options.busy):
+        run(part(options.keys, options.part), options, opened(options, "busy" if options.busy else "losses"))
+
+
+@contextmanager
+def working(count: int) -> Iterator[None]:
+    """So many processes that compute without an end, as loaders and other trainings do."""
+    loop = [sys.executable, "-c", "while True: sum(range(10**6))"]
+    others = [subprocess.Popen(loop) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for each in others:
+            each.kill()
+            each.wait()
 
 
 def run(keys: list[str], options: argparse.Namespace, results: Results) -> None:
@@ -202,7 +220,7 @@ def run(keys: list[str], options: argparse.Namespace, results: Results) -> None:
         if not options.again and results.has(**dict(zip(FIELDS, item, strict=True))):
             continue
         options.bandwidth = options.bandwidth or copy_bandwidth(options.device)
-        found = row(*item, options, scale)
+        found = row(*item, options, scale) | ({"busy": options.busy} if options.busy else {})
         results.add(found, *FIELDS)
         compared = ratio(found)
         against = "" if compared is None else f", {compared:.2f} of the fastest peer"

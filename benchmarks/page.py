@@ -18,7 +18,7 @@ from benchmarks.step import STOCK
 
 DOCS = FOLDER.parent.parent / "docs"
 IMAGES = Path("images") / "benchmarks"
-COMMANDS = ("losses", "memory", "scaling", "slices", "step", "distance")
+COMMANDS = ("losses", "busy", "memory", "scaling", "slices", "step", "distance")
 NOTE = "<!-- Written by `python -m benchmarks page` from benchmarks/results; do not edit. -->\n\n"
 HEAD = """# Benchmarks
 
@@ -69,6 +69,8 @@ def section(machine: str, found: dict[str, dict[str, Any]]) -> str:
     lines = [f"## {machine}", "", *about(found), ""]
     if "losses" in found:
         lines += losses(machine, found["losses"]["rows"])
+    if "busy" in found:
+        lines += ["### Alongside busy processes", "", *alongside(found["busy"]["rows"])]
     if "memory" in found:
         lines += memory(found["memory"]["rows"])
     if "scaling" in found:
@@ -110,6 +112,23 @@ def losses(machine: str, rows: list[Row]) -> list[str]:
                 lines.append(line(row))
         lines.append("")
     return lines
+
+
+def alongside(rows: list[Row]) -> list[str]:
+    """Losses while other processes compute: the ratio of the rounds' medians, since the least is a lucky round."""
+    lines = [
+        "| loss | input | busy processes | ms (median) | to the fastest peer (medians) |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        seconds = {name: found["median"] for name, found in row["seconds"].items()}
+        theirs = [seconds[name] for name in peers_of(row)]
+        compared = seconds["segloss"] / min(theirs) if theirs else None
+        shape = f"({row['batch']}, {row['classes']}, {row['edge']}³)"
+        lines.append(
+            f"| {row['loss']} | {shape} | {row['busy']} | {1e3 * seconds['segloss']:.1f} | {number(compared)} |"
+        )
+    return [*lines, ""]
 
 
 def line(row: Row) -> str:

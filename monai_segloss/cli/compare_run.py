@@ -82,11 +82,22 @@ def _command(action: Callable[[Console, Comparison], None]) -> Callable[..., Non
         seeds: Annotated[int | None, typer.Option(help="Trainings of each arm and fold; default: 2.")] = None,
         baseline_seeds: Annotated[int | None, typer.Option(help="Of the baseline; default: two more.")] = None,
         fold: Annotated[list[int] | None, typer.Option(help="Held-out fold; repeat for more; default: 0.")] = None,
+        splits: Annotated[int | None, typer.Option(help="Folds of the cross-validation; default: 5.")] = None,
+        patients: Annotated[
+            Path | None, typer.Option(help="JSON file: name of a case -> name of its patient, held out as one.")
+        ] = None,
         configuration: Annotated[str | None, typer.Option(help="2d, 3d_fullres or 3d_lowres.")] = None,
         epochs: Annotated[int | None, typer.Option(help="Length of a training; default: 100.")] = None,
         iterations: Annotated[int | None, typer.Option(help="Training steps per epoch; default: 250.")] = None,
         lr: Annotated[float | None, typer.Option(help="Initial learning rate; default: nnU-Net's own.")] = None,
         optimizer: Annotated[str | None, typer.Option(help="adam; default: nnU-Net's own.")] = None,
+        batch_size: Annotated[int | None, typer.Option(help="Samples of a batch; default: planned for a GPU.")] = None,
+        patch_size: Annotated[
+            str | None, typer.Option(help="Voxels of a patch, as 32,40,32 in the plans' order; default: planned.")
+        ] = None,
+        features: Annotated[
+            int | None, typer.Option(help="Channels of the network's first stage; default: planned, 32.")
+        ] = None,
         device: Annotated[str | None, typer.Option(help="cpu, cuda or mps.")] = None,
         tolerance: Annotated[float | None, typer.Option(help="Of the surface Dice, in mm; default: 1.")] = None,
         sizes: Annotated[str | None, typer.Option(help="Edges of the size classes of components, in mm³.")] = None,
@@ -111,8 +122,11 @@ def _command(action: Callable[[Console, Comparison], None]) -> Callable[..., Non
         given = {
             "data": data, "demo": demo or None, "arms": [_arm(each) for each in loss] if loss else None,
             "baseline": baseline, "seeds": seeds, "baseline_seeds": baseline_seeds, "folds": fold or None,
-            "configuration": configuration, "epochs": epochs, "iterations": iterations, "lr": lr, "device": device,
+            "splits": splits, "patients": patients,
+            "configuration": configuration, "epochs": epochs, "iterations": iterations, "lr": lr,
             "optimizer": optimizer,
+            "batch_size": batch_size, "patch_size": patch_size and patch_size.split(","), "features": features,
+            "device": device,
             "tolerance": tolerance, "sizes": sizes and sizes.split(","), "tubes": tubes or None, "margin": margin,
         }  # fmt: skip
         console = Console(highlight=False)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from monai_segloss.demo import generate, heads
-from monai_segloss.demo.dataset import FOLDS, RawDataset, link_dataset, nnunet_name, read_dataset
+from monai_segloss.demo.dataset import RawDataset, link_dataset, nnunet_name, read_dataset
 from monai_segloss.demo.problem import DemoError
 from monai_segloss.demo.process import Programs, environment, workers
 from monai_segloss.demo.progress import Display, bar_listener
 from monai_segloss.demo.stages import Stages
 from monai_segloss.experiment import queue
+from monai_segloss.experiment.folds import make_folds, read_patients
 from monai_segloss.experiment.matrix import Matrix
 from monai_segloss.experiment.measures import Options
 from monai_segloss.experiment.measuring import measure_runs
+from monai_segloss.experiment.network import SETTINGS, set_network
 from monai_segloss.experiment.queue import Cluster, Show
 from monai_segloss.experiment.running import DIVERGED, DONE, PLANS, Task
 from monai_segloss.experiment.smoke import EPOCHS, FOLDER, ITERATIONS, Estimate, estimate, free, smoke
@@ -27,8 +29,6 @@ from monai_segloss.files import read_json, write_json
 DEMO_NAME, DEMO_SIZE, DEMO_FOLDS = "Dataset001_SeglossCompare", generate.Size(train=24, test=0), 3
 """Eight generated cases are held out: with fewer than six the signed-rank test cannot reject."""
 HEADS = generate.Size(train=40, test=0, extent=heads.EXTENT)
-SPLIT_SEED = 12345
-"""That of nnU-Net's own splits."""
 
 
 @dataclass
@@ -51,11 +51,14 @@ class Comparison:
     source: RawDataset | None = field(init=False, default=None)
     stages: Stages = field(init=False)
     programs: Programs = field(init=False)
+    patients: Mapping[str, str] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.work = self.work.absolute()
         if self.matrix.data is not None:
             self.source = read_dataset(self.matrix.data, 2, None)
+            if self.matrix.patients is not None:
+                self.patients = read_patients(self.matrix.patients, list(self.source.cases))
         self._refuse()
         self.processes = 1 if self.source is None else workers()
         self.stages = Stages(self.work, self._settings(), "segloss compare", "--output", "")
@@ -65,17 +68,22 @@ class Comparison:
         """What all runs of the folder have in common; arms, seeds and folds may be added later."""
         data, same = self.matrix.data, ("configuration", "epochs", "iterations", "lr", "device")
         files = {} if self.source is None else {"files of --data": self.source.fingerprint()}
-        more = {f"--{x}": x for x in ("optimizer", "validation_fold") if getattr(self.matrix, x)}
-        more |= {"--demo": self.matrix.demo} if self.matrix.demo == "head" else {}
-        return {"--data": data and str(data.resolve()), **files, **more} | {
-            f"--{x}": getattr(self.matrix, x) for x in same
+        network = {f"--{x}".replace("_", "-"): getattr(self.matrix, x) for x in SETTINGS}
+        asked = {option: value for option, value in network.items() if value is not None}
+        asked |= {
+            f"--{x}": getattr(self.matrix, x) for x in ("optimizer", "validation_fold") if getattr(self.matrix, x)
         }
+        asked |= {"--demo": self.matrix.demo} if self.matrix.demo == "head" else {}
+        common = {f"--{x}": getattr(self.matrix, x) for x in same}
+        folds = {"--splits": self.matrix.splits} if self.matrix.splits != 5 else {}
+        whose = {"--patients": dict(self.patients)} if self.patients else {}
+        return {"--data": data and str(data.resolve()), **files, **common, **asked, **folds, **whose}
 
     def _refuse(self) -> None:
         """Refuse folds that there are not, and losses that cannot do what the data set asks for."""
         from nnunet_trainers.building import DatasetProperties, refuse_unsupported
 
-        folds = self._folds(len(self.source.cases) if self.source else FOLDS)
+        folds = self._folds(len(self.source.cases) if self.source else HEADS.train)
         if self.matrix.validation_fold and folds < 3:
             raise DemoError(f"validation_fold needs three folds or more, which take as many cases: there are {folds}")
         if max(self.matrix.folds) >= folds:
@@ -108,7 +116,7 @@ class Comparison:
         return self.work / "nnUNet_preprocessed" / self.name
 
     def _folds(self, cases: int) -> int:
-        return DEMO_FOLDS if self.source is None and self.matrix.demo != "head" else min(FOLDS, cases)
+        return DEMO_FOLDS if self.source is None and self.matrix.demo != "head" else min(self.matrix.splits, cases)
 
     def splits(self) -> list[dict[str, list[str]]]:
         """Cases of each fold, maybe without those of the next one in training."""
@@ -126,10 +134,7 @@ class Comparison:
         cases = list(read_dataset(self.raw, 2, None).cases)
         if self.source is None:
             return generate.make_splits(cases, self._folds(len(cases)))
-        from nnunetv2.utilities.crossval_split import generate_crossval_split
-
-        found: list[dict[str, list[str]]] = generate_crossval_split(cases, SPLIT_SEED, min(FOLDS, len(cases)))
-        return [{key: [str(case) for case in each[key]] for key in ("train", "val")} for each in found]
+        return make_folds(cases, self._folds(len(cases)), self.patients)
 
     def tasks(self) -> list[Task]:
         """Every run."""
@@ -197,6 +202,7 @@ class Comparison:
                 self.programs.run(command, "plan", bar_listener(step, len(cases)))
                 if self.matrix.configuration not in read_json(plans)["configurations"]:
                     raise DemoError(f"nnU-Net plans no {self.matrix.configuration} for {self.name}: choose another one")
+                set_network(plans, self.matrix)
         self._splits()
         self._losses(plans)
 
@@ -244,4 +250,6 @@ class Comparison:
         options = Options(self.matrix.tolerance, self.matrix.sizes, self.matrix.tubes)
         with self.display.stage("measure") as step:
             done = iter(range(1, len(sources) + 1))
-            return measure_runs(sources, self.work, options, None, self.jobs, lambda _: step(next(done), len(sources)))
+            return measure_runs(
+                sources, self.work, options, self.patients, self.jobs, lambda _: step(next(done), len(sources))
+            )

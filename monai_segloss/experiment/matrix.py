@@ -61,12 +61,18 @@ class Matrix(BaseModel):
         baseline: name of the arm that the others are compared with; default: the first.
         seeds: trainings of each arm and fold, with the seeds 0, 1, ...
         baseline_seeds: of the baseline; default: two more.
-        folds: of nnU-Net's cross-validation, held out one by one.
+        folds: of the cross-validation, held out one by one.
+        splits: how many folds the cross-validation has.
+        patients: JSON file, name of a case -> name of its patient, whose cases lie in one fold and are one patient in the
+            statistics; default: each case is a patient of its own.
         validation_fold: leave the fold after the held-out one out of training too: 60-20-20 where there are five.
         configuration: of nnU-Net's plans.
         epochs, iterations: length of a training.
         lr: initial learning rate; None: nnU-Net's own.
         optimizer: adam; None: nnU-Net's own.
+        batch_size, patch_size, features: of the network instead of what nnU-Net plans for a GPU: samples of a batch, voxels
+            of a patch along each axis of the plans, and channels of the first stage, doubled from stage to stage up to the
+            planned most.
         device: cpu, cuda or mps.
         tolerance, sizes, tubes: of the measures, see `measures.Options`.
         margin: see `statistics.Settings`.
@@ -81,12 +87,17 @@ class Matrix(BaseModel):
     seeds: int = Field(2, description="trainings of each arm and fold")
     baseline_seeds: int = Field(0, description="trainings of the baseline and fold; 0: two more than the others")
     folds: tuple[int, ...] = Field((0,), min_length=1)
+    splits: int = Field(5, ge=2)
+    patients: Path | None = None
     validation_fold: bool = False
     configuration: Literal["2d", "3d_fullres", "3d_lowres"] = "3d_fullres"
     epochs: int = Field(100, ge=1)
     iterations: int = Field(250, ge=1)
     lr: float | None = Field(None, gt=0)
     optimizer: Literal["adam"] | None = None
+    batch_size: int | None = Field(None, ge=1)
+    patch_size: tuple[int, ...] | None = Field(None, min_length=2, max_length=3)
+    features: int | None = Field(None, ge=1)
     device: Literal["cpu", "cuda", "mps"] = "cpu"
     tolerance: float = Field(1.0, gt=0, description="of the surface Dice, mm")
     sizes: tuple[float, ...] = Field((), description="edges of the size classes of components, mm³")

@@ -81,9 +81,13 @@ def _losses(tables: Tables) -> Sequence[str]:
         paper = _paper(str(own["loss"]) if _there(own, "loss") else arm)
         said = [*facts, *([paper] if paper else [])]
         out.append(f"Arm {quoted(arm)}{': ' + '; '.join(said) if said else ''}.")
+    networks = sorted({each for each in runs["network"] if isinstance(each, str)}) if "network" in runs else []
+    lengths = sorted(set(runs["epochs"].dropna().astype(int))) if "epochs" in runs else []
     return (
         *out,
-        f"{TO_STATE} architecture, optimizer, schedule, batch, augmentation and hardware, the same for all arms.",
+        *(f"Planned by nnU-Net or set for all arms: {each}." for each in networks),
+        *([f"A finished training has {listed(list(map(str, lengths)))} epochs."] if lengths else []),
+        f"{TO_STATE} architecture, optimizer, schedule, augmentation and hardware, the same for all arms.",
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_segloss.datalist import numbers_by_name
+from monai_segloss.experiment.network import described
 
 SEED = re.compile(r"_seed(\d+)(?=_|$)")
 SPEC = re.compile(r"(?:(?P<arm>[^=@/\\]+?)(?:@(?P<seed>\d+))?=)?(?P<folder>.+)")
@@ -218,14 +219,15 @@ def _hashes(model: Path, fold: Path) -> dict[str, Any]:
     weights = re.search(r"segloss first weights: (\w+)", _logs(fold))
     return {
         "splits_hash": _hash(" ".join(cases).encode()) if cases else None,
-        "plans_hash": _plans_hash(model),
         "weights_hash": weights[1] if weights else None,
+        **_plans(model),
     }
 
 
-def _plans_hash(model: Path) -> str | None:
+def _plans(model: Path) -> dict[str, Any]:
+    """Hash of the plans, and the network in words."""
     if not (model / "plans.json").is_file():
-        return None
+        return {"plans_hash": None, "network": None}
     plans, name = _json(model / "plans.json"), model.name.split("__")[-1]
     known, chain = plans.pop("configurations", {}), list[Any]()
     while name in known and known[name] not in chain:
@@ -233,7 +235,8 @@ def _plans_hash(model: Path) -> str | None:
         name = known[name].get("inherits_from")
     merged = {key: value for each in reversed(chain) for key, value in each.items()}
     planned = {key: value for key, value in merged.items() if key not in ("inherits_from", "segloss")}
-    return _hash(json.dumps([plans, planned], sort_keys=True).encode())
+    hashed = _hash(json.dumps([plans, planned], sort_keys=True).encode())
+    return {"plans_hash": hashed, "network": described(planned)}
 
 
 def _logs(fold: Path) -> str:

@@ -1,0 +1,175 @@
+"""Published comparisons: tables that `segloss compare` has measured, kept with their settings, and the page made from them.
+
+    python -m benchmarks comparisons keep FOLDER hippocampus_mr --about "60 MR volumes ..."
+    python -m benchmarks comparisons page                        # docs/comparison.md
+
+`segloss compare report benchmarks/results/comparisons/NAME` makes the whole report of one from its tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from benchmarks.measure import environment
+from benchmarks.results import FOLDER
+from monai_segloss.experiment.analysis import Analysis, analyze
+from monai_segloss.experiment.cells import plain
+from monai_segloss.experiment.findings import failures, select, summary
+from monai_segloss.experiment.measures import MEASURES
+from monai_segloss.experiment.statistics import Settings
+from monai_segloss.experiment.tables import COLUMNS, HALF, MEAN, OWN, Tables, read
+from monai_segloss.files import read_json, write_json, write_text
+
+KEPT = FOLDER / "comparisons"
+PAGE = FOLDER.parent.parent / "docs" / "comparison.md"
+NOTE = (
+    "<!-- Written by `python -m benchmarks comparisons page` from benchmarks/results/comparisons; do not edit. -->\n\n"
+)
+MEASURED = {
+    "nsd": "NSD",
+    "hd95": "HD95 mm",
+    "sensitivity": "sensitivity",
+    "cldice": "clDice",
+    "betti_0_error": "Betti-0 error",
+    "betti_1_error": "Betti-1 error",
+    "lesion_recall": "lesion recall",
+    "lesion_precision": "lesion precision",
+    "ece": "ECE",
+}
+"""Columns after Dice, where they were measured."""
+DIGITS = 5
+HEAD = """# What we measured
+
+Trainings that are alike but for the loss, by `segloss compare run` ([how-to](how-to/compare.md)). Each loss has
+two seeds, the baseline `dice_ce` four. A difference is a mean over patients, paired with the baseline, with its
+bootstrap interval (95 %, BCa). It is called better or worse only if three things hold: the interval excludes 0,
+the signed-rank test rejects after Holm's correction over all losses, and the difference is larger than the noise,
+which is the largest that other seeds of the baseline give.
+
+The networks are small and the trainings short, so that they end on two CPU cores. They show which losses train at
+this length and how large the noise is. They do not show which loss is best after nnU-Net's 250,000 iterations on
+your data: run the comparison there.
+"""
+
+
+def keep(folder: Path, name: str, about: str) -> Path:
+    """Copy the tables of a comparison, with numbers of five digits."""
+    tables, target = read(folder / "tables"), KEPT / name
+    for each in COLUMNS:
+        frame: pd.DataFrame = getattr(tables, each)
+        write_text(target / "tables" / f"{each}.csv", frame.round(DIGITS).to_csv(index=False))
+    settings = read_json(folder / "comparison.json") if (folder / "comparison.json").exists() else {}
+    settings = {key: Path(value).name if key in ("data", "patients") else value for key, value in settings.items()}
+    write_json(
+        target / "about.json", {"about": about, "settings": settings, "environment": environment("cpu")}, indent=1
+    )
+    return target
+
+
+def page() -> str:
+    """The text of all that are kept."""
+    parts = [HEAD]
+    for folder in sorted(each for each in KEPT.iterdir() if (each / "about.json").exists()):
+        parts += ["\n".join(section(folder)), ""]
+    return NOTE + "\n".join(parts)
+
+
+def section(folder: Path) -> Iterator[str]:
+    """One data set."""
+    about, tables = read_json(folder / "about.json"), read(folder / "tables")
+    analysis, settings = analyze(tables, about["settings"].get("baseline") or None), Settings()
+    yield from (f"## {folder.name}", "", about["about"], "", protocol(tables, about), "")
+    yield from (f"- {each}" for each in (*summary(tables, analysis, settings), *failures(tables)))
+    best = analysis.not_best.get("dice", {})
+    if best:
+        leader = min(best, key=best.__getitem__)
+        yield (
+            f"- The largest mean Dice has `{leader}`; the probability that another loss is better is {best[leader]:.2f}, by "
+            f"resampling patients and seeds. Kendall's tau between the order and its resamples is "
+            f"{analysis.ranks['dice'].tau:.2f}."
+        )
+    yield from ("", *table(tables, analysis), "")
+    yield f"The whole report: `segloss compare report benchmarks/results/comparisons/{folder.name}`."
+
+
+def protocol(tables: Tables, about: dict[str, Any]) -> str:
+    """What all runs have in common."""
+    settings, runs, where = about["settings"], tables.runs, about["environment"]
+    networks = sorted({each for each in runs.get("network", []) if isinstance(each, str)})
+    length = f"{settings['epochs']} epochs of {settings['iterations']} iterations" if "epochs" in settings else ""
+    folds = ", ".join(sorted(set(runs["fold"])))
+    total = runs["minutes"].sum() / 60 if "minutes" in runs else float("nan")
+    facts = [
+        f"{len(runs)} trainings, {tables.cases['patient'].nunique()} held-out patients (fold {folds})",
+        *networks,
+        *([length] if length else []),
+        f"{where['cpu']}, one thread each, {total:.1f} hours in all; torch {where['torch']}, nnU-Net {where['nnunetv2']}",
+    ]
+    return "; ".join(facts) + "."
+
+
+def table(tables: Tables, analysis: Analysis) -> Iterator[str]:
+    """A row per arm, best mean Dice first."""
+    cases = tables.joined()
+    means = cases[cases["label"] == MEAN].groupby(["point", "arm"])
+    shown = [name for name in MEASURED if name in cases.columns and cases[name].notna().any()]
+    half, own, minutes = (
+        select(analysis, "dice"),
+        select(analysis, "dice", point=OWN),
+        tables.runs.groupby("arm")["minutes"],
+    )
+    head = [
+        "loss",
+        "Dice",
+        "difference",
+        "verdict",
+        "with own thresholds",
+        *(MEASURED[name] for name in shown),
+        "minutes",
+    ]
+    yield f"| {' | '.join(head)} |"
+    yield "| --- |" + " --- |" * (len(head) - 1)
+    dice = means["dice"].mean()[HALF].sort_values(ascending=False)
+    for arm, value in dice.items():
+        found, other = (part[part["arm"] == arm] for part in (half, own))
+        cells = [f"`{arm}`", f"{value:.3f}", _difference(found), *(found["verdict"] if len(found) else ["baseline"])]
+        cells += [f"{_difference(other)} {'' if other.empty else other['verdict'].iloc[0]}".strip()]
+        cells += [plain(means[name].mean()[HALF].get(arm, float("nan")), _digits(name)) for name in shown]
+        yield f"| {' | '.join([*cells, f'{minutes.mean()[arm]:.1f}'])} |"
+
+
+def _difference(found: pd.DataFrame) -> str:
+    if found.empty:
+        return ""
+    row = found.iloc[0]
+    return f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+
+
+def _digits(name: str) -> int:
+    return 1 if MEASURES[name].unit or name.startswith("betti") else 3
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    keeping = commands.add_parser("keep", help="keep the tables of a comparison")
+    keeping.add_argument("folder", type=Path)
+    keeping.add_argument("name")
+    keeping.add_argument("--about", required=True, help="one or two sentences on the data")
+    commands.add_parser("page", help="write docs/comparison.md")
+    options = parser.parse_args()
+    if options.command == "keep":
+        print(keep(options.folder, options.name, options.about))
+    else:
+        write_text(PAGE, page())
+        print(PAGE)
+
+
+if __name__ == "__main__":
+    main()
