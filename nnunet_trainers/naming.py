@@ -161,12 +161,15 @@ def decode(name: str, parameters: Parameters) -> TrainerName:
         if setting in values:
             raise TrainerNameError(f"trainer {name!r} gives {setting!r} twice")
         values[setting] = value
+    counts = {each: int(values[each]) for each in RESERVED[1:] if each in values}
     result = TrainerName(
         stem,
         {each: values[each] for each in parameters if each in values},
         values.get("lr"),
-        *(None if each not in values else int(values[each]) for each in RESERVED[1:]),
-        optimizer=next((each for each in OPTIMIZERS if each in values), None),
+        counts.get("seed"),
+        counts.get("epochs"),
+        counts.get("iterations"),
+        next((each for each in OPTIMIZERS if each in values), None),
     )
     right = encode(result, parameters)
     if right != name:

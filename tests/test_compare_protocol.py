@@ -14,10 +14,12 @@ from comparison_tables import rows
 from rich.console import Console
 from typer.testing import CliRunner
 
+import nnunet_trainers.trainers  # noqa: F401  (sets variables of the environment)
 from monai_segloss.cli import app
 from monai_segloss.cli.compare_run import _matrix
 from monai_segloss.demo import heads
 from monai_segloss.demo.generate import Size
+from monai_segloss.demo.problem import DemoError
 from monai_segloss.demo.progress import Display
 from monai_segloss.experiment import comparison, report
 from monai_segloss.experiment.comparison import Comparison
@@ -105,7 +107,7 @@ def test_a_fold_is_left_out_of_training(tmp_path: Path, monkeypatch: pytest.Monk
         assert [len(each["train"]), len(each["val"]), len(left)] == [6, 2, 2]
         assert not set(each["train"]) & (set(each["val"]) | left)
     other = Comparison(tmp_path, matrix({**content, "validation_fold": False}), Display(Console(file=io.StringIO())))
-    with pytest.raises(Exception, match="validation_fold"), other.open():
+    with pytest.raises(DemoError, match="validation_fold"), other.open():
         pass
 
 
@@ -116,7 +118,7 @@ PROTOCOL = Protocol.model_validate({
     "differs": ["Everything differs."],
 })  # fmt: skip
 DICE = {
-    "a_lr1em1": (0.1, 0.9, 0.5),
+    "a_lr0p1": (0.1, 0.9, 0.5),
     "a_lr1em2": (0.2, 0.2, 0.2),
     "b": (0.3, 0.4, 0.5),
     "c": (0.9, 0.8, 0.7),
@@ -154,7 +156,7 @@ def test_our_values_beside_the_published_ones() -> None:
 
 def test_the_rate_of_a_patient_is_chosen_on_the_others() -> None:
     changed = tables()
-    changed.cases.loc[changed.cases["run"] == "a_lr1em1", "dice"] = [0.9, 0.1, 0.1]  # best for the first patient alone
+    changed.cases.loc[changed.cases["run"] == "a_lr0p1", "dice"] = [0.9, 0.1, 0.1]  # best for the first patient alone
     shown = section(PROTOCOL, changed, {}).tables[0].rows[0]
     # Others of patient 0: 0.1 < 0.2; of 1 and 2: (0.9 + 0.1) / 2 > 0.2.
     assert shown[1].text == f"{(0.2 + 0.1 + 0.1) / 3:.3f}"
