@@ -112,6 +112,7 @@ class SegLossTrainer(WholeCases):
             "trainer": type(self).__name__,
             **building.record(self.loss_config(), self.properties),
             "lr": self.initial_lr,
+            **({"optimizer": self.settings.optimizer} if self.settings.optimizer else {}),
             "seed": self.settings.seed,
             "epochs": self.num_epochs,
             "iterations": self.num_iterations_per_epoch,

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from torch import Tensor, nn
 
 from monai_segloss.core.companions import parameter_groups, share_between_processes
@@ -58,7 +59,11 @@ def _image_channels(trainer: SegLossTrainer) -> int:
 
 
 def optimize(trainer: SegLossTrainer, loss: nn.Module) -> None:
-    """Give the optimizer what of the loss is trained with the network."""
+    """Make the optimizer that the name of the trainer asks for, and give it what of the loss is trained with the network."""
+    if trainer.settings.optimizer == "adam":
+        network, rate = trainer.network.parameters(), trainer.initial_lr
+        trainer.optimizer = torch.optim.Adam(network, rate, weight_decay=trainer.weight_decay)
+        trainer.lr_scheduler = PolyLRScheduler(trainer.optimizer, rate, trainer.num_epochs)
     for group in parameter_groups(loss, trainer.weight_decay):
         trainer.optimizer.add_param_group(group)
 

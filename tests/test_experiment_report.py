@@ -15,6 +15,7 @@ import markdown_it
 import pandas as pd
 import pytest
 from comparison_tables import ARMS, SEEDS, rows, whole
+from PIL import Image
 from typer.testing import CliRunner
 
 from monai_segloss.cli import app
@@ -89,9 +90,14 @@ def check(folder: Path) -> Page:
         assert link == "data:," or place in page.ids or (folder / link).is_file(), link
     for image in page.images:
         assert len(str(image["alt"])) > 20
-        content = base64.b64decode(str(image["src"]).removeprefix("data:image/svg+xml;base64,"))
-        xml.etree.ElementTree.fromstring(content)
-    figures = sorted((folder / "figures").glob("*.svg"))
+        kind, _, code = str(image["src"]).partition(";base64,")
+        content = base64.b64decode(code)
+        if kind == "data:image/png":
+            assert content.startswith(b"\x89PNG")
+        else:
+            assert kind == "data:image/svg+xml"
+            xml.etree.ElementTree.fromstring(content)
+    figures = sorted((folder / "figures").iterdir())
     assert len(figures) == len(page.images)
     source = (folder / "report.md").read_text(encoding="utf-8")
     assert all(f"figures/{file.name}" in source for file in figures)
@@ -317,6 +323,10 @@ def test_in_a_browser(folder: Path, tmp_path: Path) -> None:
     tables = whole(arms)
     for frame in (tables.cases, tables.bins):
         frame["label"] = frame["label"].replace("organ", "o" * 90)
+    (long / "overlays").mkdir(parents=True)
+    Image.new("RGB", (630, 800)).save(long / "overlays" / "overlay_0.png")
+    words = {"alt": "Image, reference and predictions of a case, outlined", "caption": f"`{'c' * 90}`"}
+    (long / "overlays" / "overlays.json").write_text(json.dumps([{"file": "overlay_0.png", **words}]))
     made(long, tables)
     with browser.browser(tmp_path) as chromium:
         for each in (folder, long):
@@ -327,6 +337,12 @@ def test_in_a_browser(folder: Path, tmp_path: Path) -> None:
                 assert chromium.value("document.documentElement.scrollWidth") <= width
                 assert chromium.value("[...document.images].filter(image => !image.naturalWidth).length") == 0
                 assert chromium.value("document.images.length") >= 13
+                drawn, slices = "document.querySelector('img.svg')", "document.querySelectorAll('img.png')"
+                assert chromium.value(f"getComputedStyle({drawn}).filter !== 'none'") == dark
+                widths = chromium.value(f"[...{slices}].map(image => image.width)")
+                assert len(widths) == (each == long)
+                assert all(280 <= width <= 500 for width in widths)
+                assert chromium.value(f"[...{slices}].every(image => getComputedStyle(image).filter === 'none')")
                 backgrounds.add(chromium.value("getComputedStyle(document.body).backgroundColor"))
             assert len(backgrounds) == 2  # light and dark
             loaded = "performance.getEntriesByType('resource').filter(e => !e.name.startsWith('data:')).length"

@@ -36,6 +36,7 @@ def names(parameters: dict[str, type]) -> SearchStrategy[TrainerName]:
         st.none() | st.integers(0, 2**32 - 1),
         st.none() | st.integers(1, 10**6),
         st.none() | st.integers(1, 10**6),
+        st.none() | st.just("adam"),
     )
 
 
@@ -69,6 +70,15 @@ def test_a_full_name() -> None:
     wanted = TrainerName("Tversky", {"alpha": 0.3, "beta": 0.7, "k": 5}, 0.01, 1, 20, 50)
     assert decode(name, PARAMETERS) == wanted
     assert encode(wanted, PARAMETERS) == name
+
+
+def test_the_optimizer_is_a_word() -> None:
+    wanted = TrainerName("Tversky", {"alpha": 0.3}, 0.001, 1, 20, optimizer="adam")
+    assert encode(wanted, PARAMETERS) == "nnUNetTrainerTversky_alpha0p3_lr1em3_adam_seed1_20epochs"
+    assert decode("nnUNetTrainerTversky_alpha0p3_lr1em3_adam_seed1_20epochs", PARAMETERS) == wanted
+    for wrong in ("adam_lr1em3", "adam_adam"):
+        with pytest.raises(TrainerNameError, match=r"must be written 'nnUNetTrainerTversky_lr1em3_adam'|'adam' twice"):
+            decode(f"nnUNetTrainerTversky_{wrong}", PARAMETERS)
 
 
 @given(FINITE)
@@ -139,7 +149,7 @@ def test_a_setting_given_twice_is_refused() -> None:
         decode("nnUNetTrainerTversky_seed1_seed2", PARAMETERS)
 
 
-@pytest.mark.parametrize("name", ["lr", "top1", "seed", "smoothnr"])
+@pytest.mark.parametrize("name", ["lr", "adam", "top1", "seed", "smoothnr"])
 def test_arguments_that_a_name_could_not_tell_apart_are_refused(name: str) -> None:
     source = f"def __init__(self, smooth_nr: float = 1.0, {name}: float = 1.0) -> None: ..."
     space: dict[str, object] = {}

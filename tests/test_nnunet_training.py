@@ -147,6 +147,23 @@ def test_the_name_sets_the_length_and_the_learning_rate(space: Workspace) -> Non
         assert getattr(plain, setting) == getattr(stock, setting)
 
 
+def test_the_name_sets_the_optimizer(space: Workspace) -> None:
+    name = f"nnUNetTrainerDice_lr1em3_adam_seed0_{SHORT}"
+    trainer, resumed = space.trainer(name), space.trainer(name, resume=True)
+    run(trainer)
+    assert type(trainer.optimizer) is torch.optim.Adam
+    assert trainer.optimizer.defaults["lr"] == 0.001
+    assert trainer.optimizer.defaults["weight_decay"] == trainer.weight_decay
+    assert trainer.lr_scheduler.optimizer is trainer.optimizer
+    trained = {id(each) for group in trainer.optimizer.param_groups for each in group["params"]}
+    assert trained == {id(each) for each in trainer.network.parameters()}
+    assert trainer.configuration_record()["optimizer"] == "adam"
+    assert "optimizer" not in space.trainer("nnUNetTrainerDice").configuration_record()
+    resumed.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_final.pth"))
+    assert_equal(weights(trainer), weights(resumed))
+    assert resumed.optimizer.state_dict()["state"][0]["step"] == trainer.optimizer.state_dict()["state"][0]["step"] > 0
+
+
 def test_the_environment_sets_how_often_a_checkpoint_is_written(
     space: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

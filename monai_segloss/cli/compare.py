@@ -30,6 +30,9 @@ def existing(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for tables and report.")] = Path("comparison"),
     labels: Annotated[Path | None, typer.Option(help="Folder with the references; default: nnU-Net's own.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder with the images, for figures; default: imagesTr by the labels.")
+    ] = None,
     baseline: Annotated[
         str | None, typer.Option(help="The arm to compare with; default: that with the most runs.")
     ] = None,
@@ -60,7 +63,7 @@ def existing(
         edges = _numbers("--sizes", sizes)
         options, settings = Options(tolerance, edges, tubes), Settings(margin=margin)
         known = None if patients is None else json.loads(patients.read_text(encoding="utf-8"))
-        runs = sources.find(folders, labels)
+        runs = sources.find(folders, labels, images)
         with Progress(console=out, transient=True) as bar:
             task = bar.add_task("measuring", total=len(runs))
             tables = measuring.measure_runs(runs, output, options, known, processes, lambda source: bar.advance(task))

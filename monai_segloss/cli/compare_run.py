@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from monai_segloss.experiment.comparison import Comparison
     from monai_segloss.experiment.matrix import Matrix
+    from monai_segloss.experiment.protocol import Protocol
     from monai_segloss.experiment.smoke import Estimate
 
 DEMO: Mapping[str, Any] = {
@@ -64,6 +65,12 @@ def _command(action: Callable[[Console, Comparison], None]) -> Callable[..., Non
         ] = None,
         data: Annotated[Path | None, typer.Option(help="nnU-Net raw data set; it is only read.")] = None,
         demo: Annotated[bool, typer.Option("--demo", help="Generated volumes, three losses, 15 minutes.")] = False,
+        protocol: Annotated[
+            str | None,
+            typer.Option(
+                help="Published comparison to follow: jadon2020 or loss-odyssey; on generated volumes by default."
+            ),
+        ] = None,
         loss: Annotated[
             list[str] | None,
             typer.Option(help="Loss, recipe or trainer; NAME=JSON for a configuration. Repeat for more."),
@@ -83,6 +90,7 @@ def _command(action: Callable[[Console, Comparison], None]) -> Callable[..., Non
         epochs: Annotated[int | None, typer.Option(help="Length of a training; default: 100.")] = None,
         iterations: Annotated[int | None, typer.Option(help="Training steps per epoch; default: 250.")] = None,
         lr: Annotated[float | None, typer.Option(help="Initial learning rate; default: nnU-Net's own.")] = None,
+        optimizer: Annotated[str | None, typer.Option(help="adam; default: nnU-Net's own.")] = None,
         batch_size: Annotated[int | None, typer.Option(help="Samples of a batch; default: planned for a GPU.")] = None,
         patch_size: Annotated[
             str | None, typer.Option(help="Voxels of a patch, as 32,40,32 in the plans' order; default: planned.")
@@ -107,13 +115,16 @@ def _command(action: Callable[[Console, Comparison], None]) -> Callable[..., Non
         from monai_segloss.demo.process import refuse_missing_packages, sigterm_as_keyboard_interrupt
         from monai_segloss.demo.progress import Display
         from monai_segloss.experiment.comparison import Comparison
+        from monai_segloss.experiment.protocol import FILE, load
         from monai_segloss.experiment.queue import Cluster
+        from monai_segloss.files import write_json
 
         given = {
             "data": data, "demo": demo or None, "arms": [_arm(each) for each in loss] if loss else None,
             "baseline": baseline, "seeds": seeds, "baseline_seeds": baseline_seeds, "folds": fold or None,
             "splits": splits, "patients": patients,
             "configuration": configuration, "epochs": epochs, "iterations": iterations, "lr": lr,
+            "optimizer": optimizer,
             "batch_size": batch_size, "patch_size": patch_size and patch_size.split(","), "features": features,
             "device": device,
             "tolerance": tolerance, "sizes": sizes and sizes.split(","), "tubes": tubes or None, "margin": margin,
@@ -121,12 +132,15 @@ def _command(action: Callable[[Console, Comparison], None]) -> Callable[..., Non
         console = Console(highlight=False)
         try:
             refuse_missing_packages()
-            matrix = _matrix(config, given)
+            followed = None if protocol is None else load(protocol)
+            matrix = _matrix(config, given, followed)
             if cluster is None and (cores != 1 or gpus):
                 raise DemoError("--cores and --gpus are of a cluster: give --cluster too")
             where = None if cluster is None else Cluster(cluster, cores, gpus)
             comparison = Comparison(output, matrix, Display(console), jobs, where)
             with sigterm_as_keyboard_interrupt(), comparison.open():
+                if followed is not None:
+                    write_json(output / FILE, followed.model_dump(mode="json", exclude_defaults=True), indent=2)
                 action(console, comparison)
         except (DemoError, CannotCheck, ValueError) as error:
             _fail(f"{str(error)[:1].upper()}{str(error)[1:].rstrip('.')}.", 2 if isinstance(error, ValueError) else 1)
@@ -138,8 +152,8 @@ def _command(action: Callable[[Console, Comparison], None]) -> Callable[..., Non
     return command
 
 
-def _matrix(file: Path | None, given: Mapping[str, Any]) -> Matrix:
-    """The comparison of a file, with what options say instead."""
+def _matrix(file: Path | None, given: Mapping[str, Any], protocol: Protocol | None = None) -> Matrix:
+    """The comparison of a file, with what options say instead, and what a protocol says where neither does."""
     from monai_segloss.checking import read_file
     from monai_segloss.experiment.matrix import MatrixError, matrix
 
@@ -147,9 +161,11 @@ def _matrix(file: Path | None, given: Mapping[str, Any]) -> Matrix:
     if not isinstance(content, Mapping):
         raise MatrixError(f"{file} holds no mapping, got {content!r}.")
     options = {key: value for key, value in given.items() if value is not None}
+    if protocol is not None:
+        return matrix(protocol.fill({**content, **options}))
     defaults = DEMO if options.get("demo", content.get("demo")) else {}
     if file is None and not defaults and "arms" not in options:
-        raise MatrixError("give the losses to compare with --loss, in a file with --config, or --demo.")
+        raise MatrixError("give the losses to compare with --loss, in a file with --config, by --protocol, or --demo.")
     return matrix({**defaults, **content, **options})
 
 

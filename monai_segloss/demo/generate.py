@@ -7,7 +7,7 @@ between scanners.  Values are Hounsfield units.  A seed gives the same voxels on
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -173,23 +173,31 @@ def _hounsfield(scene: _Scene, label: NDArray[np.uint8], scale: float) -> NDArra
     return np.asarray(np.rint(image + NOISE * noise / noise.std()), np.float32)
 
 
-def make_dataset(folder: Path, seed: int, size: Size | None = None) -> None:
+def make_dataset(
+    folder: Path,
+    seed: int,
+    size: Size | None = None,
+    make: Callable[[int, tuple[float, float, float]], Volume] = make_volume,
+    labels: Mapping[str, int] = LABELS,
+) -> None:
     """Write an nnU-Net raw data set: imagesTr, labelsTr, imagesTs, labelsTs (test labels) and dataset.json.
 
     Args:
         folder: where to write; existing files of the same names are overwritten.
         seed: of the whole set; case `i` depends on nothing but the seed and `i`.
         size: how many cases.
+        make: draws a case of a seed and an extent.
+        labels: of its classes.
     """
     size = size or Size()
     names = [f"case_{i:03d}" for i in range(size.train)] + [f"test_{i:03d}" for i in range(size.test)]
     seeds = np.random.SeedSequence(seed).generate_state(len(names))
     for index, (name, state) in enumerate(zip(names, seeds, strict=True)):
-        volume = make_volume(int(state), size.extent)
+        volume = make(int(state), size.extent)
         split = "Tr" if index < size.train else "Ts"
         _write(folder / f"images{split}" / f"{name}_0000.nii.gz", volume.image.astype(np.int16), volume.spacing)
         _write(folder / f"labels{split}" / f"{name}.nii.gz", volume.label, volume.spacing)
-    dataset = {"channel_names": {"0": "CT"}, "labels": LABELS, "numTraining": size.train, "file_ending": ".nii.gz"}
+    dataset = {"channel_names": {"0": "CT"}, "labels": labels, "numTraining": size.train, "file_ending": ".nii.gz"}
     write_json(folder / "dataset.json", dataset)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from monai_segloss.experiment.cells import (
     quoted,
     words,
 )
-from monai_segloss.experiment.findings import arms, failures, headline, highlighted
+from monai_segloss.experiment.findings import arms, by_spread, failures, headline, highlighted
 from monai_segloss.experiment.measures import calibration_errors
 from monai_segloss.experiment.sections import MOST_CLASSES, MOST_ROWS, alt, left_out
 from monai_segloss.experiment.tables import HALF, MEAN, RUN, Tables
@@ -127,19 +128,18 @@ def _places(value: float) -> int:
     return 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
 
 
-def disagreement(tables: Tables, cases: pd.DataFrame) -> Section:
-    """The cases in which the arms differ most."""
+def disagreement(tables: Tables, drawn: Sequence[Figure]) -> Section:
+    """The cases in which the arms differ most, with the pictures that there are of them."""
     title = "Where the arms disagree most"
-    names = headline(tables)
-    part = cases[(cases["label"] == MEAN) & (cases["point"] == HALF)]
-    table = part.pivot_table(names[0], "case", "arm", aggfunc="mean") if names and len(part) else pd.DataFrame()
-    if table.empty or table.shape[1] < 2:
+    table = by_spread(tables).head(MOST_CASES)
+    if table.empty:
         return Section("disagreement", title, ("Fewer than two arms have values of a case.",))
-    spread = (table.max(axis=1) - table.min(axis=1)).sort_values(ascending=False, kind="stable").head(MOST_CASES)
-    places, rows = digits(names[0]), []
-    for case, value in spread.items():
+    measure = headline(tables)[0]
+    places, rows = digits(measure), []
+    for case in table.index:
         each = table.loc[case].dropna()
         low, high = each.idxmin(), each.idxmax()
+        value = each[high] - each[low]
         cells = (
             Shown(low),
             number(each[low], places),
@@ -149,10 +149,9 @@ def disagreement(tables: Tables, cases: pd.DataFrame) -> Section:
         )
         rows.append([Shown(str(case)), *cells])
     columns = ("case", "lowest arm", "value", "highest arm", "value", "spread")
-    text = ("Means over seeds. Images are not shown, since the tables do not say where they are.",)
-    return Section(
-        "disagreement", title, text, (), (Table(f"{capital(words(names[0]))}, mean over classes", columns, rows),)
-    )
+    text = ("Means over seeds.", *([] if drawn else ["There are no pictures, which are made when cases are measured."]))
+    caption = f"{capital(words(measure))}, mean over classes"
+    return Section("disagreement", title, text, drawn, (Table(caption, columns, rows),))
 
 
 def failed(tables: Tables, cases: pd.DataFrame) -> Section:

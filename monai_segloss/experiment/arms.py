@@ -87,7 +87,9 @@ class Arm(BaseModel):
         """Whether the loss stands in the plans, since the name of a trainer cannot hold it."""
         return self.trainer is None and self._named() is None
 
-    def trainer_name(self, seed: int, epochs: int, iterations: int, lr: float | None = None) -> str:
+    def trainer_name(
+        self, seed: int, epochs: int, iterations: int, lr: float | None = None, optimizer: str | None = None
+    ) -> str:
         """The name by which nnU-Net trains the arm.
 
         Raises:
@@ -101,7 +103,8 @@ class Arm(BaseModel):
             start, arguments, own = self.trainer.split("_")[0], dict(settings.arguments), self.lr or settings.lr
         elif (named := self._named()) is not None:
             start, arguments = named
-        wanted = naming.TrainerName(start.removeprefix(naming.PREFIX), arguments, own or lr, seed, epochs, iterations)
+        stem = start.removeprefix(naming.PREFIX)
+        wanted = naming.TrainerName(stem, arguments, own or lr, seed, epochs, iterations, optimizer)
         name = naming.encode(wanted, trainers.find(start).name_parameters())
         trainers.find(name)
         return name
@@ -150,7 +153,7 @@ def _settings_of(trainer: str) -> Any:
     if cls.named_loss() is None:
         raise ValueError(f"the trainer {trainer!r} has no loss of its own: give the loss instead.")
     settings = cls.settings
-    given = [each for each in ("seed", "epochs", "iterations") if getattr(settings, each) is not None]
+    given = [each for each in ("seed", "epochs", "iterations", "optimizer") if getattr(settings, each) is not None]
     if given:
         raise ValueError(f"the trainer {trainer!r} sets {', '.join(given)}, which belongs to the whole comparison.")
     return settings

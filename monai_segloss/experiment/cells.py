@@ -53,19 +53,26 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """An SVG with what it shows in words.
+    """A picture with what it shows in words.
 
     Args:
         name: of its file.
         alt: what somebody who does not see it must know.
         caption: how it is read.
-        svg: the bytes.
+        content: the bytes.
+        kind: svg, or png of slices of an image.
     """
 
     name: str
     alt: str
     caption: str
-    svg: bytes
+    content: bytes
+    kind: str = "svg"
+
+    @property
+    def file(self) -> str:
+        """Its name."""
+        return f"{self.name}.{self.kind}"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from monai_segloss.demo import generate
+from monai_segloss.demo import generate, heads
 from monai_segloss.demo.dataset import RawDataset, link_dataset, nnunet_name, read_dataset
 from monai_segloss.demo.problem import DemoError
 from monai_segloss.demo.process import Programs, environment, workers
@@ -28,6 +28,7 @@ from monai_segloss.files import read_json, write_json
 
 DEMO_NAME, DEMO_SIZE, DEMO_FOLDS = "Dataset001_SeglossCompare", generate.Size(train=24, test=0), 3
 """Eight generated cases are held out: with fewer than six the signed-rank test cannot reject."""
+HEADS = generate.Size(train=40, test=0, extent=heads.EXTENT)
 
 
 @dataclass
@@ -69,6 +70,10 @@ class Comparison:
         files = {} if self.source is None else {"files of --data": self.source.fingerprint()}
         network = {f"--{x}".replace("_", "-"): getattr(self.matrix, x) for x in SETTINGS}
         asked = {option: value for option, value in network.items() if value is not None}
+        asked |= {
+            f"--{x}": getattr(self.matrix, x) for x in ("optimizer", "validation_fold") if getattr(self.matrix, x)
+        }
+        asked |= {"--demo": self.matrix.demo} if self.matrix.demo == "head" else {}
         common = {f"--{x}": getattr(self.matrix, x) for x in same}
         folds = {"--splits": self.matrix.splits} if self.matrix.splits != 5 else {}
         whose = {"--patients": dict(self.patients)} if self.patients else {}
@@ -78,7 +83,9 @@ class Comparison:
         """Refuse folds that there are not, and losses that cannot do what the data set asks for."""
         from nnunet_trainers.building import DatasetProperties, refuse_unsupported
 
-        folds = DEMO_FOLDS if self.source is None else min(self.matrix.splits, len(self.source.cases))
+        folds = self._folds(len(self.source.cases) if self.source else HEADS.train)
+        if self.matrix.validation_fold and folds < 3:
+            raise DemoError(f"validation_fold needs three folds or more, which take as many cases: there are {folds}")
         if max(self.matrix.folds) >= folds:
             raise DemoError(f"--fold {max(self.matrix.folds)}: the {folds} folds are 0 to {folds - 1}")
         regions, ignore = (False, None) if self.source is None else (self.source.regions, self.source.ignore_label)
@@ -108,12 +115,26 @@ class Comparison:
         """Plans, splits and preprocessed volumes."""
         return self.work / "nnUNet_preprocessed" / self.name
 
+    def _folds(self, cases: int) -> int:
+        return DEMO_FOLDS if self.source is None and self.matrix.demo != "head" else min(self.matrix.splits, cases)
+
     def splits(self) -> list[dict[str, list[str]]]:
-        """Cases of each fold, as nnU-Net splits them; the generated ones in three."""
+        """Cases of each fold, maybe without those of the next one in training."""
+        found = self._cross_validation()
+        if not self.matrix.validation_fold:
+            return found
+        following = [set(each["val"]) for each in (*found[1:], found[0])]
+        return [
+            {"train": [case for case in each["train"] if case not in left], "val": each["val"]}
+            for each, left in zip(found, following, strict=True)
+        ]
+
+    def _cross_validation(self) -> list[dict[str, list[str]]]:
+        """As nnU-Net splits; the generated body in three folds."""
         cases = list(read_dataset(self.raw, 2, None).cases)
         if self.source is None:
-            return generate.make_splits(cases, DEMO_FOLDS)
-        return make_folds(cases, min(self.matrix.splits, len(cases)), self.patients)
+            return generate.make_splits(cases, self._folds(len(cases)))
+        return make_folds(cases, self._folds(len(cases)), self.patients)
 
     def tasks(self) -> list[Task]:
         """Every run."""
@@ -160,7 +181,9 @@ class Comparison:
         if self.stages.done("data", self.raw / "dataset.json"):
             return
         with self.display.stage("data"), self.stages.stage("data"):
-            if self.source is None:
+            if self.matrix.demo == "head":
+                generate.make_dataset(self.raw, 0, HEADS, heads.make_head, heads.LABELS)
+            elif self.source is None:
                 generate.make_dataset(self.raw, 0, DEMO_SIZE)
             else:
                 link_dataset(self.source, self.raw)

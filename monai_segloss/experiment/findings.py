@@ -130,6 +130,17 @@ def failures(tables: Tables) -> list[str]:
     ]
 
 
+def by_spread(tables: Tables) -> pd.DataFrame:
+    """The first headline measure by case and arm, mean over classes and seeds; first the cases in which arms differ most."""
+    names, cases = headline(tables), tables.joined()
+    part = cases[(cases["label"] == MEAN) & (cases["point"] == HALF)]
+    if not names or part.empty or part["arm"].nunique() < 2:
+        return pd.DataFrame()
+    table = part.pivot_table(names[0], "case", "arm", aggfunc="mean")
+    spread = (table.max(axis=1) - table.min(axis=1)).sort_values(ascending=False, kind="stable")
+    return table.loc[spread.index]
+
+
 def highlighted(tables: Tables, analysis: Analysis, most: int) -> Sequence[str]:
     """The baseline and the arms that lead, for figures in which not all can have a color."""
     names = arms(tables)

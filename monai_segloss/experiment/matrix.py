@@ -56,7 +56,7 @@ class Matrix(BaseModel):
 
     Args:
         data: nnU-Net raw data set; or
-        demo: generated volumes instead.
+        demo: generated volumes instead: true for a body with three classes, head for a skull.
         arms: losses with their settings.
         baseline: name of the arm that the others are compared with; default: the first.
         seeds: trainings of each arm and fold, with the seeds 0, 1, ...
@@ -65,9 +65,11 @@ class Matrix(BaseModel):
         splits: how many folds the cross-validation has.
         patients: JSON file, name of a case -> name of its patient, whose cases lie in one fold and are one patient in the
             statistics; default: each case is a patient of its own.
+        validation_fold: leave the fold after the held-out one out of training too: 60-20-20 where there are five.
         configuration: of nnU-Net's plans.
         epochs, iterations: length of a training.
         lr: initial learning rate; None: nnU-Net's own.
+        optimizer: adam; None: nnU-Net's own.
         batch_size, patch_size, features: of the network instead of what nnU-Net plans for a GPU: samples of a batch, voxels
             of a patch along each axis of the plans, and channels of the first stage, doubled from stage to stage up to the
             planned most.
@@ -79,7 +81,7 @@ class Matrix(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     data: Path | None = None
-    demo: bool = False
+    demo: bool | Literal["head"] = False
     arms: tuple[Arm, ...] = Field(min_length=1)
     baseline: str = ""
     seeds: int = Field(2, description="trainings of each arm and fold")
@@ -87,10 +89,12 @@ class Matrix(BaseModel):
     folds: tuple[int, ...] = Field((0,), min_length=1)
     splits: int = Field(5, ge=2)
     patients: Path | None = None
+    validation_fold: bool = False
     configuration: Literal["2d", "3d_fullres", "3d_lowres"] = "3d_fullres"
     epochs: int = Field(100, ge=1)
     iterations: int = Field(250, ge=1)
     lr: float | None = Field(None, gt=0)
+    optimizer: Literal["adam"] | None = None
     batch_size: int | None = Field(None, ge=1)
     patch_size: tuple[int, ...] | None = Field(None, min_length=2, max_length=3)
     features: int | None = Field(None, ge=1)
@@ -112,13 +116,14 @@ class Matrix(BaseModel):
 
     @model_validator(mode="after")
     def _fits(self) -> Matrix:
-        if self.demo == (self.data is not None):
+        if bool(self.demo) == (self.data is not None):
             raise ValueError("give either data, an nnU-Net raw data set, or demo for generated volumes.")
         names = [arm.name for arm in self.arms]
         twice = next((name for name, count in Counter(names).items() if count > 1), None)
         if twice is not None:
             raise ValueError(f"two arms are called {twice!r}: give one of them another name.")
-        trained = Counter((arm.trainer_name(0, 1, 1, self.lr), self.configuration_of(arm)) for arm in self.arms)
+        runs = [self.run(arm, 0, 0, 1, 1) for arm in self.arms]
+        trained = Counter((run.trainer, run.configuration) for run in runs)
         (trainer, _), count = trained.most_common(1)[0]
         if count > 1:
             raise ValueError(f"two arms are the same training, {trainer.removesuffix('_seed0_1epochs_1iterations')}.")
@@ -151,7 +156,8 @@ class Matrix(BaseModel):
 
     def run(self, arm: Arm, seed: int, fold: int, epochs: int | None = None, iterations: int | None = None) -> Run:
         """A training of an arm; a shorter one where epochs and iterations are given."""
-        trainer = arm.trainer_name(seed, epochs or self.epochs, iterations or self.iterations, self.lr)
+        length = epochs or self.epochs, iterations or self.iterations
+        trainer = arm.trainer_name(seed, *length, self.lr, self.optimizer)
         return Run(arm.name, seed, fold, trainer, self.configuration_of(arm))
 
     def runs(self) -> list[Run]:

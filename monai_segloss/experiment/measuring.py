@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_segloss.experiment import sources
+from monai_segloss.experiment import overlays, sources
 from monai_segloss.experiment.measures import Options, bin_totals, calibration_errors, mean_over_classes, measure
 from monai_segloss.experiment.sources import Source, SourceError
 from monai_segloss.experiment.tables import HALF, MEAN, OWN, Tables
@@ -60,7 +60,9 @@ def measure_runs(
     processes: int = 1,
     advance: Callable[[Source], None] = lambda source: None,
 ) -> Tables:
-    """The tables of runs that are there, also written into ``folder``; what was measured before is not measured again.
+    """The tables of runs that are there, also written into ``folder`` with pictures of the cases in which arms differ most.
+
+    What was measured before is not measured again.
 
     Args:
         runs: see `sources.find`.
@@ -92,8 +94,10 @@ def measure_runs(
         for row in rows[name]:
             row["patient"] = (patients or {}).get(row["case"], row["case"])
     tables = Tables.of(about, rows["cases"], rows["bins"], rows["curves"])
+    overlays.remove(folder)  # of other tables
     tables.write(folder / "tables")
     write_json(folder / "tables" / "options.json", asdict(options))
+    overlays.write(folder, tables, runs)
     return tables
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from monai_segloss.experiment import accounts, sections
+from monai_segloss.experiment import accounts, overlays, protocol, published, sections
 from monai_segloss.experiment.analysis import Analysis, analyze
 from monai_segloss.experiment.cells import DASH, Figure, Section, Table, html, markdown, markdown_text, quoted
 from monai_segloss.experiment.findings import arms, summary
@@ -43,18 +43,18 @@ def write(folder: Path, baseline: str | None = None, settings: Settings | None =
 def publish(folder: Path, tables: Tables, analysis: Analysis, settings: Settings) -> Path:
     """Write what `write` writes, of tables that are already read and analyzed."""
     options = _options(folder / "tables" / "options.json")
-    parts = _sections(tables, analysis, settings, options)
+    parts = _sections(folder, tables, analysis, settings, options)
     with atomic(folder / "comparisons.csv") as part:
         analysis.comparisons.to_csv(part, index=False)
     drawings = folder / "figures"
     drawings.mkdir(parents=True, exist_ok=True)
-    drawn = {f"{figure.name}.svg": figure.svg for section in parts for figure in section.figures}
-    for old in drawings.glob("*.svg"):
+    drawn = {figure.file: figure.content for section in parts for figure in section.figures}
+    for old in (*drawings.glob("*.svg"), *drawings.glob("*.png")):
         if old.name not in drawn:
             old.unlink()
-    for name, svg in drawn.items():
+    for name, content in drawn.items():
         with atomic(drawings / name) as part:
-            part.write_bytes(svg)
+            part.write_bytes(content)
     text = methods(tables, analysis, settings, options)
     first = summary(tables, analysis, settings)
     downloads = [
@@ -86,10 +86,13 @@ def _options(file: Path) -> Options | None:
         raise TableError(f"{file} does not hold the options of the measures: {error}.") from None
 
 
-def _sections(tables: Tables, analysis: Analysis, settings: Settings, options: Options | None) -> list[Section]:
+def _sections(
+    folder: Path, tables: Tables, analysis: Analysis, settings: Settings, options: Options | None
+) -> list[Section]:
     cases: pd.DataFrame = tables.joined()
     return [
         sections.differences(tables, analysis, settings),
+        *_protocol(folder, tables),
         sections.rank_section(tables, analysis),
         sections.class_section(tables, analysis, cases),
         sections.sizes_section(tables, cases, options.sizes if options else (), settings),
@@ -97,10 +100,16 @@ def _sections(tables: Tables, analysis: Analysis, settings: Settings, options: O
         accounts.calibration(tables, analysis),
         accounts.learning(tables, analysis),
         accounts.cost(tables),
-        accounts.disagreement(tables, cases),
+        accounts.disagreement(tables, overlays.read(folder)),
         accounts.failed(tables, cases),
         accounts.design(tables),
     ]
+
+
+def _protocol(folder: Path, tables: Tables) -> list[Section]:
+    """The published comparison that this one follows, if it does."""
+    found, comparison = protocol.followed(folder), folder / "comparison.json"
+    return [published.section(found, tables, read_json(comparison) if comparison.is_file() else {})] if found else []
 
 
 def _page(
@@ -124,7 +133,8 @@ def _page(
 
 
 def _inline(figure: Figure) -> str:
-    return f"data:image/svg+xml;base64,{base64.b64encode(figure.svg).decode()}"
+    kind = {"svg": "svg+xml"}.get(figure.kind, figure.kind)
+    return f"data:image/{kind};base64,{base64.b64encode(figure.content).decode()}"
 
 
 def _markdown(
@@ -137,7 +147,7 @@ def _markdown(
     out.append("## Results")
     for section in parts:
         out += [f"### {section.title}", *map(markdown, section.text), *map(_rows, section.tables)]
-        out += [f"![{markdown_text(each.alt)}](figures/{each.name}.svg)" for each in section.figures]
+        out += [f"![{markdown_text(each.alt)}](figures/{each.file})" for each in section.figures]
     return "\n\n".join(out) + "\n"
 
 

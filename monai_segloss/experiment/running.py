@@ -127,6 +127,7 @@ class Task:
             description,
             facts,
             state if state in (DONE, DIVERGED) else FAILED,
+            self.work / "nnUNet_raw" / self.dataset / "imagesTr",
         )
 
     def finish(self, state: str, reason: str) -> None:

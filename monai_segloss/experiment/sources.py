@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ class Source:
         description: of the data set (dataset.json): labels, file ending.
         facts: of the run, for the table of runs.
         state: see `tables.STATES`.
+        images: folder with the images, where it is known: only figures need it.
     """
 
     run: str
@@ -50,6 +51,7 @@ class Source:
     description: Mapping[str, Any]
     facts: Mapping[str, Any] = field(default_factory=dict)
     state: str = "done"
+    images: Path | None = None
 
     @property
     def ending(self) -> str:
@@ -78,7 +80,7 @@ class Source:
         return numbers_by_name(self.description["labels"]).get("ignore", ())
 
 
-def find(specs: Sequence[str], labels: Path | None = None) -> list[Source]:
+def find(specs: Sequence[str], labels: Path | None = None, images: Path | None = None) -> list[Source]:
     """The runs behind what a user names.
 
     Args:
@@ -86,11 +88,14 @@ def find(specs: Sequence[str], labels: Path | None = None) -> list[Source]:
             that holds such folders, or predictions with a ``dataset.json`` alongside or above the labels. ``ARM=FOLDER`` and
             ``ARM@SEED=FOLDER`` name the arm and the seed where the folder does not.
         labels: folder with the references, where they are not found by nnU-Net's environment variables.
+        images: folder with the images for figures; None: ``imagesTr`` next to ``labelsTr``, where it is there.
 
     Raises:
         SourceError: a folder is missing or holds nothing of the kind, two runs have one name, or the labels are not found.
     """
     found: list[Source] = []
+    if images is not None and not images.is_dir():
+        raise SourceError(f"{images} is not a folder.")
     for spec in specs:
         match = SPEC.fullmatch(spec)
         assert match is not None
@@ -107,7 +112,14 @@ def find(specs: Sequence[str], labels: Path | None = None) -> list[Source]:
         )
     if not found:
         raise SourceError("no folder was given.")
-    return found
+    return [replace(each, images=images or _images_of(each)) for each in found]
+
+
+def _images_of(source: Source) -> Path | None:
+    """The images by the side of the labels, or of the raw data set that nnU-Net's variable names."""
+    raw = [source.labels.parent] if source.labels.name == "labelsTr" else []
+    raw += [Path(os.environ[name]) / source.dataset for name in ("nnUNet_raw",) if name in os.environ]
+    return next((each / "imagesTr" for each in raw if (each / "imagesTr").is_dir()), None)
 
 
 def _of_folder(folder: Path, arm: str | None, seed: int | None, labels: Path | None) -> list[Source]:

@@ -1,0 +1,1 @@
+"""Published comparisons as data: what they trained, how, and what they found."""
