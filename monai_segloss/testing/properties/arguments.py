@@ -64,9 +64,12 @@ OTHER: dict[str, Callable[[Case], Any]] = {
     "d_max": lambda case: 1.5,
     "lambda_contour": lambda case: 0.5,
     "lambda_distance": lambda case: 0.25,
+    "fit": lambda case: "image",
 }
 APART = (*READING, "use_softmax", "prior")
 """Arguments that have properties or tests of their own; no case has the file of a prior."""
+ALONGSIDE: dict[str, dict[str, Any]] = {"roi_factor": {"weight_boundary": 1.0}, "sigma": {"weight_boundary": 1.0}}
+"""What switches on the part of a formula that an argument is about, for losses where that part is off."""
 # The lower end of the range of arguments that may be negative.
 LOWEST = {"epsilon": -1.0, "alpha_max": -1.0, "axis": -3.0, "exponent": -100.0}
 
@@ -109,6 +112,8 @@ def _matters(info: LossInfo, case: Case, name: str, default: object) -> bool:
             return differ(reduction="sum")
         if "spacing" in name:  # which few of the cases have
             return differ(replace(case, spacing=(3.0, 2.0, 1.0)[: case.input.ndim - 2]))
+        if ALONGSIDE.get(name, {}).keys() & info.parameters.keys():
+            return differ(**ALONGSIDE[name])
         # what matters only alongside class weights
         return "weight" in info.parameters and name != "weight" and differ(weight=OTHER["weight"](case))
     except ValueError as error:  # excluded by the activation; that the value is wrong or does not fit is no effect
