@@ -95,7 +95,8 @@ def refuse(config: LossConfig, data: DatasetProperties, classes: int, device: to
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         loss = create_loss(config, data).to(device)
-        loss(logits, target, mask=None, spacing=(1.0,) * data.dimensions, full_resolution=not loss.brings)
+        image = {"image": logits[:, :1]} if "image" in loss.taps else {}
+        loss(logits, target, mask=None, spacing=(1.0,) * data.dimensions, full_resolution=not loss.brings, **image)
 
 
 def record(config: LossConfig, data: DatasetProperties) -> dict[str, Any]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import time
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +14,13 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from monai_segloss.core.module import SegLoss
-from monai_segloss.core.prior import Header, PriorError, read_prior, refuse_missing_safetensors
+from monai_segloss.core.prior import PriorError
 from monai_segloss.core.probe import network_shape
 from monai_segloss.core.taps import NetworkShape
 from monai_segloss.files import read_json
+from monai_segloss.prior import supply as core
 from monai_segloss.prior.patches import Augmentation, Labels
-from monai_segloss.prior.train import plan, train_prior
+from monai_segloss.prior.train import train_prior
 
 STEPS = "segloss_prior_steps"
 """Variable of the environment: steps of a prior that a trainer trains; without it as many as usual."""
@@ -34,13 +32,10 @@ def supply(trainer: nnUNetTrainer, loss: SegLoss, shape: NetworkShape) -> None:
     Raises:
         PriorError: it cannot be trained, or was trained for other classes, another patch or spacing, or on validation cases.
     """
-    while (kind := loss.prior_kind) is not None:
-        refuse_missing_safetensors()
-        loss.load_prior(_found_or_made(trainer, kind, shape))
-    for module in loss.modules():
-        header = getattr(module, "header", None)
-        if isinstance(header, Header):
-            _refuse_leak(trainer, header)
+    core.supply(loss, lambda kind: _found_or_made(trainer, kind, shape))
+    advice = f"train one with `segloss prior train DATASET --kind {{kind}} --fold {trainer.fold}`"
+    training, validation = _split(trainer)
+    core.refuse_leak(loss, training, validation, trainer.fold, advice)
 
 
 def train_for_plans(
@@ -89,45 +84,13 @@ def labels(trainer: nnUNetTrainer) -> Labels:
 
 
 def _found_or_made(trainer: nnUNetTrainer, kind: str, shape: NetworkShape) -> Path:
-    file = Path(trainer.output_folder) / f"prior_{kind}.safetensors"
+    folder = Path(trainer.output_folder)
+    file = core.file_of(kind, folder)
     if trainer.logger.resume and file.is_file():
         trainer.print_to_log_file(f"segloss prior {kind}: {file}, from before")
         return file
-    steps, cases, augmentation = _steps(), labels(trainer), _augmentation(trainer)
-    wanted = plan(kind, shape, cases, steps, augmentation)
-    if trainer.local_rank != 0:
-        while not _is(file, wanted):  # the first process writes it
-            time.sleep(1)
-    elif not _is(file, wanted):
-        say = trainer.print_to_log_file
-        say(
-            f"segloss prior {kind}: the loss wants one; it is trained on the labels of {len(cases.cases)} training cases"
-        )
-        train_prior(kind, shape, cases, file, steps, augmentation, trainer.device, say)
-    return file
-
-
-def _is(file: Path, wanted: Header) -> bool:
-    """Whether a file holds the prior that would be made."""
-    try:
-        found = read_prior(file).header
-    except PriorError:
-        return False
-    return _settings(found) == _settings(wanted)
-
-
-def _settings(header: Header) -> str:
-    return json.dumps(asdict(replace(header, quality={}, versions={})), sort_keys=True)
-
-
-def _refuse_leak(trainer: nnUNetTrainer, header: Header) -> None:
-    training, validation = _split(trainer)
-    seen = sorted({*header.cases, *header.held_back} & (set(validation) - set(training)))
-    if seen:
-        raise PriorError(
-            f"prior: it was trained with {', '.join(seen[:3])}{' ...' if len(seen) > 3 else ''}, which fold {trainer.fold} "
-            f"validates; train one with `segloss prior train DATASET --kind {header.kind} --fold {trainer.fold}`."
-        )
+    more = (folder, _steps(), _augmentation(trainer), trainer.device, trainer.local_rank, trainer.print_to_log_file)
+    return core.found_or_made(kind, shape, labels(trainer), *more)
 
 
 def _split(trainer: nnUNetTrainer) -> tuple[list[str], list[str]]:

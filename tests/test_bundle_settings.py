@@ -165,7 +165,7 @@ def test_every_key_is_checked_and_every_default_is_fine() -> None:
     config = json.loads((CONFIGS / "train.json").read_text())
     assert set(config["settings"]) | {"ckpt_path"} == set(SETTINGS)
     check_settings({key: config[key] for key in config["settings"] if key != "amp"})
-    for key in set(SETTINGS) - {"seed", "early_stop_patience", "spacing"}:
+    for key in set(SETTINGS) - {"seed", "early_stop_patience", "prior_steps", "spacing"}:
         with pytest.raises(SettingError, match=f"{key} must be .*, got None"):
             check_settings({key: None})
     for key in SETTINGS:

@@ -12,7 +12,7 @@ from torch import Tensor
 import monai_segloss
 from monai_segloss.core.counts import Stat, plain_statistics, soft_statistics
 from monai_segloss.core.registry import LossInfo
-from monai_segloss.losses.boundary.mumford_shah import homogeneity
+from monai_segloss.losses.boundary.intensities import homogeneity
 from monai_segloss.testing.stand_in import prepared
 
 LOSSES = monai_segloss.list_losses()

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.multiprocessing as mp
 from nnunet_data import LABELS, SPLITS, Workspace, assert_equal, dataset, run, weights
+from test_nnunet_ddp import WORLD, cpu_trainer, fixed_batch, joined
 
 from monai_segloss.core.prior import PriorError, read_prior
-from monai_segloss.prior import objectives
+from monai_segloss.prior import objectives, supply
 
 pytest_plugins = "nnunet_fixtures"
 pytestmark = [
@@ -181,6 +184,39 @@ def test_the_channels_of_other_targets(kind: str, space: Workspace) -> None:
     assert found.ignored == ((3,) if "ignore" in kind else ())
     assert LABELS[kind]["background"] == 0
     assert set(np.unique(found.load("case_00"))) == {0, 1, 2, *found.ignored}
+
+
+def with_others(rank: int, root: str, configuration: str) -> None:
+    """One process of two: which of them makes the prior, and a step on its half of a fixed batch."""
+    with joined(rank, root, configuration) as space:
+        real, making = supply.train_prior, []
+
+        def slowly(*given: Any) -> Any:
+            time.sleep(2)  # the other process is there long before
+            making.append(rank)
+            return real(*given)
+
+        supply.train_prior = slowly
+        torch.manual_seed(rank)
+        trainer = cpu_trainer(space, configuration, NAME)
+        trainer.initialize()
+        batch, part = fixed_batch(trainer), slice(rank, rank + 1)
+        trainer.network.train()
+        trainer.train_step({"data": batch["data"][part], "target": [target[part] for target in batch["target"]]})
+        loss, network = trainer.loss.loss.state_dict(), trainer.network.module.state_dict()
+        kept = {name: x for name, x in loss.items() if "frozen" in name}
+        torch.save({"making": making, "frozen": kept, "network": network}, f"{root}/prior_{rank}.pt")
+
+
+def test_one_of_two_processes_makes_it_and_the_other_waits(space: Workspace) -> None:
+    mp.spawn(with_others, (str(space.root), "tiny"), nprocs=WORLD)
+    first, second = (torch.load(space.root / f"prior_{rank}.pt") for rank in range(WORLD))
+    assert (first["making"], second["making"]) == ([0], [])
+    assert first["frozen"]
+    for which in ("frozen", "network"):
+        assert_equal(first[which], second[which])
+    (file,) = (space.model(NAME) / "fold_0").glob(FILE)
+    assert torch.equal(first["frozen"]["frozen.module.0.weight"], read_prior(file).weights["encoder.0.weight"])
 
 
 @pytest.mark.real

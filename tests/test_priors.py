@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from test_reference import compare
 from torch import nn
 
 import monai_segloss
@@ -19,6 +20,7 @@ from monai_segloss import BottleneckMatchLoss, InverseFormLoss, LatentShapeLoss,
 from monai_segloss.core.companions import Frozen
 from monai_segloss.core.prior import Prior, PriorError, read_prior, save_prior
 from monai_segloss.core.taps import Tap
+from monai_segloss.losses.learned import boundary_dice
 from monai_segloss.prior import objectives, train
 from monai_segloss.prior.boundaries import soft_boundary, tiles
 from monai_segloss.prior.networks import (
@@ -31,6 +33,7 @@ from monai_segloss.prior.networks import (
 )
 from monai_segloss.prior.patches import Augmentation, Labels, Patches, View, rotation
 from monai_segloss.prior.train import train_prior
+from monai_segloss.testing import cases
 
 SHAPE = NetworkShape(3, (16, 16, 16), spacing=(1.5, 1.0, 1.0), taps={"bottleneck": Tap("", 8, (4, 4, 4))})
 KEYS = ["latent_shape", "inverse_form", "bottleneck_match"]
@@ -437,6 +440,50 @@ def test_a_bottleneck_equal_to_the_labels_costs_nothing() -> None:
         loss(x, y)
     with pytest.raises(ValueError, match=r"bottleneck has shape .*, the label U-Net gives .*: its prior is for"):
         loss(x, y, bottleneck=code[:, :4])
+
+
+@pytest.mark.parametrize(("roi_factor", "sigma"), [(1.0, 5.0), (3.0, 2.0)])
+@pytest.mark.parametrize("wrong", [8, 11, 15])
+def test_a_plane_costs_the_less_the_farther_it_is_from_the_contour(wrong: int, roi_factor: float, sigma: float) -> None:
+    """Of a half space, on planes 0 to 7 of 1.5 mm, one more plane is predicted; the farthest one costs nothing."""
+    own = {"weight_bottleneck": 0, "weight_boundary": 1, "roi_factor": roi_factor, "sigma": sigma}
+    loss = taken("bottleneck_match", **own)
+    y = torch.zeros(1, 1, 16, 16, 16).long()
+    y[:, :, :8] = 1
+    predicted = y.clone()
+    predicted[:, :, wrong] = 1
+    z = 80.0 * torch.nn.functional.one_hot(predicted[:, 0], 3).movedim(-1, 1)
+    i = np.arange(16)
+    a = (roi_factor * (i < 8) + 1) * np.exp(-((1.5 * (i - 7)) ** 2) / (2 * sigma**2))
+    a = (a - a.min()) / (a.max() - a.min())
+    expected = a[wrong] / (2 * a[:8].sum() + a[wrong])
+    found = loss(z, y, bottleneck=torch.zeros(1, 8, 4, 4, 4), spacing=(1.5, 1.0, 1.0))
+    assert float(found) == pytest.approx(expected / 2, rel=1e-4, abs=1e-6), "the mean with a class that is not there"
+    assert (expected == 0) == (wrong == 15)
+    assert [spec.key for spec in loss.needs] == ["sdm_maurer"]
+    assert BottleneckMatchLoss(**COMMON).needs == ()
+
+
+def test_weights_of_a_class_without_a_contour_are_one() -> None:
+    for mask in (torch.zeros(1, 1, 4, 4).bool(), torch.ones(1, 1, 4, 4).bool()):
+        assert boundary_dice.boundary_weights(torch.zeros(1, 1, 4, 4), mask, 1.0, 5.0).eq(1).all()
+
+
+MUTANTS = {
+    "not scaled": lambda d, inside, w, s: (w * inside + 1) * torch.exp(-(d**2) / (2 * s**2)),
+    "F outside": lambda d, inside, w, s: real_weights(d, ~inside, w, s),
+    "sigma, not its square": lambda d, inside, w, s: real_weights(d, inside, w, s**0.5),
+}
+real_weights = boundary_dice.boundary_weights
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_the_reference_kills_wrong_weights(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    info, case = monai_segloss.find("bottleneck_match"), cases.get("ignored")
+    compare(info, case, weight_boundary=1.0)
+    monkeypatch.setattr(boundary_dice, "boundary_weights", MUTANTS[name])
+    with pytest.raises(AssertionError):
+        compare(info, case, weight_boundary=1.0)
 
 
 def test_a_label_unet_is_for_one_bottleneck(tmp_path: Path) -> None:

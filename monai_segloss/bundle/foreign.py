@@ -206,8 +206,13 @@ def _wrapped(loss: dict[str, Any], place: Place) -> dict[str, Any]:
 
 def _keep_trainer(config: LossConfig, place: Place, notes: list[str]) -> None:
     """A trainer of another class stays; refuse what only ours can do."""
-    id = f"{place.trainer}#_target_"
-    schedules = getattr(config.build(), "schedules", {})
+    id, loss = f"{place.trainer}#_target_", config.build()
+    if "image" in loss.taps:
+        raise ValueError(
+            f"{id} is {place.trainer_target!r}; expected SupervisedTrainer: the loss takes the image, which a trainer of "
+            "another class does not hand over."
+        )
+    schedules = getattr(loss, "schedules", {})
     scheduled = [name for name, schedule in schedules.items() if not _is_constant(schedule)]
     if scheduled:
         raise ValueError(

@@ -56,6 +56,7 @@ SETTINGS: dict[str, Check] = {
     "num_workers": FROM_ZERO,
     "seed": (lambda x: x is None or _whole(x, 0), "a whole number from 0, or None"),
     "early_stop_patience": COUNT_OR_NONE,
+    "prior_steps": COUNT_OR_NONE,
     "learning_rate": (lambda x: _number(x) and x > 0, "a number above 0"),
     "surface_tolerance": AMOUNT,
     "cache_rate": (lambda x: _number(x) and x <= 1, "a number from 0 to 1"),

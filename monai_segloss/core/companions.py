@@ -37,8 +37,8 @@ class Companions:
 
     @property
     def brings(self) -> bool:
-        """Whether the loss must be prepared for a network."""
-        return bool(self.taps)
+        """Whether the loss must be prepared for a network; not for the image, which comes with the batch."""
+        return any(name != "image" for name in self.taps)
 
     @property
     def tells_scales_apart(self) -> bool:

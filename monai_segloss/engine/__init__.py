@@ -9,6 +9,7 @@ from monai_segloss.engine.deep_supervision import DeepSupervision
 from monai_segloss.engine.errors import DataError, NotFiniteError
 from monai_segloss.engine.matching import match_targets
 from monai_segloss.engine.metrics import DicePerCase, HausdorffDistanceInMm, MetricsReport, SurfaceDiceInMm
+from monai_segloss.engine.priors import DatalistPrior
 from monai_segloss.engine.repeating import EarlyStop, EpochSeed
 from monai_segloss.engine.spacing import KnownSpacing
 from monai_segloss.engine.targets import (
@@ -25,6 +26,7 @@ __all__ = [
     "CheckedLabeld",
     "CheckedOutputd",
     "DataError",
+    "DatalistPrior",
     "DeepSupervision",
     "DicePerCase",
     "EarlyStop",

@@ -79,6 +79,7 @@ def prepared(
     patch_size: Sequence[int],
     spacing: Sequence[float] | None = None,
     taps: Mapping[str, str] | None = None,
+    prior: Callable[[Any, NetworkShape, torch.device], None] | None = None,
 ) -> Any:
     """The loss, with heads and opponents built for the network where it brings any along; before the optimizer is made.
 
@@ -89,10 +90,11 @@ def prepared(
         patch_size: in voxels.
         spacing: of a voxel, in array axis order, in mm.
         taps: tap -> module of the network whose output it is, where the search does not find it.
+        prior: gives the loss the priors that it wants and has not got, such as a `DatalistPrior`.
 
     Raises:
         TapError: the network has not got what the loss takes; the message names its modules.
-        PriorError: the loss wants a prior and was given none.
+        PriorError: the loss wants a prior and was given none, or ``prior`` has none that fits.
 
     Example:
         >>> from monai_segloss import DiceCELoss
@@ -103,7 +105,10 @@ def prepared(
     device = next(iter(network.parameters()), torch.empty(0)).device
     if getattr(loss, "brings", False):
         image = torch.zeros((1, in_channels, *patch_size), device=device)
-        loss.prepare(network_shape(network, image, loss.taps, taps, spacing))
+        shape = network_shape(network, image, loss.taps, taps, spacing)
+        loss.prepare(shape)
+        if prior is not None:
+            prior(loss, shape, device)
         if loss.prior_kind is not None:
             raise PriorError(
                 f"loss: it wants a prior of the kind {loss.prior_kind!r}: train one with `segloss prior train DATASET "

@@ -73,7 +73,7 @@ class StandIn:
 
 def prepared(loss: SegLoss, logits: Tensor) -> SegLoss:
     """A loss that brings networks along, with these for a stand-in whose weights are the same every time."""
-    if not loss.brings:
+    if not loss.taps and not loss.brings:
         return loss
     found = features(logits, loss.taps)
     taps = {name: Tap("", x.shape[1], tuple(x.shape[2:])) for name, x in found.items()}

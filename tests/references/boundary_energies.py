@@ -8,11 +8,22 @@ from scipy import ndimage
 from .boundary import voxel_mean
 from .boundary_local import covering, each, largest, scored, smallest
 from .entry import reference
+from .multi_task import bright_middle
 from .reading import Array, Reading, reduce, reduce_table
 from .voxel import cross_entropy_voxels
 
 
-@reference("active_contour", w_length=1.0, w_region=1.0, mu=1.0, c_in=1.0, c_out=0.0, eps=1e-8, include_background=None)
+@reference(
+    "active_contour",
+    w_length=1.0,
+    w_region=1.0,
+    mu=1.0,
+    c_in=1.0,
+    c_out=0.0,
+    eps=1e-8,
+    include_background=None,
+    fit="target",
+)
 def active_contour(
     r: Reading,
     w_length: float,
@@ -22,10 +33,13 @@ def active_contour(
     c_out: float,
     eps: float,
     include_background: bool | None,
+    fit: str,
     reduction: str,
+    image: Array | None = None,
 ) -> Array:
-    """Chen 2019; differences at one voxel, of voxels that count."""
+    """Chen 2019; differences at one voxel, of voxels that count.  Of an image the variances inside and outside."""
     p, g = scored(r, include_background)
+    image = bright_middle(r.z) if image is None else image
 
     def length(u: Array, valid: Array) -> Array:
         values = []
@@ -41,16 +55,30 @@ def active_contour(
         return np.asarray(np.mean(values) if values else 0.0)
 
     region = mu * p * (c_in - g) ** 2 + (1 - p) * (c_out - g) ** 2
+    if fit == "image":
+        region = np.zeros_like(p)
+        for b, k, channel in np.ndindex(*p.shape[:2], image.shape[1]):
+            valid, x, u = r.valid[b, 0] > 0, image[b, channel], p[b, k]
+            for share, factor in ((u, mu), (1 - u, 1.0)):
+                mean = (share * x)[valid].sum() / (share[valid].sum() + eps)
+                region[b, k] += factor * share * (mean - x) ** 2 / image.shape[1]
     return w_length * reduce_table(r, each(p, length, r), reduction) + w_region * voxel_mean(r, region, reduction)
 
 
 @reference("mumford_shah", w_tv=0.001, eps=1e-6)
 def mumford_shah(
-    r: Reading, w_tv: float, eps: float, include_background: bool, reduction: str, image: Array | None = None
+    r: Reading,
+    fit: str | None,
+    w_tv: float,
+    eps: float,
+    include_background: bool,
+    reduction: str,
+    image: Array | None = None,
 ) -> Array:
     """Kim 2020 per voxel; the target where there is no image."""
     p, _ = scored(r, include_background)
-    image = r.g if image is None else image
+    if image is None:
+        image = bright_middle(r.z) if fit == "image" else r.g
     values = np.zeros((len(p), 1))
     for b in range(len(p)):
         valid = r.valid[b, 0] > 0

@@ -12,8 +12,9 @@ import torch
 from torch.nn import functional
 
 from . import compound, region
+from .boundary import signed
 from .entry import reference
-from .reading import Array, Reading, reduce
+from .reading import Array, Reading, reduce, reduce_table
 
 Weights = Mapping[str, Array]
 NONE: Weights = {}
@@ -122,9 +123,33 @@ def inverse_form(r: Reading, weight_transform: float, reduction: str, weights: W
     return base_value(r, reduction=reduction, **how) + weight_transform * term
 
 
-@reference("bottleneck_match", base="dice_ce", weight_bottleneck=1.0)
+def boundary_dice(r: Reading, factor: float, sigma: float, reduction: str) -> Array:
+    """Li et al. 2018: Dice of voxels with the weights (w F + 1) exp(-D^2 / 2 sigma^2), scaled to [0, 1]."""
+    first = 0 if r.activation == "sigmoid" or r.z.shape[1] == 1 else 1
+    table = np.zeros((len(r.z), r.z.shape[1] - first))
+    for b, c in np.ndindex(table.shape):
+        valid, p, g = r.valid[b, 0] > 0, r.p[b, first + c], r.g[b, first + c]
+        if not valid.any():
+            continue
+        far = signed(g > 0.5, valid, np.asarray(r.steps), "maurer").astype(float)
+        a = (factor * (g > 0.5) + 1) * np.exp(-(far**2) / (2 * sigma**2))
+        low, high = a[valid].min(), a[valid].max()
+        a = (a - low) / (high - low) if high > low else np.ones_like(a)
+        hits, all_ = (a * p * g)[valid].sum(), (a * (p + g))[valid].sum()
+        table[b, c] = 1 - (2 * hits + 1e-5) / (all_ + 1e-5)
+    return reduce_table(r, table, reduction)
+
+
+@reference("bottleneck_match", base="dice_ce", weight_bottleneck=1.0, weight_boundary=0.0, roi_factor=1.0, sigma=5.0)
 def bottleneck_match(
-    r: Reading, weight_bottleneck: float, reduction: str, weights: Weights = NONE, **how: Any
+    r: Reading,
+    weight_bottleneck: float,
+    weight_boundary: float,
+    roi_factor: float,
+    sigma: float,
+    reduction: str,
+    weights: Weights = NONE,
+    **how: Any,
 ) -> Array:
     """Li et al. 2018, of normalized codes: twice one minus their cosine, where the smallest size does not matter."""
     features = r.raw
@@ -140,4 +165,5 @@ def bottleneck_match(
     codes = [x.reshape(len(x), -1) for x in (features, encode(r.g, weights, strides))]
     one, other = (x / np.sqrt((x**2).mean(1, keepdims=True) + 1e-6) for x in codes)
     term = reduce(((one - other) ** 2).mean(1), r.present(), reduction)
-    return base_value(r, reduction=reduction, **how) + weight_bottleneck * term
+    boundary = weight_boundary * boundary_dice(r, roi_factor, sigma, reduction) if weight_boundary else 0.0
+    return base_value(r, reduction=reduction, **how) + weight_bottleneck * term + boundary

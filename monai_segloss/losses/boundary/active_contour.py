@@ -6,9 +6,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from monai_segloss.core.card import Exempt, ReadingArgs, SegLoss, Unpack, non_negative, register
+from monai_segloss.core.card import Exempt, ReadingArgs, SegLoss, Unpack, non_negative, one_of, register
 from monai_segloss.core.formula import SegBatch, Term, Unreduced
 from monai_segloss.kernels.recomputed import by_class, totals
+from monai_segloss.losses.boundary.intensities import FITS, homogeneity, image_of
 from monai_segloss.losses.boundary.neighborhood import Spacing, by_spacing, class_view, mean_table, scored_maps, valid
 
 
@@ -31,7 +32,13 @@ class ActiveContourLoss(SegLoss):
     \overline{(1 - p)(c_2 - g)^2}\big)
 
     When: To smooth contours of compact organs. Published alone; unstable from scratch, so start from trained weights or
-    add it to cross-entropy. The best prediction is smoother than the target: it shortens thin structures.
+    add it to cross-entropy. The best prediction is smoother than the target: it shortens thin structures. With
+    ``fit="image"`` it needs no target and does not know which class is which: add it to a loss that does.
+
+    With ``fit="image"`` g is the image I, as in the active contours without edges that the loss is named after: c_1 and c_2
+    are the means of I under p and under 1 - p, so that the region term is the variance inside and outside. It is the mean
+    over the channels of I, which is the keyword ``image`` of the call, (B, channels, *S); trainers hand the input of the
+    network over. Scale it: the term grows with the square of its contrast.
 
     One value per (sample, class). The gradient is per unit of the ``spacing`` of the call and taken at one voxel for
     all axes. The authors' code, and copies of it, mix differences of diagonal neighbors, and count 2-D images of one
@@ -42,9 +49,14 @@ class ActiveContourLoss(SegLoss):
         w_length, w_region: factors of the two terms.
         mu: factor of the region inside of the prediction, p (c_in - g)^2, and of nothing else; 1 in the authors' code.
         c_in, c_out: value of the target that belongs inside and outside.
-        eps: added below the root, whose slope is infinite at 0; above 0.
+        eps: added below the root, whose slope is infinite at 0, and to the voxels under p and 1 - p where their mean is
+            taken; above 0.
         include_background: whether channel 0 is scored; None: where channels are independent.  With two classes and
             softmax it makes no difference, as long as ``mu`` is 1.
+        fit: what is fitted: ``"target"``, as in the paper's trainings, or ``"image"``.
+
+    Raises:
+        ValueError: ``c_in`` or ``c_out`` alongside ``fit="image"``, which takes means instead.
 
     Example:
         >>> import torch
@@ -56,7 +68,8 @@ class ActiveContourLoss(SegLoss):
         0.2001
 
     Reference: Chen, Williams, Vallabhaneni et al., Learning active contour models for medical image segmentation, CVPR
-    2019, doi:10.1109/CVPR.2019.01190.
+    2019, doi:10.1109/CVPR.2019.01190; with the image Chan & Vese, Active contours without edges, IEEE TIP 10, 2001,
+    doi:10.1109/83.902291.
 
     Where ``mu`` stands in the formula is from memory of the authors' code and was not verified against the paper.
     """
@@ -71,14 +84,25 @@ class ActiveContourLoss(SegLoss):
         c_out: float = 0.0,
         eps: float = 1e-8,
         include_background: bool | None = None,
+        fit: str = "target",
         **common: Unpack[ReadingArgs],
     ) -> None:
         super().__init__(include_background=include_background, **common)
+        one_of(FITS, fit=fit)
+        if fit == "image" and (c_in, c_out) != (1, 0):
+            raise ValueError(
+                f"c_in={c_in}, c_out={c_out}: with fit='image' they are the means of the image; leave them out."
+            )
+        self.fit = fit
         self.background = include_background
         self.w_length, self.w_region = non_negative(w_length=w_length, w_region=w_region)
         self.mu, self.c_in, self.c_out, self.eps = non_negative(mu=mu, c_in=c_in, c_out=c_out, eps=eps)
         if not self.eps:
             raise ValueError("eps must be above 0.")
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        return ("image",) if self.fit == "image" else ()
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
         p, g = scored_maps(batch, class_view(batch, self.background))
@@ -91,7 +115,10 @@ class ActiveContourLoss(SegLoss):
             return totals(rows, None, x)[..., 0]
 
         length, size = by_spacing(contours, batch, p, valid(batch)).unbind(2)
-        misplaced = by_class(misplaced_voxels, 0, p, g, valid(batch))
+        if self.fit == "image":
+            misplaced = variances(p, image_of(batch).to(p.dtype), valid(batch), self.mu, self.eps)
+        else:
+            misplaced = by_class(misplaced_voxels, 0, p, g, valid(batch))
         return {
             "length": Term(self.w_length, Unreduced.table(length / size.clamp_min(1), batch.voxels)),
             "region": Term(self.w_region, mean_table(misplaced, batch)),
@@ -127,3 +154,10 @@ def region(u: Tensor, v: Tensor, counted: Tensor | None, inside: float, outside:
     """mu u (c_in - v)^2 + (1 - u) (c_out - v)^2 per voxel, (B, K, *S)."""
     x = mu * u * (inside - v) ** 2 + (1 - u) * (outside - v) ** 2
     return x if counted is None else x * counted
+
+
+def variances(u: Tensor, image: Tensor, counted: Tensor | None, mu: float, eps: float) -> Tensor:
+    """Sum over voxels of mu u (c_1 - I)^2 + (1 - u) (c_2 - I)^2 per (sample, class), (B, K), the mean over channels of I."""
+    kept = torch.ones_like(u[:, :1]) if counted is None else counted.to(u.dtype)
+    inside, outside = (homogeneity(x, image, kept, eps) for x in (u, (1 - u) * kept))
+    return (mu * inside + outside) / image.shape[1]

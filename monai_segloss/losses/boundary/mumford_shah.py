@@ -5,11 +5,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from monai_segloss.core.card import Exempt, ReadingArgs, Recommended, SegLoss, Unpack, check, non_negative, register
-from monai_segloss.core.errors import LossShapeError
-from monai_segloss.core.exact import products
+from monai_segloss.core.card import Exempt, ReadingArgs, Recommended, SegLoss, Unpack, non_negative, one_of, register
 from monai_segloss.core.formula import SegBatch, Term, Unreduced
 from monai_segloss.kernels.recomputed import by_class
+from monai_segloss.losses.boundary.intensities import FITS, homogeneity, image_of
 from monai_segloss.losses.boundary.neighborhood import Spacing, by_spacing, valid
 
 
@@ -31,16 +30,18 @@ class MumfordShahLoss(SegLoss):
     \frac{\sum_i I_i\, p_{ci}}{\sum_i p_{ci} + \epsilon}
 
     When: Alongside cross-entropy on images of which few have labels: with the image it needs no target. It does not know
-    which class is which, and supposes that intensities tell the classes apart. Without an image the target takes its
-    place, which only checks a training with labels.
+    which class is which, and supposes that intensities tell the classes apart. Fitted to the target it only checks a
+    training with labels.
 
-    The mean runs over samples. I is the keyword ``image`` of the call, (B, channels, *S), whose channels add up. Scale
-    it: the value grows with the square of its contrast. Without it I is the target, one channel per class. mu_c is the
-    mean intensity under the prediction and carries a gradient. The total variation sums absolute differences along the
-    axes per unit of the ``spacing`` of the call. Ignored voxels enter neither term. The authors' code sums over the
-    batch and has no eps, so a class without any probability is NaN there.
+    The mean runs over samples. I is the keyword ``image`` of the call, (B, channels, *S), whose channels add up; trainers
+    hand the input of the network over where ``fit`` is ``"image"``. Scale it: the value grows with the square of its
+    contrast. The target as I has one channel per class. mu_c is the mean intensity under the prediction and carries a
+    gradient. The total variation sums absolute differences along the axes per unit of the ``spacing`` of the call. Ignored
+    voxels enter neither term. The authors' code sums over the batch and has no eps, so a class without any probability is
+    NaN there.
 
     Args:
+        fit: what I is: ``"image"``, as in the paper, or ``"target"``; None: the image where the call has one.
         w_tv: factor of the total variation.
         eps: added to the mass of a class.
         reduction: ``"none"`` gives one value per sample.
@@ -59,21 +60,38 @@ class MumfordShahLoss(SegLoss):
     arXiv:1904.02872.
     """
 
-    accepts = ("image",)
-
     def __init__(
-        self, *, w_tv: float = 1e-3, eps: float = 1e-6, include_background: bool = True, **common: Unpack[ReadingArgs]
+        self,
+        *,
+        fit: str | None = None,
+        w_tv: float = 1e-3,
+        eps: float = 1e-6,
+        include_background: bool = True,
+        **common: Unpack[ReadingArgs],
     ) -> None:
         super().__init__(include_background=include_background, **common)
+        if fit is not None:
+            one_of(FITS, fit=fit)
+        self.fit = fit
         self.w_tv, self.eps = non_negative(w_tv=w_tv, eps=eps)
         if not self.eps:
             raise ValueError("eps must be above 0.")
+
+    @property
+    def accepts(self) -> tuple[str, ...]:  # type: ignore[override]
+        return ("image",) if self.fit is None else ()
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        return ("image",) if self.fit == "image" else ()
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
         p, counted = batch.class_view(self.include_background).prob, valid(batch)
         kept = torch.ones_like(p[:, :1]) if counted is None else counted.to(p.dtype)
         u = p if counted is None else p * kept
-        data = homogeneity(u, image_of(batch).to(p.dtype), kept, self.eps)
+        given = self.fit == "image" or (self.fit is None and "image" in batch.maps)
+        image = image_of(batch) if given else batch.one_hot
+        data = homogeneity(u, image.to(p.dtype), kept, self.eps).sum(1, keepdim=True)
 
         def variations(spacing: Spacing, p: Tensor, counted: Tensor | None) -> Tensor:
             table = by_class(lambda _, p, counted: variation(spacing, p, counted), None, p, counted)
@@ -82,22 +100,6 @@ class MumfordShahLoss(SegLoss):
         tv = by_spacing(variations, batch, p, counted)
         spread, rough = (Unreduced.table(x / batch.voxels.clamp_min(1), batch.voxels) for x in (data, tv))
         return {"homogeneity": Term(1.0, spread), "variation": Term(self.w_tv, rough)}
-
-
-def homogeneity(u: Tensor, image: Tensor, counted: Tensor, eps: float) -> Tensor:
-    """Sum over channels, classes and voxels of |I - mu_c|^2 u_c, (B, 1); mu_c = sum I u_c / (sum u_c + eps).
-
-    ``u`` is (B, K, *S) and ``image`` (B, channels, *S), both 0 where not ``counted`` (B, 1, *S).  The image is counted from
-    its mean, so that its offset costs no digits.
-    """
-    u, image, counted = u.flatten(2), image.flatten(2), counted.flatten(2)
-    shift = image.sum(2, keepdim=True) / counted.sum(2, keepdim=True).clamp_min(1)
-    image = (image - shift) * counted
-    mass, product = u.sum(2)[..., None], products(u, image)
-    mean = (product - eps * shift[..., 0][:, None]) / (mass + eps)
-    square = (u * (image**2).sum(1, keepdim=True)).sum(2)
-    values = square + (mean * (mean * mass - 2 * product)).sum(2)
-    return values.sum(1, keepdim=True)
 
 
 def variation(spacing: Spacing, u: Tensor, counted: Tensor | None) -> Tensor:
@@ -110,19 +112,3 @@ def variation(spacing: Spacing, u: Tensor, counted: Tensor | None) -> Tensor:
             difference = difference * (counted.narrow(axis, 1, n) & counted.narrow(axis, 0, n))
         total = total + difference.flatten(2).sum(2)
     return total
-
-
-def image_of(batch: SegBatch) -> Tensor:
-    """The image sent, else the target, (B, channels, *S), 0 where ignored."""
-    if "image" not in batch.maps:
-        return batch.one_hot
-    image, shape = batch.maps["image"], batch.logits.shape
-    if image.ndim == batch.ndim - 1:
-        image = image[:, None]
-    if image.ndim != batch.ndim or image.shape[0] != shape[0] or image.shape[2:] != shape[2:]:
-        wanted = f"({shape[0]}, channels, {', '.join(map(str, shape[2:]))})"
-        raise LossShapeError(f"image has shape {tuple(batch.maps['image'].shape)}; expected {wanted}.")
-    if image.device != batch.logits.device:
-        raise ValueError(f"image is on {image.device} but input on {batch.logits.device}; move one of them.")
-    image = check.no_wider(image, batch.logits)
-    return image if batch.mask is None else image.masked_fill(~batch.mask[:, None], 0)

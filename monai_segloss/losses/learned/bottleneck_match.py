@@ -1,18 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from monai_segloss.core.batch import SegBatch
+from monai_segloss.core.card import Exempt, FormulaArgs, LossShapeError, Unpack, non_negative, register
 from monai_segloss.core.companions import float_features
-from monai_segloss.core.errors import LossShapeError
-from monai_segloss.core.exempt import Exempt
-from monai_segloss.core.module import FormulaArgs
-from monai_segloss.core.reduce import Unreduced
-from monai_segloss.core.registry import register
+from monai_segloss.core.formula import SegBatch, Unreduced
+from monai_segloss.losses.learned.boundary_dice import CONTOUR, boundary_dice
 from monai_segloss.losses.learned.guided import Base
 from monai_segloss.losses.learned.latent_shape import LEARNED, code_distance
 from monai_segloss.losses.learned.with_prior import WithPrior
@@ -37,19 +33,27 @@ class BottleneckMatchLoss(WithPrior):
     r"""A segmentation loss plus the distance of the network's bottleneck from that of a label U-Net.
 
     Formula: L_{base} + \lambda \frac{1}{K} \left\lVert \frac{u}{\mathrm{rms}(u)} - \frac{v}{\mathrm{rms}(v)}
-    \right\rVert^2
+    \right\rVert^2 + \beta \Big(1 - \frac{2 \sum_i A_i p_i g_i}{\sum_i A_i (p_i + g_i)}\Big)
 
     When: Organs of known shape; the coarsest features learn what a network of the labels alone has there.
 
     u are the features of the tap "bottleneck", v those of a U-Net without skip connections that was trained to give the
-    labels back, by ``segloss prior train --kind label-unet`` or by the nnU-Net trainer, and then frozen; it has the channels
+    labels back, by ``segloss prior train --kind label-unet`` or by the trainer, and then frozen; it has the channels
     and the grid of the network's bottleneck.  From us: both codes are divided by their root mean square, since magnitudes
-    drift during a training, so that the term is 2 (1 - cosine).  The paper's weights of its two terms were not at hand.
+    drift during a training, so that the term is 2 (1 - cosine).  The paper's weights of its terms were not at hand.
+
+    The last term, off unless ``weight_boundary`` is given, is the paper's Dice with a boundary weight map: A = (w F + 1)
+    exp(-D^2 / 2 sigma^2), scaled to lie between 0 and 1 in each sample and class, where D is the distance to the contour of
+    the class and F is 1 inside of it (our reading of its region of interest).  Far from the contour A vanishes, and so does
+    the cost of what is wrong there: as a loss by itself, ``base={}`` and ``weight_boundary=1``, it sees no distant islands.
 
     Args:
         base: segmentation loss: a registry key, or terms as `WeightedSum` has them.
         weight_bottleneck: lambda, a number or a schedule.
-        prior: file of the label U-Net; None: the nnU-Net trainer makes one.
+        weight_boundary: beta, a number or a schedule.
+        roi_factor: w.
+        sigma: in the unit of the ``spacing`` of the call; above 0.
+        prior: file of the label U-Net; None: the trainer makes one.
         common: see `SegLoss`, for ``base``; ``reduction="none"`` is refused.
 
     Raises:
@@ -74,16 +78,29 @@ class BottleneckMatchLoss(WithPrior):
         *,
         base: Base = "dice_ce",
         weight_bottleneck: TermWeight = 1.0,
+        weight_boundary: TermWeight = 0.0,
+        roi_factor: float = 1.0,
+        sigma: float = 5.0,
         prior: str | None = None,
         **common: Unpack[FormulaArgs],
     ) -> None:
-        super().__init__(base, {"bottleneck_match": ("weight_bottleneck", weight_bottleneck)}, prior, common)
+        weights: dict[str, tuple[str, TermWeight]] = {"bottleneck_match": ("weight_bottleneck", weight_bottleneck)}
+        if weight_boundary != 0:
+            weights["boundary_dice"] = ("weight_boundary", weight_boundary)
+        super().__init__(base, weights, prior, common)
+        self.roi_factor, self.sigma = non_negative(roi_factor=roi_factor, sigma=sigma)
+        if not self.sigma:
+            raise ValueError("sigma must be above 0.")
+        self.own_needs = (CONTOUR,) if weight_boundary != 0 else ()
 
     def part(self, network: LabelUNet) -> LabelEncoder:
         return network.encoder
 
     def own_terms(self, batch: SegBatch) -> Mapping[str, Callable[[], Unreduced]]:
-        return {"bottleneck_match": lambda: Unreduced.table(self._distance(batch), batch.voxels)}
+        return {
+            "bottleneck_match": lambda: Unreduced.table(self._distance(batch), batch.voxels),
+            "boundary_dice": lambda: boundary_dice(batch, self.roi_factor, self.sigma),
+        }
 
     def _distance(self, batch: SegBatch) -> Tensor:
         assert self.frozen is not None

@@ -38,7 +38,7 @@ class InverseFormLoss(WithPrior):
     and its norm is the loss.  From us: volumes; the boundary b of a class, p minus its erosion, which needs no head;
     overlapping tiles of the patch as it is, of which those without a boundary on either side are left out; a small
     convolutional regressor of translations, scales and rotations, trained on boundaries of the training labels by
-    ``segloss prior train --kind inverse-form`` or by the nnU-Net trainer; each parameter in units of the largest one of that
+    ``segloss prior train --kind inverse-form`` or by the trainer; each parameter in units of the largest one of that
     training: a sixth of a tile, 0.2 in the logarithm, 20 degrees.  The paper's boundary and edge-attention terms are left
     out; its weights of cross-entropy, 1, and of this term, 0.3, are those of ``base`` and ``weight_transform``.
 
@@ -47,7 +47,7 @@ class InverseFormLoss(WithPrior):
     Args:
         base: segmentation loss: a registry key, or terms as `WeightedSum` has them.
         weight_transform: lambda, a number or a schedule.
-        prior: file of the regressor; None: the nnU-Net trainer makes one.
+        prior: file of the regressor; None: the trainer makes one.
         common: see `SegLoss`, for ``base``; ``reduction="none"`` is refused.
 
     Raises:

@@ -34,14 +34,14 @@ class LatentShapeLoss(WithPrior):
     When: Shapes that vary little between patients, with gaps and islands that a sum over voxels hardly notices.
 
     The encoder f is trained beforehand on the labels of the training cases, by ``segloss prior train --kind autoencoder`` or
-    by the nnU-Net trainer, and frozen.  It is given all channels: the probabilities p and the one-hot target y.  The paper
+    by the trainer, and frozen.  It is given all channels: the probabilities p and the one-hot target y.  The paper
     sums over a code of 64 numbers of a whole image; here the code is a coarse grid, since patches are cropped and rotated,
     and the mean is taken, so that lambda does not depend on its size K.  The paper's weight decay is the optimizer's.
 
     Args:
         base: segmentation loss: a registry key, or terms as `WeightedSum` has them.
         weight_latent: lambda, a number or a schedule; the paper's is 0.01.
-        prior: file of the auto-encoder; None: the nnU-Net trainer makes one.
+        prior: file of the auto-encoder; None: the trainer makes one.
         common: see `SegLoss`, for ``base``; ``reduction="none"`` is refused.
 
     Raises:

@@ -77,6 +77,7 @@ OTHER: dict[str, Callable[[Case], Any]] = {
     "steps": lambda case: 1,
     "min_size": lambda case: 30.0,
     "offsets": lambda case: (1.0,),
+    "fit": lambda case: "image",
     "swap": lambda case: [[case.classes - 2, case.classes - 1]],
 }
 KINDS = {"asymmetric": "symmetric", "uniform": "spatial"}
@@ -85,8 +86,12 @@ APART = (*READING, "use_softmax", "prior", "on_patches")
 """Arguments that have properties or tests of their own; no case has the file of a prior, or is a patch of a larger one."""
 TOLD = ("classes", "dim")
 """Facts of the input that the caller may tell, where they are None by default."""
-ALONGSIDE: dict[str, dict[str, Any]] = {"sigma": {"kernel_ops": "gaussian"}, "alpha": {"margin": 0.0}}
-"""What an argument matters with, where it does not by itself."""
+ALONGSIDE: dict[str, dict[str, Any]] = {
+    "sigma": {"kernel_ops": "gaussian", "weight_boundary": 1.0},
+    "roi_factor": {"weight_boundary": 1.0},
+    "alpha": {"margin": 0.0},
+}
+"""What switches on the part of a formula that an argument is about, where a loss has it."""
 # The lower end of the range of arguments that may be negative.
 LOWEST = {"epsilon": -1.0, "alpha_max": -1.0, "axis": -3.0, "exponent": -100.0}
 
@@ -132,8 +137,8 @@ def _matters(info: LossInfo, case: Case, name: str, default: object) -> bool:
             return True
         if name == "batch":  # all samples having as many voxels, a mean of means is the mean
             return differ(reduction="sum")
-        others = ALONGSIDE.get(name, {})
-        if others and others.keys() <= info.parameters.keys():
+        others = {other: value for other, value in ALONGSIDE.get(name, {}).items() if other in info.parameters}
+        if others:
             return differ(**others)
         if "spacing" in name:  # which few of the cases have
             return differ(replace(case, spacing=(3.0, 2.0, 1.0)[: case.input.ndim - 2]))
