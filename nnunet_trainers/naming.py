@@ -2,7 +2,7 @@
 
 nnU-Net names the folder of a run after its trainer, so a setting that is not in the name would overwrite another run.
 
-    nnUNetTrainer<Loss>[_<argument><number>]...[_lr<number>][_seed<N>][_<N>epochs][_<N>iterations]
+    nnUNetTrainer<Loss>[_<argument><number>]...[_softlabels][_lr<number>][_seed<N>][_<N>epochs][_<N>iterations]
 
 A number has ``p`` for the point, ``m`` for minus and ``e`` for the exponent: ``alpha0p3``, ``lr1em2``.  There is one
 spelling of a setting (arguments in the order of the constructor, the shortest number); others are read only to name it.
@@ -21,6 +21,7 @@ from decimal import Decimal
 
 PREFIX = "nnUNetTrainer"
 RESERVED = ("lr", "seed", "epochs", "iterations")
+SOFT_LABELS = "softlabels"
 NUMBER = re.compile(r"=?([-m+]?)((?:0|[1-9]\d*)?)(?:[.p](\d+))?(?:e([-m+]?)(\d{1,3}))?")
 
 # The trainer takes these from the plan and the data set.
@@ -46,6 +47,7 @@ class TrainerName:
         seed: seed of every random generator.
         epochs: length of the training.
         iterations: training steps per epoch.
+        soft_labels: train on soft labels.
     """
 
     stem: str
@@ -54,6 +56,7 @@ class TrainerName:
     seed: int | None = None
     epochs: int | None = None
     iterations: int | None = None
+    soft_labels: bool = False
 
 
 def numeric_parameters(loss: type) -> dict[str, type[int] | type[float]]:
@@ -71,7 +74,7 @@ def numeric_parameters(loss: type) -> dict[str, type[int] | type[float]]:
             found[name] = float if float in types else int
     tokens = [token(name) for name in found]
     for each in tokens:
-        if each in RESERVED or each[-1].isdigit() or tokens.count(each) > 1 or each + "m" in tokens:
+        if each in (*RESERVED, SOFT_LABELS) or each[-1].isdigit() or tokens.count(each) > 1 or each + "m" in tokens:
             raise ValueError(f"{loss.__name__}: argument {each!r} cannot be told apart in a trainer name, rename it")
     return found
 
@@ -136,6 +139,7 @@ def encode(name: TrainerName, parameters: Parameters) -> str:
         'nnUNetTrainerTversky_beta0p8_lr1em2_20epochs'
     """
     tokens = [token(each) + spell(name.arguments[each]) for each in parameters if each in name.arguments]
+    tokens += [SOFT_LABELS] if name.soft_labels else []
     tokens += [] if name.lr is None else [f"lr{spell(name.lr)}"]
     tokens += [] if name.seed is None else [f"seed{name.seed}"]
     tokens += [] if name.epochs is None else [f"{name.epochs}epochs"]
@@ -156,12 +160,9 @@ def decode(name: str, parameters: Parameters) -> TrainerName:
         if setting in values:
             raise TrainerNameError(f"trainer {name!r} gives {setting!r} twice")
         values[setting] = value
-    result = TrainerName(
-        stem,
-        {each: values[each] for each in parameters if each in values},
-        values.get("lr"),
-        *(None if each not in values else int(values[each]) for each in RESERVED[1:]),
-    )
+    arguments = {each: values[each] for each in parameters if each in values}
+    seed, epochs, iterations = (None if each not in values else int(values[each]) for each in RESERVED[1:])
+    result = TrainerName(stem, arguments, values.get("lr"), seed, epochs, iterations, SOFT_LABELS in values)
     right = encode(result, parameters)
     if right != name:
         raise TrainerNameError(f"trainer {name!r} must be written {right!r}")
@@ -170,10 +171,12 @@ def decode(name: str, parameters: Parameters) -> TrainerName:
 
 def is_setting(text: str, parameters: Parameters) -> bool:
     """Whether a part of a trainer name was meant as a setting: a number stands in it, or it is the bare word of one."""
-    return any(map(str.isdigit, text)) or text in {*map(token, parameters), *RESERVED}
+    return any(map(str.isdigit, text)) or text in {*map(token, parameters), *RESERVED, SOFT_LABELS}
 
 
 def _read_token(text: str, parameters: Parameters) -> tuple[str, float] | None:
+    if text == SOFT_LABELS:
+        return text, True
     counted = re.fullmatch(r"(\d+)(epochs|iterations)|(seed)(\d+)", text)
     if counted:
         setting, count = counted[2] or counted[3], int(counted[1] or counted[4])
@@ -196,13 +199,21 @@ def _refuse(name: str, position: int, parameters: Parameters) -> typing.NoReturn
     text, known = tokens[position], [*map(token, parameters), "lr"]
     guesses = [guess for guess in _guesses(text, known) if _read_token(guess, parameters)]
     near = [repr("_".join([start, *tokens[:position], guess, *tokens[position + 1 :]])) for guess in guesses]
-    offer = [f"{each}<number>" for each in known] + ["seed<N>", "<N>epochs", "<N>iterations"]
+    offer = [f"{each}<number>" for each in known[:-1]] + [
+        SOFT_LABELS,
+        "lr<number>",
+        "seed<N>",
+        "<N>epochs",
+        "<N>iterations",
+    ]
     hint = f"did you mean {' or '.join(near)}?" if near else f"the settings are, in this order: {', '.join(offer)}"
     raise TrainerNameError(f"trainer {name!r} has the setting {text!r}, which cannot be read; {hint}")
 
 
 def _guesses(text: str, known: list[str]) -> Iterator[str]:
     """Settings near ``text``: a misspelt word kept with its number, whichever stands first."""
+    if difflib.get_close_matches(text.lower(), [SOFT_LABELS], cutoff=0.8):
+        yield SOFT_LABELS
     match = re.fullmatch(r"([a-zA-Z]+)(=?[-m+]?[\d.p]+(?:e[-m+]?\d+)?)|(\d+)([a-zA-Z]+)", text)
     if match is None:
         return
