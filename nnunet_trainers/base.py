@@ -11,18 +11,18 @@ import numpy as np
 import torch
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
-from pydantic import ValidationError
 from torch import nn
 
-from monai_segloss.config import LossConfig, sentence
+from monai_segloss.config import LossConfig
 from monai_segloss.core import seeding
 from monai_segloss.core.registry import find
 from monai_segloss.files import atomic, write_json
 from monai_segloss.schedules.means import TermMeans
-from nnunet_trainers import building, cascade, diverged, maps, network, partial_labels, precision, recording, resuming
+from nnunet_trainers import building, cascade, diverged, network, partial_labels, plans, precision, recording, resuming
 from nnunet_trainers.deep_supervision import NnUNetLoss
 from nnunet_trainers.extra_inputs import ExtraInputs
 from nnunet_trainers.naming import TrainerName, numeric_parameters
+from nnunet_trainers.soft_labels import Source
 from nnunet_trainers.whole_cases import WholeCases
 
 GPU = torch.device("cuda")
@@ -94,17 +94,14 @@ class SegLossTrainer(WholeCases):
         Raises:
             ValueError: what stands there is no loss configuration.
         """
-        planned = self.configuration_manager.configuration.get(recording.KEY)
-        try:
-            return None if planned is None else LossConfig.model_validate(planned)
-        except ValidationError as error:
-            reason = sentence(error)
-            raise ValueError(f"{recording.KEY!r} in configuration {self.configuration_name!r}: {reason}") from None
+        return plans.planned(self.configuration_manager.configuration, self.configuration_name)[0]
 
     @property
     def properties(self) -> building.DatasetProperties:
-        """What plan and data set say about this training."""
-        return building.properties(self.label_manager, self.configuration_manager)
+        """What plan, data set and name say about this training."""
+        asked = plans.planned(self.configuration_manager.configuration, self.configuration_name)[1]
+        soft_labels = self.settings.soft_labels or asked
+        return building.properties(self.label_manager, self.configuration_manager, soft_labels)
 
     def configuration_record(self) -> dict[str, Any]:
         """All settings of this trainer, defaults included, as plain JSON."""
@@ -116,7 +113,7 @@ class SegLossTrainer(WholeCases):
             "seed": self.settings.seed,
             "epochs": self.num_epochs,
             "iterations": self.num_iterations_per_epoch,
-            **(precision.record(self.device) | self._labeled_record),
+            **(precision.record(self.device) | self._input_record),
             **({recording.CONTINUED: self.continued} if self.continued else {}),
             "versions": building.versions(),
         }
@@ -135,7 +132,7 @@ class SegLossTrainer(WholeCases):
         precision.autocast(self.network, self.device)
         network.optimize(self, self.loss)
         self.print_to_log_file(f"segloss first weights: {recording.weights_hash(self.network)}")
-        self.extra_inputs = self.loss.source = ExtraInputs(self._layout(), self._labeled(), self.case_bounds())
+        self.extra_inputs = self.loss.source = ExtraInputs.of(self)
         self.print_to_log_file(f"segloss configuration: {json.dumps(self.configuration_record())}")
 
     def _build_loss(self) -> nn.Module:
@@ -144,41 +141,25 @@ class SegLossTrainer(WholeCases):
             theirs = super()._build_loss()
         loss = building.create_loss(self.loss_config(), self.properties).to(self.device)
         taps = network.prepare(self, loss)
-        spacing = self.configuration_manager.spacing
+        spacing, data = self.configuration_manager.spacing, self.properties
+        more = (data.ignores_by_channel, taps, None if data.ignores_by_channel else data.ignore_label)
         if not isinstance(theirs, DeepSupervisionWrapper):
-            return NnUNetLoss(loss, [spacing], None, self.properties.ignores_by_channel, taps)
+            return NnUNetLoss(loss, [spacing], None, *more)
         # A scale of 1/2 has voxels twice as large.
         scales = self._get_deep_supervision_scales()
         spacings = [[s / f for s, f in zip(spacing, scale, strict=True)] for scale in scales]
-        return NnUNetLoss(loss, spacings, theirs.weight_factors, self.properties.ignores_by_channel, taps)
+        return NnUNetLoss(loss, spacings, theirs.weight_factors, *more)
 
     def _do_i_compile(self) -> bool:
         return bool(super()._do_i_compile()) and not network.refuses_compilation(self)
 
     # -- what the loss takes alongside the target -----------------------------------------------------------------
 
-    def _layout(self) -> maps.Layout | None:
-        wanted = maps.worker_maps(self.loss.needs)
-        if not wanted:
-            return None
-        regions, heads = self.properties.regions, self.label_manager.num_segmentation_heads
-        spacing = tuple(map(float, self.configuration_manager.spacing))
-        return maps.Layout(
-            wanted, heads if regions else heads - 1, regions, self.properties.ignores_by_channel, spacing
-        )
-
     @cached_property
-    def _labeled_record(self) -> dict[str, str]:  # as it was when the run began, whatever becomes of the file
+    def _input_record(self) -> dict[str, str]:  # as it was when the run began, whatever becomes of the files
         takes = "labeled" in getattr(building.create_loss(self.loss_config(), self.properties), "accepts", ())
-        return partial_labels.record(partial_labels.places(self)) if takes else {}
-
-    def _labeled(self) -> partial_labels.LabeledClasses | None:
-        cases = self.dataset_class.get_identifiers(self.preprocessed_dataset_folder)
-        folders, takes = partial_labels.places(self), "labeled" in self.loss.accepts
-        found, note = partial_labels.look_up(folders, self.dataset_json["labels"], cases, takes)
-        if note:
-            self.print_to_log_file(note)
-        return found
+        soft = {plans.SOFT_LABELS: Source.of(self).digest()} if self.properties.soft_labels else {}
+        return (partial_labels.record(partial_labels.places(self)) if takes else {}) | soft
 
     def get_training_transforms(self, *arguments: Any, **options: Any) -> Any:
         """nnU-Net's augmentation; at its end the workers make the maps that the loss needs."""
@@ -202,10 +183,10 @@ class SegLossTrainer(WholeCases):
             recording.refuse_other(there, here, f"the plan of {self.configuration_name!r}")
 
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
-        """nnU-Net's data sets; in a cascade the first stage has predicted all their cases."""
+        """nnU-Net's data sets, with soft labels if asked for; in a cascade the first stage has predicted all their cases."""
         found = super().get_tr_and_val_datasets()
         cascade.refuse_missing_stage(self, [case for each in found for case in each.identifiers])
-        return found
+        return self.extra_inputs.datasets(found)
 
     # -- seeds --------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from monai_segloss.core.errors import LossShapeError
 from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.taps import Taps
+from nnunet_trainers.maps import SOFT_LABEL
 
 if TYPE_CHECKING:
     from nnunet_trainers.extra_inputs import ExtraInputs
@@ -29,6 +30,7 @@ class NnUNetLoss(nn.Module):
         weights: one per scale; a weight of 0 skips the scale. None: output and target are tensors, not lists.
         ignore_channel: the last channel of the target marks voxels to ignore (nnU-Net's regions with an ignore label).
         taps: what the loss takes from the network, at the highest resolution.
+        ignore_label: label of voxels to ignore where soft labels take the place of the target; else the loss knows it.
 
     Raises:
         LossShapeError: outputs, targets and scales differ in number.
@@ -41,6 +43,7 @@ class NnUNetLoss(nn.Module):
         weights: Sequence[float] | None = None,
         ignore_channel: bool = False,
         taps: Taps | None = None,
+        ignore_label: int | None = None,
     ) -> None:
         super().__init__()
         if weights is not None and len(weights) != len(spacings):
@@ -50,7 +53,7 @@ class NnUNetLoss(nn.Module):
         self.loss = loss
         self.spacings = tuple(tuple(map(float, spacing)) for spacing in spacings)
         self.weights = (1.0,) if single else None if weights is None else tuple(map(float, weights))
-        self.ignore_channel, self.taps = ignore_channel, taps
+        self.ignore_channel, self.taps, self.ignore_label = ignore_channel, taps, ignore_label
         self.last: dict[str, Tensor] = {}
         self.extra_inputs: Sequence[Mapping[str, Tensor]] = ()
         """What the next call takes with its target, by scale; of no other call, so that no batch has that of another."""
@@ -95,6 +98,10 @@ class NnUNetLoss(nn.Module):
         if self.ignore_channel:
             mask, target = target[:, -1:] == 0, target[:, :-1]
         more: dict[str, Any] = dict(extra_inputs)
+        if SOFT_LABEL in more:
+            if self.ignore_label is not None:
+                mask = target != self.ignore_label
+            target = more.pop(SOFT_LABEL)
         if scale == 0 and self.taps is not None:
             more |= self.taps.take()
         if getattr(self.loss, "tells_scales_apart", False):

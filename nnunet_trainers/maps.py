@@ -1,7 +1,8 @@
 """Maps made in the workers of nnU-Net's loader: packed alongside the segmentation there, split off before each step.
 
 The loader carries whatever channels the segmentation has, also through the scales of deep supervision (at the nearest
-voxel), and drops other entries of a sample.  So the maps travel as channels after those of the target.
+voxel), and drops other entries of a sample.  So the maps travel as channels after those of the target, and the soft label
+after them.
 """
 
 from __future__ import annotations
@@ -16,6 +17,11 @@ from torch import Tensor
 from monai_segloss.core.errors import LossShapeError
 from monai_segloss.core.maps import MapSpec
 
+REGRESSION_TARGET = "regression_target"
+"""What batchgeneratorsv2 moves with the image without noise, blur or contrast."""
+SOFT_LABEL = "soft_label"
+"""What `NnUNetLoss` takes in place of the target."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -27,6 +33,8 @@ class Layout:
         regions: the target has one channel per region instead of labels.
         ignore_channel: the last channel of the target marks what to ignore.
         spacing: of the patch, in array axis order, in mm.
+        soft_labels: a fraction of each foreground class, or of each region, follows the maps.
+        image_channels: of the image, which the soft label follows up to the first transform.
     """
 
     specs: tuple[MapSpec, ...]
@@ -34,6 +42,8 @@ class Layout:
     regions: bool
     ignore_channel: bool
     spacing: tuple[float, ...]
+    soft_labels: bool = False
+    image_channels: int = 0
 
     @property
     def target_channels(self) -> int:
@@ -42,13 +52,16 @@ class Layout:
 
     @property
     def packed_channels(self) -> list[int]:
-        """Channels of the target and of each map, in this order."""
-        return [self.target_channels, *(spec.channels(self.classes, not self.regions) for spec in self.specs)]
+        """Channels of the target, of each map and of the soft label, in this order."""
+        maps = [spec.channels(self.classes, not self.regions) for spec in self.specs]
+        return [self.target_channels, *maps, *([self.classes] if self.soft_labels else [])]
 
     @property
     def names(self) -> str:
-        """The maps by name, for messages."""
-        return f"the map{'s' if len(self.specs) > 1 else ''} {', '.join(repr(spec.key) for spec in self.specs)}"
+        """What is packed, for messages."""
+        keys = ", ".join(repr(spec.key) for spec in self.specs)
+        maps = [f"the map{'s' if len(self.specs) > 1 else ''} {keys}"] if keys else []
+        return " and ".join([*maps, *(["the soft label"] if self.soft_labels else [])])
 
     def masks(self, segmentation: Tensor) -> Tensor:
         """Voxels of each class (C', *S) bool, none where ignored."""
@@ -64,12 +77,18 @@ class Layout:
             return segmentation[self.classes :] == 0 if self.ignore_channel else None
         return (segmentation[:1] >= 0) & (segmentation[:1] <= self.classes)
 
-    def pack(self, segmentation: Tensor) -> Tensor:
-        """Target and maps of one sample, (channels, *S) int32, or float32 with a map of fractions."""
-        masks, spacing = self.masks(segmentation)[None], torch.tensor(self.spacing)
-        counted = self.valid(segmentation)
+    def pack(self, segmentation: Tensor, soft: Tensor | None = None) -> Tensor:
+        """Target, maps and soft label of one sample, (channels, *S) int32, or float32 with fractions.
+
+        Maps of a soft label are those of its classes from one half on, as a loss makes them itself.
+        """
+        spacing, counted = torch.tensor(self.spacing), self.valid(segmentation)
+        masks = self.masks(segmentation) if soft is None else soft > 0.5
+        if soft is not None and counted is not None:
+            masks = masks & counted
         valid = None if counted is None else counted[None]
-        found = [spec.packed(masks, spacing, valid, not self.regions)[0] for spec in self.specs]
+        found = [spec.packed(masks[None], spacing, valid, not self.regions)[0] for spec in self.specs]
+        found += [] if soft is None else [soft]
         dtype = torch.float32 if any(x.is_floating_point() for x in found) else torch.int32
         return torch.cat([x.to(dtype) for x in (segmentation, *found)])
 
@@ -83,7 +102,14 @@ class Layout:
             )
         target, *maps = torch.split(packed, channels, 1)
         target = target.bool() if self.regions else target.to(torch.int16)
-        return target, {spec.key: self._as_sent(spec, each) for spec, each in zip(self.specs, maps, strict=True)}
+        soft = {SOFT_LABEL: self._with_background(maps.pop())} if self.soft_labels else {}
+        found = {spec.key: self._as_sent(spec, each) for spec, each in zip(self.specs, maps, strict=True)}
+        return target, found | soft
+
+    def _with_background(self, soft: Tensor) -> Tensor:
+        """A soft label as losses take it: of labels the background is what the foreground leaves."""
+        soft = soft.clamp(0, 1)
+        return soft if self.regions else torch.cat(((1 - soft.sum(1, keepdim=True)).clamp(min=0), soft), 1)
 
     def _as_sent(self, spec: MapSpec, found: Tensor) -> Tensor:
         """A map as losses take it: one channel per class, of which the background of labels has no map, or one for all."""
@@ -99,7 +125,29 @@ class PackMaps:
         self.layout = layout
 
     def __call__(self, **sample: Any) -> dict[str, Any]:
-        return {**sample, "segmentation": self.layout.pack(sample["segmentation"])}
+        soft = sample.pop(REGRESSION_TARGET, None)
+        if self.layout.soft_labels and soft is None:
+            raise LossShapeError(
+                f"a transform of another base class drops the soft label ({REGRESSION_TARGET!r} of batchgeneratorsv2): "
+                "train without that class"
+            )
+        return {**sample, "segmentation": self.layout.pack(sample["segmentation"], soft)}
+
+
+class TakeSoftLabel:
+    """The first transform of the workers: the soft label leaves the image and is moved along with it from there."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+
+    def __call__(self, **sample: Any) -> dict[str, Any]:
+        image, own = sample["image"], self.layout.image_channels
+        if image.shape[0] != own + self.layout.classes:
+            raise LossShapeError(
+                f"the image has {image.shape[0]} channels, expected {own} and {self.layout.classes} of the soft label: "
+                "another base class replaces get_tr_and_val_datasets, so name the one with the loss first among the bases"
+            )
+        return {**sample, "image": image[:own], REGRESSION_TARGET: image[own:].clone()}
 
 
 def insert(transforms: Any, layout: Layout) -> Any:
@@ -108,7 +156,8 @@ def insert(transforms: Any, layout: Layout) -> Any:
 
     steps = list(transforms.transforms)
     last = next((i for i, step in enumerate(steps) if isinstance(step, DownsampleSegForDSTransform)), len(steps))
-    transforms.transforms = [*steps[:last], PackMaps(layout), *steps[last:]]
+    first = [TakeSoftLabel(layout)] if layout.soft_labels else []
+    transforms.transforms = [*first, *steps[:last], PackMaps(layout), *steps[last:]]
     return transforms
 
 
@@ -117,10 +166,12 @@ def worker_maps(needs: Iterable[MapSpec]) -> tuple[MapSpec, ...]:
     return tuple(spec for spec in needs if spec.on_cpu)
 
 
-def split_batch(batch: Mapping[str, Any], layout: Layout) -> tuple[dict[str, Any], list[dict[str, Tensor]]]:
-    """The batch as nnU-Net knows it, and the maps of each scale."""
+def split_batch(
+    batch: Mapping[str, Any], layout: Layout, device: torch.device
+) -> tuple[dict[str, Any], list[dict[str, Tensor]]]:
+    """The batch as nnU-Net knows it, with its target on the device, and the maps of each scale."""
     packed = batch["target"]
     scales: Sequence[Tensor] = packed if isinstance(packed, list) else [packed]
-    parts = [layout.split(scale) for scale in scales]
+    parts = [layout.split(scale.to(device, non_blocking=True)) for scale in scales]
     targets = [target for target, _ in parts]
     return {**batch, "target": targets if isinstance(packed, list) else targets[0]}, [maps for _, maps in parts]

@@ -2,7 +2,7 @@
 
 nnU-Net names the folder of a run after its trainer, so a setting that is not in the name would overwrite another run.
 
-    nnUNetTrainer<Loss>[_<argument><number>]...[_lr<number>][_adam][_seed<N>][_<N>epochs][_<N>iterations]
+    nnUNetTrainer<Loss>[_<argument><number>]...[_softlabels][_lr<number>][_adam][_seed<N>][_<N>epochs][_<N>iterations]
 
 A number has ``p`` for the point, ``m`` for minus and ``e`` for the exponent: ``alpha0p3``, ``lr1em2``.  There is one
 spelling of a setting (arguments in the order of the constructor, the shortest number); others are read only to name it.
@@ -23,6 +23,9 @@ PREFIX = "nnUNetTrainer"
 RESERVED = ("lr", "seed", "epochs", "iterations")
 OPTIMIZERS = ("adam",)
 """In place of nnU-Net's own, stochastic gradient descent with Nesterov momentum."""
+SOFT_LABELS = "softlabels"
+WORDS = (*OPTIMIZERS, SOFT_LABELS)
+"""Settings without a number."""
 NUMBER = re.compile(r"=?([-m+]?)((?:0|[1-9]\d*)?)(?:[.p](\d+))?(?:e([-m+]?)(\d{1,3}))?")
 
 # The trainer takes these from the plan and the data set.
@@ -49,6 +52,7 @@ class TrainerName:
         epochs: length of the training.
         iterations: training steps per epoch.
         optimizer: one of `OPTIMIZERS`.
+        soft_labels: train on soft labels.
     """
 
     stem: str
@@ -58,6 +62,7 @@ class TrainerName:
     epochs: int | None = None
     iterations: int | None = None
     optimizer: str | None = None
+    soft_labels: bool = False
 
 
 def numeric_parameters(loss: type) -> dict[str, type[int] | type[float]]:
@@ -75,7 +80,7 @@ def numeric_parameters(loss: type) -> dict[str, type[int] | type[float]]:
             found[name] = float if float in types else int
     tokens = [token(name) for name in found]
     for each in tokens:
-        if each in (*RESERVED, *OPTIMIZERS) or each[-1].isdigit() or tokens.count(each) > 1 or each + "m" in tokens:
+        if each in (*RESERVED, *WORDS) or each[-1].isdigit() or tokens.count(each) > 1 or each + "m" in tokens:
             raise ValueError(f"{loss.__name__}: argument {each!r} cannot be told apart in a trainer name, rename it")
     return found
 
@@ -140,6 +145,7 @@ def encode(name: TrainerName, parameters: Parameters) -> str:
         'nnUNetTrainerTversky_beta0p8_lr1em2_20epochs'
     """
     tokens = [token(each) + spell(name.arguments[each]) for each in parameters if each in name.arguments]
+    tokens += [SOFT_LABELS] if name.soft_labels else []
     tokens += [] if name.lr is None else [f"lr{spell(name.lr)}"]
     tokens += [] if name.optimizer is None else [name.optimizer]
     tokens += [] if name.seed is None else [f"seed{name.seed}"]
@@ -161,16 +167,10 @@ def decode(name: str, parameters: Parameters) -> TrainerName:
         if setting in values:
             raise TrainerNameError(f"trainer {name!r} gives {setting!r} twice")
         values[setting] = value
-    counts = {each: int(values[each]) for each in RESERVED[1:] if each in values}
-    result = TrainerName(
-        stem,
-        {each: values[each] for each in parameters if each in values},
-        values.get("lr"),
-        counts.get("seed"),
-        counts.get("epochs"),
-        counts.get("iterations"),
-        next((each for each in OPTIMIZERS if each in values), None),
-    )
+    arguments = {each: values[each] for each in parameters if each in values}
+    seed, epochs, iterations = (None if each not in values else int(values[each]) for each in RESERVED[1:])
+    optimizer = next((each for each in OPTIMIZERS if each in values), None)
+    result = TrainerName(stem, arguments, values.get("lr"), seed, epochs, iterations, optimizer, SOFT_LABELS in values)
     right = encode(result, parameters)
     if right != name:
         raise TrainerNameError(f"trainer {name!r} must be written {right!r}")
@@ -179,11 +179,11 @@ def decode(name: str, parameters: Parameters) -> TrainerName:
 
 def is_setting(text: str, parameters: Parameters) -> bool:
     """Whether a part of a trainer name was meant as a setting: a number stands in it, or it is the bare word of one."""
-    return any(map(str.isdigit, text)) or text in {*map(token, parameters), *RESERVED, *OPTIMIZERS}
+    return any(map(str.isdigit, text)) or text in {*map(token, parameters), *RESERVED, *WORDS}
 
 
 def _read_token(text: str, parameters: Parameters) -> tuple[str, float] | None:
-    if text in OPTIMIZERS:
+    if text in WORDS:
         return text, 1.0
     counted = re.fullmatch(r"(\d+)(epochs|iterations)|(seed)(\d+)", text)
     if counted:
@@ -207,13 +207,16 @@ def _refuse(name: str, position: int, parameters: Parameters) -> typing.NoReturn
     text, known = tokens[position], [*map(token, parameters), "lr"]
     guesses = [guess for guess in _guesses(text, known) if _read_token(guess, parameters)]
     near = [repr("_".join([start, *tokens[:position], guess, *tokens[position + 1 :]])) for guess in guesses]
-    offer = [f"{each}<number>" for each in known] + [*OPTIMIZERS, "seed<N>", "<N>epochs", "<N>iterations"]
+    numbers = [f"{each}<number>" for each in known[:-1]]
+    offer = [*numbers, SOFT_LABELS, "lr<number>", *OPTIMIZERS, "seed<N>", "<N>epochs", "<N>iterations"]
     hint = f"did you mean {' or '.join(near)}?" if near else f"the settings are, in this order: {', '.join(offer)}"
     raise TrainerNameError(f"trainer {name!r} has the setting {text!r}, which cannot be read; {hint}")
 
 
 def _guesses(text: str, known: list[str]) -> Iterator[str]:
     """Settings near ``text``: a misspelt word kept with its number, whichever stands first."""
+    if difflib.get_close_matches(text.lower(), [SOFT_LABELS], cutoff=0.8):
+        yield SOFT_LABELS
     match = re.fullmatch(r"([a-zA-Z]+)(=?[-m+]?[\d.p]+(?:e[-m+]?\d+)?)|(\d+)([a-zA-Z]+)", text)
     if match is None:
         return

@@ -50,12 +50,12 @@ def _shape(trainer: SegLossTrainer, loss: SegLoss) -> NetworkShape:
     channels, size = trainer.num_input_channels, trainer.configuration_manager.patch_size
     image = torch.zeros((1, channels, *size), device=trainer.device)
     found = network_shape(trainer.network, image, loss.taps, spacing=trainer.configuration_manager.spacing)
-    seen = _image_channels(trainer)
+    seen = image_channels(trainer)
     taps = {name: replace(tap, channels=seen) if name == "image" else tap for name, tap in found.taps.items()}
     return replace(found, image_channels=seen, taps=taps)
 
 
-def _image_channels(trainer: SegLossTrainer) -> int:
+def image_channels(trainer: SegLossTrainer) -> int:
     """Channels of the image, without an earlier stage."""
     return len(trainer.dataset_json.get("channel_names", trainer.dataset_json.get("modality", ())))
 
@@ -77,7 +77,7 @@ def with_image(
     if "image" not in trainer.loss.loss.taps:
         return batch, scales
     data = batch["data"].to(trainer.device, non_blocking=True)
-    return {**batch, "data": data}, [{**scales[0], "image": data[:, : _image_channels(trainer)]}, *scales[1:]]
+    return {**batch, "data": data}, [{**scales[0], "image": data[:, : image_channels(trainer)]}, *scales[1:]]
 
 
 def refuses_compilation(trainer: SegLossTrainer) -> bool:

@@ -7,13 +7,38 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from monai_segloss.config import LossConfig, sentence
 from monai_segloss.core.errors import nearest
 from monai_segloss.files import read_json, write_json
 from nnunet_trainers.recording import KEY
 
+SOFT_LABELS = "soft_labels"
+"""The entry, next to those of the loss, that asks for soft labels."""
+
 
 class PlansError(ValueError):
     """A configuration that cannot be added to the plans."""
+
+
+def planned(configuration: Mapping[str, Any], name: str) -> tuple[LossConfig | None, bool]:
+    """The loss in a configuration of the plans, if there is one, and whether it asks for soft labels.
+
+    Raises:
+        ValueError: what stands there is no loss configuration.
+    """
+    content, place = configuration.get(KEY), f"{KEY!r} in configuration {name!r}"
+    if content is None:
+        return None, False
+    rest = {key: x for key, x in content.items() if key != SOFT_LABELS} if isinstance(content, Mapping) else content
+    soft = content.get(SOFT_LABELS, False) if isinstance(content, Mapping) else False
+    if not isinstance(soft, bool):
+        raise ValueError(f"{place}: {SOFT_LABELS} must be true or false, got {soft!r}")
+    try:
+        return LossConfig.model_validate(rest), soft
+    except ValidationError as error:
+        raise ValueError(f"{place}: {sentence(error)}") from None
 
 
 def add_configuration(

@@ -37,6 +37,7 @@ def names(parameters: dict[str, type]) -> SearchStrategy[TrainerName]:
         st.none() | st.integers(1, 10**6),
         st.none() | st.integers(1, 10**6),
         st.none() | st.just("adam"),
+        st.booleans(),
     )
 
 
@@ -129,6 +130,8 @@ def test_numbers_that_have_no_spelling(value: float) -> None:
         ("20epoch", "20epochs"),
         ("epochs20", "20epochs"),
         ("LR1em2", "lr1em2"),
+        ("softlabel", "softlabels"),
+        ("lr1em2_softlabels", "softlabels_lr1em2"),
     ],
 )
 def test_another_spelling_is_refused_naming_the_right_one(wrong: str, right: str) -> None:
@@ -140,8 +143,15 @@ def test_another_spelling_is_refused_naming_the_right_one(wrong: str, right: str
     "suffix", ["", "_k3", "k2p5", "0epochs", "lr0", "alpha", "alpha03", "seed4294967296", "alpha1e999"]
 )
 def test_what_cannot_be_read_is_refused_with_the_settings(suffix: str) -> None:
-    with pytest.raises(TrainerNameError, match="alpha<number>, beta<number>, k<number>, smoothnr<number>, lr<number>"):
+    with pytest.raises(TrainerNameError, match="k<number>, smoothnr<number>, softlabels, lr<number>, seed<N>"):
         decode(f"nnUNetTrainerTversky_{suffix}", PARAMETERS)
+
+
+def test_soft_labels_are_a_word_of_the_name() -> None:
+    name = "nnUNetTrainerTversky_alpha0p3_softlabels_lr1em2"
+    wanted = TrainerName("Tversky", {"alpha": 0.3}, 0.01, soft_labels=True)
+    assert decode(name, PARAMETERS) == wanted
+    assert encode(wanted, PARAMETERS) == name
 
 
 def test_a_setting_given_twice_is_refused() -> None:

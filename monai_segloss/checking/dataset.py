@@ -6,6 +6,7 @@ import importlib.util
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from monai_segloss import datalist
 from monai_segloss.checking import CannotCheck, Finding, rules
+from monai_segloss.checking.soft_labels import check_soft_labels
 from monai_segloss.checking.volumes import Case, Expected, Opened, open_all, plain_reader
 
 if TYPE_CHECKING:
@@ -78,6 +80,16 @@ def _findings(folder: Path, content: Mapping[str, Any], info: LossInfo | None, j
         yield Finding("error" if nnunet else "warning", f"{text} ({INSTALL}).")
     expected = Expected(len(content["channel_names"]), known, numbers.get("ignore", (None,))[0])
     opened = _open(cases, expected, reader, jobs)
+    if numbers:
+        labels = {label for name, each in numbers.items() if name != "ignore" for label in each} - {0}
+        yield from check_soft_labels(
+            folder,
+            content,
+            labels,
+            training,
+            info,
+            lambda soft: _open(soft, replace(expected, channels=1), reader, jobs),
+        )
     for each in opened:
         yield from (Finding("error", f"{each.name}: {text}.") for text in each.errors)
         yield from (Finding("warning", f"{each.name}: {text}.") for text in each.warnings)

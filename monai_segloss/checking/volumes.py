@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_segloss.datalist import ENDINGS
+from monai_segloss.datalist.soft_labels import fault_of_fractions
 
 NIFTI = (".nii.gz", ".nii")
 LABELS = 65536
@@ -32,11 +33,13 @@ class Case:
         name: of the case.
         images: files of its image.
         label: its label map, if it has one.
+        background: the images are fractions of classes, with that of the background among them or not; None: they are not.
     """
 
     name: str
     images: tuple[Path, ...]
     label: Path | None
+    background: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,11 @@ def examine(case: Case, expected: Expected, reader: Any) -> Opened:
         label = None if case.label is None else _opened(found, case.label, reader, "read_seg")
     parts = [part for part in image if part is not None]
     if parts and len(parts) == len(image):
-        _look_at_image(found, expected, parts)
+        if case.background is None:
+            _look_at_image(found, expected, parts)
+        elif len({part.array.shape for part in parts}) == 1:
+            fault = fault_of_fractions(np.concatenate([part.array for part in parts]), case.background)
+            found.errors += [] if fault is None else [fault]
     if label is not None:
         _look_at_label(found, expected, label)
     for other in (*parts[1:], *([label] if parts and label is not None else [])):
@@ -133,7 +140,7 @@ def _opened(found: Opened, file: Path, reader: Any, method: str) -> _File | None
     try:
         array, about = getattr(reader(), method)([str(file)] if method == "read_images" else str(file))
         _look_for_strange_values(found, file, array, about)
-        return _File(file.name, array, tuple(float(x) for x in about["spacing"]), _affine(about))
+        return _File(file.name, array, tuple(float(x) for x in about["spacing"]), affine(about))
     except Exception as error:
         # the last line: ITK begins with a place in its sources
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
@@ -142,7 +149,7 @@ def _opened(found: Opened, file: Path, reader: Any, method: str) -> _File | None
         return None
 
 
-def _affine(about: Mapping[str, Any]) -> NDArray[np.floating] | None:
+def affine(about: Mapping[str, Any]) -> NDArray[np.floating] | None:
     """Of the properties that a reader gives; None where it gives none."""
     if "sitk_stuff" in about:
         facts = about["sitk_stuff"]

@@ -15,7 +15,7 @@ from monai_segloss.cli.options import loss_option
 from monai_segloss.files import read_json
 
 app = typer.Typer(help="Use the losses in nnU-Net v2.", no_args_is_help=True)
-PREPROCESSED = "nnUNet_preprocessed"
+RAW, PREPROCESSED = "nnUNet_raw", "nnUNet_preprocessed"
 MISSING = "nnU-Net is not installed in this environment: pip install 'monai-segloss[nnunet]'"
 
 
@@ -89,6 +89,9 @@ def plan(
         str | None, typer.Option(help="Voxels of another patch, e.g. 48,64,48, for whole cases.")
     ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Another batch size.")] = None,
+    soft_labels: Annotated[
+        bool, typer.Option("--soft-labels", help="Train on soft labels, see segloss nnunet soft-labels.")
+    ] = False,
 ) -> None:
     """Add a plans configuration with a loss, to be trained with nnUNetTrainerSegLoss.
 
@@ -98,12 +101,13 @@ def plan(
     Example: segloss nnunet plan 4 3d_fullres weighted --loss cross_entropy --set weight=[1,2,5]
     """
     from nnunet_trainers.building import plain
-    from nnunet_trainers.plans import PlansError, add_configuration
+    from nnunet_trainers.plans import SOFT_LABELS, PlansError, add_configuration
 
     content = plain(loss_option(loss, argument or [], config).model_dump(exclude_defaults=True))
     if patch_size is not None and not re.fullmatch(r"\d+(,\d+)*", patch_size):
         raise typer.BadParameter(f"{patch_size!r} is not whole numbers such as 48,64,48.", param_hint="--patch-size")
     patch = None if patch_size is None else [int(n) for n in patch_size.split(",")]
+    content |= {SOFT_LABELS: True} if soft_labels else {}
     file = plans_file(dataset, plans)
     try:
         added = add_configuration(file, parent, name, content, replace, patch, batch_size)
@@ -114,6 +118,41 @@ def plan(
         typer.echo(
             f"nnUNetv2_train {dataset} {each} 0 -tr nnUNetTrainerSegLoss{'' if plans == 'nnUNetPlans' else f' -p {plans}'}"
         )
+
+
+@app.command()
+def soft_labels(
+    dataset: Annotated[str, typer.Argument(help="Id or name of the data set.")],
+    configuration: Annotated[
+        list[str] | None, typer.Argument(help="Configurations of the plans; default: all that are preprocessed.")
+    ] = None,
+    plans: Annotated[str, typer.Option(help="Plans identifier.")] = "nnUNetPlans",
+    processes: Annotated[int, typer.Option("-np", min=1, help="Processes at a time.")] = 4,
+) -> None:
+    """Preprocess the soft labels of a data set, after nnUNetv2_plan_and_preprocess.
+
+    Next to labelsTr lie labelsTr_raters/RATER/CASE.nii.gz (label maps, whose mean is the soft label) or
+    labelsTr_soft/CASE_0001.nii.gz (fractions of label 1). Only what is missing or changed is written, so that it can be run
+    again after an interruption.
+
+    Example: segloss nnunet soft-labels 4 && nnUNetv2_train 4 3d_fullres 0 -tr nnUNetTrainerDiceCE_softlabels
+    """
+    if not installed("nnunetv2"):
+        fail(MISSING)
+    refuse_old()
+    from nnunet_trainers import soft_preprocessing
+    from nnunet_trainers.soft_labels import SoftLabelError
+
+    file, folder = plans_file(dataset, plans), os.environ.get(RAW)
+    if not folder:
+        fail(f"The variable {RAW} is not set: it names the folder with the raw data sets.")
+    try:
+        for each in configuration or soft_preprocessing.preprocessed(file):
+            work = soft_preprocessing.preprocessor(file, each, Path(folder, file.parent.name))
+            written = list(soft_preprocessing.run(work, processes))
+            typer.echo(f"{each}: {work.found.words}; {sum(written)} of {len(written)} written to {work.target}.")
+    except (SoftLabelError, OSError) as error:
+        fail(f"{error}.")
 
 
 @app.command()

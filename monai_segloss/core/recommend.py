@@ -15,6 +15,7 @@ class Recommended:
         include_background: value for labels; regions always score all channels.
         batch: ``"plan"`` (as nnU-Net's plan says in batch_dice), or a fixed value.
         arguments: recommended values of other arguments.
+        soft_label: whether the loss has this argument, which soft labels then set.
 
     Example:
         >>> from monai_segloss.core.recommend import Recommended
@@ -27,6 +28,7 @@ class Recommended:
     include_background: bool | None = False
     batch: bool | str | None = "plan"
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    soft_label: bool = False
 
     def fitted(self, names: Collection[str]) -> Recommended:
         """The same for a loss with arguments of these names: no background and no batch where it knows neither."""
@@ -34,14 +36,18 @@ class Recommended:
             self,
             include_background=self.include_background if "include_background" in names else None,
             batch=self.batch if "batch" in names else None,
+            soft_label="soft_label" in names,
         )
 
-    def resolve(self, *, regions: bool = False, batch_dice: bool | None = None) -> dict[str, Any]:
+    def resolve(
+        self, *, regions: bool = False, batch_dice: bool | None = None, soft_labels: bool = False
+    ) -> dict[str, Any]:
         """The arguments for a data set.
 
         Args:
             regions: overlapping regions; otherwise labels.
             batch_dice: what nnU-Net's plan says; None where there is no plan, and the default of the loss stands.
+            soft_labels: fractions in place of labels; Dice and the like then count so that the fractions are the minimum.
         """
         found: dict[str, Any] = {}
         if self.include_background is not None:
@@ -49,6 +55,8 @@ class Recommended:
         batch = batch_dice if self.batch == "plan" else self.batch
         if batch is not None:
             found["batch"] = batch
+        if soft_labels and self.soft_label:
+            found["soft_label"] = True
         return {**found, **self.arguments}
 
     @property

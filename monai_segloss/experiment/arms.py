@@ -97,14 +97,15 @@ class Arm(BaseModel):
         """
         from nnunet_trainers import naming, trainers
 
-        start, arguments, own = PLANNED_TRAINER, dict[str, float](), self.lr
+        start, arguments, own, soft = PLANNED_TRAINER, dict[str, float](), self.lr, False
         if self.trainer is not None:
             settings = _settings_of(self.trainer)
             start, arguments, own = self.trainer.split("_")[0], dict(settings.arguments), self.lr or settings.lr
+            soft = settings.soft_labels
         elif (named := self._named()) is not None:
             start, arguments = named
         stem = start.removeprefix(naming.PREFIX)
-        wanted = naming.TrainerName(stem, arguments, own or lr, seed, epochs, iterations, optimizer)
+        wanted = naming.TrainerName(stem, arguments, own or lr, seed, epochs, iterations, optimizer, soft)
         name = naming.encode(wanted, trainers.find(start).name_parameters())
         trainers.find(name)
         return name

@@ -24,6 +24,8 @@ from monai_segloss import maps
 from monai_segloss.transforms.base import LabelMap as LabelMap
 from monai_segloss.transforms.base import LabelMapd as LabelMapd
 from monai_segloss.transforms.needed import map_transforms as map_transforms
+from monai_segloss.transforms.raters import RaterLabels as RaterLabels
+from monai_segloss.transforms.raters import RaterLabelsd as RaterLabelsd
 
 
 class SignedDistanceMap(LabelMap):

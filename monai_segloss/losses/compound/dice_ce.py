@@ -25,7 +25,7 @@ class DiceCELoss(Compound):
     classes.
 
     Args:
-        squared_pred, jaccard: see `DiceLoss`.
+        squared_pred, jaccard, soft_label: see `DiceLoss`.
         lambda_dice, lambda_ce: factors of the two terms, at least 0.
         label_smoothing: see `CrossEntropyLoss`.
 
@@ -45,6 +45,7 @@ class DiceCELoss(Compound):
         *,
         squared_pred: bool = False,
         jaccard: bool = False,
+        soft_label: bool = False,
         lambda_dice: float = 1.0,
         lambda_ce: float = 1.0,
         label_smoothing: float = 0.0,
@@ -52,6 +53,6 @@ class DiceCELoss(Compound):
     ) -> None:
         super().__init__(
             common,
-            dice=part("lambda_dice", lambda_dice, squared_pred=squared_pred, jaccard=jaccard),
+            dice=part("lambda_dice", lambda_dice, squared_pred=squared_pred, jaccard=jaccard, soft_label=soft_label),
             cross_entropy=part("lambda_ce", lambda_ce, label_smoothing=label_smoothing),
         )

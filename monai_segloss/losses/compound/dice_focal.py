@@ -23,7 +23,7 @@ class DiceFocalLoss(Compound):
     .5 (from memory, its text was not at hand). Here both terms are means, and their factors 1.
 
     Args:
-        squared_pred, jaccard: see `DiceLoss`.
+        squared_pred, jaccard, soft_label: see `DiceLoss`.
         gamma, alpha: see `FocalLoss`.
         lambda_dice, lambda_focal: factors of the two terms, at least 0.
         include_background: whether both terms score channel 0.
@@ -44,6 +44,7 @@ class DiceFocalLoss(Compound):
         *,
         squared_pred: bool = False,
         jaccard: bool = False,
+        soft_label: bool = False,
         gamma: float = 2.0,
         alpha: Alpha | None = None,
         lambda_dice: float = 1.0,
@@ -52,6 +53,6 @@ class DiceFocalLoss(Compound):
     ) -> None:
         super().__init__(
             common,
-            dice=part("lambda_dice", lambda_dice, squared_pred=squared_pred, jaccard=jaccard),
+            dice=part("lambda_dice", lambda_dice, squared_pred=squared_pred, jaccard=jaccard, soft_label=soft_label),
             focal=part("lambda_focal", lambda_focal, gamma=gamma, alpha=alpha),
         )

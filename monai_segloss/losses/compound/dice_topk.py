@@ -20,7 +20,7 @@ class DiceTopKLoss(Compound):
 
     Args:
         k: percentage of the valid voxels, see `TopKCrossEntropyLoss`.
-        squared_pred, jaccard: see `DiceLoss`.
+        squared_pred, jaccard, soft_label: see `DiceLoss`.
         lambda_dice, lambda_topk: factors of the two terms, at least 0.
         label_smoothing: see `CrossEntropyLoss`.
 
@@ -41,6 +41,7 @@ class DiceTopKLoss(Compound):
         k: float = 10.0,
         squared_pred: bool = False,
         jaccard: bool = False,
+        soft_label: bool = False,
         lambda_dice: float = 1.0,
         lambda_topk: float = 1.0,
         label_smoothing: float = 0.0,
@@ -48,6 +49,6 @@ class DiceTopKLoss(Compound):
     ) -> None:
         super().__init__(
             common,
-            dice=part("lambda_dice", lambda_dice, squared_pred=squared_pred, jaccard=jaccard),
+            dice=part("lambda_dice", lambda_dice, squared_pred=squared_pred, jaccard=jaccard, soft_label=soft_label),
             topk_cross_entropy=part("lambda_topk", lambda_topk, k=k, label_smoothing=label_smoothing),
         )
