@@ -1,6 +1,7 @@
 """The documentation that follows from registry and results.
 
-python docs/generate.py build/site          # all of it, with a page and a figure per loss; git ignores build/
+python docs/generate.py build/site          # sources of the site, with a page and a figure per loss; git ignores build/
+mkdocs build                                # the site, build/html; tox run -e docs does both
 python docs/generate.py build/site --only dice_ce
 python docs/generate.py --write             # the generated pages that are kept in git: TRACKED
 python docs/generate.py --check             # whether they are current
@@ -20,12 +21,28 @@ from typing import Any
 
 import monai_segloss
 from monai_segloss import LossInfo
-from monai_segloss.core.docstring import description
+from monai_segloss.core.citation import bibtex
 from monai_segloss.core.registry import EVERYTHING, camel
 from monai_segloss.differences import DIFFERENCES, Difference
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
+sys.path.insert(0, str(DOCS))
+from edges import edge_cases  # noqa: E402
+from figures import figure  # noqa: E402
+from pages import (  # noqa: E402, F401
+    PROPERTIES,
+    REFERENCE,
+    gallery_page,
+    markdown,
+    parameter_table,
+    prose,
+    public_names,
+    reference_pages,
+    support_cells,
+    support_table,
+)
+
 RESULTS = ROOT / "benchmarks" / "results" / "hippocampus_mr"
 TRACKED = ("losses.md", "differences.md", "trainers.md", "benchmarks.md")
 """Generated pages that can be read in the repository; adding a loss changes none of them before the next release."""
@@ -83,7 +100,7 @@ def build(out: Path, figures: Collection[str] | None = None) -> None:
 
     Args:
         out: the folder; what is in it stays.
-        figures: keys of the losses to draw; None: all.
+        figures: keys of the losses to draw and to compute edge cases of; None: all.
     """
     losses = monai_segloss.list_losses()
     keys = "|".join(info.key for info in losses)
@@ -92,36 +109,42 @@ def build(out: Path, figures: Collection[str] | None = None) -> None:
         if path.suffix == ".md":
             to = "" if path.parent == Path("docs") else "../"
             text = (ROOT / path).read_text(encoding="utf-8")
+            text = re.sub(r"\A<!--.*?-->\s*", "", text)  # a page begins with its title
+            text = re.sub(r"(\]\([^):]*/)\)", r"\1index.md)", text)  # a folder
             linked = re.sub(rf"^\| ({keys})(?=[ ,])", rf"| [\1]({to}losses/\1.md)", text, flags=re.MULTILINE)
             (out / path).write_text(linked if "docs" in path.parts else text, encoding="utf-8")
         else:
             shutil.copyfile(ROOT / path, out / path)
-    pages = {f"losses/{info.key}.md": loss_page(info) for info in losses} | {"losses.md": index_page(losses)}
+    drawn = [info for info in losses if figures is None or info.key in figures]
+    edges = {info.key: edge_cases(info) for info in drawn}
+    pages = {f"losses/{info.key}.md": loss_page(info, edges.get(info.key, "")) for info in losses}
+    pages |= {"losses.md": index_page(losses), "gallery.md": gallery_page(losses, FIGURE)}
+    pages |= {"decisions/index.md": decisions_page()}
+    pages |= {f"reference/{name}": text for name, text in reference_pages().items()}
     for name, text in pages.items():
         (out / "docs" / name).parent.mkdir(parents=True, exist_ok=True)
-        (out / "docs" / name).write_text(NOTE + text, encoding="utf-8")
+        (out / "docs" / name).write_text(text, encoding="utf-8")
     folder = out / "docs" / "images" / "losses"
     folder.mkdir(parents=True, exist_ok=True)
-    for info in losses:
-        if figures is None or info.key in figures:
-            (folder / f"{info.key}.svg").write_text(draw(info), encoding="utf-8")
+    for info in drawn:
+        (folder / f"{info.key}.svg").write_text(figure(info), encoding="utf-8")
 
 
-def draw(info: LossInfo) -> str:
-    """The figure of a loss, SVG."""
-    sys.path.insert(0, str(DOCS))
-    from figures import figure
-
-    return figure(info)
+def decisions_page() -> str:
+    """A list of the decisions."""
+    found = {file.name: file.read_text(encoding="utf-8") for file in sorted((DOCS / "decisions").glob("*.md"))}
+    lines = [f"- [{text.splitlines()[0].removeprefix('# ')}]({name})" for name, text in found.items()]
+    return "\n".join(["# Decisions", "", *lines, ""])
 
 
 def sources() -> list[Path]:
-    """Markdown of the repository, and the images of the documentation."""
+    """Markdown of the repository, and the images and styles of the documentation."""
     found = [
         *ROOT.glob("*.md"),
         *DOCS.rglob("*.md"),
         *(ROOT / "bundles").rglob("*.md"),
         *(DOCS / "images").rglob("*.*"),
+        *(DOCS / "assets").rglob("*.*"),
     ]
     return sorted(path.relative_to(ROOT) for path in found)
 
@@ -190,25 +213,27 @@ def linked(info: LossInfo) -> str:
     return text
 
 
-def loss_page(info: LossInfo) -> str:
-    """The page of one loss."""
-    lines = [f"# {info.key}", "", info.summary, "", f"**When.** {info.when}", "", "$$", info.formula, "$$", ""]
+def loss_page(info: LossInfo, edges: str = "") -> str:
+    """The page of one loss; with a sentence on its edge cases."""
+    lines = [f"# {info.key}", "", f"[All losses](../losses.md) / [{info.family}](../gallery.md#{info.family})", ""]
+    lines += [markdown(info.summary), "", f"**When.** {markdown(info.when)}", "", "$$", info.formula, "$$", ""]
     lines += [f"![{FIGURE}](../images/losses/{info.key}.svg)", "", f"*{FIGURE}*", ""]
-    lines += ["## Parameters", "", "| parameter | default | what it is |", "| --- | --- | --- |"]
-    for name, parameter in info.parameters.items():
-        default = "required" if parameter.default is parameter.empty else f"`{parameter.default!r}`"
-        lines.append(f"| `{name}` | {default} | {info.arguments[name].replace('|', chr(92) + '|')} |")
-    lines += ["", "## Description", "", "```text", description(info.cls), "```", "", "## Use", ""]
-    lines += [f"- {surface}: `{line}`" for surface, line in info.surfaces().items()]
-    lines += ["", "## Support", "", ", ".join(info.support) + "."]
-    lines += [f"- Without the property `{name}` of the contract: {reason}" for name, reason in info.exempt.items()]
+    lines += [f"**Edge cases.** {edges}", ""] if edges else []
+    lines += ["## Parameters", "", *parameter_table(info), "", "## Details", "", *prose(info), "## Use", ""]
+    lines += ["| where | how |", "| --- | --- |"]
+    for surface, line in info.surfaces().items():
+        words = line if surface == "trainer" else f"`{line}`"
+        lines.append(f"| {surface} | {words} |")
+    lines += ["", "## Support", "", *support_table(info)]
     lines += ["", f"Cost of a step: {info.cost}."] if info.cost else []
     different = [d for d in DIFFERENCES if d.key == info.key]
     if different:
         lines += ["", "## Differences", "", *difference_table(different)]
     lines += on_real_volumes(info)
     lines += ["", "## Source", "", linked(info), ""]
-    return "\n".join(lines)
+    lines += [f"`segloss cite {info.key}` prints", "", "```bibtex", "\n\n".join(bibtex(info.paper)), "```", ""]
+    lines += ["and the entry of this package."]
+    return "\n".join([*lines, ""])
 
 
 def index_page(losses: list[LossInfo]) -> str:
@@ -228,13 +253,10 @@ def index_page(losses: list[LossInfo]) -> str:
         "float32. Tests run each in an emulation on the CPU that refuses float64; no Mac was at hand.",
         "",
     ]
-    columns = [*EVERYTHING, "one graph", "second derivative"]
+    columns = [*EVERYTHING, *PROPERTIES.values()]
     lines += [f"| key | {' | '.join(columns)} | nnU-Net |", f"| --- |{' --- |' * (len(columns) + 1)}"]
     for info in losses:
-        known = [what in info.support for what in EVERYTHING]
-        known += [what not in info.exempt for what in ("compiles", "second_derivatives")]
-        cells = " | ".join("yes" if each else "-" for each in known)
-        lines.append(f"| {info.key} | {cells} | `nnUNetTrainer{camel(info.key)}` |")
+        lines.append(f"| {info.key} | {' | '.join(support_cells(info))} | `nnUNetTrainer{camel(info.key)}` |")
     return "\n".join([*lines, ""])
 
 

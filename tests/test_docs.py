@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 import subprocess
@@ -77,7 +78,8 @@ def test_the_page_of_a_loss(info: LossInfo, site: Path) -> None:
     text = (site / "docs" / "losses" / f"{info.key}.md").read_text(encoding="utf-8")
     text = re.sub(r"\[([^][]+)\]\(https?://[^)]*\)", r"\1", text)  # numbers of papers without their links
     exempt = map(str, info.exempt.values())
-    for part in (info.summary, info.when, info.formula, info.paper, *info.surfaces().values(), *exempt):
+    words = map(GENERATE.markdown, (info.summary, info.when))
+    for part in (*words, info.formula, info.paper, *info.surfaces().values(), *exempt):
         assert part in text
     assert all(f"| `{name}` |" in text for name in info.parameters)
     assert all(difference.ours in text for difference in DIFFERENCES if difference.key == info.key)
@@ -87,7 +89,7 @@ def test_the_page_of_a_loss(info: LossInfo, site: Path) -> None:
 
 @pytest.mark.parametrize("info", DRAWN, ids=lambda info: info.key)
 def test_the_figure_of_a_loss(info: LossInfo) -> None:
-    figure = ET.fromstring(GENERATE.draw(info))
+    figure = ET.fromstring(GENERATE.figure(info))
     lines = [each for each in figure.iter("{http://www.w3.org/2000/svg}path") if each.get("d", "").count("L") > 5]
     assert len(lines) >= 4  # value and gradient, against probability and overlap
     assert "norm of the gradient" in "".join(figure.itertext())
@@ -101,6 +103,27 @@ def test_tables_of_the_built_pages_link_to_the_losses(site: Path) -> None:
         ("docs/how-to/bundle.md", "| [dice_ce](../losses/dice_ce.md) |"),
     ):
         assert link in (site / page).read_text(encoding="utf-8"), page
+
+
+def test_every_public_name_has_an_entry(site: Path) -> None:
+    folders = [path.parent for path in (ROOT / "monai_segloss").glob("*/__init__.py")]
+    listed = {f"monai_segloss.{each.name}" for each in folders if "__all__ = [" in (each / "__init__.py").read_text()}
+    assert listed - {"monai_segloss.losses"} <= set(GENERATE.REFERENCE)  # losses have pages of their own
+    for name, source in GENERATE.REFERENCE.items():
+        text = (site / "docs" / "reference" / f"{name.rpartition('.')[2]}.md").read_text(encoding="utf-8")
+        module = importlib.import_module(source)
+        for each in GENERATE.public_names(module):
+            assert f"::: {source}.{each}\n" in text
+    assert "::: monai_segloss._public.WeightedSum" in (site / "docs" / "reference" / "monai_segloss.md").read_text()
+    assert "## `segloss doctor`" in (site / "docs" / "reference" / "commands.md").read_text()
+
+
+@pytest.mark.parametrize("key", ["dice", "boundary"])
+def test_edge_cases_are_computed(key: str) -> None:
+    """Dice of a class without a voxel is 1 but for the smoothing; the boundary loss has no gradient there."""
+    text = GENERATE.edge_cases(monai_segloss.find(key))
+    assert ("(no gradient) in 5 %" in text) == (key == "boundary")
+    assert "every voxel is ignored: 0 (no gradient)" in text
 
 
 def test_every_measured_loss_has_its_row() -> None:

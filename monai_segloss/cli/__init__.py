@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import monai_segloss
-from monai_segloss.cli import bundle, compare, demo, doctor, losses, nnunet, prior, recommend
+from monai_segloss.cli import bundle, cite, compare, demo, doctor, losses, nnunet, prior, recommend
 
 app = typer.Typer(
     name="segloss",
@@ -20,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (losses, demo, nnunet, prior, bundle, compare, recommend, doctor):
+for group in (losses, cite, demo, nnunet, prior, bundle, compare, recommend, doctor):
     group.register(app)
 
 
