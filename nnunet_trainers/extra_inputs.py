@@ -1,4 +1,4 @@
-"""What reaches a loss alongside the target of a batch: maps of the workers, soft labels, labeled classes and bounds of cases."""
+"""What reaches a loss alongside the target of a batch: maps of the workers, soft labels, facts of its cases."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def prepare(trainer: SegLossTrainer, loss: SegLoss) -> Taps | None:
     """Build what the loss brings along, for the network of the trainer; the hooks of its taps."""
     taps = _prepare(trainer, loss) if loss.brings else None
     if "image" in loss.taps and not loss.brings:
-        trainer.print_to_log_file(f"segloss tap image: {_image_channels(trainer)} channels, at each scale")
+        trainer.print_to_log_file(f"segloss tap image: {image_channels(trainer)} channels, at each scale")
     if trainer.is_ddp:
         share_between_processes(loss)
     return taps

@@ -84,7 +84,6 @@ from monai_segloss.losses.region.sensitivity_specificity import SensitivitySpeci
 from monai_segloss.losses.region.threshold_map_dice import ThresholdMapDiceLoss
 from monai_segloss.losses.region.tversky import TverskyLoss
 from monai_segloss.losses.region.tversky_metric import TverskyMetricLoss
-from monai_segloss.losses.structural.nacl import NACLLoss
 from monai_segloss.losses.shape.compactness import CompactnessLoss
 from monai_segloss.losses.shape.convexity import ConvexityLoss
 from monai_segloss.losses.shape.log_barrier import LogBarrierLoss
@@ -94,6 +93,7 @@ from monai_segloss.losses.shape.region_size import RegionSizeLoss
 from monai_segloss.losses.shape.size_penalty import SizePenaltyLoss
 from monai_segloss.losses.shape.star_shape import StarShapeLoss
 from monai_segloss.losses.shape.symmetry import SymmetryLoss
+from monai_segloss.losses.structural.nacl import NACLLoss
 from monai_segloss.losses.structural.region_mutual_information import RegionMutualInformationLoss
 from monai_segloss.losses.structural.structural_similarity import StructuralSimilarityLoss
 from monai_segloss.losses.topology.betti_prior import BettiPriorLoss
@@ -136,9 +136,9 @@ __all__ = [
     "CbDiceLoss",
     "ClCELoss",
     "ComboLoss",
+    "CompactnessLoss",
     "ComponentMILLoss",
     "ComponentTverskyLoss",
-    "CompactnessLoss",
     "ContourAwareLoss",
     "ContourDiceLoss",
     "ConvMCDLoss",
@@ -201,8 +201,8 @@ __all__ = [
     "NoiseRobustDiceLoss",
     "OverlapLoss",
     "PenaltyGeneralizedDiceLoss",
-    "PersistenceMatchingLoss",
     "PerimeterLoss",
+    "PersistenceMatchingLoss",
     "Poly1CrossEntropyLoss",
     "PsiNetLoss",
     "RegionMutualInformationLoss",
