@@ -14,6 +14,7 @@ COMMANDS = {
     "scaling": "time against the number of voxels, classes and samples",
     "slices": "batches of small slices against MONAI, nnU-Net and kornia",
     "step": "whole training steps of nnU-Net and MONAI, the stock loss and ours",
+    "learned": "training steps with losses that bring networks or take the image",
     "distance": "distance maps and the losses on them against MONAI",
     "topology": "persistence per slice and volume, clDice against MONAI, skeletons against scikit-image",
     "gpu": "dice_ce on CUDA against the floor",

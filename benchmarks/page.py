@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.learned import BASE, IMAGE
 from benchmarks.losses import memory_ratio, peers_of, ratio
 from benchmarks.memory import times_logits
 from benchmarks.plots import NAMES
@@ -18,7 +19,7 @@ from benchmarks.step import STOCK
 
 DOCS = FOLDER.parent.parent / "docs"
 IMAGES = Path("images") / "benchmarks"
-COMMANDS = ("losses", "busy", "memory", "scaling", "slices", "step", "distance", "topology")
+COMMANDS = ("losses", "busy", "memory", "scaling", "slices", "step", "learned", "distance", "topology")
 NOTE = "<!-- Written by `python -m benchmarks page` from benchmarks/results; do not edit. -->\n\n"
 HEAD = """# Benchmarks
 
@@ -41,6 +42,7 @@ python -m benchmarks memory
 python -m benchmarks scaling
 python -m benchmarks slices
 python -m benchmarks step
+python -m benchmarks learned
 python -m benchmarks distance
 python -m benchmarks topology
 python -m benchmarks page
@@ -83,6 +85,8 @@ def section(machine: str, found: dict[str, dict[str, Any]]) -> str:
         lines += slices(found["slices"]["rows"])
     if "step" in found:
         lines += steps(found["step"]["rows"])
+    if "learned" in found:
+        lines += learned(found["learned"]["rows"])
     if "distance" in found:
         lines += distances(found["distance"]["rows"])
     if "topology" in found:
@@ -207,6 +211,24 @@ def steps(rows: list[Row]) -> list[str]:
         cells.append(f"{row['peak bytes'] / 1e6:.0f}" if "peak bytes" in row else "")
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return [*lines, ""]
+
+
+def learned(rows: list[Row]) -> list[str]:
+    """Whole training steps with what a loss brings along, a table per size."""
+    lines = []
+    for size in sorted({(row["classes"], row["patch"]) for row in rows}):
+        classes, patch = size
+        steps = {r["loss"]: r["step"] for r in rows if (r["classes"], r["patch"]) == size}
+        lines += [f"### Training steps of losses that bring networks, (2, {classes}, {patch}³)", ""]
+        lines += ["Whole steps of MONAI's U-Net. CPU time does not count what else a machine does.", ""]
+        lines += ["| loss | step ms | to dice_ce | CPU ms | to dice_ce |", "| --- | --- | --- | --- | --- |"]
+        for key, step in sorted(steps.items(), key=lambda each: each[1]["cpu"]):
+            cells = [f"{key}, of the image" if key in IMAGE else key]
+            for clock in ("least", "cpu"):
+                cells += [f"{1e3 * step[clock]:.0f}", number(step[clock] / steps[BASE][clock])]
+            lines.append(f"| {' | '.join(cells)} |")
+        lines.append("")
+    return lines
 
 
 def distances(rows: list[Row]) -> list[str]:

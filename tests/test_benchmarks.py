@@ -20,7 +20,7 @@ import monai_segloss
 pytest.importorskip("monai.losses")
 pytest.importorskip("nnunetv2")
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # last: the installed package comes before the sources
-from benchmarks import losses, memory, page, scaling, slices, step, topology
+from benchmarks import learned, losses, memory, page, scaling, slices, step, topology
 from benchmarks.__main__ import COMMANDS
 from benchmarks.measure import floor, race
 from benchmarks.peers import PEERS, case, maps_of, ours
@@ -215,6 +215,9 @@ def test_the_page_shows_every_machine(tmp_path: Path) -> None:
         results.add({**of_dice, "classes": 4, "extra bytes": 8000, "stopped after": 300.0}, *losses.FIELDS)
         results = Results(tmp_path / machine / "slices.json")
         results.add({**rows[0], "edge": 64, "batch": 8}, *losses.FIELDS)
+        results = Results(tmp_path / machine / "learned.json")
+        for key, taken in (("dice_ce", 0.2), ("conv_mcd", 0.3), ("mumford_shah", 0.21)):
+            results.add({"loss": key, "classes": 3, "patch": 48, "step": seconds(step=taken)["step"]}, *learned.FIELDS)
     (tmp_path / "hippocampus").mkdir()
     text = page.page(tmp_path)
     assert "## one" in text
@@ -225,6 +228,8 @@ def test_the_page_shows_every_machine(tmp_path: Path) -> None:
     assert "| loss | (1, 2, 10³) | (1, 4, 10³) |" in text
     assert "| dice_ce | 2.0 | 0.5, stopped after 300 s |" in text
     assert "| dice_ce | (8, 3, 64²) | 10.00 | MONAI | 20.00 | 0.50 |" in text
+    assert "| conv_mcd | 300 | 1.50 | 300 | 1.50 |" in text
+    assert "| mumford_shah, of the image | 210 | 1.05 | 210 | 1.05 |" in text
     pytest.importorskip("matplotlib")
     drawn = page.images(tmp_path)
     linked = {line.split("](")[1].rstrip(")") for line in text.splitlines() if line.startswith("![")}
@@ -319,3 +324,17 @@ def test_steps_run(program: str) -> None:
     lines = [line for line in done.stdout.splitlines() if line.startswith("used")]
     assert len(lines) == 3
     assert all("[True" in line for line in lines), lines
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", learned.KEYS)
+def test_steps_of_losses_that_bring_networks_run(key: str) -> None:
+    """Network, heads and opponents move, and the terms of the network or of the image are there."""
+    run, loss = learned.stepper(key, 3, 32, "cpu")
+    before = [p.detach().clone() for p in loss.parameters()]
+    run()
+    assert all(not torch.equal(old, p) for old, p in zip(before, loss.parameters(), strict=True))
+    assert all(opponent.steps == 1 for opponent in getattr(loss, "opponents", {}).values())
+    assert loss.last
+    assert all(value.isfinite() for value in loss.last.values())
+    assert any(not name.startswith("dice_ce") for name in loss.last)
