@@ -148,6 +148,7 @@ def test_a_step_in_the_trainers_also_in_bfloat16(info: LossInfo, cls: type) -> N
     full, net = train(cls, info, data, SimpleInferer())
     mixed, mixed_net = train(cls, info, data, BFloat16())
     assert mixed == pytest.approx(full, rel=0.02, abs=1e-3)
+    atol = 0.04 if "persistence" in info.tags else 0.01  # of rounded values other voxels are the first and the last
     for ours, theirs in zip(net.parameters(), mixed_net.parameters(), strict=True):
         assert bool(theirs.isfinite().all())
-        torch.testing.assert_close(ours, theirs, rtol=0.1, atol=0.01)
+        torch.testing.assert_close(ours, theirs, rtol=0.1, atol=atol)

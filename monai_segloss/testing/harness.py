@@ -58,6 +58,7 @@ def fresh(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return loss
     entries = (_ENTRIES.get(type(loss)), *(info for info in LOSSES.values() if info.cls is type(loss)))
     remembers = any(info is not None and "calls_leave_no_trace" in info.exempt for info in entries)
+    remembers |= loss.arguments.get("every", 1) != 1  # it counts its calls
     return copy.deepcopy(loss) if remembers else loss
 
 
