@@ -116,7 +116,7 @@ def given_maps(info: LossInfo, case: cases.Case, loss: Any) -> dict[str, Tensor]
     masks = case.onehot() > 0.5
     found = {"mask": torch.ones_like(case.input[:, :1]), "weight_map": torch.ones_like(case.input[:, :1])}
     found |= {"image": torch.randn(shape[0], 1, *shape[2:]), "labeled": torch.ones(shape[:2]), "points": masks.float()}
-    found |= {"threshold": torch.zeros_like(case.input), "components": masks.int()}
+    found |= {"threshold": torch.zeros_like(case.input), "components": masks.int(), "bounds": torch.ones(shape[0], 2)}
     maps = {name: found[name] for name in ("mask", *loss.accepts)}
     return maps | {spec.key: spec.make(masks, torch.ones(len(shape) - 2), None) for spec in loss.needs}
 

@@ -76,6 +76,8 @@ class Bounded(SegLoss):
         limits = self.limits if sent is None else sent
         if limits is None:
             return None
+        if limits.is_meta:
+            raise ValueError("bounds is on meta and has no values.")
         samples = () if sent is None else batch.logits.shape[:1]
         known = dict.fromkeys((*samples, *each) for each in ((2,), (*axes, 2), whole))
         if tuple(limits.shape) not in known:
@@ -97,8 +99,10 @@ def pairs(bounds: Any) -> Tensor:
     """
     wanted = "[lower, upper] or one such pair per class"
     try:
+        if isinstance(bounds, Tensor) and (bounds.is_meta or bounds.is_complex() or bounds.is_quantized):
+            raise TypeError
         x = constant(bounds if isinstance(bounds, Tensor) else _numbers(bounds, 0))
-    except (TypeError, ValueError, OverflowError, RuntimeError):
+    except (TypeError, ValueError, OverflowError, RuntimeError, NotImplementedError):
         raise TypeError(f"bounds must be {wanted}, got {shown(bounds)}.") from None
     if not x.ndim or x.shape[-1] != 2 or bool(x.isnan().any()):
         raise ValueError(f"bounds must be {wanted}, got {shown(bounds)}.")

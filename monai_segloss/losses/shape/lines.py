@@ -43,7 +43,7 @@ def whole_numbers(offsets: Sequence[int]) -> tuple[int, ...]:
     try:
         found = tuple(int(r) for r in offsets)
         fits = bool(found) and all(r == given and r >= 1 for r, given in zip(found, offsets, strict=True))
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError, RuntimeError, NotImplementedError):
         fits = False
     if not fits:
         raise ValueError(f"offsets must hold whole numbers of at least 1, got {shown(offsets)}.")

@@ -94,7 +94,7 @@ def exchanged(swap: Sequence[Sequence[int]] | None) -> tuple[tuple[int, int], ..
         found = tuple((int(one), int(other)) for one, other in swap or ())
         flat = [channel for pair in found for channel in pair]
         fits = min(flat, default=0) >= 0 and len(set(flat)) == len(flat)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, RuntimeError, NotImplementedError):
         fits = False
     if not fits:
         raise ValueError(f"swap must hold pairs of channels, each channel at most once, got {shown(swap)}.")
