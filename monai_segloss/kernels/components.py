@@ -161,9 +161,11 @@ class Segments:
         """Largest value of a map (B, C, *S) in each component, (T,); of equal ones the first has the gradient."""
         voxel = (self.number >= 0).flatten().nonzero()[:, 0]
         number, values = self.number.flatten()[voxel].long(), x.detach().flatten()[voxel]
-        top = values.new_full(self.owner.shape, -torch.inf).scatter_reduce(0, number, values, "amax")
+        top = values.new_full(self.owner.shape, -torch.inf)
+        top = torch.scatter_reduce(top, 0, number, values, "amax")
         hit = ~(values < top[number])
-        first = voxel.new_full(self.owner.shape, x.numel()).scatter_reduce(0, number[hit], voxel[hit], "amin")
+        first = voxel.new_full(self.owner.shape, x.numel())
+        first = torch.scatter_reduce(first, 0, number[hit], voxel[hit], "amin")
         return x.flatten()[first]
 
     def mean_by_row(self, values: Tensor) -> tuple[Tensor, Tensor]:

@@ -59,4 +59,4 @@ class L1ACELoss(RegionLoss):
         self.bins, self.soft_bins = whole_bins(bins), bool(soft_bins)
 
     def table(self, view: ClassView) -> Tensor:
-        return average_calibration_error(reliability(view, self.bins, self.soft_bins))
+        return average_calibration_error(reliability(view, self.bins, self.soft_bins)).to(view.voxel_count)

@@ -8,6 +8,7 @@ from torch import Tensor
 from monai_segloss.core.batch import ClassView
 from monai_segloss.core.check import within
 from monai_segloss.core.counts import Voxels
+from monai_segloss.core.exact import widest_dtype
 from monai_segloss.kernels.recomputed import by_name, sums, voxel_parts
 
 LEAST = 0.01
@@ -24,7 +25,10 @@ def whole_bins(bins: int) -> int:
 
 
 def reliability(view: ClassView, bins: int, soft: bool) -> Tensor:
-    """Weight, sum of p and sum of g of each bin, (B | 1, C', bins, 3); the gradient computes the voxels again."""
+    """Weight, sum of p and sum of g of each bin, (B | 1, C', bins, 3), in the widest type.
+
+    The gradient computes the voxels again.
+    """
     batch = view.batch
     z, activation = by_name(batch.masked_logits, batch.activation)
     maps = [None if x is None else x.reshape(len(z), -1, z[0, 0].numel()) for x in (z, batch.one_hot, batch.mask)]
@@ -56,8 +60,9 @@ def binned(p: Tensor, g: Tensor, counted: Tensor | None, bins: int, soft: bool) 
         parts = [(low, w * (1 - share))] + ([(low + 1, w * share)] if bins > 1 else [])
     else:
         parts = [(_index(bins * p, bins - 1), w)]
-    empty = p.new_zeros(*p.shape[:2], bins)
-    tables = [torch.stack([empty.scatter_add(2, at, v) for v in (u, u * p, u * g)], -1) for at, u in parts]
+    # one number is added after the other, which in float32 loses digits
+    empty = p.new_zeros(*p.shape[:2], bins, dtype=widest_dtype(p.device))
+    tables = [torch.stack([empty.scatter_add(2, at, v.to(empty)) for v in (u, u * p, u * g)], -1) for at, u in parts]
     return sum(tables[1:], tables[0])
 
 
