@@ -17,6 +17,8 @@ from monai_segloss.experiment.tables import HALF, MEAN, Tables
 
 Values = Mapping[str, Sequence[float]]
 """Arm of the protocol -> one value per measure."""
+SHORT = {"nsd": "NSD", "hd95": "HD95", "assd": "ASSD"}
+"""Of measures, in columns."""
 
 
 def section(protocol: Protocol, tables: Tables, comparison: Mapping[str, Any]) -> Section:
@@ -30,7 +32,7 @@ def section(protocol: Protocol, tables: Tables, comparison: Mapping[str, Any]) -
     losses = [arm if isinstance(arm, str) else str(arm["name"]) for arm in protocol.matrix["arms"]]
     ours, missing = {arm: _ours(protocol, tables, arm) for arm in losses}, "not trained here"
     published = protocol.published
-    words = [capital(MEASURES[measure].words) for measure in protocol.measures]
+    words = [SHORT.get(measure, capital(MEASURES[measure].words)) for measure in protocol.measures]
     columns, rows = ["loss", *(f"{each}, here" for each in words)], []
     for name in published.values if published else ():
         columns += [f"{each}, {name}" for each in words]
@@ -85,12 +87,13 @@ def _mean_at(table: pd.DataFrame, chosen: Mapping[str, str]) -> float:
 
 def _agreement(ours: Values, published: Mapping[str, Values], words: str) -> list[str]:
     """Kendall's tau between the order of the losses here and in each published data set."""
-    found = []
+    found, count = [], 0
     for name, values in published.items():
         pairs = [(ours[arm][0], values[arm][0]) for arm in ours if arm in values and not math.isnan(ours[arm][0])]
         if len(pairs) > 2:
             here, there = zip(*pairs, strict=True)
+            count = len(pairs)
             found.append(f"{stats.kendalltau(here, there).statistic:.2f} ({name})")
     if not found:
         return []
-    return [f"Kendall's tau between the order of the losses in {words} here and there: {', '.join(found)}."]
+    return [f"Kendall's tau between the order of {count} losses in {words} here and there: {', '.join(found)}."]
