@@ -17,6 +17,8 @@ import repository
 import monai_segloss
 from monai_segloss import LossInfo
 from monai_segloss.differences import DIFFERENCES
+from monai_segloss.recipes import RECIPES
+from nnunet_trainers import naming
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -116,6 +118,27 @@ def test_every_public_name_has_an_entry(site: Path) -> None:
             assert f"::: {source}.{each}\n" in text
     assert "::: monai_segloss._public.WeightedSum" in (site / "docs" / "reference" / "monai_segloss.md").read_text()
     assert "## `segloss doctor`" in (site / "docs" / "reference" / "commands.md").read_text()
+
+
+@pytest.mark.parametrize("page", ["choosing.md", "faq.md", "how-to/fine-tuning.md", "how-to/migration.md"])
+def test_losses_and_trainers_that_pages_name_are_there(page: str) -> None:
+    """Trainers, arguments of --loss, keys in backticks; of the tables of migration the second column, which is ours."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    if page.endswith("migration.md"):
+        text = text.partition("## From a trainer")[0]
+        text = "\n".join(line.split("|")[2] for line in text.splitlines() if line.startswith("| `nnUNetTrainer"))
+    names = set(re.findall(r"\bnnUNetTrainer[A-Z]\w*?(?=__|\b)", text))
+    assert names or page == "faq.md"
+    for name in names:
+        stem = name.removeprefix("nnUNetTrainer").partition("_")[0]
+        parameters = naming.numeric_parameters(monai_segloss.find(stem).cls)
+        assert naming.encode(naming.decode(name, parameters), parameters) == name
+    for key in re.findall(r"--loss (\w+)", text):
+        assert key in RECIPES or monai_segloss.find(key).key == key
+    if page == "choosing.md":
+        options = {"alpha", "beta", "partial"}
+        for key in set(re.findall(r"`([a-z]+(?:_[a-z0-9]+)*)`", text)) - options:
+            assert monai_segloss.find(key).key == key
 
 
 @pytest.mark.parametrize("key", ["dice", "boundary"])
