@@ -52,6 +52,7 @@ WEIGHTS: dict[str, dict[str, float | Callable[[int], float]]] = {
     "wang_active_boundary": {"cross_entropy": 1, "lovasz_softmax": 1, "active_boundary": 1},
     "shi_marginal_exclusion": dict.fromkeys((*PARTIAL, "exclusion_dice", "exclusion_cross_entropy"), 1),
     "zhu_dice_focal": {},
+    "valverde_neighbors": {"dice_ce": 1, "penalty": 1},
 }
 every = pytest.mark.parametrize("key", RECIPES)
 

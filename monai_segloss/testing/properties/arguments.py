@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from monai_segloss.core.module import READING, SegLoss
+from monai_segloss.core.module import OF_EVERY_LOSS, SegLoss
 from monai_segloss.core.registry import LossInfo
 from monai_segloss.testing import cases
 from monai_segloss.testing.cases import Case
@@ -37,6 +37,9 @@ OTHER: dict[str, Callable[[Case], Any]] = {
     "dist_matrix": lambda case: distances(case.classes),
     "clip": lambda case: (1.0, 2.0),
     "labeled": lambda case: [1],
+    "forbidden": lambda case: [[0, 1]],
+    "inclusion": lambda case: [[1, 2]],
+    "exclusion": lambda case: [[0, 1]],
     "mode": lambda case: "none",
     "empty": lambda case: "diagonal",
     "field": lambda case: "inside",
@@ -65,7 +68,7 @@ OTHER: dict[str, Callable[[Case], Any]] = {
     "lambda_contour": lambda case: 0.5,
     "lambda_distance": lambda case: 0.25,
 }
-APART = (*READING, "use_softmax", "prior")
+APART = (*OF_EVERY_LOSS, "use_softmax", "prior")
 """Arguments that have properties or tests of their own; no case has the file of a prior."""
 # The lower end of the range of arguments that may be negative.
 LOWEST = {"epsilon": -1.0, "alpha_max": -1.0, "axis": -3.0, "exponent": -100.0}
