@@ -79,8 +79,10 @@ from monai_segloss.losses.region.tversky import TverskyLoss
 from monai_segloss.losses.structural.region_mutual_information import RegionMutualInformationLoss
 from monai_segloss.losses.structural.structural_similarity import StructuralSimilarityLoss
 from monai_segloss.losses.topology.cl_ce import ClCELoss
+from monai_segloss.losses.topology.non_adjacency import NonAdjacencyLoss
 from monai_segloss.losses.topology.skeleton_recall import SkeletonRecallLoss
 from monai_segloss.losses.topology.soft_cldice import SoftclDiceLoss
+from monai_segloss.losses.topology.topological_interaction import TopologicalInteractionLoss
 from monai_segloss.losses.voxel.balanced_cross_entropy import BalancedCrossEntropyLoss
 from monai_segloss.losses.voxel.binary_cross_entropy import BinaryCrossEntropyLoss
 from monai_segloss.losses.voxel.bootstrapped_cross_entropy import BootstrappedCrossEntropyLoss
@@ -162,6 +164,7 @@ __all__ = [
     "MultiTaskLoss",
     "MumfordShahLoss",
     "NoiseRobustDiceLoss",
+    "NonAdjacencyLoss",
     "OverlapLoss",
     "PenaltyGeneralizedDiceLoss",
     "Poly1CrossEntropyLoss",
@@ -178,6 +181,7 @@ __all__ = [
     "SurfaceDiceLoss",
     "ThresholdMapDiceLoss",
     "TopKCrossEntropyLoss",
+    "TopologicalInteractionLoss",
     "TverskyLoss",
     "UnifiedFocalLoss",
     "WeightedCrossEntropyLoss",

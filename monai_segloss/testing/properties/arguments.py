@@ -38,7 +38,7 @@ OTHER: dict[str, Callable[[Case], Any]] = {
     "clip": lambda case: (1.0, 2.0),
     "labeled": lambda case: [1],
     "forbidden": lambda case: [[0, 1]],
-    "inclusion": lambda case: [[1, 2]],
+    "inclusion": lambda case: [[1, 2 % case.classes]],
     "exclusion": lambda case: [[0, 1]],
     "mode": lambda case: "none",
     "empty": lambda case: "diagonal",
@@ -127,7 +127,8 @@ def _values(loss: SegLoss, case: Case) -> torch.Tensor:
 def another(name: str, default: Any, case: Case) -> object:
     """A value of the argument that is not its default."""
     if name in OTHER and not isinstance(default, bool):
-        return OTHER[name](case)
+        found = OTHER[name](case)
+        return found if found != default else found + 1
     if name == "include_background" and default is None:  # as the activation says
         return case.activation == "softmax"
     if isinstance(default, bool):
