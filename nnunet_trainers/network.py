@@ -26,6 +26,7 @@ def hooked(taps: tuple[str, ...]) -> list[str]:
 
 def prepare(trainer: SegLossTrainer, loss: SegLoss) -> Taps | None:
     """Build what the loss brings along, for the network of the trainer; the hooks of its taps."""
+    prior.refuse_leaks(trainer, loss)
     taps = _prepare(trainer, loss) if loss.brings else None
     if trainer.is_ddp:
         share_between_processes(loss)

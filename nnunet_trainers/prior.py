@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,19 @@ def supply(trainer: nnUNetTrainer, loss: SegLoss, shape: NetworkShape) -> None:
     for module in loss.modules():
         header = getattr(module, "header", None)
         if isinstance(header, Header):
-            _refuse_leak(trainer, header)
+            command = f"train one with `segloss prior train DATASET --kind {header.kind}"
+            _refuse_leak(trainer, (*header.cases, *header.held_back), "prior: it was trained with", command)
+
+
+def refuse_leaks(trainer: nnUNetTrainer, loss: SegLoss) -> None:
+    """Refuse numbers from the labels of cases that the fold validates, of which a loss says what they are and come from.
+
+    Raises:
+        PriorError: there are such cases.
+    """
+    for module in loss.modules():
+        for name, (cases, command) in getattr(module, "from_labels", {}).items():
+            _refuse_leak(trainer, cases, f"{name}: its file is from", f"make one with `segloss prior {command} DATASET")
 
 
 def train_for_plans(
@@ -120,13 +133,13 @@ def _settings(header: Header) -> str:
     return json.dumps(asdict(replace(header, quality={}, versions={})), sort_keys=True)
 
 
-def _refuse_leak(trainer: nnUNetTrainer, header: Header) -> None:
+def _refuse_leak(trainer: nnUNetTrainer, cases: Sequence[str], what: str, command: str) -> None:
     training, validation = _split(trainer)
-    seen = sorted({*header.cases, *header.held_back} & (set(validation) - set(training)))
+    seen = sorted(set(cases) & (set(validation) - set(training)))
     if seen:
         raise PriorError(
-            f"prior: it was trained with {', '.join(seen[:3])}{' ...' if len(seen) > 3 else ''}, which fold {trainer.fold} "
-            f"validates; train one with `segloss prior train DATASET --kind {header.kind} --fold {trainer.fold}`."
+            f"{what} {', '.join(seen[:3])}{' ...' if len(seen) > 3 else ''}, which fold {trainer.fold} validates; {command} "
+            f"--fold {trainer.fold}`."
         )
 
 
