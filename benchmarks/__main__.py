@@ -13,6 +13,7 @@ COMMANDS = {
     "losses": "forward + backward of every loss against MONAI, nnU-Net and kornia",
     "scaling": "time against the number of voxels, classes and samples",
     "slices": "batches of small slices against MONAI, nnU-Net and kornia",
+    "neighbors": "losses with the worst logits of neighbors against the same without",
     "step": "whole training steps of nnU-Net and MONAI, the stock loss and ours",
     "learned": "training steps with losses that bring networks or take the image",
     "distance": "distance maps and the losses on them against MONAI",

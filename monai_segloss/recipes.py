@@ -248,6 +248,16 @@ RECIPES: dict[str, Recipe] = {
             source="the weights from the authors' code",
             content={"terms": {"cross_entropy": 0.25, "dice_metric": 0.75}},
         ),
+        Recipe(
+            key="valverde_neighbors",
+            summary="Dice + cross-entropy, and the same of the worst logits among neighbors of the same class (SCNP).",
+            paper="Valverde et al., same-class neighbor penalization, CVPR 2026",
+            doi="arXiv:2603.18671",
+            source="the sum of a loss and its penalty, with a window of 3 voxels, is the paper's; the authors' nnU-Net "
+            "trainer has the penalty alone, which is dice_ce with neighbors=3. Reported are gains on vessels, none on "
+            "ATLAS2 and ISLES24, and harm on MSLesSeg with its tiny lesions",
+            content={"terms": {"dice_ce": 1, "penalty": {"loss": "dice_ce", "weight": 1, "neighbors": 3}}},
+        ),
     )
 }
 """All recipes by key."""

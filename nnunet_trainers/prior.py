@@ -38,6 +38,19 @@ def supply(trainer: nnUNetTrainer, loss: SegLoss, shape: NetworkShape) -> None:
     core.refuse_leak(loss, training, validation, trainer.fold, advice)
 
 
+def refuse_leaks(trainer: nnUNetTrainer, loss: SegLoss) -> None:
+    """Refuse numbers from the labels of cases that the fold validates, of which a loss says what they are and come from.
+
+    Raises:
+        PriorError: there are such cases.
+    """
+    found = [each for module in loss.modules() for each in getattr(module, "from_labels", {}).items()]
+    training, validation = _split(trainer) if found else ([], [])
+    for name, (cases, command) in found:
+        advice = f"make one with `segloss prior {command} DATASET --fold {trainer.fold}`"
+        core.refuse_seen(cases, training, validation, trainer.fold, f"{name}: its file is from", advice)
+
+
 def train_for_plans(
     plans: Path, configuration: str, fold: str, kind: str, file: Path, steps: int | None, device: str
 ) -> None:

@@ -130,6 +130,19 @@ def clip_the_logarithm(patch: pytest.MonkeyPatch, info: LossInfo) -> None:
     patch.setattr(counts, "BACKENDS", {})
 
 
+def look_at_no_neighbor(patch: pytest.MonkeyPatch, info: LossInfo) -> None:
+    patch.setattr(SegBatch, "with_neighbors", lambda self, width: self)
+
+
+def let_ignored_voxels_be_neighbors(patch: pytest.MonkeyPatch, info: LossInfo) -> None:
+    original = read_batch.worst_of_neighbors
+    patch.setattr(read_batch, "worst_of_neighbors", lambda z, y, mask, width: original(z, y, None, width))
+
+
+def forget_the_radius(patch: pytest.MonkeyPatch, info: LossInfo) -> None:
+    _argument_is(patch, info, "radius", 1)
+
+
 def _after_reading(patch: pytest.MonkeyPatch, change: Callable[[SegBatch], object]) -> None:
     original = Reader.read
 
@@ -188,6 +201,7 @@ LOGARITHMS = tuple(key for key in WEIGHED if key != "seesaw")  # which takes the
 TABLES = ("jaccard", "jaccard_metric", "asymmetric_similarity", "sensitivity_specificity", "log_cosh_dice", "mcc",
           "noise_robust_dice", "hardness_weighted_dice", "dice_metric", "tversky_metric", "dice_plus_plus")  # fmt: skip
 POOLED = ("generalized_dice", "penalty_generalized_dice", "generalized_wasserstein_dice")
+TOUCHING = ("non_adjacency", "topological_interaction")
 SORTED = ("lovasz_softmax", "lovasz_hinge")
 CALIBRATION, COMPONENTS = ("l1_ace", "nacl", "margin_cross_entropy"), ("component_tversky", "component_mil")
 SIZES, SHAPES = ("size_penalty", "log_barrier", "region_size"), ("moment_constraint", "compactness", "perimeter",
@@ -235,6 +249,12 @@ MUTATIONS = [
     Mutation(forget_the_class_weights, ("l1_ace", *COMPONENTS), ("value_and_gradient_with_weights",)),
     Mutation(drop_the_mask, SIZES + SHAPES, ("value_and_gradient",)),
     Mutation(detach_the_prediction, SIZES + SHAPES, ("value_and_gradient",)),
+    Mutation(look_at_no_neighbor, ("dice_ce", "boundary", "topk_cross_entropy"), ("neighbors_are_of_the_same_class",)),
+    Mutation(let_ignored_voxels_be_neighbors, ("dice_ce", "boundary"), ("neighbors_are_of_the_same_class",)),
+    Mutation(drop_the_mask, TOUCHING, ("ignored_voxels_change_nothing", "value_and_gradient")),
+    Mutation(detach_the_prediction, TOUCHING, ("value_and_gradient",)),
+    Mutation(forget_the_radius, TOUCHING, ("every_argument_matters",)),
+    Mutation(clip_the_logarithm, VOXEL + LOGARITHMS, ("value_and_gradient",)),
 ]
 MUTANTS = [(m, key, check) for m in MUTATIONS for key in m.keys for check in m.killed_by]
 

@@ -105,6 +105,19 @@ def test_a_name_with_settings_is_one_class_that_holds_them() -> None:
     assert pickle.loads(pickle.dumps(trainer)) is trainer
 
 
+def test_neighbors_stand_in_the_name() -> None:
+    trainer = lookup("nnUNetTrainerDiceCE_neighbors3_lr1em2")
+    config = trainer.named_loss()
+    assert config is not None
+    assert config.arguments == {"neighbors": 3}
+    assert building.record(config, DatasetProperties())["arguments"]["neighbors"] == 3
+    assert lookup("nnUNetTrainerTversky_alpha0p3_neighbors3").named_loss()
+    earlier = {"loss": "dice", "arguments": {}}  # as recorded before there was the argument
+    assert building.with_defaults(earlier)["arguments"]["neighbors"] == 1
+    with pytest.raises(TrainerNameError, match="neighbors must be an odd whole number"):
+        nnunet_trainers.trainers.find("nnUNetTrainerDiceCE_neighbors4")
+
+
 def test_a_new_process_unpickles_trainers_and_does_without_monai() -> None:
     names = [SETTINGS, "nnUNetTrainerDiceCE"]
     data = pickle.dumps([lookup(name) for name in names]).hex()

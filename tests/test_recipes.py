@@ -55,6 +55,7 @@ WEIGHTS: dict[str, dict[str, float | Callable[[int], float]]] = {
     "zhu_dice_focal": {},
     "catmil": {"dice_ce": 1, "component_tversky": rising(0.002, 0.1), "component_mil": 0.2},
     "wang_dice_metric": {"cross_entropy": 0.25, "dice_metric": 0.75},
+    "valverde_neighbors": {"dice_ce": 1, "penalty": 1},
 }
 every = pytest.mark.parametrize("key", RECIPES)
 

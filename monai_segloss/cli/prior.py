@@ -42,15 +42,7 @@ def train(
     """
     if kind not in KINDS:
         raise typer.BadParameter(f"{kind!r} is none of {', '.join(KINDS)}.", param_hint="--kind")
-    if fold != "all" and not fold.isdecimal():
-        raise typer.BadParameter(f"{fold!r} is no number and not all.", param_hint="--fold")
-    if not installed("nnunetv2"):
-        fail(MISSING)
-    refuse_old()
-    file = plans_file(dataset, plans)
-    known = read_json(file)["configurations"]
-    if configuration not in known:
-        fail(f"{file} has no configuration {configuration!r}; it has {', '.join(known)}.")
+    file = planned(dataset, fold, plans, configuration)
     output = output or file.with_name(f"prior_{kind}_{plans}_{configuration}_fold_{fold}.safetensors")
     from monai_segloss.core.prior import PriorError
     from monai_segloss.core.taps import TapError
@@ -136,6 +128,52 @@ def splits_file(folder: Path) -> Path | None:
     root = os.environ.get(PREPROCESSED)
     file = Path(root or ".", folder.resolve().name, "splits_final.json")
     return file if root and file.is_file() else None
+
+
+@app.command()
+def adjacency(
+    dataset: Annotated[str, typer.Argument(help="Id or name of a data set that nnU-Net has preprocessed.")],
+    fold: Annotated[str, typer.Option(help="Fold whose training cases are looked at, or: all.")] = "0",
+    radius: Annotated[int, typer.Option(min=1, help="Voxels to each side within which classes touch.")] = 1,
+    plans: Annotated[str, typer.Option(help="Plans identifier.")] = "nnUNetPlans",
+    configuration: Annotated[str, typer.Option(help="Configuration whose spacing the labels have.")] = "3d_fullres",
+    output: Annotated[Path | None, typer.Option(help="File; default: alongside the plans of the data set.")] = None,
+) -> None:
+    """Count which classes touch in the training labels of one fold, in whole volumes: what non_adjacency may forbid.
+
+    Example: segloss prior adjacency 4 --fold 0
+    """
+    file = planned(dataset, fold, plans, configuration)
+    output = output or file.with_name(f"adjacency_{plans}_{configuration}_fold_{fold}_radius_{radius}.json")
+    from monai_segloss.prior.adjacency import PriorError, write_adjacency
+    from nnunet_trainers.adjacency import adjacency_for_plans
+
+    try:
+        found = adjacency_for_plans(file, configuration, fold, radius, lambda text: typer.echo(text, err=True))
+        write_adjacency(found, output)
+    except (PriorError, OSError) as error:
+        fail(str(error))
+    for line in found.lines():
+        typer.echo(line)
+    if found.apart:
+        terms = f'{{"dice_ce": 1, "non_adjacency": {{"weight": 100, "radius": {radius}, "forbidden": "{output}"}}}}'
+        typer.echo(f'Written to {output}. Use it with --config of `segloss nnunet plan`: {{"terms": {terms}}}')
+    else:
+        typer.echo(f"Written to {output}.")
+
+
+def planned(dataset: str, fold: str, plans: str, configuration: str) -> Path:
+    """The plans file of a data set, once fold and configuration are known to be right."""
+    if fold != "all" and not fold.isdecimal():
+        raise typer.BadParameter(f"{fold!r} is no number and not all.", param_hint="--fold")
+    if not installed("nnunetv2"):
+        fail(MISSING)
+    refuse_old()
+    file = plans_file(dataset, plans)
+    known = read_json(file)["configurations"]
+    if configuration not in known:
+        fail(f"{file} has no configuration {configuration!r}; it has {', '.join(known)}.")
+    return file
 
 
 @app.command()

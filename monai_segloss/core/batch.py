@@ -22,6 +22,7 @@ from monai_segloss.core.counts import (
     soft_statistics,
 )
 from monai_segloss.core.errors import Renamed, renamed_in
+from monai_segloss.core.neighbors import worst_of_neighbors
 from monai_segloss.core.reduce import Unreduced
 from monai_segloss.core.spacing import SpacingError, known_spacing
 from monai_segloss.core.sync import sum_over_processes
@@ -62,6 +63,7 @@ class SegBatch:
         self._spacing, self.maps = spacing, dict(maps or {})
         self.spacing_rows = spacing_rows
         self.full_resolution = True  # else a coarser scale of deep supervision
+        self.as_given: SegBatch | None = None  # the batch whose neighbors gave the logits of this one
         self.shared: dict[Any, dict[int, Any]] = {}  # maps that several terms of a sum need, see `core.maps.share_maps`
         self._sums: dict[Stat, Tensor] = {}
         self._masked_logits: Tensor | None = None
@@ -147,11 +149,26 @@ class SegBatch:
         """The batch in float32 at least, so that gradients of sums and of maps add up there and not in half precision."""
         if self.logits.dtype in (torch.float32, torch.float64):
             return self
-        wide = SegBatch(
-            self.masked_logits, self.target, self.mask, self.activation, self._spacing, self.maps, self.spacing_rows
-        )
-        wide.shared, wide.full_resolution = self.shared, self.full_resolution
-        return wide
+        return self._with_logits(self.masked_logits, self.as_given)
+
+    def with_neighbors(self, width: int) -> SegBatch:
+        """The batch whose logits are the worst of a window, see `core.neighbors`; of the width 1: as given."""
+        given = self.as_given or self
+        if width == 1:
+            return given
+        if given.activation == "none":
+            raise ValueError(
+                f"neighbors={width} compares logits, but input is read without an activation: give logits and softmax=True, "
+                "sigmoid=True or other_act."
+            )
+        with torch.set_grad_enabled(given._grad):
+            logits = worst_of_neighbors(given.masked_logits, given.target, given.mask, width)
+        return given._with_logits(logits, given)
+
+    def _with_logits(self, logits: Tensor, as_given: SegBatch | None) -> SegBatch:
+        other = SegBatch(logits, self.target, self.mask, self.activation, self._spacing, self.maps, self.spacing_rows)
+        other.shared, other.full_resolution, other.as_given = self.shared, self.full_resolution, as_given
+        return other
 
     def request(self, *which: Stat) -> None:
         """Compute statistics that are not there yet, all in one pass."""

@@ -26,8 +26,8 @@ from monai_segloss.core.taps import is_tap
 Weight = Sequence[float] | float | Tensor
 
 
-class ReadingArgs(TypedDict, total=False):
-    """How ``input`` and ``target`` are read and the value reduced: arguments of every loss."""
+class InputArgs(TypedDict, total=False):
+    """How ``input`` and ``target`` are read and the value reduced, as network and data set are: arguments of every loss."""
 
     to_onehot_y: bool
     sigmoid: bool
@@ -35,6 +35,12 @@ class ReadingArgs(TypedDict, total=False):
     other_act: Callable[[Tensor], Tensor] | None
     ignore_index: int | None
     reduction: str
+
+
+class ReadingArgs(InputArgs, total=False):
+    """Arguments of every loss."""
+
+    neighbors: int
 
 
 class FormulaArgs(ReadingArgs, total=False):
@@ -59,14 +65,17 @@ DEFAULTS: dict[str, Any] = {
     "batch": False,
     "weight": None,
     "ignore_index": None,
+    "neighbors": 1,
 }
-"""Defaults of the shared arguments, MONAI's."""
+"""Defaults of the shared arguments, MONAI's where MONAI has them."""
 
 KINDS = {name: type(x).__name__ for name, x in DEFAULTS.items()} | {"ignore_index": "int | None"}
 """Their types, as in an annotation."""
 
-READING = tuple(ReadingArgs.__annotations__)
-FORMULA_ARGUMENTS = tuple(name for name in FormulaArgs.__annotations__ if name not in READING)
+READING = tuple(InputArgs.__annotations__)
+"""Arguments that data set and surface decide, so that no configuration of a loss holds them."""
+OF_EVERY_LOSS = tuple(ReadingArgs.__annotations__)
+FORMULA_ARGUMENTS = tuple(name for name in FormulaArgs.__annotations__ if name not in OF_EVERY_LOSS)
 
 
 class SegLoss(Companions, nn.Module, ABC):
@@ -77,6 +86,7 @@ class SegLoss(Companions, nn.Module, ABC):
         sigmoid, softmax, other_act: how ``input`` becomes probabilities, one of them at most; none: it holds probabilities.
         ignore_index: voxels of this label have no influence on value and gradient.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``; ``none`` broadcasts against (B, C, *S).
+        neighbors: odd width, in voxels, of a window in which each voxel takes the worst logit of its class; 1: its own.
 
     Of the tensors of a call ``input``, ``target``, ``weight_map``, ``image`` and ``threshold`` have gradients; mask,
     spacing, labeled classes, points, components and maps made from the target are constants.  So are tensors given to the
@@ -127,7 +137,7 @@ class SegLoss(Companions, nn.Module, ABC):
     def __init__(self, **arguments: Any) -> None:
         super().__init__()
         allowed = self._known(arguments)
-        for name in READING:
+        for name in OF_EVERY_LOSS:
             if name in arguments:
                 arguments[name] = checked(name, arguments[name], KINDS[name])
         given = {name: arguments.get(name, DEFAULTS[name]) for name in allowed}
@@ -137,7 +147,7 @@ class SegLoss(Companions, nn.Module, ABC):
         if self.scalar_only and reduction == "none":
             raise ValueError(f"{type(self).__name__} is one number for the batch: reduction must be 'mean' or 'sum'.")
         self.reduction = reduction
-        self.reader = Reader(**{name: given.pop(name) for name in READING if name != "reduction"})
+        self.reader = Reader(**{name: given.pop(name) for name in OF_EVERY_LOSS if name != "reduction"})
         weight = given.pop("weight", None)
         self.register_buffer("class_weight", None if weight is None else class_weight(weight))
         for name, value in given.items():
@@ -149,7 +159,7 @@ class SegLoss(Companions, nn.Module, ABC):
     @classmethod
     def _known(cls, arguments: Iterable[str]) -> tuple[str, ...]:
         """Names of the shared arguments of the class; those that are given must be among them."""
-        allowed = (*cls.formula_arguments, *READING)
+        allowed = (*cls.formula_arguments, *OF_EVERY_LOSS)
         for name in arguments:
             if name not in allowed:
                 raise TypeError(f"{cls.__name__}() got an unexpected argument {name!r}{nearest(name, allowed) or '.'}")
@@ -202,6 +212,7 @@ class SegLoss(Companions, nn.Module, ABC):
             batch = self.reader.read(input, target, mask, spacing, maps)
             batch.full_resolution = full_resolution
             self._check_maps(batch)
+            batch = batch.with_neighbors(self.reader.neighbors)
             batch.request(*self.statistics(batch))
             value, terms = reduce(self.loss(batch), self.reduction, batch.ndim)
         if terms:

@@ -12,6 +12,7 @@ from torch import Tensor
 from monai_segloss.core import check
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import Activation
+from monai_segloss.core.neighbors import window
 from monai_segloss.core.spacing import SpacingError, affine_spacing, spacing_rows
 from monai_segloss.core.spacing import spacing as check_spacing
 
@@ -23,7 +24,8 @@ class Reader:
     """Reads ``(input, target)`` as MONAI's arguments say.
 
     The order is fixed: check, then zero the logits of ignored voxels, then activate all channels, then resolve ignored
-    labels; a background channel drops last, in `SegBatch.class_view`, never before a softmax.
+    labels; a background channel drops last, in `SegBatch.class_view`, never before a softmax.  With ``neighbors`` each logit
+    gives way to the worst one of its class in the window before the activation, see `SegBatch.with_neighbors`.
 
     Args:
         to_onehot_y: the target holds labels (B, 1, *S) or (B, *S).
@@ -32,6 +34,7 @@ class Reader:
         other_act: any other function from ``input`` to probabilities.
         ignore_index: voxels of this label have no influence; for a target of one channel per class, the voxels of that
             channel.
+        neighbors: odd width of the window, in voxels; 1: each voxel by itself.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class Reader:
         softmax: bool = False,
         other_act: Callable[[Tensor], Tensor] | None = None,
         ignore_index: int | None = None,
+        neighbors: int = 1,
     ) -> None:
         if other_act is not None and not callable(other_act):
             raise TypeError(f"other_act must be None or callable but is {type(other_act).__name__}.")
@@ -50,6 +54,7 @@ class Reader:
         if ignore_index is not None and ignore_index != ignore_index // 1:
             raise ValueError(f"ignore_index must be a whole number or None, got {ignore_index!r}.")
         self.other_act, self.ignore_index = other_act, None if ignore_index is None else int(ignore_index)
+        self.neighbors = window(neighbors)
         self.probabilities = True  # whether a loss takes the input as such where no activation is given
         self._seen: set[tuple[Any, ...]] = set()
         self._looked = False

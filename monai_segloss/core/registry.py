@@ -16,7 +16,7 @@ from monai_segloss.core.docstring import IDENTIFIER, arguments, completed, first
 from monai_segloss.core.errors import Renamed, UnknownLoss, nearest, renamed
 from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.maps import MapSpec
-from monai_segloss.core.module import DEFAULTS, KINDS, READING, SegLoss
+from monai_segloss.core.module import DEFAULTS, KINDS, OF_EVERY_LOSS, SegLoss
 from monai_segloss.core.packages import described
 from monai_segloss.core.recommend import Recommended
 
@@ -235,7 +235,7 @@ def _full_signature(cls: type[SegLoss], positional: tuple[str, ...] = ()) -> ins
     """The signature of a class with the shared arguments spelled out, and MONAI's order of positional arguments."""
     own = inspect.signature(cls.__init__).parameters.values()
     known = {p.name: p for p in own if p.name != "self" and p.kind is not p.VAR_KEYWORD}
-    shared = [n for n in DEFAULTS if n in (*cls.formula_arguments, *READING) and n not in known]
+    shared = [n for n in DEFAULTS if n in (*cls.formula_arguments, *OF_EVERY_LOSS) and n not in known]
     known |= {n: inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=DEFAULTS[n]) for n in shared}
     order = (*positional, *(n for n in known if n not in positional))
     both, named = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY

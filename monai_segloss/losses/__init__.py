@@ -99,9 +99,11 @@ from monai_segloss.losses.structural.structural_similarity import StructuralSimi
 from monai_segloss.losses.topology.betti_prior import BettiPriorLoss
 from monai_segloss.losses.topology.cb_dice import CbDiceLoss
 from monai_segloss.losses.topology.cl_ce import ClCELoss
+from monai_segloss.losses.topology.non_adjacency import NonAdjacencyLoss
 from monai_segloss.losses.topology.persistence_matching import PersistenceMatchingLoss
 from monai_segloss.losses.topology.skeleton_recall import SkeletonRecallLoss
 from monai_segloss.losses.topology.soft_cldice import SoftclDiceLoss
+from monai_segloss.losses.topology.topological_interaction import TopologicalInteractionLoss
 from monai_segloss.losses.voxel.balanced_cross_entropy import BalancedCrossEntropyLoss
 from monai_segloss.losses.voxel.binary_cross_entropy import BinaryCrossEntropyLoss
 from monai_segloss.losses.voxel.bootstrapped_cross_entropy import BootstrappedCrossEntropyLoss
@@ -199,6 +201,7 @@ __all__ = [
     "MumfordShahLoss",
     "NACLLoss",
     "NoiseRobustDiceLoss",
+    "NonAdjacencyLoss",
     "OverlapLoss",
     "PenaltyGeneralizedDiceLoss",
     "PerimeterLoss",
@@ -221,6 +224,7 @@ __all__ = [
     "SymmetryLoss",
     "ThresholdMapDiceLoss",
     "TopKCrossEntropyLoss",
+    "TopologicalInteractionLoss",
     "TverskyLoss",
     "TverskyMetricLoss",
     "UnifiedFocalLoss",

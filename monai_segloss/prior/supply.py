@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -80,12 +80,25 @@ def refuse_leak(loss: Any, training: Sequence[str], validation: Sequence[str], f
     for header in (getattr(module, "header", None) for module in loss.modules()):
         if not isinstance(header, Header):
             continue
-        seen = sorted({*header.cases, *header.held_back} & (set(validation) - set(training)))
-        if seen:
-            raise PriorError(
-                f"prior: it was trained with {', '.join(seen[:3])}{' ...' if len(seen) > 3 else ''}, which fold {fold} "
-                f"validates; {advice.format(kind=header.kind)}."
-            )
+        advised = advice.format(kind=header.kind)
+        refuse_seen(
+            (*header.cases, *header.held_back), training, validation, fold, "prior: it was trained with", advised
+        )
+
+
+def refuse_seen(
+    cases: Iterable[str], training: Sequence[str], validation: Sequence[str], fold: int | str, what: str, advice: str
+) -> None:
+    """Refuse what was made of a case that a fold validates.
+
+    Raises:
+        PriorError: it was; ``what`` begins the sentence, ``advice`` ends it.
+    """
+    seen = sorted(set(cases) & (set(validation) - set(training)))
+    if seen:
+        raise PriorError(
+            f"{what} {', '.join(seen[:3])}{' ...' if len(seen) > 3 else ''}, which fold {fold} validates; {advice}."
+        )
 
 
 def _is(file: Path, wanted: Header) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import monai_segloss
-from monai_segloss.core.module import READING
+from monai_segloss.core.module import OF_EVERY_LOSS
 
 from .reading import Array, Reading, read
 
@@ -41,7 +41,7 @@ def reference(key: str, uniform: Closed | None = None, **published: Any) -> Call
         TypeError: where the formula and the loss do not have the same arguments, or a formula is given one that it ignores.
     """
     parameters = monai_segloss.find(key).parameters
-    defaults = {name: p.default for name, p in parameters.items() if name not in READING or name == "reduction"}
+    defaults = {name: p.default for name, p in parameters.items() if name not in OF_EVERY_LOSS or name == "reduction"}
 
     def enter(formula: Formula) -> Formula:
         named = list(inspect.signature(formula).parameters.values())[1:]

@@ -14,7 +14,7 @@ from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.counts import Stat
 from monai_segloss.core.errors import nearest
 from monai_segloss.core.maps import MapSpec, share_maps
-from monai_segloss.core.module import DEFAULTS, READING, SegLoss
+from monai_segloss.core.module import DEFAULTS, OF_EVERY_LOSS, READING, SegLoss
 from monai_segloss.core.prior import Prior
 from monai_segloss.core.reduce import Term
 from monai_segloss.core.registry import LossInfo, find
@@ -50,7 +50,7 @@ class WeightedSum(Scheduled, SegLoss):
             terms of the same key use any names and give the key as ``"loss"``.  A weight is a number, or a schedule over
             the epochs: its name, its mapping form, {"schedule": "linear", "start": 0, "end": 1, "epochs": 100}, or a
             `monai_segloss.schedules.Schedule`.  ``"class_weight"`` is the argument that a loss by itself calls ``weight``:
-            one factor per scored class.
+            one factor per scored class.  ``"neighbors"`` of a term is its own, so that a loss stands beside its penalty.
         balance: how the terms are weighed alongside their weights, by name or as {"method": name, setting: value, ...}:
             ``"uncertainty_weighting"``, ``"dynamic_weight_averaging"``, ``"softadapt"`` or ``"random_weights"``, see
             `monai_segloss.losses.compound.balance`.  Learned weights are parameters of the sum: give them to the optimizer,
@@ -83,12 +83,13 @@ class WeightedSum(Scheduled, SegLoss):
         terms, common = plain(terms), plain(common)
         if not terms and not self.may_be_empty:
             raise ValueError("terms is empty; give at least one loss, for example {'dice': 1}.")
-        super().__init__(**{name: value for name, value in common.items() if name in READING})
+        super().__init__(**{name: value for name, value in common.items() if name in OF_EVERY_LOSS})
         self.arguments = {"terms": dict(terms), **({} if balance is None else {"balance": balance}), **common}
         self._parts: dict[str, float | Tensor] = {}
         schedules: dict[str, Schedule] = {}
         self.terms = nn.ModuleDict()
-        taken: set[str] = set(READING)
+        self.own_neighbors: dict[str, int] = {}
+        taken: set[str] = set(OF_EVERY_LOSS)
         takers: list[tuple[Any, LossInfo]] = []  # terms that share the class weights of the sum
         for name, value in terms.items():
             if not name or "." in name or "/" in name:
@@ -100,7 +101,9 @@ class WeightedSum(Scheduled, SegLoss):
             shared = {n: v for n, v in common.items() if n in info.parameters}
             taken |= set(shared)
             _refuse_own_reading(name, settings, {**shared, **settings}.get("use_softmax", False), self.reader.softmax)
-            self.terms[name] = info.cls(**{**shared, **settings})
+            self.terms[name] = made = info.cls(**{**shared, **settings})
+            if "neighbors" in settings:
+                self.own_neighbors[name] = made.reader.neighbors
             takers += [(self.terms[name], info)] if "weight" in shared and "weight" not in settings else []
         of_all = any("include_background" not in info.parameters for _, info in takers)
         for loss, info in takers:
@@ -200,24 +203,33 @@ class WeightedSum(Scheduled, SegLoss):
     def statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
         return self._statistics(batch) if self._wide(batch) is batch else ()  # else of the copy that the terms get
 
-    def _statistics(self, batch: SegBatch) -> tuple[Stat, ...]:
-        return tuple(s for name, term in self._losses().items() if name in self._active for s in term.statistics(batch))
+    def _statistics(self, batch: SegBatch, neighbors: int | None = None) -> tuple[Stat, ...]:
+        terms = ((name, term) for name, term in self._losses().items() if name in self._active)
+        return tuple(s for name, term in terms if self._own(name) == neighbors for s in term.statistics(batch))
 
     def loss(self, batch: SegBatch) -> Mapping[str, Term]:
         out: dict[str, Term] = {}
-        losses, wide = self._losses(), self._wide(batch)
-        if wide is not batch:
-            wide.request(*self._statistics(wide))
-        batch = wide
-        share_maps(batch, (spec for name in self.evaluated if name in losses for spec in losses[name].needs))
-        for name in (name for name in self.evaluated if name in losses):
-            factor, unreduced = self.factor(name, batch), losses[name].loss(batch)
+        losses = {name: term for name, term in self._losses().items() if name in self.evaluated}
+        share_maps(batch, (spec for term in losses.values() for spec in term.needs))
+        read = {neighbors: self._read(batch, neighbors) for neighbors in {self._own(name) for name in losses}}
+        for name, term in losses.items():
+            as_read = read[self._own(name)]
+            factor, unreduced = self.factor(name, as_read), term.loss(as_read)
             if isinstance(unreduced, Mapping):
                 self._parts |= {f"{name}/{part}": _constant(t.weight) for part, t in unreduced.items()}
                 out |= {f"{name}/{part}": Term(factor * t.weight, t.unreduced) for part, t in unreduced.items()}
             else:
                 out[name] = Term(factor, unreduced)
-        return out | self.added((name for name in self.evaluated if name in losses), batch)
+        return out | self.added(losses, batch)
+
+    def _own(self, name: str) -> int | None:
+        return self.own_neighbors.get(name)
+
+    def _read(self, batch: SegBatch, neighbors: int | None) -> SegBatch:
+        """The batch as the terms read it that have so many neighbors of their own, or none, with their statistics."""
+        read = self._wide(batch if neighbors is None else batch.with_neighbors(neighbors))
+        read.request(*self._statistics(read, neighbors))
+        return read
 
     def _wide(self, batch: SegBatch) -> SegBatch:
         """The batch in float32 where a term takes a copy in float32 anyway, so that the gradients add up there."""

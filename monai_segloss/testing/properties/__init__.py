@@ -6,6 +6,16 @@ the reason, and with the cases where it is false on some only; there it must rea
 
 from monai_segloss.testing.contract import PROPERTIES
 
-from . import arguments, derivatives, masking, module, reading, transforms, values
+from . import arguments, derivatives, masking, module, neighbors, reading, transforms, values
 
-__all__ = ["PROPERTIES", "arguments", "derivatives", "masking", "module", "reading", "transforms", "values"]
+__all__ = [
+    "PROPERTIES",
+    "arguments",
+    "derivatives",
+    "masking",
+    "module",
+    "neighbors",
+    "reading",
+    "transforms",
+    "values",
+]

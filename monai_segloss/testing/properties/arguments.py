@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from monai_segloss.core.module import READING, SegLoss
+from monai_segloss.core.module import OF_EVERY_LOSS, SegLoss
 from monai_segloss.core.registry import LossInfo
 from monai_segloss.testing import cases
 from monai_segloss.testing.cases import Case
@@ -36,6 +36,9 @@ OTHER: dict[str, Callable[[Case], Any]] = {
     "dist_matrix": lambda case: distances(case.classes),
     "clip": lambda case: (1.0, 2.0),
     "labeled": lambda case: [1],
+    "forbidden": lambda case: [[0, 1]],
+    "inclusion": lambda case: [[1, 2 % case.classes]],
+    "exclusion": lambda case: [[0, 1]],
     "mode": lambda case: "none",
     "empty": lambda case: "diagonal",
     "field": lambda case: "inside",
@@ -82,7 +85,7 @@ OTHER: dict[str, Callable[[Case], Any]] = {
 }
 KINDS = {"asymmetric": "symmetric", "uniform": "spatial"}
 """Another value of ``kind``, by its default."""
-APART = (*READING, "use_softmax", "prior", "on_patches")
+APART = (*OF_EVERY_LOSS, "use_softmax", "prior", "on_patches")
 """Arguments that have properties or tests of their own; no case has the file of a prior, or is a patch of a larger one."""
 TOLD = ("classes", "dim")
 """Facts of the input that the caller may tell, where they are None by default."""
@@ -161,7 +164,8 @@ def another(name: str, default: Any, case: Case) -> object:
     if name == "kind" and default in KINDS:
         return KINDS[str(default)]
     if name in OTHER and not isinstance(default, bool):
-        return OTHER[name](case)
+        found = OTHER[name](case)
+        return found if found != default else found + 1
     if name == "include_background" and default is None:  # as the activation says
         return case.activation == "softmax"
     if isinstance(default, bool):
