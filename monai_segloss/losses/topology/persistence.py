@@ -19,7 +19,7 @@ from monai_segloss.losses.boundary.neighborhood import require_spatial
 LARGEST = 64**3
 """Voxels of the largest map, 64^3 or 512^2."""
 COST = (
-    "0.1 to 0.2 s for each class and sample of a slice of 256x256 or a volume of 32x32x32, 1.2 to 2.7 s of 64x64x64, on one "
+    "0.1 to 0.2 s for each class and sample of a slice of 256x256 or a volume of 32x32x32, 1.2 to 2.9 s of 64x64x64, on one "
     "core of an AMD EPYC whatever the device (gudhi 3.13)"
 )
 BOUNDS: Mapping[str, float] = {"every": 1e6, "patch_size": 512.0}
