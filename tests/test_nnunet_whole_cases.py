@@ -84,6 +84,8 @@ def test_whole_cases_are_trained_as_they_lie(space: Workspace) -> None:
         for key, target in zip(batch["keys"], batch["target"][0], strict=True):
             assert sizes(target) == known[key]
     assert made.inference_allowed_mirroring_axes == (0, 1, 2)
+    # a patch around a voxel of a class would begin inside of the case
+    assert made.dataloader_train.data_loader.oversample_foreground_percent == 0
 
 
 def test_centroids_are_not_mirrored(space: Workspace) -> None:
