@@ -63,6 +63,7 @@ def test_arguments_of_a_loss_by_its_key() -> None:
     made = create_loss(train["loss_key"], train["loss_arguments"], beta=0.9)
     assert (made.alpha, made.beta, made.arguments["include_background"]) == (0.2, 0.9, True)
     assert written_out(node, train) == {"_target_": "monai_segloss.TverskyLoss", **made.arguments}
+    assert create_loss("dice_ce", {"neighbors": 3}).reader.neighbors == 3
     assert written_out({**node, "key": "@mine"}, train) == {**node, "key": "@mine"}  # known at run time only
     assert written_out({"_target_": "other.Loss"}, train) == {"_target_": "other.Loss"}
 
