@@ -17,10 +17,11 @@ def edge_cases(info: LossInfo) -> str:
     """The values in one sentence, computed now."""
     nothing, box = torch.zeros(1, 1, EDGE, EDGE, EDGE, dtype=torch.long), _box(EDGE, BOX, 0)
     everything = 1 - nothing
-    empty = f"{_value(info, nothing, nothing)} where it is predicted nowhere, {_value(info, nothing, box)} in 5 %"
+    found, more = _value(info, nothing, nothing), _value(info, nothing, box)
+    empty = f"{found} where it is predicted nowhere, {more} where in 5 % of the voxels"
     found, most = _value(info, everything, everything), _value(info, everything, 1 - box)
-    full = f"{found} where it is predicted everywhere, {most} in 95 %"
-    text = f"A class without a voxel gives {empty}. One that fills the volume gives {full}."
+    full = f"{found} where it is predicted everywhere, {most} where in 95 %"
+    text = f"With p = 0.98, a class without a voxel gives {empty}. One that fills the volume gives {full}."
     if "ignore" not in info.support:
         return f"{text} Ignored voxels are refused."
     return f"{text} If every voxel is ignored: {_value(info, box, box, ignored=True)}."

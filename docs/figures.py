@@ -1,8 +1,8 @@
 """The figure of a loss: how it behaves against the probability of the true class, and against the overlap.
 
-Left, every voxel of a volume with 5 % foreground has the same probability p of its true class.  Right, a sure prediction
-(p = 0.98) of the right size slides off its target; the overlap is their hard Dice coefficient.  Networks that a loss brings
-are untrained.
+Left, every voxel of a volume with 5 % foreground has the same probability p of its true class.  Right, a confident
+prediction (p = 0.98) of the right size is shifted off its target step by step; the overlap is their hard Dice coefficient.
+Networks that a loss brings are untrained.
 """
 
 from __future__ import annotations

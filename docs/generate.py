@@ -49,7 +49,7 @@ TRACKED = ("losses.md", "differences.md", "trainers.md", "benchmarks.md")
 SITES = {"arXiv": "https://arxiv.org/abs/", "doi": "https://doi.org/", "openreview": "https://openreview.net/forum?id="}
 FIGURE = (
     "Value and gradient on a volume with 5 % foreground: every voxel with the same probability of its true class (left), "
-    "a sure prediction that slides off its target (right)."
+    "a confident prediction (p = 0.98) that is shifted off its target step by step (right)."
 )
 FAST = RESULTS.with_name(f"{RESULTS.name}-lr-0.05")
 STOCK = RESULTS.with_name(f"{RESULTS.name}-stock")

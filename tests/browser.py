@@ -51,14 +51,14 @@ class Browser:
         """A command of the protocol of Chromium's developer tools."""
         return self.call("POST", "/goog/cdp/execute", {"cmd": name, "params": parameters})
 
-    def show(self, page: Path, width: int, dark: bool = False) -> None:
-        """Open a file in a window of that width."""
+    def show(self, page: Path | str, width: int, dark: bool = False) -> None:
+        """Open a file or an address in a window of that width."""
         self.command(
             "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.command("Emulation.setEmulatedMedia", features=[scheme])
-        self.call("POST", "/url", {"url": page.as_uri()})
+        self.call("POST", "/url", {"url": page if isinstance(page, str) else page.as_uri()})
 
     def value(self, script: str) -> Any:
         """What a script in the page returns."""

@@ -145,7 +145,7 @@ def test_losses_and_trainers_that_pages_name_are_there(page: str) -> None:
 def test_edge_cases_are_computed(key: str) -> None:
     """Dice of a class without a voxel is 1 but for the smoothing; the boundary loss has no gradient there."""
     text = GENERATE.edge_cases(monai_segloss.find(key))
-    assert ("(no gradient) in 5 %" in text) == (key == "boundary")
+    assert ("(no gradient) where in 5 %" in text) == (key == "boundary")
     assert "every voxel is ignored: 0 (no gradient)" in text
 
 
