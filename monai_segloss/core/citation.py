@@ -75,7 +75,8 @@ def _fields(text: str, identifier: str) -> dict[str, str]:
             fields |= {"howpublished": dated["where"], "year": dated["year"]}
     kind, _, value = (number[0] if number else identifier).partition(":")
     if kind == "arXiv":
-        fields = {"year": f"20{value[:2]}", **fields, "eprint": value, "archivePrefix": "arXiv"}
+        fields.setdefault("year", f"20{value[:2]}")
+        fields |= {"eprint": value, "archivePrefix": "arXiv"}
     elif kind == "doi":
         fields["doi"] = value
     elif kind == "openreview":
