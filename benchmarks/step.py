@@ -36,7 +36,7 @@ import monai_segloss
 from benchmarks.measure import LEAN, extra_memory, race
 from benchmarks.peers import SPACING, case, ours
 from benchmarks.results import Row, arguments, opened
-from monai_segloss.core.registry import camel
+from monai_segloss.core.names import camel
 
 STOCK = "stock"
 FEATURES = (16, 32, 64, 128)

@@ -22,7 +22,8 @@ from typing import Any
 import monai_segloss
 from monai_segloss import LossInfo
 from monai_segloss.core.citation import bibtex
-from monai_segloss.core.registry import EVERYTHING, camel
+from monai_segloss.core.names import camel
+from monai_segloss.core.registry import EVERYTHING
 from monai_segloss.differences import DIFFERENCES, Difference
 
 DOCS = Path(__file__).resolve().parent

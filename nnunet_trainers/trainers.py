@@ -6,7 +6,7 @@ import difflib
 
 from monai_segloss import LossInfo, list_losses
 from monai_segloss.config import sentence
-from monai_segloss.core.registry import camel
+from monai_segloss.core.names import camel
 from nnunet_trainers.base import SegLossTrainer
 from nnunet_trainers.naming import PREFIX, TrainerNameError, decode, is_setting
 from nnunet_trainers.segloss_trainer import nnUNetTrainerSegLoss

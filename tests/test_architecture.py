@@ -14,7 +14,7 @@ from statistics import median
 import pytest
 
 import monai_segloss
-from monai_segloss.core.registry import camel
+from monai_segloss.core.names import camel
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted([*(ROOT / "monai_segloss").rglob("*.py"), *(ROOT / "nnunet_trainers").rglob("*.py")])

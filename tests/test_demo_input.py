@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 import monai_segloss
 from monai_segloss.cli import app
-from monai_segloss.core.registry import camel
+from monai_segloss.core.names import camel
 from monai_segloss.demo import process
 from monai_segloss.demo.dataset import link_dataset, nnunet_name, read_dataset, read_volume
 from monai_segloss.demo.generate import make_dataset

@@ -22,7 +22,7 @@ from environments import Environment
 from nnunet_data import Workspace
 
 import monai_segloss
-from monai_segloss.core.registry import camel
+from monai_segloss.core.names import camel
 from nnunet_trainers import VARIABLE
 from nnunet_trainers.export import ExportError, export
 

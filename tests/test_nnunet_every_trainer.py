@@ -12,7 +12,7 @@ from nnunet_data import QUIET, Workspace, dataset, run
 
 import monai_segloss
 from monai_segloss import LossInfo
-from monai_segloss.core.registry import camel
+from monai_segloss.core.names import camel
 from monai_segloss.core.whole_cases import PatchError
 
 pytest_plugins = "nnunet_fixtures"

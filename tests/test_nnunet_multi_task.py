@@ -21,7 +21,7 @@ from nnunet_data import Workspace, add_configurations, assert_equal, run, weight
 
 import monai_segloss
 from monai_segloss.core.companions import learnable
-from monai_segloss.core.registry import camel
+from monai_segloss.core.names import camel
 from monai_segloss.losses.learned.tasks import WithTasks
 
 pytest_plugins = "nnunet_fixtures"

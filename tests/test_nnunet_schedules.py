@@ -17,7 +17,7 @@ from torch import Tensor
 
 import monai_segloss
 from monai_segloss import LossConfig
-from monai_segloss.core.registry import camel
+from monai_segloss.core.names import camel
 from nnunet_trainers import building, plans
 from nnunet_trainers.building import DatasetProperties
 from nnunet_trainers.deep_supervision import NnUNetLoss

@@ -18,8 +18,8 @@ import monai_segloss
 import nnunet_trainers
 from monai_segloss.config import LossConfig
 from monai_segloss.core.errors import LossShapeError
+from monai_segloss.core.names import camel
 from monai_segloss.core.recommend import Recommended
-from monai_segloss.core.registry import camel
 from monai_segloss.testing.stand_in import prepared
 from nnunet_trainers import VARIABLE, building, discovery_dir
 from nnunet_trainers.building import DatasetProperties

@@ -17,15 +17,9 @@ from monai_segloss.core.errors import Renamed, UnknownLoss, nearest, renamed
 from monai_segloss.core.exempt import Exempt
 from monai_segloss.core.maps import MapSpec
 from monai_segloss.core.module import DEFAULTS, KINDS, OF_EVERY_LOSS, SegLoss
+from monai_segloss.core.names import camel
 from monai_segloss.core.packages import described
 from monai_segloss.core.recommend import Recommended
-
-ACRONYMS = {
-    "ce": "CE", "bce": "BCE", "dt": "DT", "er": "ER", "mcc": "MCC", "iou": "IoU", "topk": "TopK", "dou": "DoU",
-    "f1": "F1", "cc": "CC", "sdm": "SDM", "cldice": "clDice", "mcd": "MCD", "dmtn": "DMTN", "besnet": "BESNet",
-    "ace": "ACE", "nacl": "NACL", "vmf": "vMF", "mil": "MIL",
-}  # fmt: skip
-"""Parts of a key that Camel case spells in their own way."""
 
 ONE_NUMBER = '``"mean"`` or ``"sum"``; one number for the batch, so ``"none"`` is refused.'
 """What the argument ``reduction`` of a scalar loss is."""
@@ -179,11 +173,6 @@ LOSSES: Mapping[str, LossInfo] = MappingProxyType(_REGISTRY)
 """All losses by key."""
 
 T = TypeVar("T", bound=type[SegLoss])
-
-
-def camel(key: str) -> str:
-    """Camel case of a key: ``focal_tversky`` -> ``FocalTversky``, ``dice_ce`` -> ``DiceCE``."""
-    return "".join(ACRONYMS.get(part, part[:1].upper() + part[1:]) for part in key.split("_"))
 
 
 def register(key: str, *, positional: str = "", **facts: Any) -> Callable[[T], T]:

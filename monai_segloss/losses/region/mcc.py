@@ -18,22 +18,20 @@ class MCCLoss(RegionLoss):
 
     Formula: 1 - \frac{TP \cdot TN - FP \cdot FN}{\sqrt{(TP + FP)(TP + FN)(TN + FP)(TN + FN)}}
 
-    When: Where true negatives should count too, for example lesions that fill much of an image. A class that is absent,
-    or everywhere, has no correlation and is left out: add cross-entropy, or use batch=True, to train it there.
+    When: Where true negatives should count too, for example lesions that fill much of an image.
 
     From 0 (right) over 1 (no relation) to 2 (inverted), mean over samples and classes. A class of which a sample has no
-    voxel, or no other, leaves the mean: its numerator is 0 whatever is predicted. With two classes and softmax both
-    channels have the same coefficient.
+    voxel, or no other, leaves the mean, since its numerator is 0 whatever is predicted: add cross-entropy, or use
+    batch=True, to train it there. With two classes and softmax both channels have the same coefficient.
 
     Args:
-        smooth_nr: added to TP TN - FP FN, as in MONAI.
-        smooth_dr: added below the root, as in MONAI.
+        smooth_nr, smooth_dr: added to TP TN - FP FN, and below the root, as in MONAI.
 
     Example:
         >>> import torch
         >>> from monai_segloss import MCCLoss
-        >>> p = torch.tensor([[[0.9, 0.8, 0.1, 0.4]]])
-        >>> round(MCCLoss()(p, torch.tensor([[[1.0, 1.0, 0.0, 0.0]]])).item(), 4)
+        >>> p, g = torch.tensor([[[0.9, 0.8, 0.1, 0.4]]]), torch.tensor([[[1.0, 1.0, 0.0, 0.0]]])
+        >>> round(MCCLoss()(p, g).item(), 4)
         0.397
 
     Reference: Abhishek & Hamarneh, Matthews correlation coefficient loss for deep convolutional networks: application
@@ -64,8 +62,7 @@ def mcc(n: Counts, tn: Tensor, smooth_nr: float = 0.0, smooth_dr: float = 1e-5) 
     tp, fp, fn, tn = (x / voxels for x in (n.tp, n.fp, n.fn, tn))
     nr, dr = smooth_nr / voxels**2, smooth_dr / voxels**2 / voxels**2
     difference = tp * tn - fp * fn
-    # the two ways to pair the four factors, each less the difference
-    one = fn * (tp + fp) + fp * (tn + fn)
+    one = fn * (tp + fp) + fp * (tn + fn)  # the two ways to pair the four factors, each less the difference
     other = fp * (tp + fn) + fn * (tn + fp)
     square = (tp + fp) * (tn + fn) * (tp + fn) * (tn + fp) + dr
     root = square.clamp_min(torch.finfo(square.dtype).tiny).sqrt()

@@ -21,7 +21,7 @@ class ClCELoss(VoxelLoss):
     CE is `CrossEntropyLoss`. S is the soft skeleton as in `SoftclDiceLoss`, of all classes but the background together.
     With sigmoid, or a single channel, the skeletons of a channel weigh its binary cross-entropy. The mean runs over all
     voxels and not over those of the skeletons, and the gradient goes through S(p), as published; ``normalize`` and
-    ``detach`` are choices of this library.
+    ``detach`` are choices of this library. The formula is that of the authors' code, not verified against the paper.
 
     Args:
         iter_: the number of erosions; take at least half of the width of the widest tube, in voxels.
@@ -34,19 +34,15 @@ class ClCELoss(VoxelLoss):
         >>> from monai_segloss import ClCELoss
         >>> label = torch.zeros(1, 1, 5, 8).long()
         >>> label[..., 2, :] = 1
-        >>> loss = ClCELoss(softmax=True, to_onehot_y=True)
-        >>> round(loss(torch.zeros(1, 2, 5, 8), label).item() / 0.6931, 3)  # S(g) of 8 voxels of 40, S(p) of none
+        >>> round(ClCELoss(softmax=True, to_onehot_y=True)(torch.zeros(1, 2, 5, 8), label).item() / 0.6931, 3)
         0.2
 
     Reference: Acebes et al., The centerline-cross entropy loss for vessel-like structure segmentation: better topology
     consistency without sacrificing accuracy, MICCAI 2024, doi:10.1007/978-3-031-72111-3_67.
-
-    The formula is that of the authors' code and was not verified against the paper.
     """
 
-    own_pass = True
+    own_pass = in_float32 = True
     bounds = BOUNDS
-    in_float32 = True
 
     def __init__(
         self,
@@ -62,15 +58,13 @@ class ClCELoss(VoxelLoss):
 
     def voxel_sum(self, batch: SegBatch) -> VoxelSum:
         p, g = scored_maps(batch, class_view(batch, None))
-        lines = self.skeletons.of_target(batch, g.to(p.dtype)), self.skeletons(batch, p.detach() if self.detach else p)
+        lines = [
+            self.skeletons.of_target(batch, g.to(p.dtype)),
+            self.skeletons(batch, p.detach() if self.detach else p),
+        ]
         if not batch.multilabel:
-            lines = lines[0].sum(1, keepdim=True), lines[1].sum(1, keepdim=True)
+            lines = [each.sum(1, keepdim=True) for each in lines]
         if self.normalize:
-            voxels = batch.voxels.sum() * lines[0].shape[1]
-            lines = per_volume(lines[0], voxels), per_volume(lines[1], voxels)
+            # weights with the mean 1, nothing where there is no skeleton
+            lines = [quotient(x * (batch.voxels.sum() * x.shape[1]), x.sum()) for x in lines]
         return weighed_cross_entropy(batch, lines[0] + lines[1], None)
-
-
-def per_volume(line: Tensor, voxels: Tensor) -> Tensor:
-    """A skeleton as weights of which the mean over the voxels is 1; nothing where there is none."""
-    return quotient(line * voxels, line.sum())
