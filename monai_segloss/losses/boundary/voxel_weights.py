@@ -9,6 +9,7 @@ from torch import Tensor
 from monai_segloss.core.batch import AREA, SegBatch
 from monai_segloss.core.maps import MapSpec, scored_map
 from monai_segloss.core.module import SegLoss
+from monai_segloss.core.reduce import quotient
 from monai_segloss.core.voxel_sum import VoxelSum
 from monai_segloss.losses.voxel.weighted_cross_entropy import weighted_cross_entropy
 from monai_segloss.maps.distance import distance_penalty_map
@@ -44,3 +45,8 @@ def weighed_area(batch: SegBatch, w: Tensor) -> Sequence[Tensor]:
     """True positives, false positives and false negatives (B, C) of voxels with the weights w (B, 1 | C, *S)."""
     sums = VoxelSum(batch, dict.fromkeys(AREA, 1.0), weight_map=w).totals()
     return [sums[stat] for stat in AREA]
+
+
+def per_volume(weights: Tensor, voxels: Tensor) -> Tensor:
+    """Weights whose mean over so many voxels is 1; nothing where all are 0."""
+    return quotient(weights * voxels, weights.sum())

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-from torch import Tensor
-
 from monai_segloss.core.card import ReadingArgs, Unpack, VoxelLoss, register
-from monai_segloss.core.formula import SegBatch, VoxelSum, quotient
+from monai_segloss.core.formula import SegBatch, VoxelSum
 from monai_segloss.losses.boundary.neighborhood import class_view, scored_maps
-from monai_segloss.losses.boundary.voxel_weights import weighed_cross_entropy
+from monai_segloss.losses.boundary.voxel_weights import per_volume, weighed_cross_entropy
 from monai_segloss.losses.topology.soft_skeletons import BOUNDS, Skeletons
 
 
@@ -65,6 +63,5 @@ class ClCELoss(VoxelLoss):
         if not batch.multilabel:
             lines = [each.sum(1, keepdim=True) for each in lines]
         if self.normalize:
-            # weights with the mean 1, nothing where there is no skeleton
-            lines = [quotient(x * (batch.voxels.sum() * x.shape[1]), x.sum()) for x in lines]
+            lines = [per_volume(each, batch.voxels.sum() * each.shape[1]) for each in lines]
         return weighed_cross_entropy(batch, lines[0] + lines[1], None)

@@ -3,8 +3,7 @@ from __future__ import annotations
 from monai_segloss.core.card import Exempt, ReadingArgs, Unpack, VoxelLoss, register
 from monai_segloss.core.formula import SegBatch, VoxelSum
 from monai_segloss.losses.boundary.neighborhood import require_spatial
-from monai_segloss.losses.boundary.voxel_weights import weighed_cross_entropy
-from monai_segloss.losses.topology.cl_ce import per_volume
+from monai_segloss.losses.boundary.voxel_weights import per_volume, weighed_cross_entropy
 from monai_segloss.losses.topology.rules import BOUNDS, Pairs, critical_weights, refuse_sigmoid, rules, whole_radius
 
 
