@@ -24,18 +24,25 @@ def fields(entry: str) -> dict[str, str]:
     return dict(re.findall(r"^  (\w+) = \{(.*)\},?$", entry, re.MULTILINE))
 
 
+UNTITLED = ("log_hausdorff_dt", "convexity")
+"""Whose docstrings name an article without its title."""
+
+
 @pytest.mark.parametrize("key", SOURCES)
 def test_every_source_becomes_bibtex(key: str) -> None:
     paper, number = SOURCES[key]
     entries = bibtex(paper, number)
+    if paper == "No paper was found that has it":
+        assert not entries
+        return
     names = [entry.partition("{")[2].partition(",")[0] for entry in entries]
     assert len(set(names)) == len(names)
     for i, entry in enumerate(entries):
         found = fields(entry)
         assert entry.count("{") == entry.count("}")
-        assert found.keys() >= {"author", "year", "note"}
+        assert found.keys() >= {"year", "note"}
         assert found.keys() & {"title", "howpublished", "eprint"}
-        assert i or found.keys() >= {"title"} or key == "log_hausdorff_dt"  # names an article without its title
+        assert i or found.keys() >= {"author", "title"} or key in UNTITLED
     notes = "; ".join(fields(entry)["note"].replace("\\", "") for entry in entries)
     assert notes == paper  # nothing is lost
     numbers = {value for entry in entries for name, value in fields(entry).items() if name in ("doi", "eprint")}

@@ -46,7 +46,10 @@ def bibtex(references: str, identifiers: str = "") -> list[str]:
     """
     texts = [text for text in re.split(r"; (?=[^\W\d_a-z])", references) if text]
     found = [_fields(text, identifiers if not i else "") for i, text in enumerate(texts)]
-    return [_entry(_key(fields, str(i + 1)), fields) for i, fields in enumerate(found)]
+    known = [fields for fields in found if fields.keys() - {"author", "title", "note"}]  # others name no publication
+    keys = [_key(fields, str(i + 1)) for i, fields in enumerate(known)]
+    more = [chr(ord("a") + keys[:i].count(key)) if keys.count(key) > 1 else "" for i, key in enumerate(keys)]
+    return [_entry(key + letter, fields) for key, letter, fields in zip(keys, more, known, strict=True)]
 
 
 def package_bibtex() -> str:

@@ -68,8 +68,8 @@ class ActiveContourLoss(SegLoss):
         0.2001
 
     Reference: Chen, Williams, Vallabhaneni et al., Learning active contour models for medical image segmentation, CVPR
-    2019, doi:10.1109/CVPR.2019.01190; with the image Chan & Vese, Active contours without edges, IEEE TIP 10, 2001,
-    doi:10.1109/83.902291.
+    2019, doi:10.1109/CVPR.2019.01190; Chan & Vese, Active contours without edges, IEEE TIP 10, 2001,
+    doi:10.1109/83.902291 (with the image).
 
     Where ``mu`` stands in the formula is from memory of the authors' code and was not verified against the paper.
     """

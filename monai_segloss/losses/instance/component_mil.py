@@ -54,7 +54,7 @@ class ComponentMILLoss(SegLoss):
         >>> round(ComponentMILLoss()(p, torch.tensor([[[1.0, 1.0, 0.0, 1.0]]])).item(), 4)  # -(log 0.9 + log 0.5) / 2
         0.3993
 
-    Reference: Luu et al., 2026 (CATMIL), arXiv:2604.08015.
+    Reference: Luu et al., CATMIL, 2026, arXiv:2604.08015.
     """
 
     accepts = ("components",)

@@ -54,7 +54,7 @@ class ComponentTverskyLoss(SegLoss):
         >>> round(loss(torch.zeros(1, 2, 4), torch.tensor([[[1, 0, 1, 1]]])).item(), 4)
         0.414
 
-    Reference: Luu et al., 2026 (CATMIL), arXiv:2604.08015.
+    Reference: Luu et al., CATMIL, 2026, arXiv:2604.08015.
     """
 
     accepts = ("components",)

@@ -46,8 +46,7 @@ class L1ACELoss(RegionLoss):
         0.285
 
     Reference: Barfoot et al., Average calibration error: a differentiable loss for improved reliability in image
-    segmentation, MICCAI 2024, arXiv:2403.06759; Barfoot et al., IEEE TMI 2026 (soft bins), arXiv:2506.03942,
-    doi:10.1109/TMI.2026.3673118.
+    segmentation, MICCAI 2024, arXiv:2403.06759; Barfoot et al., IEEE TMI 2026, arXiv:2506.03942 (soft bins).
     """
 
     formula_arguments = ("include_background", "batch", "weight")

@@ -45,7 +45,7 @@ class ConvexityLoss(SegLoss):
         >>> round(ConvexityLoss(offsets=[1])(p, 0 * p).item(), 4)  # 0.8 in one of three lines
         0.2667
 
-    Reference: Zero-order form, ours, of quasi-concave probabilities as in D-Convexity, CVPR 2026, arXiv:2605.19210.
+    Reference: D-Convexity, CVPR 2026, arXiv:2605.19210 (quasi-concave probabilities; the zero-order form is ours).
     """
 
     def __init__(

@@ -50,7 +50,8 @@ class BettiPriorLoss(SegLoss):
         [1.0, 0.0, 1.0]
 
     Reference: Clough et al., A topological loss function for deep-learning based image segmentation using persistent
-    homology, IEEE TPAMI 44(12), 2022, arXiv:1910.01877. Unions, and no squares: Byrne et al., arXiv:2107.12689.
+    homology, IEEE TPAMI 44(12), 2022, arXiv:1910.01877; Byrne et al., IEEE TMI 2022,
+    arXiv:2107.12689 (unions, and no squares).
     """
 
     bounds = persistence.BOUNDS
