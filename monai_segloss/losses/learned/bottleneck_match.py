@@ -85,13 +85,16 @@ class BottleneckMatchLoss(WithPrior):
         **common: Unpack[FormulaArgs],
     ) -> None:
         weights: dict[str, tuple[str, TermWeight]] = {"bottleneck_match": ("weight_bottleneck", weight_bottleneck)}
-        if weight_boundary != 0:
+        with_boundary = (
+            not isinstance(weight_boundary, int | float) or weight_boundary != 0
+        )  # a schedule, or checked below
+        if with_boundary:
             weights["boundary_dice"] = ("weight_boundary", weight_boundary)
         super().__init__(base, weights, prior, common)
         self.roi_factor, self.sigma = non_negative(roi_factor=roi_factor, sigma=sigma)
         if not self.sigma:
             raise ValueError("sigma must be above 0.")
-        self.own_needs = (CONTOUR,) if weight_boundary != 0 else ()
+        self.own_needs = (CONTOUR,) if with_boundary else ()
 
     def part(self, network: LabelUNet) -> LabelEncoder:
         return network.encoder
