@@ -64,11 +64,24 @@ def keep(folder: Path, name: str, about: str) -> Path:
         frame: pd.DataFrame = getattr(tables, each)
         write_text(target / "tables" / f"{each}.csv", frame.round(DIGITS).to_csv(index=False))
     settings = read_json(folder / "comparison.json") if (folder / "comparison.json").exists() else {}
-    settings = {key: Path(value).name if key in ("data", "patients") else value for key, value in settings.items()}
+    settings = _without_folders(settings)
+    known = set(tables.runs["arm"])
+    settings["arms"] = [
+        arm for arm in settings.get("arms", []) if (arm if isinstance(arm, str) else arm["name"]) in known
+    ]
     write_json(
         target / "about.json", {"about": about, "settings": settings, "environment": environment("cpu")}, indent=1
     )
     return target
+
+
+def _without_folders(content: Any) -> Any:
+    """The settings with the names of files alone, which mean nothing on another machine."""
+    if isinstance(content, dict):
+        return {key: _without_folders(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_without_folders(each) for each in content]
+    return Path(content).name if isinstance(content, str) and "/" in content else content
 
 
 def page() -> str:
@@ -87,7 +100,7 @@ def section(folder: Path) -> Iterator[str]:
     yield from (f"- {each}" for each in (*summary(tables, analysis, settings), *failures(tables)))
     best = analysis.not_best.get("dice", {})
     if best:
-        leader = min(best, key=best.__getitem__)
+        leader = analysis.ranks["dice"].order[0]
         yield (
             f"- The largest mean Dice has `{leader}`; the probability that another loss is better is {best[leader]:.2f}, by "
             f"resampling patients and seeds. Kendall's tau between the order and its resamples is "

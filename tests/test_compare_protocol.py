@@ -25,7 +25,7 @@ from monai_segloss.experiment import comparison, report
 from monai_segloss.experiment.comparison import Comparison
 from monai_segloss.experiment.matrix import MatrixError, matrix
 from monai_segloss.experiment.measures import MEASURES
-from monai_segloss.experiment.protocol import FILE, Protocol, followed, load, names
+from monai_segloss.experiment.protocol import FILE, Protocol, followed, names, read_protocol
 from monai_segloss.experiment.published import section
 from monai_segloss.experiment.statistics import Settings
 from monai_segloss.experiment.tables import HALF, MEAN, Tables
@@ -34,7 +34,7 @@ from monai_segloss.experiment.tables import HALF, MEAN, Tables
 @pytest.mark.parametrize("name", names())
 @pytest.mark.parametrize("given", [{}, {"data": Path("raw")}], ids=["generated", "data"])
 def test_every_protocol_is_a_comparison(name: str, given: dict[str, Any]) -> None:
-    protocol = load(name)
+    protocol = read_protocol(name)
     found = matrix(protocol.fill(given))
     assert (found.data is None) == bool(found.demo)
     assert set(protocol.measures) <= set(MEASURES)
@@ -47,14 +47,14 @@ def test_every_protocol_is_a_comparison(name: str, given: dict[str, Any]) -> Non
 
 
 def test_jadon() -> None:
-    found = matrix(load("jadon2020").fill({}))
+    found = matrix(read_protocol("jadon2020").fill({}))
     assert (found.configuration, found.batch_size, found.demo, len(found.arms)) == ("2d", 32, "head", 9)
     assert all(re.search(r"_lr1em3_adam_seed\d_", run.trainer) for run in found.runs())
     assert found.reference.name == "cross_entropy"
 
 
 def test_loss_odyssey_has_a_grid_of_rates() -> None:
-    found = matrix(load("loss-odyssey").fill({}))
+    found = matrix(read_protocol("loss-odyssey").fill({}))
     assert [arm.name for arm in found.arms[:3]] == [f"asymmetric_similarity_lr{x}" for x in ("3em4", "3em3", "3em5")]
     assert found.reference.name == "dice_ce_lr3em4"
     assert {arm.lr for arm in found.arms} == {3e-4, 3e-3, 3e-5}
@@ -62,7 +62,7 @@ def test_loss_odyssey_has_a_grid_of_rates() -> None:
 
 
 def test_what_is_given_replaces_the_protocol() -> None:
-    odyssey = load("loss-odyssey")
+    odyssey = read_protocol("loss-odyssey")
     found = _matrix(None, {"lr": 0.01, "demo": True, "seeds": 3, "arms": ["dice_ce", "dice"]}, odyssey)
     assert [arm.name for arm in found.arms] == ["dice_ce", "dice"]
     assert (found.lr, found.seeds, found.baseline, found.epochs) == (0.01, 3, "dice_ce", 6)
@@ -171,7 +171,7 @@ def test_the_page_of_a_comparison_that_followed_a_protocol(tmp_path: Path) -> No
     Tables.of(*rows(arms, dict.fromkeys(arms, 2), (HALF,))).write(tmp_path / "tables")
     quick = Settings(resamples=100)
     assert 'id="protocol"' not in report.write(tmp_path, "cross_entropy", quick).read_text(encoding="utf-8")
-    (tmp_path / FILE).write_text(load("jadon2020").model_dump_json(exclude_defaults=True))
+    (tmp_path / FILE).write_text(read_protocol("jadon2020").model_dump_json(exclude_defaults=True))
     (tmp_path / "comparison.json").write_text(
         json.dumps({"data": "raw", "configuration": "2d", "optimizer": "adam", "lr": 0.05})
     )

@@ -136,7 +136,7 @@ def test_a_new_process_unpickles_trainers_and_does_without_monai() -> None:
         ("nnUNetTrainerFocalTversky_alhpa0p3", "'nnUNetTrainerFocalTversky_alpha0p3'"),
         ("nnUNetTrainerFocalTversky_alpha", "the settings are, in this order: alpha<number>"),
         ("nnUNetTrainerDiceTopK_k200", "k is a percentage"),
-        ("nnUNetTrainerSegLoss_alpha0p3", "the settings are, in this order: softlabels, lr<number>, seed<N>"),
+        ("nnUNetTrainerSegLoss_alpha0p3", "the settings are, in this order: softlabels, lr<number>, adam, seed<N>"),
     ],
 )
 def test_a_trainer_of_ours_with_wrong_settings_gets_one_sentence_with_the_right_ones(name: str, nearest: str) -> None:

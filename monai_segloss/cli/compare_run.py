@@ -115,7 +115,7 @@ def _command(action: Callable[[Console, Comparison], None]) -> Callable[..., Non
         from monai_segloss.demo.process import refuse_missing_packages, sigterm_as_keyboard_interrupt
         from monai_segloss.demo.progress import Display
         from monai_segloss.experiment.comparison import Comparison
-        from monai_segloss.experiment.protocol import FILE, load
+        from monai_segloss.experiment.protocol import FILE, read_protocol
         from monai_segloss.experiment.queue import Cluster
         from monai_segloss.files import write_json
 
@@ -132,7 +132,7 @@ def _command(action: Callable[[Console, Comparison], None]) -> Callable[..., Non
         console = Console(highlight=False)
         try:
             refuse_missing_packages()
-            followed = None if protocol is None else load(protocol)
+            followed = None if protocol is None else read_protocol(protocol)
             matrix = _matrix(config, given, followed)
             if cluster is None and (cores != 1 or gpus):
                 raise DemoError("--cores and --gpus are of a cluster: give --cluster too")

@@ -111,7 +111,7 @@ def names() -> list[str]:
     return sorted(each.name.removesuffix(".json") for each in folder.iterdir() if each.name.endswith(".json"))
 
 
-def load(name: str) -> Protocol:
+def read_protocol(name: str) -> Protocol:
     """A protocol by its name.
 
     Raises:

@@ -10,7 +10,11 @@ from monai_segloss.losses.shape.moments import moments
 from monai_segloss.losses.shape.size_penalty import outside
 
 
-@register("moment_constraint", tags=("shape", "position", "weak labels"))
+@register(
+    "moment_constraint",
+    tags=("shape", "position", "weak labels"),
+    exempt={"shards_equal_the_batch": "under DDP each process takes the mean over its own samples and classes"},
+)
 class MomentConstraintLoss(Bounded):
     r"""Square of how far the centroid, or the spread along each axis, of each class lies outside of its bounds.
 
