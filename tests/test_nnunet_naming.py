@@ -143,7 +143,7 @@ def test_another_spelling_is_refused_naming_the_right_one(wrong: str, right: str
     "suffix", ["", "_k3", "k2p5", "0epochs", "lr0", "alpha", "alpha03", "seed4294967296", "alpha1e999"]
 )
 def test_what_cannot_be_read_is_refused_with_the_settings(suffix: str) -> None:
-    with pytest.raises(TrainerNameError, match="k<number>, smoothnr<number>, softlabels, lr<number>, seed<N>"):
+    with pytest.raises(TrainerNameError, match="k<number>, smoothnr<number>, softlabels, lr<number>, adam, seed<N>"):
         decode(f"nnUNetTrainerTversky_{suffix}", PARAMETERS)
 
 
