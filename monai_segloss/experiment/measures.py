@@ -55,7 +55,7 @@ MEASURES = {
         Measure("betti_1_error", "difference in the number of loops", "", False),
         Measure("lesion_recall", "share of the reference's components found"),
         Measure("lesion_precision", "share of the prediction's components that touch a reference"),
-        Measure("lesion_f1", "harmonic mean of the two"),
+        Measure("lesion_f1", "F1 of components, the harmonic mean of these two"),
         Measure("lesion_dice", "Dice over components, a false one counting 0"),
         Measure("ece", "expected calibration error", "", False),
         Measure("ace", "average calibration error", "", False),
