@@ -95,13 +95,19 @@ def add_configuration(
     return added
 
 
+def downsampling(strides: Sequence[int | Sequence[int]], axes: int) -> list[int]:
+    """By how much the stages with these strides divide the edges of a patch, along each axis."""
+    steps = [1] * axes
+    for stride in strides:
+        each = [stride] * axes if isinstance(stride, int) else stride
+        steps = [step * n for step, n in zip(steps, each, strict=True)]
+    return steps
+
+
 def _refuse_patch(known: Mapping[str, Any], parent: str, patch_size: Sequence[int]) -> None:
     """Refuse a patch of another number of axes, or one that the strides of the network do not divide."""
     patch, architecture = _inherited(known, parent, "patch_size"), _inherited(known, parent, "architecture") or {}
-    steps = [1] * len(patch or patch_size)
-    for stride in architecture.get("arch_kwargs", {}).get("strides", ()):
-        each = [stride] * len(steps) if isinstance(stride, int) else stride
-        steps = [step * n for step, n in zip(steps, each, strict=True)]
+    steps = downsampling(architecture.get("arch_kwargs", {}).get("strides", ()), len(patch or patch_size))
     fits = len(patch_size) == len(steps) and all(
         n > 0 and n % step == 0 for n, step in zip(patch_size, steps, strict=True)
     )

@@ -12,6 +12,8 @@ from torch import nn
 
 from monai_segloss.core.whole_cases import PatchError, refuse_patches, wants_no_mirroring, wants_whole_cases
 from monai_segloss.losses.shape.bounds import Bounded, CaseBounds
+from monai_segloss.prior.supply import refuse_seen
+from nnunet_trainers.plans import downsampling
 
 
 class WholeCases(nnUNetTrainer):
@@ -47,13 +49,9 @@ class WholeCases(nnUNetTrainer):
         if found is None and not measured:
             return None
         training, validation = (set(map(str, part)) for part in self.do_split())
-        seen = sorted(measured & (validation - training))
-        if seen:
-            names = ", ".join(seen[:3]) + (" ..." if len(seen) > 3 else "")
-            raise ValueError(
-                f"bounds: they were measured on {names}, which fold {self.fold} validates; measure them with `segloss "
-                f"prior bounds DATASET --fold {self.fold}`."
-            )
+        advice = f"measure them with `segloss prior bounds DATASET --fold {self.fold}`"
+        seen = (sorted(training), sorted(validation), self.fold)
+        refuse_seen(measured, *seen, "bounds: they were measured on", advice)
         if found is not None:
             found.refuse_unknown(sorted(training | validation))
         return found
@@ -83,11 +81,7 @@ def _how(trainer: nnUNetTrainer, largest: Sequence[int]) -> str:
     name = trainer.configuration_name
     if len(patch) < len(largest):
         return f"train a 3-D configuration instead of {name!r}"
-    strides = trainer.configuration_manager.network_arch_init_kwargs.get("strides") or [[1] * len(patch)]
-    steps = [1] * len(patch)
-    for stride in strides:
-        each = [stride] * len(patch) if isinstance(stride, int) else stride
-        steps = [step * n for step, n in zip(steps, each, strict=True)]
+    steps = downsampling(trainer.configuration_manager.network_arch_init_kwargs.get("strides") or (), len(patch))
     wanted = [-(-n // step) * step for n, step in zip(largest, steps, strict=True)]
     size = ",".join(map(str, wanted))
     return f"add a configuration with `segloss nnunet plan DATASET {name} NAME --patch-size {size} --batch-size N ...`"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,11 +43,13 @@ def set_network(plans: Path, matrix: Matrix) -> None:
 
 def _stages(patch: tuple[int, ...], planned: Mapping[str, Any], network: Mapping[str, Any]) -> int:
     """How many of the planned stages a patch goes through with whole voxels, at least two along each axis."""
+    from nnunet_trainers.plans import downsampling
+
     axes, strides = len(planned["patch_size"]), network["strides"]
     if len(patch) != axes:
         raise DemoError(f"--patch-size {list(patch)}: the plans have {axes} axes, as in {planned['patch_size']}")
     for stages in range(network["n_stages"], 1, -1):
-        steps = [math.prod(stride[axis] for stride in strides[:stages]) for axis in range(axes)]
+        steps = downsampling(strides[:stages], axes)
         if all(edge % step == 0 and edge >= 2 * step for edge, step in zip(patch, steps, strict=True)):
             return stages
     raise DemoError(
