@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import monai.utils  # noqa: F401  (sets variables of the environment)
 import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
 import monai_segloss
+import nnunet_trainers.trainers  # noqa: F401  (the same)
 from monai_segloss import LossConfig
 from monai_segloss.cli import app
 
