@@ -21,7 +21,6 @@ COMMANDS = {
     "gpu": "dice_ce on CUDA against the floor",
     "memory": "peak memory of every loss, in multiples of the logits",
     "bundle-memory": "memory of the loss step in the bundle, on a CT",
-    "trainers": "every loss on the same real volumes",
     "comparisons": "published comparisons of losses, from the tables of segloss compare",
     "page": "write docs/benchmarks.md and its plots",
 }

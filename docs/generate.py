@@ -10,14 +10,11 @@ python docs/generate.py --check             # whether they are current
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import shutil
 import sys
 from collections.abc import Collection
 from pathlib import Path
-from statistics import mean
-from typing import Any
 
 import monai_segloss
 from monai_segloss import LossInfo
@@ -44,22 +41,18 @@ from pages import (  # noqa: E402, F401
     support_table,
 )
 
-RESULTS = ROOT / "benchmarks" / "results" / "hippocampus_mr"
-TRACKED = ("losses.md", "differences.md", "trainers.md", "benchmarks.md")
+TRACKED = ("losses.md", "differences.md", "benchmarks.md")
 """Generated pages that can be read in the repository; adding a loss changes none of them before the next release."""
 SITES = {"arXiv": "https://arxiv.org/abs/", "doi": "https://doi.org/", "openreview": "https://openreview.net/forum?id="}
 FIGURE = (
     "Value and gradient on a volume with 5 % foreground: every voxel with the same probability of its true class (left), "
     "a confident prediction (p = 0.98) that is shifted off its target step by step (right)."
 )
-FAST = RESULTS.with_name(f"{RESULTS.name}-lr-0.05")
-STOCK = RESULTS.with_name(f"{RESULTS.name}-stock")
-REGIONS = RESULTS.with_name(f"{RESULTS.name}-regions")
 HAUSDORFF = (
     "Far voxels push a class down with their squared distance before its own voxels can hold it, and where p has come to "
     "0, (p - g)^2 has no gradient in the logits."
 )
-REASONS = {
+ALONE = {
     "active_boundary": "It reads where the predicted boundaries lie, never which class is on which side, so that a class "
     "is as probable outside as inside. It is published alongside cross-entropy and `lovasz_softmax`.",
     "active_contour": "Its region term is linear in p: the many voxels of the background push a class down first, and where "
@@ -76,7 +69,7 @@ REASONS = {
     "p near 0 has no gradient. It is published alongside Dice and cross-entropy, with a share that grows.",
     "hausdorff_dt": f"{HAUSDORFF} It is published alongside Dice: `dice_hausdorff_dt`.",
     "log_hausdorff_dt": HAUSDORFF,
-    "lovasz_hinge": "Scores of 0 everywhere cost 1, a plateau that 300 iterations hardly leave; it is used to raise the "
+    "lovasz_hinge": "Scores of 0 everywhere cost 1, a plateau that a short training hardly leaves; it is used to raise the "
     "Jaccard index after training with cross-entropy.",
     "mumford_shah": "It does not know which class is which: the right parts under other names have the same value.",
     "noise_robust_dice": "A class that is predicted everywhere costs less than one that is predicted faintly, so that it "
@@ -89,10 +82,7 @@ REASONS = {
     "signed_distance_regression": "Its best output is a distance, near 1/2 along every boundary, which with softmax the "
     "channels share; it is published alongside Dice, for channels that are read at 1/2.",
 }
-"""What else explains that a loss does not reach 0.5."""
-FOUND, DECIDED, TOO_MUCH = 2.0, 0.6, 0.05
-"""A class counts as found where it is more than so many times as probable inside of its voxels as outside, as decided
-from this largest probability on, as predicted too widely from this mean probability outside on."""
+"""Why a loss hardly trains alone and from random weights."""
 NOTE = "<!-- Written by docs/generate.py from the registry; do not edit. -->\n\n"
 
 
@@ -159,7 +149,6 @@ def tracked(without: Collection[str] = ()) -> dict[str, str]:
     texts = (
         table_page([info for info in losses if info.key not in without]),
         differences_page(),
-        trainers_page(losses),
     )
     return {**{name: NOTE + text for name, text in zip(TRACKED, texts, strict=False)}, "benchmarks.md": page()}
 
@@ -230,7 +219,7 @@ def loss_page(info: LossInfo, edges: str = "") -> str:
     different = [d for d in DIFFERENCES if d.key == info.key]
     if different:
         lines += ["", "## Differences", "", *difference_table(different)]
-    lines += on_real_volumes(info)
+    lines += measured(info.key)
     lines += ["", "## Source", "", linked(info), ""]
     lines += [f"`segloss cite {info.key}` prints", "", "```bibtex", "\n\n".join(bibtex(info.paper)), "```", ""]
     lines += ["and the entry of this package."]
@@ -261,114 +250,19 @@ def index_page(losses: list[LossInfo]) -> str:
     return "\n".join([*lines, ""])
 
 
-def trainers_page(losses: list[LossInfo]) -> str:
-    """What each trainer reached on real volumes in a short run."""
-    lines = [
-        "# Trainers on real volumes",
-        "",
-        "The same short schedule, fold and seed for every loss, through `nnUNetv2_train` and `nnUNetv2_predict`. It "
-        "shows that a trainer learns, not which loss is best: one seed, 300 iterations, and differences of a few points "
-        "are noise.",
-        "",
-        "`python -m benchmarks.trainers --data hippocampus_mr` (60 MR volumes of the hippocampus, fold 0, seed 0, 6 "
-        "epochs of 50 iterations, batch and patch as nnU-Net plans them; the network in bfloat16, the loss in float32, on "
-        "one core of an AMD EPYC that trains another loss on the other). Dice is the mean over the validation cases, "
-        "minutes are wall time, pauses for other work included.",
-        "",
-        "nnU-Net's learning rate of 0.01 is made for 250,000 iterations; 300 are few. Alongside ours stand nnU-Net's own "
-        "trainers of the same loss (`--stock`), from the same first weights and on the same batches. What a network has "
-        "learned that stays below 0.5 is on the page of its loss: how probable each class is inside and outside of its "
-        "voxels. A loss that takes no labels has the classes as regions (`--regions`): both together, and the second. A "
-        "loss without a row has not been run.",
-        "",
-    ]
+def measured(key: str) -> list[str]:
+    """What the published comparisons say of a loss, and why it hardly trains alone where that is known."""
+    lines = ["", "## From random weights", "", ALONE[key]] if key in ALONE else []
     rows = []
-    for info in losses:
-        run, fast = _run_of(info), _run(info.key, FAST)
-        if run is None:
-            continue
-        classes = run["classes"]
-        nsd, hd95 = (_mean([each.get(what) for each in classes.values()], n) for what, n in (("nsd", 3), ("hd95", 1)))
-        per_class = ", ".join(f"{name} {each['dice']:.3f}" for name, each in classes.items())
-        stock, again = (f"{_dice(other):.3f}" if other else "" for other in (_run(info.key, STOCK), fast))
-        rows.append(
-            {
-                "loss": f"{info.key}{'' if 'labels' in info.support else ', regions'}",
-                "mean Dice": f"{_dice(run):.3f}",
-                "nnU-Net's own": stock,
-                "at rate 0.05": again,
-                "per class": per_class,
-                "NSD": nsd,
-                "HD95 mm": hd95,
-                "minutes": f"{run['seconds'] / 60:.0f}",
-                "precision": run.get("precision", "float32"),
-                "commit": run["environment"]["commit"],
-            }
-        )
-    columns = [name for name in rows[0] if any(row[name] for row in rows)]
-    table = [columns, ["---"] * len(columns), *([row[name] for name in columns] for row in rows)]
-    lines += [f"| {' | '.join(cells)} |" for cells in table]
-    lines += ["", "## Why some stay below 0.5", ""]
-    lines += [f"- `{info.key}`: {REASONS[info.key]}" for info in losses if info.key in REASONS and _run_of(info)]
-    return "\n".join([*lines, ""])
-
-
-def on_real_volumes(info: LossInfo) -> list[str]:
-    """What the trainer of a loss reached, and why that is little where it is."""
-    key, run, fast = info.key, _run_of(info), _run(info.key, FAST)
-    if run is None:
-        return []
-    found = f"Validation Dice {_dice(run):.3f} after 300 iterations at nnU-Net's learning rate of 0.01"
-    found += f", {_dice(fast):.3f} at 0.05" if fast else ""
-    stock = _run(key, STOCK)
-    found += f"; {_dice(stock):.3f} by nnU-Net's own {stock['trainer'].partition('_')[0]}" if stock else ""
-    lines = ["", "## On real volumes", "", f"{found} ([all](../trainers.md)). {REASONS.get(key, '')}".rstrip()]
-    return lines + _learned(run) if "probability" in run else lines
-
-
-def _learned(run: dict[str, Any]) -> list[str]:
-    """The probabilities of a network whose predictions are poor."""
-    return [
-        "",
-        "Its probability of each class, mean over the voxels of the class and over all others, and the largest:",
-        "",
-        "| class | inside | outside | largest | so far |",
-        "| --- | --- | --- | --- | --- |",
-        *(
-            f"| {name} | {p['inside']:.3f} | {p['outside']:.3f} | {p['largest']:.3f} | {_so_far(**p)} |"
-            for name, p in run["probability"].items()
-        ),
-    ]
-
-
-def _so_far(inside: float, outside: float, largest: float) -> str:
-    """How far a network has come with a class: first it finds the place, then it decides."""
-    if largest < DECIDED:
-        return "found, not decided" if inside > FOUND * outside else "not found"
-    if outside > TOO_MUCH:
-        return "predicted far beyond it"
-    return "partly predicted" if inside < DECIDED else "predicted"
-
-
-def _run_of(info: LossInfo) -> dict[str, Any] | None:
-    """The result of a loss on the classes, or where it takes no labels on the classes as regions."""
-    return _run(info.key, RESULTS if "labels" in info.support else REGIONS)
-
-
-def _run(key: str, folder: Path = RESULTS) -> dict[str, Any] | None:
-    """The result of a training."""
-    file = folder / f"{key}.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
-
-
-def _dice(run: dict[str, Any]) -> float:
-    return mean(each["dice"] for each in run["classes"].values())
-
-
-def _mean(values: list[float | None], digits: int) -> str:
-    """The mean over the classes; a dash where one has no value, as the distance to a class that was never found."""
-    known = [value for value in values if value is not None]
-    return f"{mean(known):.{digits}f}" if len(known) == len(values) else "-"
+    for part in (DOCS / "comparison.md").read_text(encoding="utf-8").split("\n## ")[1:]:
+        for row in re.findall(rf"^\| `{key}` \|(.+)\|$", part, re.MULTILINE):
+            dice, difference, verdict = (cell.strip() for cell in row.split("|")[:3])
+            rows.append(f"| {part.splitlines()[0]} | {dice} | {difference} | {verdict} |")
+    if rows:
+        head = "| data | Dice | difference from `dice_ce` | verdict |"
+        lines += ["", "## Measured", "", head, "| --- | --- | --- | --- |", *rows]
+        lines += ["", "Small networks and short trainings, two seeds each: [the whole tables](../comparison.md)."]
+    return lines
 
 
 def differences_page() -> str:

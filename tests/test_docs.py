@@ -99,7 +99,6 @@ def test_the_figure_of_a_loss(info: LossInfo) -> None:
 
 def test_tables_of_the_built_pages_link_to_the_losses(site: Path) -> None:
     for page, link in (
-        ("docs/trainers.md", "| [dice](losses/dice.md) |"),
         ("docs/benchmarks.md", "| [dice](losses/dice.md) |"),
         ("docs/differences.md", "| [dice](losses/dice.md) |"),
         ("docs/how-to/bundle.md", "| [dice_ce](../losses/dice_ce.md) |"),
@@ -137,7 +136,7 @@ def test_losses_and_trainers_that_pages_name_are_there(page: str) -> None:
         assert key in RECIPES or monai_segloss.find(key).key == key
     if page == "choosing.md":
         options = {"alpha", "beta", "partial"}
-        for key in set(re.findall(r"`([a-z]+(?:_[a-z0-9]+)*)`", text)) - options:
+        for key in set(re.findall(r"`([a-z]+(?:_[a-z0-9]+)*)`", text)) - options - set(RECIPES):
             assert monai_segloss.find(key).key == key
 
 
@@ -149,11 +148,16 @@ def test_edge_cases_are_computed(key: str) -> None:
     assert "every voxel is ignored: 0 (no gradient)" in text
 
 
-def test_every_measured_loss_has_its_row() -> None:
-    text = (DOCS / "trainers.md").read_text(encoding="utf-8")
-    for folder in (GENERATE.RESULTS, GENERATE.REGIONS):
-        for file in folder.glob("*.json"):
-            assert re.search(rf"^\| {file.stem}(, regions)? \|", text, re.MULTILINE), file.stem
+def test_what_was_measured_is_on_the_page_of_its_loss() -> None:
+    table = (DOCS / "comparison.md").read_text(encoding="utf-8")
+    found = [info.key for info in monai_segloss.list_losses() if f"| `{info.key}` |" in table]
+    assert len(found) > 4
+    for key in found:
+        text = "\n".join(GENERATE.measured(key))
+        assert text.count("\n| ") == 2 + table.count(f"| `{key}` |")
+        assert "(../comparison.md)" in text
+    assert "no gradient" in "\n".join(GENERATE.measured("boundary"))
+    assert GENERATE.measured("overlap_of_nothing") == []
 
 
 def test_the_command_builds_and_checks(tmp_path: Path) -> None:

@@ -225,11 +225,11 @@ def test_an_unknown_precision_is_refused_before_any_work(space: Workspace, monke
 def test_nnunet_s_own_trainers_see_the_same_weights_and_batches(
     space: Workspace, monkeypatch: pytest.MonkeyPatch, ours: str, own: str
 ) -> None:
-    """What `python -m benchmarks.trainers --stock` compares: one loss, computed by them and by us."""
+    """One loss, computed by them and by us."""
     schedule = "seed3_2epochs_3iterations"
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
     found = run(space.trainer(f"nnUNetTrainer{ours}_{schedule}"))
-    stock = str(Path(__file__).resolve().parent.parent / "benchmarks" / "stock")
+    stock = str(Path(__file__).resolve().parent / "stock")
     monkeypatch.setenv(VARIABLE, os.pathsep.join([stock, os.environ.get(VARIABLE, "")]))
     expected = run(space.trainer(f"{own}_{schedule}"))
     constant = 1 if ours == "DiceCE" else 0  # nnU-Net's Dice loss is -Dice

@@ -1,4 +1,4 @@
-"""nnU-Net's own trainers in the schedule of `benchmarks.trainers`, with the seeds and the precision of ours.
+"""nnU-Net's own trainers with the seeds, the schedule and the precision of ours.
 
 nnU-Net finds this file through ``nnUNet_extTrainer`` and asks it for ``nnUNetTrainerCELoss_seed0_6epochs_50iterations``.
 First weights and batches are those of our trainers with the same seed: only the loss differs.
