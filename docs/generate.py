@@ -29,8 +29,10 @@ sys.path.insert(0, str(DOCS))
 from edges import edge_cases  # noqa: E402
 from figures import figure  # noqa: E402
 from pages import (  # noqa: E402, F401
+    EXAMPLES,
     PROPERTIES,
     REFERENCE,
+    examples_page,
     gallery_page,
     markdown,
     parameter_table,
@@ -115,6 +117,8 @@ def build(out: Path, figures: Collection[str] | None = None) -> None:
     for name, text in pages.items():
         (out / "docs" / name).parent.mkdir(parents=True, exist_ok=True)
         (out / "docs" / name).write_text(text, encoding="utf-8")
+    (out / "examples").mkdir(exist_ok=True)
+    (out / "examples" / "index.md").write_text(examples_page(ROOT / "examples"), encoding="utf-8")
     folder = out / "docs" / "images" / "losses"
     folder.mkdir(parents=True, exist_ok=True)
     for info in drawn:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
+import json
 import re
 import textwrap
 import typing
 from collections.abc import Iterable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -102,6 +105,46 @@ def gallery_page(losses: Iterable[LossInfo], caption: str) -> str:
             lines += [f"[{figure} {info.key}](losses/{info.key}.md)", ""]
         lines += ["</div>", ""]
     return "\n".join(lines)
+
+
+EXAMPLES = ("own_loss", "train_nnunet", "bundle_dicom", "vessel_topology", "compare_losses", "losses_in_a_notebook")
+"""The examples in the order of their page."""
+
+
+def examples_page(folder: Path) -> str:
+    """What each example shows and needs, a picture where there is one, and its code."""
+    lines = [
+        "# Examples",
+        "",
+        "Each is a program of this repository that continuous integration runs on small data.",
+        "",
+    ]
+    for name in EXAMPLES:
+        file = next(folder.glob(f"{name}.*"))
+        title, text, code = _notebook(file) if file.suffix == ".ipynb" else _script(file)
+        lines += [f"## {title.rstrip('.')}", "", text, ""]
+        if (folder.parent / "docs" / "images" / "examples" / f"{name}.png").exists():
+            lines += [f"![What the example draws](../docs/images/examples/{name}.png)", ""]
+        lines += [f'??? example "examples/{file.name}"', "", textwrap.indent(code, "    "), ""]
+    return "\n".join(lines)
+
+
+def _script(file: Path) -> tuple[str, str, str]:
+    """First line and rest of the docstring, and the code below it."""
+    source = file.read_text(encoding="utf-8")
+    about = ast.get_docstring(ast.parse(source)) or ""
+    title, _, text = about.partition("\n\n")
+    code = source.partition('"""')[2].partition('"""')[2].strip()
+    return title, text, f"```python\n{code}\n```"
+
+
+def _notebook(file: Path) -> tuple[str, str, str]:
+    """Heading and text of the first cell, and the others."""
+    first, *others = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    title, _, text = "".join(first["source"]).removeprefix("# ").partition("\n\n")
+    parts = [(cell["cell_type"], "".join(cell["source"])) for cell in others]
+    shown = [f"```python\n{part}\n```" if kind == "code" else part.replace("## ", "#### ") for kind, part in parts]
+    return title, text, "\n\n".join(shown)
 
 
 def public_names(module: ModuleType) -> list[str]:

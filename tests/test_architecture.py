@@ -129,6 +129,18 @@ def test_files_stay_readable(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
 
 
+TRACED = [f for f in FILES if module_name(f).split(".")[1:2] in (["core"], ["kernels"], ["losses"], ["maps"])]
+"""Files that torch.compile reads."""
+
+
+@pytest.mark.parametrize("path", TRACED, ids=module_name)
+def test_types_to_look_for_are_tuples(path: Path) -> None:
+    """``isinstance(x, A | B)`` ends the graph in torch 2.6."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
+            assert not isinstance(node.args[1], ast.BinOp), f"line {node.lineno}: write a tuple of types"
+
+
 CARDS = {info.key: Path(inspect.getsourcefile(info.cls) or "") for info in monai_segloss.list_losses()}
 
 

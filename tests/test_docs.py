@@ -106,6 +106,16 @@ def test_tables_of_the_built_pages_link_to_the_losses(site: Path) -> None:
         assert link in (site / page).read_text(encoding="utf-8"), page
 
 
+def test_every_example_is_on_the_page(site: Path) -> None:
+    text = (site / "examples" / "index.md").read_text(encoding="utf-8")
+    files = [path for path in (ROOT / "examples").iterdir() if path.suffix in (".py", ".ipynb")]
+    assert {path.stem for path in files} == set(GENERATE.EXAMPLES)
+    assert all(f'??? example "examples/{path.name}"' in text for path in files)
+    assert text.count("\n    ```python\n") > len(files)  # the notebook has several
+    assert "\n    def make_case(" in text
+    assert "#### A small training" in text
+
+
 def test_every_public_name_has_an_entry(site: Path) -> None:
     folders = [path.parent for path in (ROOT / "monai_segloss").glob("*/__init__.py")]
     listed = {f"monai_segloss.{each.name}" for each in folders if "__all__ = [" in (each / "__init__.py").read_text()}

@@ -39,7 +39,7 @@ def problems(wheel: Path, sdist: Path) -> list[str]:
     with tarfile.open(sdist) as archive:
         sources = {name.partition("/")[2] for name in archive.getnames()}
     needed = ("pyproject.toml", "LICENSE", "README.md", "CHANGELOG.md", "CITATION.cff", "mkdocs.yml", "tox.ini")
-    needed += ("tests/test_contract.py", "docs/generate.py", "docs/assets/site.css")
+    needed += ("tests/test_contract.py", "docs/generate.py", "docs/assets/site.css", "examples/own_loss.py")
     return found + [f"{sdist.name} lacks {name}" for name in needed if name not in sources]
 
 

@@ -76,7 +76,7 @@ def numbers(name: str, value: object, wanted: str, axes: int = 1, largest: float
         x = constant(value)
     except (TypeError, ValueError, OverflowError, RuntimeError, NotImplementedError):
         real = False
-    if not real or isinstance(value, bool | set | Mapping):
+    if not real or isinstance(value, (bool, set, Mapping)):
         raise TypeError(f"{name} must be {wanted}, got {shown(value)}.")
     if x.ndim > axes or not bool(((x >= 0) & (x <= largest)).all()):
         raise ValueError(
@@ -125,6 +125,6 @@ def plain(value: Any) -> Any:
         return {name: plain(each) for name, each in value.items()}
     if type(value) is tuple:
         return tuple(map(plain, value))
-    if isinstance(value, Sequence) and not isinstance(value, bytes | tuple):
+    if isinstance(value, Sequence) and not isinstance(value, (bytes, tuple)):
         return [plain(each) for each in value]
     return value

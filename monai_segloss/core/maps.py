@@ -107,7 +107,7 @@ def map_key(name: str, function: Callable[..., Tensor], settings: Mapping[str, A
         elif i == 0 and isinstance(value, str):
             parts.append(value)
         else:
-            parts += [option.name, *map(_word, value if isinstance(value, list | tuple) else (value,))]
+            parts += [option.name, *map(_word, value if isinstance(value, (list, tuple)) else (value,))]
     return "_".join(parts)
 
 
@@ -118,7 +118,7 @@ def options(function: Callable[..., Tensor]) -> list[inspect.Parameter]:
 
 def _word(value: object) -> str:
     """A setting as part of a name: 2.5 is 2p5."""
-    text = repr(float(value)).removesuffix(".0") if isinstance(value, int | float) else str(value).lower()
+    text = repr(float(value)).removesuffix(".0") if isinstance(value, (int, float)) else str(value).lower()
     return text.translate({ord("."): "p", ord("-"): "m", ord("+"): None})
 
 

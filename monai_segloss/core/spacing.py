@@ -134,7 +134,7 @@ def known_spacing(x: Tensor | None, axes: int) -> Tensor:
 
 def spacing_rows(value: Any) -> tuple[tuple[float, ...], ...] | None:
     """Voxel spacing given in numbers as rows of numbers, which a compiled graph can count with; else None."""
-    if not isinstance(value, list | tuple) or any(isinstance(x, Tensor) or getattr(x, "ndim", 0) for x in value):
+    if not isinstance(value, (list, tuple)) or any(isinstance(x, Tensor) or getattr(x, "ndim", 0) for x in value):
         return None
-    rows = value if isinstance(value[0], list | tuple) else (value,)
+    rows = value if isinstance(value[0], (list, tuple)) else (value,)
     return tuple(tuple(map(float, row)) for row in rows)

@@ -131,4 +131,4 @@ def missing(wanted: Sequence[str], maps: Mapping[str, Any]) -> list[str]:
 
 def tensors(value: Any) -> list[Tensor]:
     """The tensors that a module is given or gives."""
-    return [x for x in (value if isinstance(value, list | tuple) else [value]) if isinstance(x, Tensor)]
+    return [x for x in (value if isinstance(value, (list, tuple)) else [value]) if isinstance(x, Tensor)]

@@ -86,7 +86,7 @@ class BottleneckMatchLoss(WithPrior):
     ) -> None:
         weights: dict[str, tuple[str, TermWeight]] = {"bottleneck_match": ("weight_bottleneck", weight_bottleneck)}
         with_boundary = (
-            not isinstance(weight_boundary, int | float) or weight_boundary != 0
+            not isinstance(weight_boundary, (int, float)) or weight_boundary != 0
         )  # a schedule, or checked below
         if with_boundary:
             weights["boundary_dice"] = ("weight_boundary", weight_boundary)

@@ -171,7 +171,7 @@ class Guided(WeightedSum):
 
 def base_terms(base: Base) -> Mapping[str, TermWeight]:
     """The terms of ``base``; losses by the names of the registry."""
-    if not isinstance(base, str | Mapping):
+    if not isinstance(base, (str, Mapping)):
         raise TypeError(f"base must be the key of a loss or a mapping of terms, got {shown(base)}.")
     terms: Mapping[str, TermWeight] = {base: 1.0} if isinstance(base, str) else base
     for name, term in terms.items():

@@ -149,6 +149,6 @@ def after(warmup: int, argument: str, weight: TermWeight) -> TermWeight:
     whole(0, warmup=warmup)
     if not warmup:
         return weight
-    if not isinstance(weight, int | float):
+    if not isinstance(weight, (int, float)):
         raise ValueError(f"warmup={warmup}: {argument} is a schedule; let it be 0 in these epochs itself.")
     return WarmUp(weight, epochs=0, begin=warmup)

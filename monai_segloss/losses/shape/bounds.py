@@ -117,7 +117,7 @@ def _numbers(value: Any, place: int) -> Any:
         return [_numbers(each, i) for i, each in enumerate(value)]
     if value is None:
         return math.inf if place else -math.inf
-    if isinstance(value, bool | str):
+    if isinstance(value, (bool, str)):
         raise TypeError
     return value
 
