@@ -67,7 +67,9 @@ def workers() -> int:
 
 
 def program(name: str) -> list[str]:
-    """The command that starts a program of nnU-Net with this interpreter, also where the environment is not active."""
+    """The command that starts a program with this interpreter, also where the environment is not active."""
+    if name == "monai.bundle":
+        return [sys.executable, "-m", name]
     sibling = shutil.which(name, path=str(Path(sys.executable).parent))
     if sibling:
         return [sibling]

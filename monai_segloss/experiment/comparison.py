@@ -15,14 +15,17 @@ from monai_segloss.demo.process import Programs, environment, workers
 from monai_segloss.demo.progress import Display, bar_listener
 from monai_segloss.demo.stages import Stages
 from monai_segloss.experiment import queue
+from monai_segloss.experiment.backends import Backend, backend
+from monai_segloss.experiment.backends.nnunet import PLANS
+from monai_segloss.experiment.costs import EPOCHS, ITERATIONS, Estimate, estimate, free
 from monai_segloss.experiment.folds import make_folds, read_patients
-from monai_segloss.experiment.matrix import Matrix
+from monai_segloss.experiment.matrix import Matrix, Run
 from monai_segloss.experiment.measures import Options
 from monai_segloss.experiment.measuring import measure_runs
 from monai_segloss.experiment.network import SETTINGS, set_network
 from monai_segloss.experiment.queue import Cluster, Show
-from monai_segloss.experiment.running import DIVERGED, DONE, PLANS, Task
-from monai_segloss.experiment.smoke import EPOCHS, FOLDER, ITERATIONS, Estimate, estimate, free, smoke
+from monai_segloss.experiment.running import DIVERGED, DONE, Task
+from monai_segloss.experiment.smoke import smoke
 from monai_segloss.experiment.tables import Tables
 from monai_segloss.files import read_json, write_json
 
@@ -49,12 +52,15 @@ class Comparison:
     jobs: int = 1
     cluster: Cluster | None = None
     source: RawDataset | None = field(init=False, default=None)
+    backend: Backend = field(init=False)
     stages: Stages = field(init=False)
     programs: Programs = field(init=False)
     patients: Mapping[str, str] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.work = self.work.absolute()
+        self.backend = backend(self.matrix.backend)
+        self.backend.refuse_missing_packages()
         if self.matrix.data is not None:
             self.source = read_dataset(self.matrix.data, 2, None)
             if self.matrix.patients is not None:
@@ -73,6 +79,7 @@ class Comparison:
         asked |= {
             f"--{x}": getattr(self.matrix, x) for x in ("optimizer", "validation_fold") if getattr(self.matrix, x)
         }
+        asked |= {"--backend": self.matrix.backend} if self.matrix.backend != "nnunet" else {}
         asked |= {"--demo": self.matrix.demo} if self.matrix.demo == "head" else {}
         common = {f"--{x}": getattr(self.matrix, x) for x in same}
         folds = {"--splits": self.matrix.splits} if self.matrix.splits != 5 else {}
@@ -83,6 +90,7 @@ class Comparison:
         """Refuse folds that there are not, and losses that cannot do what the data set asks for."""
         from nnunet_trainers.building import DatasetProperties, refuse_unsupported
 
+        self.backend.refuse(self.matrix, self.source)
         folds = self._folds(len(self.source.cases) if self.source else HEADS.train)
         if self.matrix.validation_fold and folds < 3:
             raise DemoError(f"validation_fold needs three folds or more, which take as many cases: there are {folds}")
@@ -136,11 +144,19 @@ class Comparison:
             return generate.make_splits(cases, self._folds(len(cases)))
         return make_folds(cases, self._folds(len(cases)), self.patients)
 
+    def held_out(self) -> list[dict[str, list[str]]]:
+        """The folds, and one more that the two iterations hold out: at most two cases."""
+        splits = self.splits()
+        first = splits[self.matrix.folds[0]]
+        return [*splits, {"train": first["train"], "val": first["val"][:2]}]
+
     def tasks(self) -> list[Task]:
         """Every run."""
-        place = (self.work, self.stages.settings)
-        about = (self.name, self.matrix.configuration, self.matrix.device)
-        return [Task(*place, run, *about) for run in self.matrix.runs()]
+        return [self._task(run) for run in self.matrix.runs()]
+
+    def _task(self, run: Run, trial: bool = False) -> Task:
+        about = (self.name, self.backend.configuration(self.matrix), self.matrix.device)
+        return self.backend.task(self.work, self.stages.settings, run, *about, retries=0 if trial else 2, trial=trial)
 
     # -- what is done ---------------------------------------------------------------------------------------------
 
@@ -165,14 +181,13 @@ class Comparison:
             DemoError: an arm fails in these iterations, or something before them.
         """
         self._data()
-        self._plan()
+        self.backend.plan(self)
         splits = self.splits()
         costs = {}
         for arm in self.matrix.arms:
             run = self.matrix.run(arm, 0, len(splits), EPOCHS, ITERATIONS)
-            about = (self.name, self.matrix.configuration, self.matrix.device, 0, FOLDER)
             with self.display.stage(f"two iterations of {arm.name}"):
-                costs[arm.name] = smoke(Task(self.work, self.stages.settings, run, *about))
+                costs[arm.name] = smoke(self._task(run, trial=True))
         cases = {number: len(each["val"]) for number, each in enumerate(splits)}
         left = [task.run for task in self.tasks() if task.state() not in (DONE, DIVERGED)]
         return estimate(self.matrix, left, costs, cases, self.jobs)
@@ -207,12 +222,7 @@ class Comparison:
         self._losses(plans)
 
     def _splits(self) -> None:
-        """The folds, and one more that the two iterations hold out: at most two cases."""
-        splits = self.splits()
-        first = splits[self.matrix.folds[0]]
-        write_json(
-            self.preprocessed / "splits_final.json", [*splits, {"train": first["train"], "val": first["val"][:2]}]
-        )
+        write_json(self.preprocessed / "splits_final.json", self.held_out())
 
     def _losses(self, plans: Path) -> None:
         """Configurations for the losses that the name of a trainer cannot hold."""
