@@ -95,16 +95,23 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=300.0, help="seconds after which a pass is ended")
     arguments(parser)
     options = parser.parse_args()
-    results, console = opened(options, "memory"), Console()
+    results, console, failed = opened(options, "memory"), Console(), list[str]()
     for key, classes in product(options.keys, options.classes):
         fields = dict(zip(FIELDS, (key, classes, options.edge or SIZES.get(classes, 64), 1), strict=True))
         if not options.again and results.has(**fields):
             continue
-        row = {**fields, **measured(key, classes, fields["edge"], options.device, options.limit)}
+        try:
+            row = {**fields, **measured(key, classes, fields["edge"], options.device, options.limit)}
+        except RuntimeError as error:  # its process said why: too large for it, or for the machine
+            console.print(str(error))
+            failed.append(key)
+            continue
         results.add(row, *FIELDS)
         took = f"stopped after {options.limit:.0f} s" if "stopped after" in row else f"{row['seconds']:.1f} s"
         console.print(f"{key}, (1, {classes}, {row['edge']}³): {times_logits(row):.1f} times the logits, {took}")
     console.print(f"in {results.file}")
+    if failed:
+        sys.exit(f"without a row: {', '.join(dict.fromkeys(failed))}")
 
 
 if __name__ == "__main__":

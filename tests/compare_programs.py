@@ -43,6 +43,7 @@ def stop(where: str, trainer: str) -> None:
 
 def train(raw: Path, preprocessed: Path, results: Path) -> None:
     trainer, configuration, fold = option("-tr"), sys.argv[2], int(sys.argv[3])
+    assert ("softlabels" not in trainer) or (preprocessed / "soft_labels").is_dir()
     seed, epochs = (int(re.search(pattern, trainer)[1]) for pattern in (r"seed(\d+)", r"(\d+)epochs"))  # type: ignore[index]
     assert configuration in json.loads((preprocessed / "nnUNetPlans.json").read_text())["configurations"]
     model = results / f"{trainer}__nnUNetPlans__{configuration}"
@@ -103,5 +104,8 @@ def run() -> None:
     raw = next(base.iterdir())
     if name == "nnUNetv2_plan_and_preprocess":
         plan(raw, preprocessed / raw.name)
+    elif name == "segloss":
+        assert sys.argv[1:5] == ["nnunet", "soft-labels", str(int(raw.name[7:10])), "3d_fullres"]
+        shutil.copytree(raw / "labelsTr_raters", preprocessed / raw.name / "soft_labels")
     else:
         train(raw, preprocessed / raw.name, results / raw.name)

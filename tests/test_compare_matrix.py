@@ -46,6 +46,10 @@ def test_every_recipe_can_be_an_arm(key: str) -> None:
         (SUM, "nnUNetTrainerSegLoss_seed1_2epochs_4iterations", True),
         ({"trainer": "nnUNetTrainerTversky_alpha0p3_lr1em3"},
          "nnUNetTrainerTversky_alpha0p3_lr1em3_seed1_2epochs_4iterations", False),
+        ({"name": "soft", "loss": "dice", "soft_labels": True},
+         "nnUNetTrainerDice_softlabels_seed1_2epochs_4iterations", False),
+        ({**SUM, "soft_labels": True}, "nnUNetTrainerSegLoss_softlabels_seed1_2epochs_4iterations", True),
+        ({"trainer": "nnUNetTrainerDice_softlabels"}, "nnUNetTrainerDice_softlabels_seed1_2epochs_4iterations", False),
     ],
 )  # fmt: skip
 def test_arms_and_their_trainers(content: dict[str, Any], trainer: str, planned: bool) -> None:

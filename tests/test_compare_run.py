@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -258,6 +259,32 @@ def test_data_of_a_user(start: Start, tmp_path: Path) -> None:
     assert splits[4] == splits[0]  # of the two iterations
     (data / "labelsTr" / "case_003.nii.gz").write_bytes(b"")
     with pytest.raises(DemoError, match=r"other settings .files of --data"), start(demo=False, data=str(data)).open():
+        pass
+
+
+def test_arms_on_soft_labels(start: Start, tmp_path: Path) -> None:
+    data = tmp_path / "Dataset042_Mine"
+    make_dataset(data, 0, dataclasses.replace(SIZE, train=4))
+    arms = ["dice_ce", {"name": "raters", "loss": "dice_ce", "soft_labels": True}]
+    with pytest.raises(
+        DemoError, match=r"arm 'raters' is trained on soft labels, and .* has neither labelsTr_raters nor"
+    ):
+        start(demo=False, data=str(data), arms=arms)
+    with pytest.raises(DemoError, match="and the generated volumes have neither"):
+        start(arms=arms)
+    shutil.copytree(data / "labelsTr", data / "labelsTr_raters" / "first")
+    with pytest.raises(DemoError, match="arm 'x': loss 'lovasz_softmax' does not support soft labels"):
+        start(
+            demo=False, data=str(data), arms=["dice_ce", {"name": "x", "loss": "lovasz_softmax", "soft_labels": True}]
+        )
+    made = start(demo=False, data=str(data), arms=arms)
+    assert set(run(made).runs["state"]) == {"done"}
+    assert len(list((made.preprocessed / "soft_labels").glob("first/*"))) == 4
+    (data / "labelsTr_raters" / "first" / "case_000.nii.gz").write_bytes(b"")
+    with (
+        pytest.raises(DemoError, match=r"other settings .files of --data"),
+        start(demo=False, data=str(data), arms=arms).open(),
+    ):
         pass
 
 

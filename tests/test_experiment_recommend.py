@@ -36,8 +36,9 @@ def keys(found: Fingerprint) -> list[str]:
 
 def test_each_fact_has_its_losses() -> None:
     assert keys(PLAIN) == ["boundary_dou", "dice_hausdorff_dt", "dice_topk"]
-    assert keys(replace(PLAIN, classes=(LESION,)))[:3] == ["cc_dice_ce", "blob", "tversky"]
-    assert keys(replace(PLAIN, classes=(VESSEL,))) == ["dice_boundary", "dice_topk"]
+    assert keys(replace(PLAIN, classes=(LESION,)))[:4] == ["cc_dice_ce", "blob", "tversky", "catmil"]
+    tubes = ["dice_ce_skeleton_recall", "dice_cldice", "dice_boundary", "dice_topk"]
+    assert keys(replace(PLAIN, classes=(VESSEL,))) == tubes
     assert keys(replace(PLAIN, partial=True))[0] == "shi_marginal_exclusion"
     assert "generalized_dice" in keys(replace(PLAIN, classes=(ORGAN, replace(ORGAN, name="duct", share=0.0005))))
     assert keys(replace(PLAIN, classes=(replace(ORGAN, present=0.5),)))[0] == "dice_focal"

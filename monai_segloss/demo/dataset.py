@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 
 from monai_segloss.checking import rules
 from monai_segloss.datalist import file_names, numbers_by_name, read_description
+from monai_segloss.datalist.soft_labels import FRACTIONS, RATERS
 from monai_segloss.demo.problem import DemoError
 from monai_segloss.files import atomic, write_json
 
 NIFTI = (".nii.gz", ".nii")
 FOLDS = 5
+SOFT_LABELS = (RATERS, FRACTIONS)
 VOLUME_FORMATS = (*NIFTI, ".nrrd", ".mha")
 
 
@@ -71,6 +73,8 @@ class RawDataset:
         """Changes when a file comes, goes or changes its size."""
         files = [file for case in (*self.cases, *self.tests) for file in (*self.images(case), self.label(case))]
         facts = [f"{file.name} {file.stat().st_size}" for file in files] + [json.dumps(self.content, sort_keys=True)]
+        soft = [file for name in SOFT_LABELS for depth in ("*", "*/*") for file in (self.folder / name).glob(depth)]
+        facts += sorted(f"{file.relative_to(self.folder)} {file.stat().st_size}" for file in soft if file.is_file())
         return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
 
     def images(self, case: str) -> list[Path]:
@@ -153,7 +157,7 @@ def link_dataset(source: RawDataset, target: Path) -> None:
     The source is only read.
     """
     target.mkdir(parents=True, exist_ok=True)
-    for name in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
+    for name in ("imagesTr", "labelsTr", "imagesTs", "labelsTs", *SOFT_LABELS):
         if (source.folder / name).is_dir() and not (target / name).exists():
             _link(source.folder / name, target / name)
     # nnU-Net insists on the count; people who take cases out of a set forget it.

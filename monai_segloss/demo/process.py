@@ -26,6 +26,7 @@ ENTRY_POINTS = {
         "plan_and_preprocess_entry",
     ),
     "nnUNetv2_train": ("nnunetv2.run.run_training", "run_training_entry"),
+    "segloss": ("monai_segloss.cli", "main"),
     "nnUNetv2_predict": ("nnunetv2.inference.predict_from_raw_data", "predict_entry_point"),
 }
 POLL, PATIENCE = 0.2, 10.0  # seconds

@@ -25,9 +25,10 @@ class Arm(BaseModel):
         loss: what is trained; or
         trainer: the name of a trainer of this package instead, with settings but without seed, epochs and iterations.
         lr: initial learning rate; None: that of the comparison.
+        soft_labels: whether it is trained on the soft labels of the data set; validation is against the hard ones.
 
-    As data an arm is a text (key of a loss, of a recipe, or a trainer), or a mapping with ``name``, ``lr`` and either
-    ``trainer`` or the keys of `LossConfig`.
+    As data an arm is a text (key of a loss, of a recipe, or a trainer), or a mapping with ``name``, ``lr``,
+    ``soft_labels`` and either ``trainer`` or the keys of `LossConfig`.
 
     Example:
         >>> from monai_segloss.experiment.arms import Arm
@@ -41,6 +42,7 @@ class Arm(BaseModel):
     loss: LossConfig | None = None
     trainer: str | None = None
     lr: float | None = Field(None, gt=0)
+    soft_labels: bool = False
 
     @model_validator(mode="before")
     @classmethod
@@ -83,6 +85,11 @@ class Arm(BaseModel):
         return named
 
     @property
+    def soft(self) -> bool:
+        """Whether it needs the soft labels of the data set."""
+        return self.soft_labels or (self.trainer is not None and bool(_settings_of(self.trainer).soft_labels))
+
+    @property
     def planned(self) -> bool:
         """Whether the loss stands in the plans, since the name of a trainer cannot hold it."""
         return self.trainer is None and self._named() is None
@@ -97,15 +104,14 @@ class Arm(BaseModel):
         """
         from nnunet_trainers import naming, trainers
 
-        start, arguments, own, soft = PLANNED_TRAINER, dict[str, float](), self.lr, False
+        start, arguments, own = PLANNED_TRAINER, dict[str, float](), self.lr
         if self.trainer is not None:
             settings = _settings_of(self.trainer)
             start, arguments, own = self.trainer.split("_")[0], dict(settings.arguments), self.lr or settings.lr
-            soft = settings.soft_labels
         elif (named := self._named()) is not None:
             start, arguments = named
         stem = start.removeprefix(naming.PREFIX)
-        wanted = naming.TrainerName(stem, arguments, own or lr, seed, epochs, iterations, optimizer, soft)
+        wanted = naming.TrainerName(stem, arguments, own or lr, seed, epochs, iterations, optimizer, self.soft)
         name = naming.encode(wanted, trainers.find(start).name_parameters())
         trainers.find(name)
         return name

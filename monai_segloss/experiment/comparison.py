@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from monai_segloss.datalist.soft_labels import FRACTIONS, RATERS, SoftLabelError, find
 from monai_segloss.demo import generate, heads
 from monai_segloss.demo.dataset import RawDataset, link_dataset, nnunet_name, read_dataset
 from monai_segloss.demo.problem import DemoError
@@ -97,14 +98,26 @@ class Comparison:
         if max(self.matrix.folds) >= folds:
             raise DemoError(f"--fold {max(self.matrix.folds)}: the {folds} folds are 0 to {folds - 1}")
         regions, ignore = (False, None) if self.source is None else (self.source.regions, self.source.ignore_label)
-        facts = DatasetProperties(
-            regions=regions, ignore_label=ignore, dimensions=2 if self.matrix.configuration == "2d" else 3
-        )
+        dimensions = 2 if self.matrix.configuration == "2d" else 3
         for arm in self.matrix.arms:
             try:
-                refuse_unsupported(arm.config, facts)
+                refuse_unsupported(arm.config, DatasetProperties(regions, ignore, False, dimensions, arm.soft))
             except NotImplementedError as error:
                 raise DemoError(f"arm {arm.name!r}: {error}") from None
+            if arm.soft and not self._has_soft_labels():
+                where = "the generated volumes have" if self.source is None else f"{self.source.folder} has"
+                raise DemoError(
+                    f"arm {arm.name!r} is trained on soft labels, and {where} neither {RATERS} nor {FRACTIONS}"
+                )
+
+    def _has_soft_labels(self) -> bool:
+        if self.source is None:
+            return False
+        labels = {label for each in self.source.classes.values() for label in each}
+        try:
+            return find(self.source.folder, self.source.ending, labels, self.source.cases) is not None
+        except SoftLabelError as error:
+            raise DemoError(str(error)) from None
 
     # -- places ---------------------------------------------------------------------------------------------------
 
@@ -220,6 +233,7 @@ class Comparison:
                 set_network(plans, self.matrix)
         self._splits()
         self._losses(plans)
+        self._soft_labels()
 
     def _splits(self) -> None:
         write_json(self.preprocessed / "splits_final.json", self.held_out())
@@ -236,6 +250,16 @@ class Comparison:
                     add_configuration(plans, self.matrix.configuration, arm.name, loss)
                 except PlansError as error:
                     raise DemoError(f"arm {arm.name!r}: {error}") from None
+
+    def _soft_labels(self) -> None:
+        """Through nnU-Net's preprocessing, where an arm is trained on them."""
+        from nnunet_trainers.soft_labels import FOLDER as SOFT
+
+        if not any(arm.soft for arm in self.matrix.arms) or self.stages.done("soft_labels", self.preprocessed / SOFT):
+            return
+        command = ["segloss", "nnunet", "soft-labels", str(int(self.name[7:10])), self.matrix.configuration]
+        with self.display.stage("segloss nnunet soft-labels"), self.stages.stage("soft_labels"):
+            self.programs.run([*command, "-np", str(self.processes)], "soft_labels", lambda text: None)
 
     def run(self, expected: Estimate, show: Show) -> None:
         """Every run that is not done.

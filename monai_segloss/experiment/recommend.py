@@ -12,7 +12,7 @@ from monai_segloss.core.registry import find
 from monai_segloss.experiment.fingerprint import ClassFacts, Fingerprint
 from monai_segloss.recipes import RECIPES
 
-BASELINE, MOST = "dice_ce", 5
+BASELINE, MOST = "dice_ce", 6
 RARE, MANY, TUBE, UNEVEN, LARGE, ABSENT, SLICES = 0.01, 3, 8.0, 100.0, 0.02, 0.2, 3.0
 """A rare class has a smaller share, many components are at least so many, a tube is at least so many widths long, uneven
 shares differ by so much, a large class has at least that share, often absent is in that share of cases, thick slices have
@@ -50,7 +50,7 @@ def recommend(found: Fingerprint, evidence: Mapping[str, str] | None = None) -> 
         >>> lesion = ClassFacts("lesion", 0.0004, 0.7, 6.0, 30.0, 1.5)
         >>> found = Fingerprint(20, 20, 3, (3.0, 1.0, 1.0), (lesion,), False, False, False)
         >>> [each.key for each in recommend(found)]
-        ['cc_dice_ce', 'blob', 'tversky', 'dice_focal', 'unified_focal']
+        ['cc_dice_ce', 'blob', 'tversky', 'catmil', 'dice_focal', 'unified_focal']
     """
     reasons: dict[str, str] = {}
     for key, reason in _rules(found):
@@ -88,11 +88,14 @@ def _rules(found: Fingerprint) -> Iterator[tuple[str, str]]:
         yield from (("cc_dice_ce", why), ("blob", why))
     thin = [each for each in known if each.elongation >= TUBE]
     if thin:
-        why = f"{_named(thin, 'elongation', 'as long as {:.0f} of its widths')}: much of it is boundary"
-        yield "dice_boundary", why
+        why = f"{_named(thin, 'elongation', 'as long as {:.0f} of its widths')}: a gap of one voxel hardly lowers Dice"
+        yield from (("dice_ce_skeleton_recall", why), ("dice_cldice", why))
     if rare:
         why = f"{_named(rare, 'share', '{:.2%} of the voxels')}: its recall may need weight"
         yield "tversky", why
+    if many:
+        why = f"{_named(many, 'components', '{:.0f} components per case')}: each weighs alike here, whatever its size"
+        yield "catmil", why
     absent = [each for each in known if each.present <= 1 - ABSENT]
     if absent:
         why = (
@@ -107,6 +110,11 @@ def _rules(found: Fingerprint) -> Iterator[tuple[str, str]]:
     if compact:
         why = f"{_named(compact, 'share', '{:.1%} of the voxels')} in one piece: what is left to gain lies at the boundary"
         yield from (("boundary_dou", why), ("dice_hausdorff_dt", why))
+    if thin:
+        yield (
+            "dice_boundary",
+            f"{_named(thin, 'elongation', 'as long as {:.0f} of its widths')}: much of it is boundary",
+        )
     if rare:
         yield "unified_focal", f"{_named(rare, 'share', '{:.2%} of the voxels')}: imbalance with the background"
     yield "dice_topk", "nothing in the labels speaks for it or against it: a control among the stable losses"

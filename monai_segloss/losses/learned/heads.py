@@ -52,7 +52,8 @@ class TaskDecoder(nn.Module):
         channels: of the result.
         start: the tap from which it goes up.
         skips: it is given the encoder's features of each finer grid, and has their channels; else the grid doubles and the
-            channels halve from step to step.
+            channels halve from step to step, up to half of the resolution: finer than that such features say nothing,
+            and a convolution there takes most of the time.
     """
 
     def __init__(self, shape: NetworkShape, channels: int, start: str, skips: bool) -> None:
@@ -64,7 +65,8 @@ class TaskDecoder(nn.Module):
         given = [finer[name].channels for name in self.skips]
         if not skips:
             widest = max(b / a for a, b in zip(here, shape.size, strict=True))
-            given = [max(width >> i, FEWEST) for i in range(1, 1 + math.ceil(math.log2(widest)))]
+            steps = max(1, math.ceil(math.log2(widest)) - 1)
+            given = [max(width >> i, FEWEST) for i in range(1, 1 + steps)]
         self.steps = nn.ModuleList()
         for each in given:
             self.steps.append(_step(shape.axes, width + each * skips, each))
