@@ -41,6 +41,7 @@ from monai_segloss.experiment.backends.bundle import BundleTask, described, infe
 from monai_segloss.experiment.comparison import Comparison
 from monai_segloss.experiment.costs import Cost
 from monai_segloss.experiment.matrix import MatrixError, matrix
+from monai_segloss.experiment.measuring import read_case
 from monai_segloss.files import read_json, write_json
 
 SIZE = Size(train=6, test=0, extent=(45.0, 20.0, 20.0))
@@ -74,6 +75,10 @@ def made(work: Path, **content: Any) -> Comparison:
         (
             ["--loss", "dice", "--loss", "nnUNetTrainerDiceCE"],
             "is a trainer of nnU-Net: give --backend bundle its loss",
+        ),
+        (
+            ["--loss", "dice", "--loss", 'x={"loss": "dice_ce", "soft_labels": true}'],
+            "'x' is trained on soft labels, which",
         ),
         (["--backend", "monai"], "Backend: Input should be 'nnunet' or 'bundle'"),
         (["--protocol", "jadon2020"], "--configuration 2d is nnU-Net's"),
@@ -334,13 +339,14 @@ def test_a_comparison_of_two_arms(whole: Path) -> None:
     assert "All runs have the same plans" in (whole / "report.md").read_text(encoding="utf-8")
     assert (whole / "report.html").exists()
     assert not list((whole / "smoke").rglob("*.pt"))
-    label = next((whole / "bundle_results").glob("*/fold_0/predictions/*.nii.gz"))
-    task = next(each for each in made(whole).tasks() if each.fold == label.parent.parent)
-    from monai_segloss.experiment.measuring import read_case
-
-    read = read_case(task.source(), label.name.removesuffix(".nii.gz"))
-    assert read.probabilities is not None
-    np.testing.assert_array_equal(read.probabilities.argmax(0), read.prediction)
+    cases = 0
+    for task in made(whole, lr=0.003).tasks():
+        for case in task.source().cases:
+            read = read_case(task.source(), case)
+            assert read.probabilities is not None
+            np.testing.assert_array_equal(read.probabilities.argmax(0), read.prediction)
+            cases += 1
+    assert cases == 8
 
 
 @pytest.mark.real

@@ -72,10 +72,8 @@ def program(name: str) -> list[str]:
     if name == "monai.bundle":
         return [sys.executable, "-m", name]
     sibling = shutil.which(name, path=str(Path(sys.executable).parent))
-    if sibling:
-        return [sibling]
     module, function = ENTRY_POINTS[name]
-    return [sys.executable, "-c", f"from {module} import {function}; {function}()"]
+    return [sibling] if sibling else [sys.executable, "-c", f"from {module} import {function}; {function}()"]
 
 
 def refuse_missing_packages() -> None:

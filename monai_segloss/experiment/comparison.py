@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,22 +12,21 @@ from monai_segloss.demo import generate, heads
 from monai_segloss.demo.dataset import RawDataset, link_dataset, nnunet_name, read_dataset
 from monai_segloss.demo.problem import DemoError
 from monai_segloss.demo.process import Programs, environment, workers
-from monai_segloss.demo.progress import Display, bar_listener
+from monai_segloss.demo.progress import Display
 from monai_segloss.demo.stages import Stages
 from monai_segloss.experiment import queue
 from monai_segloss.experiment.backends import Backend, backend
-from monai_segloss.experiment.backends.nnunet import PLANS
 from monai_segloss.experiment.costs import EPOCHS, ITERATIONS, Estimate, estimate, free
 from monai_segloss.experiment.folds import make_folds, read_patients
 from monai_segloss.experiment.matrix import Matrix, Run
 from monai_segloss.experiment.measures import Options
 from monai_segloss.experiment.measuring import measure_runs
-from monai_segloss.experiment.network import SETTINGS, set_network
+from monai_segloss.experiment.network import SETTINGS
 from monai_segloss.experiment.queue import Cluster, Show
 from monai_segloss.experiment.running import DIVERGED, DONE, Task
 from monai_segloss.experiment.smoke import smoke
 from monai_segloss.experiment.tables import Tables
-from monai_segloss.files import read_json, write_json
+from monai_segloss.files import write_json
 
 DEMO_NAME, DEMO_SIZE, DEMO_FOLDS = "Dataset001_SeglossCompare", generate.Size(train=24, test=0), 3
 """Eight generated cases are held out: with fewer than six the signed-rank test cannot reject."""
@@ -127,6 +125,11 @@ class Comparison:
         return DEMO_NAME if self.source is None else nnunet_name(self.source.folder)
 
     @property
+    def number(self) -> str:
+        """Of the data set, as nnU-Net's commands take it."""
+        return str(int(self.name[7:10]))
+
+    @property
     def raw(self) -> Path:
         """The raw data set in the folder."""
         return self.work / "nnUNet_raw" / self.name
@@ -215,51 +218,6 @@ class Comparison:
                 generate.make_dataset(self.raw, 0, DEMO_SIZE)
             else:
                 link_dataset(self.source, self.raw)
-
-    def _plan(self) -> None:
-        title, plans = "nnUNetv2_plan_and_preprocess", self.preprocessed / f"{PLANS}.json"
-        if not self.stages.done("plan", plans):
-            cases, processes = read_dataset(self.raw, 2, None).cases, str(self.processes)
-            with self.display.stage(title) as step, self.stages.stage("plan"):
-                shutil.rmtree(self.preprocessed, ignore_errors=True)
-                self.preprocessed.mkdir(parents=True)
-                (self.work / "nnUNet_results").mkdir(exist_ok=True)
-                number = str(int(self.name[7:10]))
-                command = [title, "-d", number, "-c", self.matrix.configuration, "-np", processes, "-npfp", processes]
-                command += [] if self.source is None else ["--verify_dataset_integrity"]
-                self.programs.run(command, "plan", bar_listener(step, len(cases)))
-                if self.matrix.configuration not in read_json(plans)["configurations"]:
-                    raise DemoError(f"nnU-Net plans no {self.matrix.configuration} for {self.name}: choose another one")
-                set_network(plans, self.matrix)
-        self._splits()
-        self._losses(plans)
-        self._soft_labels()
-
-    def _splits(self) -> None:
-        write_json(self.preprocessed / "splits_final.json", self.held_out())
-
-    def _losses(self, plans: Path) -> None:
-        """Configurations for the losses that the name of a trainer cannot hold."""
-        from nnunet_trainers.building import plain
-        from nnunet_trainers.plans import PlansError, add_configuration
-
-        for arm in self.matrix.arms:
-            if arm.planned:
-                loss = plain(arm.config.model_dump(exclude_defaults=True))
-                try:
-                    add_configuration(plans, self.matrix.configuration, arm.name, loss)
-                except PlansError as error:
-                    raise DemoError(f"arm {arm.name!r}: {error}") from None
-
-    def _soft_labels(self) -> None:
-        """Through nnU-Net's preprocessing, where an arm is trained on them."""
-        from nnunet_trainers.soft_labels import FOLDER as SOFT
-
-        if not any(arm.soft for arm in self.matrix.arms) or self.stages.done("soft_labels", self.preprocessed / SOFT):
-            return
-        command = ["segloss", "nnunet", "soft-labels", str(int(self.name[7:10])), self.matrix.configuration]
-        with self.display.stage("segloss nnunet soft-labels"), self.stages.stage("soft_labels"):
-            self.programs.run([*command, "-np", str(self.processes)], "soft_labels", lambda text: None)
 
     def run(self, expected: Estimate, show: Show) -> None:
         """Every run that is not done.

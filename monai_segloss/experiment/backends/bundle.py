@@ -161,6 +161,9 @@ class BundleBackend(Backend):
         named = next((arm for arm in matrix.arms if arm.trainer is not None), None)
         if named is not None:
             raise DemoError(f"arm {named.name!r} is a trainer of nnU-Net: give --backend bundle its loss instead")
+        soft = next((arm for arm in matrix.arms if arm.soft), None)
+        if soft is not None:
+            raise DemoError(f"arm {soft.name!r} is trained on soft labels, which the bundle does not read")
         if matrix.patch_size is not None:
             step = math.prod(_shared()["network_def"]["strides"])
             if len(matrix.patch_size) != 3 or any(edge % step or edge < 2 * step for edge in matrix.patch_size):

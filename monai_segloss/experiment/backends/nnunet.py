@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from monai_segloss.demo.progress import Epoch, read_epochs
+from monai_segloss.demo.dataset import read_dataset
+from monai_segloss.demo.problem import DemoError
+from monai_segloss.demo.progress import Epoch, bar_listener, read_epochs
 from monai_segloss.experiment import sources
 from monai_segloss.experiment.backends import Backend
 from monai_segloss.experiment.costs import ITERATIONS, PATCHES, Cost
+from monai_segloss.experiment.network import set_network
 from monai_segloss.experiment.running import Task
+from monai_segloss.files import read_json, write_json
 
 if TYPE_CHECKING:
     from monai_segloss.demo.dataset import RawDataset
@@ -114,4 +119,61 @@ class NNUNetBackend(Backend):
         """Everything is nnU-Net's."""
 
     def plan(self, comparison: Comparison) -> None:
-        comparison._plan()
+        title, matrix, plans = (
+            "nnUNetv2_plan_and_preprocess",
+            comparison.matrix,
+            comparison.preprocessed / f"{PLANS}.json",
+        )
+        if not comparison.stages.done("plan", plans):
+            cases, processes = read_dataset(comparison.raw, 2, None).cases, str(comparison.processes)
+            with comparison.display.stage(title) as step, comparison.stages.stage("plan"):
+                shutil.rmtree(comparison.preprocessed, ignore_errors=True)
+                comparison.preprocessed.mkdir(parents=True)
+                (comparison.work / NNUNetTask.RESULTS).mkdir(exist_ok=True)
+                command = [
+                    title,
+                    "-d",
+                    comparison.number,
+                    "-c",
+                    matrix.configuration,
+                    "-np",
+                    processes,
+                    "-npfp",
+                    processes,
+                ]
+                command += [] if comparison.source is None else ["--verify_dataset_integrity"]
+                comparison.programs.run(command, "plan", bar_listener(step, len(cases)))
+                if matrix.configuration not in read_json(plans)["configurations"]:
+                    raise DemoError(
+                        f"nnU-Net plans no {matrix.configuration} for {comparison.name}: choose another one"
+                    )
+                set_network(plans, matrix)
+        write_json(comparison.preprocessed / "splits_final.json", comparison.held_out())
+        _write_losses(plans, matrix)
+        _preprocess_soft_labels(comparison)
+
+
+def _write_losses(plans: Path, matrix: Matrix) -> None:
+    """Configurations for the losses that the name of a trainer cannot hold."""
+    from nnunet_trainers.building import plain
+    from nnunet_trainers.plans import PlansError, add_configuration
+
+    for arm in matrix.arms:
+        if arm.planned:
+            loss = plain(arm.config.model_dump(exclude_defaults=True))
+            try:
+                add_configuration(plans, matrix.configuration, arm.name, loss)
+            except PlansError as error:
+                raise DemoError(f"arm {arm.name!r}: {error}") from None
+
+
+def _preprocess_soft_labels(comparison: Comparison) -> None:
+    """As nnU-Net preprocesses labels, where an arm is trained on them."""
+    from nnunet_trainers.soft_labels import FOLDER
+
+    soft = any(arm.soft for arm in comparison.matrix.arms)
+    if not soft or comparison.stages.done("soft_labels", comparison.preprocessed / FOLDER):
+        return
+    command = ["segloss", "nnunet", "soft-labels", comparison.number, comparison.matrix.configuration]
+    with comparison.display.stage("segloss nnunet soft-labels"), comparison.stages.stage("soft_labels"):
+        comparison.programs.run([*command, "-np", str(comparison.processes)], "soft_labels", lambda text: None)
