@@ -15,6 +15,7 @@ from torch import nn
 
 from monai_segloss.config import LossConfig
 from monai_segloss.core import seeding
+from monai_segloss.core.hashing import weights_hash
 from monai_segloss.core.registry import find
 from monai_segloss.files import atomic, write_json
 from monai_segloss.schedules.means import TermMeans
@@ -131,7 +132,7 @@ class SegLossTrainer(WholeCases):
         super().initialize()
         precision.autocast(self.network, self.device)
         network.optimize(self, self.loss)
-        self.print_to_log_file(f"segloss first weights: {recording.weights_hash(self.network)}")
+        self.print_to_log_file(f"segloss first weights: {weights_hash(self.network)}")
         self.extra_inputs = self.loss.source = ExtraInputs.of(self)
         self.print_to_log_file(f"segloss configuration: {json.dumps(self.configuration_record())}")
 

@@ -5,12 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import nn
 
 from nnunet_trainers.building import with_defaults
 
@@ -22,14 +18,6 @@ CONTINUED = "continued"
 
 class OtherConfigurationError(RuntimeError):
     """A run meets results of a run with other settings in its own folder."""
-
-
-def weights_hash(network: nn.Module) -> str:
-    """What parameters and buffers are, in 12 digits; two networks with the same ones have the same."""
-    found = sha256()
-    for each in network.state_dict().values():
-        found.update(each.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()[:12]
 
 
 def read_record(report: Path) -> dict[str, Any] | None:

@@ -162,8 +162,8 @@ def test_inference_without_weights_says_so(tmp_path: Path, dataset: Path) -> Non
 
 
 def test_every_key_is_checked_and_every_default_is_fine() -> None:
-    config = json.loads((CONFIGS / "train.json").read_text())
-    assert set(config["settings"]) | {"ckpt_path"} == set(SETTINGS)
+    config, predicts = (json.loads((CONFIGS / name).read_text()) for name in ("train.json", "inference.json"))
+    assert set(config["settings"]) | set(predicts["settings"]) == set(SETTINGS)
     check_settings({key: config[key] for key in config["settings"] if key != "amp"})
     for key in set(SETTINGS) - {"seed", "early_stop_patience", "prior_steps", "spacing"}:
         with pytest.raises(SettingError, match=f"{key} must be .*, got None"):

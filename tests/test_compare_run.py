@@ -28,7 +28,7 @@ from monai_segloss.demo import process
 from monai_segloss.demo.generate import Size, make_dataset
 from monai_segloss.demo.problem import DemoError, DiskFullError
 from monai_segloss.demo.progress import Display
-from monai_segloss.experiment import comparison, smoke
+from monai_segloss.experiment import comparison, costs
 from monai_segloss.experiment.analysis import analyze
 from monai_segloss.experiment.comparison import Comparison
 from monai_segloss.experiment.live import Watch, table, watching
@@ -219,7 +219,7 @@ def test_time_and_disk(start: Start) -> None:
         assert all(each["iteration"] == pytest.approx(1.5 / (2 + 1 / 3)) for each in known)
         made.run(expected, lambda at_work: None)
         assert made.prepare().seconds == {}
-    cost = smoke.Cost(start=10, iteration=2, case=3, checkpoint=100, volume=7)
+    cost = costs.Cost(start=10, iteration=2, case=3, checkpoint=100, volume=7)
     assert cost.seconds(epochs=4, iterations=30, cases=5) == pytest.approx(10 + 4 * 2 * (30 + 6 / 3) + 15)
     assert cost.bytes(5) == 235
     assert not list((made.work / "smoke").rglob("*.pth"))

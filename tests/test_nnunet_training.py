@@ -14,9 +14,9 @@ import torch
 from nnunet_data import QUIET, SHORT, Workspace, assert_equal, run, trainer_class, weights
 from torch import Tensor
 
+from monai_segloss.core.hashing import weights_hash
 from nnunet_trainers import VARIABLE, building, precision, recording
 from nnunet_trainers.export import ExportError, export
-from nnunet_trainers.recording import weights_hash
 
 pytest_plugins = "nnunet_fixtures"
 pytestmark = [pytest.mark.slow, *QUIET]

@@ -25,6 +25,7 @@ from monai_segloss.bundle.overlays import refuse_idle_keys
 from monai_segloss.bundle.paths import bundles
 from monai_segloss.core.arguments import SCIENTIFIC
 from monai_segloss.core.errors import nearest
+from monai_segloss.core.hashing import content_hash
 from monai_segloss.core.whole_cases import PatchError, refuse_patches, wants_no_mirroring, wants_whole_cases
 from monai_segloss.engine.errors import DataError, NotFiniteError
 from monai_segloss.engine.targets import WHICH
@@ -61,6 +62,7 @@ SETTINGS: dict[str, Check] = {
     "surface_tolerance": AMOUNT,
     "cache_rate": (lambda x: _number(x) and x <= 1, "a number from 0 to 1"),
     "resume": FLAG,
+    "save_probabilities": FLAG,
     "amp": FLAG,
     "surface_metrics": FLAG,
     "fold": (lambda x: x == "all" or _whole(x, 0), "'all' or a whole number from 0"),
@@ -78,6 +80,11 @@ SETTINGS: dict[str, Check] = {
     ),
 }
 """What each key of the bundle may be."""
+OF_A_RUN = (
+    "bundle_root", "ckpt_dir", "output_dir", "dataset_dir", "seed", "resume",
+    "loss", "loss_key", "loss_arguments", "learning_rate",
+)  # fmt: skip
+"""Keys that differ between trainings of one comparison: places, seed, and what an arm is."""
 
 
 class SettingError(ValueError):
@@ -127,6 +134,16 @@ def check_keys() -> None:
     if found:
         hint = nearest(found[0], known) or f"; a key of your own must be referred to by another, as @{found[0]}."
         raise SettingError(f"nothing uses the key {found[0]!r}{hint}")
+
+
+def settings_hash() -> str:
+    """Hash of the configuration that is being run, without what differs between trainings of one comparison (`OF_A_RUN`).
+
+    For an expression in a configuration, as `check_keys`; elsewhere that of nothing.
+    """
+    workflow = _workflow()
+    config = {} if workflow is None else workflow.parser.get()
+    return content_hash({key: value for key, value in config.items() if key not in OF_A_RUN})
 
 
 def _workflow() -> Any:

@@ -13,23 +13,22 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from monai_segloss.experiment.comparison import Comparison
+    from monai_segloss.experiment.costs import Estimate
     from monai_segloss.experiment.matrix import Matrix
     from monai_segloss.experiment.protocol import Protocol
-    from monai_segloss.experiment.smoke import Estimate
 
 DEMO: Mapping[str, Any] = {
     "arms": ["dice_ce", "cross_entropy", "focal_tversky"],
     "epochs": 6,
     "iterations": 20,
-    "lr": 0.05,
     "tolerance": 1.2,
 }
-"""What `--demo` compares unless other options say otherwise; so short a training needs a high rate."""
+"""What `--demo` compares unless other options say otherwise, beside what its backend sets."""
 PLAN = """Plan a comparison, train every arm for two iterations, and print the runs, their time and the disk they need.
 
 Example: segloss compare plan --data nnUNet_raw/Dataset004_Hippocampus --loss dice_ce --loss focal_tversky
 """
-RUN = """Train every loss with every seed through nnU-Net, all alike, measure them and compare.
+RUN = """Train every loss with every seed through nnU-Net or the MONAI bundle, all alike, measure them and compare.
 
 Stopped or killed, the same command goes on; what is done is not done again.
 
@@ -75,6 +74,9 @@ def _command(action: Callable[[Console, Comparison], None]) -> Callable[..., Non
             list[str] | None,
             typer.Option(help="Loss, recipe or trainer; NAME=JSON for a configuration. Repeat for more."),
         ] = None,
+        backend: Annotated[
+            str | None, typer.Option(help="nnunet, or bundle for the MONAI bundle of this package; default: nnunet.")
+        ] = None,
         output: Annotated[Path, typer.Option("--output", "-o", help="Folder of all that is made.")] = Path(
             "comparison"
         ),
@@ -89,8 +91,8 @@ def _command(action: Callable[[Console, Comparison], None]) -> Callable[..., Non
         configuration: Annotated[str | None, typer.Option(help="2d, 3d_fullres or 3d_lowres.")] = None,
         epochs: Annotated[int | None, typer.Option(help="Length of a training; default: 100.")] = None,
         iterations: Annotated[int | None, typer.Option(help="Training steps per epoch; default: 250.")] = None,
-        lr: Annotated[float | None, typer.Option(help="Initial learning rate; default: nnU-Net's own.")] = None,
-        optimizer: Annotated[str | None, typer.Option(help="adam; default: nnU-Net's own.")] = None,
+        lr: Annotated[float | None, typer.Option(help="Initial learning rate; default: the backend's own.")] = None,
+        optimizer: Annotated[str | None, typer.Option(help="adam; default: the backend's own.")] = None,
         batch_size: Annotated[int | None, typer.Option(help="Samples of a batch; default: planned for a GPU.")] = None,
         patch_size: Annotated[
             str | None, typer.Option(help="Voxels of a patch, as 32,40,32 in the plans' order; default: planned.")
@@ -121,8 +123,8 @@ def _command(action: Callable[[Console, Comparison], None]) -> Callable[..., Non
 
         given = {
             "data": data, "demo": demo or None, "arms": [_arm(each) for each in loss] if loss else None,
-            "baseline": baseline, "seeds": seeds, "baseline_seeds": baseline_seeds, "folds": fold or None,
-            "splits": splits, "patients": patients,
+            "backend": backend, "baseline": baseline, "seeds": seeds, "baseline_seeds": baseline_seeds,
+            "folds": fold or None, "splits": splits, "patients": patients,
             "configuration": configuration, "epochs": epochs, "iterations": iterations, "lr": lr,
             "optimizer": optimizer,
             "batch_size": batch_size, "patch_size": patch_size and patch_size.split(","), "features": features,
@@ -163,10 +165,17 @@ def _matrix(file: Path | None, given: Mapping[str, Any], protocol: Protocol | No
     options = {key: value for key, value in given.items() if value is not None}
     if protocol is not None:
         return matrix(protocol.fill({**content, **options}))
-    defaults = DEMO if options.get("demo", content.get("demo")) else {}
+    defaults = _demo(options.get("backend", content.get("backend"))) if options.get("demo", content.get("demo")) else {}
     if file is None and not defaults and "arms" not in options:
         raise MatrixError("give the losses to compare with --loss, in a file with --config, by --protocol, or --demo.")
     return matrix({**defaults, **content, **options})
+
+
+def _demo(name: object) -> Mapping[str, Any]:
+    """What a backend's demo sets; what is wrong with its name the matrix says."""
+    from monai_segloss.experiment.backends import backend
+
+    return {**DEMO, **backend("bundle" if name == "bundle" else "nnunet").DEMO}
 
 
 def _arm(text: str) -> Any:

@@ -7,6 +7,11 @@ import signal
 from pathlib import Path
 
 # torch reports a full disk as a failed write.
+# A traceback's last line, or what the bundle says in place of one.
+ERROR = re.compile(
+    r"[\w.]*(Error|Exception|Interrupt|Exit)\b|The (run has ended|configuration is wrong|data are wrong)\b"
+)
+DIVERGED = re.compile(r"[\w.]*DivergedError\b|The run has ended:")
 DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded|PytorchStreamWriter failed writing")
 
 
@@ -34,11 +39,11 @@ def explain(name: str, code: int, log: str, file: Path) -> DemoError:
             f"{name} was ended from outside (signal {-code}{lack}); the same command continues (the log is {file})"
         )
     lines = [line.strip() for line in log.splitlines() if line.strip()]
-    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt|Exit)\b.*", line)]
+    errors = [line for line in lines if ERROR.match(line)]
     if any(DISK_FULL.search(error) for error in errors):
         return DiskFullError(
             f"{name} stopped because the disk is full: make room and start the same command again, it continues"
         )
     reason = (errors or lines or ["no output"])[-1].rstrip(".")
-    kind = DivergedError if re.match(r"[\w.]*DivergedError\b", reason) else DemoError
+    kind = DivergedError if DIVERGED.match(reason) else DemoError
     return kind(f"{name} failed: {reason} (the log is {file}; segloss doctor checks the installation)")

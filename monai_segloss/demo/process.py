@@ -68,12 +68,12 @@ def workers() -> int:
 
 
 def program(name: str) -> list[str]:
-    """The command that starts a program of nnU-Net with this interpreter, also where the environment is not active."""
+    """The command that starts a program with this interpreter, also where the environment is not active."""
+    if name == "monai.bundle":
+        return [sys.executable, "-m", name]
     sibling = shutil.which(name, path=str(Path(sys.executable).parent))
-    if sibling:
-        return [sibling]
     module, function = ENTRY_POINTS[name]
-    return [sys.executable, "-c", f"from {module} import {function}; {function}()"]
+    return [sibling] if sibling else [sys.executable, "-c", f"from {module} import {function}; {function}()"]
 
 
 def refuse_missing_packages() -> None:

@@ -10,6 +10,8 @@ from monai_segloss.engine.errors import DataError, NotFiniteError
 from monai_segloss.engine.matching import match_targets
 from monai_segloss.engine.metrics import DicePerCase, HausdorffDistanceInMm, MetricsReport, SurfaceDiceInMm
 from monai_segloss.engine.priors import DatalistPrior
+from monai_segloss.engine.probabilities import SaveProbabilitiesd
+from monai_segloss.engine.recording import TrainingRecord
 from monai_segloss.engine.repeating import EarlyStop, EpochSeed
 from monai_segloss.engine.spacing import KnownSpacing
 from monai_segloss.engine.targets import (
@@ -39,9 +41,11 @@ __all__ = [
     "NotFiniteError",
     "RegionChannelsd",
     "ResumableCheckpoint",
+    "SaveProbabilitiesd",
     "SegLossTrainer",
     "SegmentationFromLogitsd",
     "SurfaceDiceInMm",
+    "TrainingRecord",
     "VolumeReader",
     "match_targets",
     "parameters",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,19 +12,21 @@ from monai_segloss.demo import generate, heads
 from monai_segloss.demo.dataset import RawDataset, link_dataset, nnunet_name, read_dataset
 from monai_segloss.demo.problem import DemoError
 from monai_segloss.demo.process import Programs, environment, workers
-from monai_segloss.demo.progress import Display, bar_listener
+from monai_segloss.demo.progress import Display
 from monai_segloss.demo.stages import Stages
 from monai_segloss.experiment import queue
+from monai_segloss.experiment.backends import Backend, backend
+from monai_segloss.experiment.costs import EPOCHS, ITERATIONS, Estimate, estimate, free
 from monai_segloss.experiment.folds import make_folds, read_patients
-from monai_segloss.experiment.matrix import Matrix
+from monai_segloss.experiment.matrix import Matrix, Run
 from monai_segloss.experiment.measures import Options
 from monai_segloss.experiment.measuring import measure_runs
-from monai_segloss.experiment.network import SETTINGS, set_network
+from monai_segloss.experiment.network import SETTINGS
 from monai_segloss.experiment.queue import Cluster, Show
-from monai_segloss.experiment.running import DIVERGED, DONE, PLANS, Task
-from monai_segloss.experiment.smoke import EPOCHS, FOLDER, ITERATIONS, Estimate, estimate, free, smoke
+from monai_segloss.experiment.running import DIVERGED, DONE, Task
+from monai_segloss.experiment.smoke import smoke
 from monai_segloss.experiment.tables import Tables
-from monai_segloss.files import read_json, write_json
+from monai_segloss.files import write_json
 
 DEMO_NAME, DEMO_SIZE, DEMO_FOLDS = "Dataset001_SeglossCompare", generate.Size(train=24, test=0), 3
 """Eight generated cases are held out: with fewer than six the signed-rank test cannot reject."""
@@ -50,12 +51,15 @@ class Comparison:
     jobs: int = 1
     cluster: Cluster | None = None
     source: RawDataset | None = field(init=False, default=None)
+    backend: Backend = field(init=False)
     stages: Stages = field(init=False)
     programs: Programs = field(init=False)
     patients: Mapping[str, str] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.work = self.work.absolute()
+        self.backend = backend(self.matrix.backend)
+        self.backend.refuse_missing_packages()
         if self.matrix.data is not None:
             self.source = read_dataset(self.matrix.data, 2, None)
             if self.matrix.patients is not None:
@@ -74,6 +78,7 @@ class Comparison:
         asked |= {
             f"--{x}": getattr(self.matrix, x) for x in ("optimizer", "validation_fold") if getattr(self.matrix, x)
         }
+        asked |= {"--backend": self.matrix.backend} if self.matrix.backend != "nnunet" else {}
         asked |= {"--demo": self.matrix.demo} if self.matrix.demo == "head" else {}
         common = {f"--{x}": getattr(self.matrix, x) for x in same}
         folds = {"--splits": self.matrix.splits} if self.matrix.splits != 5 else {}
@@ -84,6 +89,7 @@ class Comparison:
         """Refuse folds that there are not, and losses that cannot do what the data set asks for."""
         from nnunet_trainers.building import DatasetProperties, refuse_unsupported
 
+        self.backend.refuse(self.matrix, self.source)
         folds = self._folds(len(self.source.cases) if self.source else HEADS.train)
         if self.matrix.validation_fold and folds < 3:
             raise DemoError(f"validation_fold needs three folds or more, which take as many cases: there are {folds}")
@@ -119,6 +125,11 @@ class Comparison:
         return DEMO_NAME if self.source is None else nnunet_name(self.source.folder)
 
     @property
+    def number(self) -> str:
+        """Of the data set, as nnU-Net's commands take it."""
+        return str(int(self.name[7:10]))
+
+    @property
     def raw(self) -> Path:
         """The raw data set in the folder."""
         return self.work / "nnUNet_raw" / self.name
@@ -149,11 +160,19 @@ class Comparison:
             return generate.make_splits(cases, self._folds(len(cases)))
         return make_folds(cases, self._folds(len(cases)), self.patients)
 
+    def held_out(self) -> list[dict[str, list[str]]]:
+        """The folds, and one more that the two iterations hold out: at most two cases."""
+        splits = self.splits()
+        first = splits[self.matrix.folds[0]]
+        return [*splits, {"train": first["train"], "val": first["val"][:2]}]
+
     def tasks(self) -> list[Task]:
         """Every run."""
-        place = (self.work, self.stages.settings)
-        about = (self.name, self.matrix.configuration, self.matrix.device)
-        return [Task(*place, run, *about) for run in self.matrix.runs()]
+        return [self._task(run) for run in self.matrix.runs()]
+
+    def _task(self, run: Run, trial: bool = False) -> Task:
+        about = (self.name, self.backend.configuration(self.matrix), self.matrix.device)
+        return self.backend.task(self.work, self.stages.settings, run, *about, retries=0 if trial else 2, trial=trial)
 
     # -- what is done ---------------------------------------------------------------------------------------------
 
@@ -178,14 +197,13 @@ class Comparison:
             DemoError: an arm fails in these iterations, or something before them.
         """
         self._data()
-        self._plan()
+        self.backend.plan(self)
         splits = self.splits()
         costs = {}
         for arm in self.matrix.arms:
             run = self.matrix.run(arm, 0, len(splits), EPOCHS, ITERATIONS)
-            about = (self.name, self.matrix.configuration, self.matrix.device, 0, FOLDER)
             with self.display.stage(f"two iterations of {arm.name}"):
-                costs[arm.name] = smoke(Task(self.work, self.stages.settings, run, *about))
+                costs[arm.name] = smoke(self._task(run, trial=True))
         cases = {number: len(each["val"]) for number, each in enumerate(splits)}
         left = [task.run for task in self.tasks() if task.state() not in (DONE, DIVERGED)]
         return estimate(self.matrix, left, costs, cases, self.jobs)
@@ -200,56 +218,6 @@ class Comparison:
                 generate.make_dataset(self.raw, 0, DEMO_SIZE)
             else:
                 link_dataset(self.source, self.raw)
-
-    def _plan(self) -> None:
-        title, plans = "nnUNetv2_plan_and_preprocess", self.preprocessed / f"{PLANS}.json"
-        if not self.stages.done("plan", plans):
-            cases, processes = read_dataset(self.raw, 2, None).cases, str(self.processes)
-            with self.display.stage(title) as step, self.stages.stage("plan"):
-                shutil.rmtree(self.preprocessed, ignore_errors=True)
-                self.preprocessed.mkdir(parents=True)
-                (self.work / "nnUNet_results").mkdir(exist_ok=True)
-                number = str(int(self.name[7:10]))
-                command = [title, "-d", number, "-c", self.matrix.configuration, "-np", processes, "-npfp", processes]
-                command += [] if self.source is None else ["--verify_dataset_integrity"]
-                self.programs.run(command, "plan", bar_listener(step, len(cases)))
-                if self.matrix.configuration not in read_json(plans)["configurations"]:
-                    raise DemoError(f"nnU-Net plans no {self.matrix.configuration} for {self.name}: choose another one")
-                set_network(plans, self.matrix)
-        self._splits()
-        self._losses(plans)
-        self._soft_labels()
-
-    def _splits(self) -> None:
-        """The folds, and one more that the two iterations hold out: at most two cases."""
-        splits = self.splits()
-        first = splits[self.matrix.folds[0]]
-        write_json(
-            self.preprocessed / "splits_final.json", [*splits, {"train": first["train"], "val": first["val"][:2]}]
-        )
-
-    def _losses(self, plans: Path) -> None:
-        """Configurations for the losses that the name of a trainer cannot hold."""
-        from nnunet_trainers.building import plain
-        from nnunet_trainers.plans import PlansError, add_configuration
-
-        for arm in self.matrix.arms:
-            if arm.planned:
-                loss = plain(arm.config.model_dump(exclude_defaults=True))
-                try:
-                    add_configuration(plans, self.matrix.configuration, arm.name, loss)
-                except PlansError as error:
-                    raise DemoError(f"arm {arm.name!r}: {error}") from None
-
-    def _soft_labels(self) -> None:
-        """Through nnU-Net's preprocessing, where an arm is trained on them."""
-        from nnunet_trainers.soft_labels import FOLDER as SOFT
-
-        if not any(arm.soft for arm in self.matrix.arms) or self.stages.done("soft_labels", self.preprocessed / SOFT):
-            return
-        command = ["segloss", "nnunet", "soft-labels", str(int(self.name[7:10])), self.matrix.configuration]
-        with self.display.stage("segloss nnunet soft-labels"), self.stages.stage("soft_labels"):
-            self.programs.run([*command, "-np", str(self.processes)], "soft_labels", lambda text: None)
 
     def run(self, expected: Estimate, show: Show) -> None:
         """Every run that is not done.

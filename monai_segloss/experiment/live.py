@@ -33,7 +33,7 @@ class Row:
         name: of the run.
         state: waiting, running, done, failed or diverged.
         epoch: those that are over, of all.
-        loss, dice: of the last epoch, as nnU-Net logs them.
+        loss, dice: of the last epoch.
         seconds: of all attempts, the present one aside.
     """
 

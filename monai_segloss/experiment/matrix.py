@@ -14,6 +14,7 @@ from monai_segloss import config
 from monai_segloss.config import sentence
 from monai_segloss.core.errors import nearest
 from monai_segloss.experiment.arms import Arm
+from monai_segloss.experiment.backends import backend
 
 MORE_SEEDS = 2
 """Seeds that the baseline has more than the other arms: from them comes the noise of training again."""
@@ -31,7 +32,8 @@ class Run:
         arm: its name.
         seed: of weights, batches and augmentation.
         fold: held out.
-        trainer, configuration: by which nnU-Net knows it.
+        trainer, configuration: by which the backend knows it.
+        epochs, iterations: its length.
     """
 
     arm: str
@@ -39,6 +41,8 @@ class Run:
     fold: int
     trainer: str
     configuration: str
+    epochs: int
+    iterations: int
 
     @property
     def name(self) -> str:
@@ -58,6 +62,7 @@ class Matrix(BaseModel):
         data: nnU-Net raw data set; or
         demo: generated volumes instead: true for a body with three classes, head for a skull.
         arms: losses with their settings.
+        backend: that trains: nnunet, or bundle for the bundle of this package.
         baseline: name of the arm that the others are compared with; default: the first.
         seeds: trainings of each arm and fold, with the seeds 0, 1, ...
         baseline_seeds: of the baseline; default: two more.
@@ -66,13 +71,13 @@ class Matrix(BaseModel):
         patients: JSON file, name of a case -> name of its patient, whose cases lie in one fold and are one patient in the
             statistics; default: each case is a patient of its own.
         validation_fold: leave the fold after the held-out one out of training too: 60-20-20 where there are five.
-        configuration: of nnU-Net's plans.
+        configuration: of nnU-Net's plans; the bundle has none.
         epochs, iterations: length of a training.
-        lr: initial learning rate; None: nnU-Net's own.
-        optimizer: adam; None: nnU-Net's own.
-        batch_size, patch_size, features: of the network instead of what nnU-Net plans for a GPU: samples of a batch, voxels
-            of a patch along each axis of the plans, and channels of the first stage, doubled from stage to stage up to the
-            planned most.
+        lr: initial learning rate; None: the backend's own.
+        optimizer: adam; None: the backend's own.
+        batch_size, patch_size, features: of the network instead of those of the bundle, or of nnU-Net's plans for a GPU:
+            samples of a batch, voxels of a patch along each axis (of nnU-Net's plans; x, y and z for the bundle), and
+            channels of the first stage, doubled from stage to stage, by nnU-Net up to the planned most.
         device: cpu, cuda or mps.
         tolerance, sizes, tubes: of the measures, see `measures.Options`.
         margin: see `statistics.Settings`.
@@ -83,6 +88,7 @@ class Matrix(BaseModel):
     data: Path | None = None
     demo: bool | Literal["head"] = False
     arms: tuple[Arm, ...] = Field(min_length=1)
+    backend: Literal["nnunet", "bundle"] = "nnunet"
     baseline: str = ""
     seeds: int = Field(2, description="trainings of each arm and fold")
     baseline_seeds: int = Field(0, description="trainings of the baseline and fold; 0: two more than the others")
@@ -122,8 +128,8 @@ class Matrix(BaseModel):
         twice = next((name for name, count in Counter(names).items() if count > 1), None)
         if twice is not None:
             raise ValueError(f"two arms are called {twice!r}: give one of them another name.")
-        runs = [self.run(arm, 0, 0, 1, 1) for arm in self.arms]
-        trained = Counter((run.trainer, run.configuration) for run in runs)
+        nnunet = backend("nnunet")
+        trained = Counter(nnunet.names(self, arm, 0, 1, 1) for arm in self.arms)
         (trainer, _), count = trained.most_common(1)[0]
         if count > 1:
             raise ValueError(f"two arms are the same training, {trainer.removesuffix('_seed0_1epochs_1iterations')}.")
@@ -150,15 +156,10 @@ class Matrix(BaseModel):
         """Seeds of an arm."""
         return self.seeds if arm != self.reference else self.baseline_seeds or self.seeds + MORE_SEEDS
 
-    def configuration_of(self, arm: Arm) -> str:
-        """The configuration in the plans that has the loss of an arm, or any."""
-        return f"{self.configuration}_{arm.name}" if arm.planned else self.configuration
-
     def run(self, arm: Arm, seed: int, fold: int, epochs: int | None = None, iterations: int | None = None) -> Run:
         """A training of an arm; a shorter one where epochs and iterations are given."""
         length = epochs or self.epochs, iterations or self.iterations
-        trainer = arm.trainer_name(seed, *length, self.lr, self.optimizer)
-        return Run(arm.name, seed, fold, trainer, self.configuration_of(arm))
+        return Run(arm.name, seed, fold, *backend(self.backend).names(self, arm, seed, *length), *length)
 
     def runs(self) -> list[Run]:
         """All of them, seed by seed, so that every arm has a result early."""

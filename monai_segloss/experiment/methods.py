@@ -85,7 +85,7 @@ def _losses(tables: Tables) -> Sequence[str]:
     lengths = sorted(set(runs["epochs"].dropna().astype(int))) if "epochs" in runs else []
     return (
         *out,
-        *(f"Planned by nnU-Net or set for all arms: {each}." for each in networks),
+        *(f"The network: {each}." for each in networks),
         *([f"A finished training has {listed(list(map(str, lengths)))} epochs."] if lengths else []),
         f"{TO_STATE} architecture, optimizer, schedule, augmentation and hardware, the same for all arms.",
     )

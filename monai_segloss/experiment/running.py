@@ -1,28 +1,30 @@
-"""One run of a comparison: nnU-Net's own program, until it is done or cannot be, wherever it is started."""
+"""One run of a comparison: the programs of its backend, until it is done or cannot be, wherever it is started."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from monai_segloss.demo.problem import DemoError, DiskFullError, DivergedError, KilledError
 from monai_segloss.demo.process import Programs, environment
-from monai_segloss.demo.progress import Epoch, read_epochs
+from monai_segloss.demo.progress import Epoch
 from monai_segloss.demo.stages import Stages
-from monai_segloss.experiment import sources
+from monai_segloss.experiment.costs import Cost
 from monai_segloss.experiment.matrix import Run
 from monai_segloss.experiment.sources import Source
 from monai_segloss.files import read_json, write_json
 
-PLANS, RESULTS = "nnUNetPlans", "nnUNet_results"
 WAITING, RUNNING, DONE, FAILED, DIVERGED = "waiting", "running", "done", "failed", "diverged"
+TRIAL = "smoke"
+"""Folder of the two iterations that every arm is tried with."""
 
 
 @dataclass(frozen=True)
-class Task:
+class Task(ABC):
     """A run and its place, as plain data that another machine understands.
 
     Args:
@@ -32,8 +34,11 @@ class Task:
         dataset, configuration: names, as the tables have them.
         device: cpu, cuda or mps.
         retries: how often a run that was killed from outside goes on.
-        results: name of the folder of nnU-Net's results.
+        trial: one of the two iterations before the first run.
     """
+
+    RESULTS: ClassVar[str]
+    """Folder of what runs leave."""
 
     work: Path
     settings: Mapping[str, Any]
@@ -42,12 +47,65 @@ class Task:
     configuration: str
     device: str = "cpu"
     retries: int = 2
-    results: str = RESULTS
+    trial: bool = False
+
+    # -- what a backend says ----------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def fold(self) -> Path:
+        """The run's own results, alone in a folder of its model."""
+
+    @property
+    @abstractmethod
+    def predictions(self) -> Path:
+        """Held-out cases, with their probabilities."""
+
+    @property
+    @abstractmethod
+    def labels(self) -> Path:
+        """Their references."""
+
+    @property
+    @abstractmethod
+    def product(self) -> Path:
+        """What is there once the run is done."""
+
+    @abstractmethod
+    def commands(self) -> Iterator[tuple[str, list[str]]]:
+        """What is left to do: name of a log, and the command; the next one is asked for when the last one has ended well."""
+
+    @abstractmethod
+    def epochs(self) -> list[Epoch]:
+        """Those that are over."""
+
+    @abstractmethod
+    def curves(self) -> Sequence[Mapping[str, Any]] | None:
+        """Their rows in the tables; None where nnU-Net's own logs have them."""
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """For the table of runs, whether the run was finished or not."""
+
+    @abstractmethod
+    def cost(self) -> Cost:
+        """What a trial took that is done."""
+
+    def extra(self) -> dict[str, str]:
+        """Variables where the user has not set them: one thread on a CPU, so that its bits depend on nothing else."""
+        return {"OMP_NUM_THREADS": "1"} if self.device == "cpu" else {}
+
+    # -- where it is ------------------------------------------------------------------------------------------------
 
     @property
     def key(self) -> str:
         """In names of files."""
-        return self.run.key if self.results == RESULTS else f"{self.results}-{self.run.arm}"
+        return f"{TRIAL}-{self.run.arm}" if self.trial else self.run.key
+
+    @property
+    def results(self) -> Path:
+        """Folder of what runs leave."""
+        return self.work / (TRIAL if self.trial else self.RESULTS)
 
     @property
     def folder(self) -> Path:
@@ -56,24 +114,20 @@ class Task:
 
     @property
     def log(self) -> Path:
-        """What nnU-Net says."""
+        """What the program says that trains."""
         return self.folder / "logs" / "train.log"
 
     @property
-    def fold(self) -> Path:
-        """nnU-Net's folder of the run."""
-        model = f"{self.run.trainer}__{PLANS}__{self.run.configuration}"
-        return self.work / self.results / self.dataset / model / f"fold_{self.run.fold}"
-
-    @property
-    def preprocessed(self) -> Path:
-        """Plans, splits and labels."""
-        return self.work / "nnUNet_preprocessed" / self.dataset
+    def raw(self) -> Path:
+        """The raw data set."""
+        return self.work / "nnUNet_raw" / self.dataset
 
     @property
     def stages(self) -> Stages:
         """The markers of the comparison."""
         return Stages(self.work, self.settings)
+
+    # -- how far it is ----------------------------------------------------------------------------------------------
 
     def seconds(self) -> float:
         """Of all attempts."""
@@ -81,7 +135,7 @@ class Task:
 
     def state(self) -> str:
         """Where the run is; a failed one may be tried again."""
-        if self.stages.done(self.key, self.fold / "validation" / "summary.json"):
+        if self.stages.done(self.key, self.product):
             return DONE
         ended: str = self.ended().get("state", "")
         return ended or (RUNNING if self.stages.attempts(self.key) else WAITING)
@@ -95,41 +149,6 @@ class Task:
     def _end(self) -> Path:
         return self.folder / "ended.json"
 
-    def epochs(self) -> list[Epoch]:
-        """Those that are over, from the log."""
-        if not self.log.exists():
-            return []
-        with open(self.log, encoding="utf-8", errors="replace") as lines:
-            return read_epochs(lines)
-
-    def command(self) -> list[str]:
-        """nnU-Net's command that begins the run or goes on with it."""
-        number = str(int(self.dataset.removeprefix("Dataset").split("_")[0]))
-        command = ["nnUNetv2_train", number, self.run.configuration, str(self.run.fold), "-tr", self.run.trainer]
-        command += ["-device", self.device, "--npz"]
-        if (self.fold / "checkpoint_final.pth").exists():
-            return [*command, "--val"]
-        return [*command, *(["--c"] if any(self.fold.glob("checkpoint_*.pth")) else [])]
-
-    def source(self) -> Source:
-        """The run for the tables."""
-        state, description = self.state(), read_json(self.work / "nnUNet_raw" / self.dataset / "dataset.json")
-        facts = {"reason": self.ended().get("reason", ""), **sources.facts(self.fold.parent, self.fold)}
-        return Source(
-            self.run.name,
-            self.run.arm,
-            self.run.seed,
-            str(self.run.fold),
-            self.dataset,
-            self.configuration,
-            self.fold / "validation",
-            self.preprocessed / "gt_segmentations",
-            description,
-            facts,
-            state if state in (DONE, DIVERGED) else FAILED,
-            self.work / "nnUNet_raw" / self.dataset / "imagesTr",
-        )
-
     def finish(self, state: str, reason: str) -> None:
         """Note that the run ended by an error."""
         write_json(self._end, {"state": state, "reason": reason, "trainer": self.run.trainer})
@@ -137,6 +156,30 @@ class Task:
     def forget(self) -> None:
         """Let a run that ended by an error be tried again."""
         self._end.unlink(missing_ok=True)
+
+    def description(self) -> dict[str, Any]:
+        """Of the data set, for who reads labels and predictions."""
+        found: dict[str, Any] = read_json(self.raw / "dataset.json")
+        return found
+
+    def source(self) -> Source:
+        """The run for the tables."""
+        state = self.state()
+        return Source(
+            self.run.name,
+            self.run.arm,
+            self.run.seed,
+            str(self.run.fold),
+            self.dataset,
+            self.configuration,
+            self.predictions,
+            self.labels,
+            self.description(),
+            {"reason": self.ended().get("reason", ""), **self.facts()},
+            state if state in (DONE, DIVERGED) else FAILED,
+            self.raw / "imagesTr",
+            self.curves(),
+        )
 
 
 def execute(task: Task, stop: threading.Event | None = None) -> str:
@@ -153,13 +196,15 @@ def execute(task: Task, stop: threading.Event | None = None) -> str:
     if task.state() in (DONE, DIVERGED):
         return task.state()
     task.folder.mkdir(parents=True, exist_ok=True)
-    programs = Programs(task.folder, variables(task), stop)
+    variables = {**environment(task.work, task.device, 1), "nnUNet_results": str(task.results)}
+    programs = Programs(task.folder, variables, stop)
     with programs.only_here():
         task.forget()
         for attempt in range(task.retries + 1):
             try:
                 with task.stages.stage(task.key):
-                    programs.run(task.command(), "train", lambda text: None, extra(task))
+                    for name, command in task.commands():
+                        programs.run(command, name, lambda text: None, task.extra())
                 break
             except DiskFullError:
                 raise
@@ -170,16 +215,3 @@ def execute(task: Task, stop: threading.Event | None = None) -> str:
                 task.finish(DIVERGED if isinstance(error, DivergedError) else FAILED, str(error))
                 break
     return task.state()
-
-
-def variables(task: Task) -> dict[str, str]:
-    """The environment of a run."""
-    found = environment(task.work, task.device, 1)
-    return {**found, "nnUNet_results": str(task.work / task.results)}
-
-
-def extra(task: Task) -> dict[str, str]:
-    """What a run gets where the user has not set it: one thread and no worker on a CPU, so that its bits depend on nothing
-    else, and a checkpoint after each epoch."""
-    alone = {"OMP_NUM_THREADS": "1", "nnUNet_n_proc_DA": "0"} if task.device == "cpu" else {}
-    return {**alone, "segloss_save_every": "1"}

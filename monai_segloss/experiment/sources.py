@@ -38,6 +38,7 @@ class Source:
         facts: of the run, for the table of runs.
         state: see `tables.STATES`.
         images: folder with the images, where it is known: only figures need it.
+        epochs: rows of the table of curves; None: they are in nnU-Net's logs.
     """
 
     run: str
@@ -52,6 +53,7 @@ class Source:
     facts: Mapping[str, Any] = field(default_factory=dict)
     state: str = "done"
     images: Path | None = None
+    epochs: Sequence[Mapping[str, Any]] | None = None
 
     @property
     def ending(self) -> str:
@@ -202,26 +204,26 @@ def _labels_of(dataset: str) -> Path:
 
 def facts(model: Path, fold: Path) -> dict[str, Any]:
     """What nnU-Net's folder of a run says about it, whether it was finished or not."""
-    found: dict[str, Any] = {"epochs": None, "minutes": None, **_hashes(model, fold)}
     epochs, times = _log(fold)
-    if epochs:
-        found["epochs"] = epochs
-        found["minutes"] = round(sum(times) / 60, 2)
-    return found
+    minutes = round(sum(times) / 60, 2) if epochs else None
+    return {"epochs": epochs or None, "minutes": minutes, **_hashes(model, fold)}
 
 
 def _hashes(model: Path, fold: Path) -> dict[str, Any]:
     """Of what runs that are compared must share: held-out cases, plans (the loss aside), first weights."""
-    validation, others = fold / "validation", (".json", ".npz", ".pkl")
-    cases = (
-        sorted(file.name for file in validation.iterdir() if file.suffix not in others) if validation.is_dir() else []
-    )
     weights = re.search(r"segloss first weights: (\w+)", _logs(fold))
     return {
-        "splits_hash": _hash(" ".join(cases).encode()) if cases else None,
+        "splits_hash": hash_of_cases(fold / "validation"),
         "weights_hash": weights[1] if weights else None,
         **_plans(model),
     }
+
+
+def hash_of_cases(predictions: Path) -> str | None:
+    """Of the names of what was predicted; None where nothing was."""
+    files = predictions.iterdir() if predictions.is_dir() else ()
+    cases = [file.name for file in files if file.suffix not in (".json", ".npz", ".pkl")]
+    return _hash(" ".join(sorted(cases)).encode()) if cases else None
 
 
 def _plans(model: Path) -> dict[str, Any]:
@@ -260,6 +262,8 @@ def _log(fold: Path) -> tuple[int, list[float]]:
 
 def curves(source: Source) -> list[dict[str, Any]]:
     """Losses and the online Dice by epoch, of the logs of a run of nnU-Net; the last one counts where one was repeated."""
+    if source.epochs is not None:
+        return [{"run": source.run, **row} for row in source.epochs]
     rows: dict[int, dict[str, Any]] = {}
     epoch: int | None = None
     patterns = {"train_loss": r"train_loss (\S+)\s*$", "val_loss": r"val_loss (\S+)\s*$"}

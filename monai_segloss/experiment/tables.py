@@ -28,7 +28,7 @@ RUN = {
     "run": "name of the run, once per table",
     "arm": "the loss with its settings",
     "dataset": "name of the data set",
-    "configuration": "of nnU-Net, or the bundle",
+    "configuration": "of nnU-Net's plans, or the bundle's name",
     "fold": "held-out fold",
     "seed": "of weights, batches and augmentation",
     "state": "one of done, failed, diverged, collapsed",
