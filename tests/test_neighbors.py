@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -58,6 +59,31 @@ def test_without_a_compiler_the_plain_way(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(neighbors, "KERNELS", {})
     for width, of_kernel in zip((3, 5, 21), kernels, strict=True):
         torch.testing.assert_close(both(width), of_kernel, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("space", "radius"), [((3, 60, 35), 1), ((2, 70, 33), 2), ((70, 40), 1)])
+def test_rows_of_several_tasks(space: tuple[int, ...], radius: int, dtype: torch.dtype) -> None:
+    """Kernels go through some rows at a time, by several threads: the values are those of the plain way."""
+    z, labels = batch(*space)
+    z, y = (4 * z).round().to(dtype), labels[:, 0]  # many are equal
+    kernels = neighbors._kernels(z)
+    if kernels is None:
+        pytest.skip("without a compiler there are no kernels")
+    threads = torch.get_num_threads()
+    try:
+        for number, mask in itertools.product((1, 3), (None, torch.rand(y.shape) < 0.9)):
+            torch.set_num_threads(number)
+            found, steps = kernels.worst(z, y, mask, radius)
+            assert torch.equal(found, neighbors.worst(z, y, mask, radius)[0])
+            places = torch.arange(z[0, 0].numel()) + steps.flatten(2)
+            assert torch.equal(z.flatten(2).gather(2, places), found.flatten(2))
+            assert not steps[found == z].any()
+            hole = z.clone()
+            hole[..., 30, 20] = torch.nan
+            assert torch.equal(kernels.worst(hole, y, mask, radius)[0].isnan(), hole.isnan())
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_a_soft_target_counts_as_one_from_one_half_on() -> None:

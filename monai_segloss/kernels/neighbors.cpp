@@ -1,10 +1,16 @@
 // The worst logit among the neighbors of a voxel that are of its class, and the way to it in memory.
 //
-// Per (sample, class) the window is taken along one axis after the other, inside and outside of the class apart: the largest of -z
-// where a voxel is of the class, of z where it is not, and -infinity where it is on the other side or does not count.  Slices that
-// are done in their plane wait in a ring for those behind them.  What has no voxel of a side is skipped.
+// Per (sample, class) the window is taken along rows, then from row to row, then from slice to slice, inside and outside of the
+// class apart: the largest of -z where a voxel is of the class, of z where it is not, and -infinity where it is on the other side
+// or does not count.  A task takes a few rows through all slices, so that what it goes back to stays in cache.
 
-static const float NONE = -__builtin_inff();
+#if defined(__AVX512F__)
+enum { BYTES = 64 };
+#elif defined(__AVX__)
+enum { BYTES = 32 };
+#else
+enum { BYTES = 16 };
+#endif
 
 struct Worst {
   int64_t z, codes;       // addresses of (planes, voxels) floats or doubles, and of int16: -1 does not count
@@ -17,116 +23,173 @@ struct Worst {
   int64_t threads;
 };
 
-template <class Z>
-INLINE void offer(Z* __restrict best, int32_t* __restrict step, const Z* __restrict other, const int32_t* __restrict from,
-                  int32_t move, int64_t n) {
-  for (int64_t i = 0; i < n; i++) {
-    bool larger = other[i] > best[i];
-    best[i] = larger ? other[i] : best[i];
-    step[i] = larger ? from[i] + move : step[i];
-  }
-}
+#define HERE inline __attribute__((always_inline))
+enum { CACHED = 32 << 10 };  // bytes of the slices that a task goes back to
 
-// Rows of one side: values, ways, and which rows have any.
-template <class Z> struct Rows {
-  Z* value;
-  int32_t* step;
-  bool* any;
-  int64_t width;
-  static Rows of(int64_t rows, int64_t width) {
-    return {(Z*)malloc(rows * width * sizeof(Z)), (int32_t*)malloc(rows * width * 4), (bool*)calloc(rows, 1), width};
+template <class Z> struct Whole { typedef int32_t type; };
+template <> struct Whole<double> { typedef int64_t type; };
+
+template <class Z, class S> struct Tile {  // rows of one plane
+  typedef typename Whole<Z>::type I;
+  enum { L = BYTES / sizeof(Z) };  // lanes
+  typedef Z V __attribute__((vector_size(BYTES)));
+  typedef I M __attribute__((vector_size(BYTES)));
+  typedef S Few __attribute__((vector_size(L * sizeof(S))));
+  typedef int16_t Codes __attribute__((vector_size(L * 2)));
+  struct Best {
+    V value;
+    M step;
+    HERE void offer(V other, M from) {
+      M larger = other > value;
+      value = larger ? other : value;
+      step = larger ? from : step;
+    }
+    HERE void offer(const Best& before, const Best& behind, I move) {
+      offer(before.value, before.step - move);
+      offer(behind.value, behind.step + move);
+    }
+  };
+  struct Sides {  // inside, outside
+    Best at[2];
+    HERE Best of(M in) const { return {in ? at[0].value : at[1].value, in ? at[0].step : at[1].step}; }
+  };
+
+  const Worst& call;
+  const int64_t H, W, vectors, rows, slots, length;
+  Sides *flat, *ring;  // (rows + 2 along_height, vectors), (slots, rows, vectors)
+  Z* lines;            // (rows + 2 along_height, 2, length), with room for the radius at both ends
+  const Z* z;          // of the plane, as those below
+  const int16_t* codes;
+  I own;
+  Z* worst;
+  S* steps;
+  int64_t top, bottom;
+
+  static int64_t vectors_of(const Worst& call) { return (call.width + L - 1) / L; }
+  static int64_t rows_of(const Worst& call) {
+    int64_t found = CACHED / ((2 * call.along_depth + 1) * vectors_of(call) * (int64_t)sizeof(Sides));
+    int64_t least = 2 * call.along_height + 1;
+    return found < least ? least : found > call.height ? call.height : found;
   }
-  void release() { free(value), free(step), free(any); }
-  void set(int64_t to, const Rows& from, int64_t row) {  // a row of another, or nothing
-    any[to] = from.any[row];
-    if (any[to]) {
-      memcpy(value + to * width, from.value + row * width, width * sizeof(Z));
-      memcpy(step + to * width, from.step + row * width, width * 4);
+
+  template <class X, class Y> static HERE X load(const Y* from, int64_t n = L) {
+    if (n < L) {
+      X some = {};
+      memcpy(&some, from, n * sizeof(Y));
+      return some;
+    }
+    X found;
+    memcpy(&found, from, sizeof(X));
+    return found;
+  }
+  template <class X, class Y> static HERE void store(Y* to, X x, int64_t n) {
+    if (n >= L) memcpy(to, &x, sizeof(X));
+    else memcpy(to, &x, n * sizeof(Y));
+  }
+  static HERE M lanes() {
+    M found;
+    for (int i = 0; i < L; i++) found[i] = i;
+    return found;
+  }
+  static HERE M wide(Codes codes) { return __builtin_convertvector(codes, M); }
+  Z* line(int64_t h) { return lines + (h - top + call.along_height) * 2 * length + call.along_width; }
+  Sides* flat_row(int64_t h) { return flat + (h - top + call.along_height) * vectors; }
+  Sides* ring_row(int64_t d, int64_t h) { return ring + (d % slots * rows + h - top) * vectors; }
+
+  // A row twice: -z inside and z outside, else -infinity.
+  void prepare(int64_t d, int64_t h) {
+    const int64_t at = (d * H + h) * W, n = vectors, apart = length;
+    const V none = V{} - __builtin_inff();
+    Z* to = line(h);
+    for (int64_t v = 0; v < n; v++) {
+      __builtin_prefetch(z + at + v * L + H * W);
+      V x = load<V>(z + at + v * L, W - v * L);
+      M code = wide(load<Codes>(codes + at + v * L, W - v * L)), beyond = lanes() >= (I)(W - v * L);
+      store(to + v * L, code == own & ~beyond ? -x : none, L);
+      store(to + apart + v * L, code == own | code < 0 | beyond ? none : x, L);
     }
   }
-  void take(int64_t to, const Rows& from, int64_t row, int32_t move) {
-    if (!from.any[row]) return;
-    if (!any[to]) {
-      any[to] = true;
-      for (int64_t i = 0; i < width; i++) value[to * width + i] = NONE, step[to * width + i] = 0;
+  void along_row(int64_t h) {
+    const int64_t r = call.along_width, n = vectors;
+    Sides* to = flat_row(h);
+    for (int side = 0; side < 2; side++) {
+      const Z* from = line(h) + side * length;
+      for (int64_t v = 0; v < n; v++, from += L) {
+        Best best = {load<V>(from), M{}};
+        for (I k = 1; k <= r; k++) {
+          best.offer(load<V>(from - k), M{} - k);
+          best.offer(load<V>(from + k), M{} + k);
+        }
+        to[v].at[side] = best;
+      }
     }
-    offer(value + to * width, step + to * width, from.value + row * width, from.step + row * width, move, width);
+  }
+  // Beyond the image the voxels themselves stand, which are not worse than themselves.
+  void from_row_to_row(int64_t d, int64_t h) {
+    const int64_t n = vectors;
+    const int64_t r = call.along_height;
+    Sides* to = ring_row(d, h);
+    const Sides *here = flat_row(h), *first = h >= 1 ? here - n : here, *last = h + 1 < H ? here + n : here;
+    for (int64_t v = 0; v < n; v++)
+      for (int side = 0; side < 2; side++) {
+        Best best = here[v].at[side];
+        if (r) best.offer(first[v].at[side], last[v].at[side], W);
+        for (int64_t k = 2; k <= r; k++)
+          best.offer(flat_row(h >= k ? h - k : h)[v].at[side], flat_row(h + k < H ? h + k : h)[v].at[side], k * W);
+        to[v].at[side] = best;
+      }
+  }
+  void from_slice_to_slice(int64_t d, int64_t h) {
+    const int64_t at = (d * H + h) * W, r = call.along_depth, D = call.depth, n = vectors;
+    const Sides* here = ring_row(d, h);
+    const Sides *first = d >= 1 ? ring_row(d - 1, h) : here, *last = d + 1 < D ? ring_row(d + 1, h) : here;
+    for (int64_t v = 0; v < n; v++) {
+      int64_t i = at + v * L, count = W - v * L;
+      __builtin_prefetch(worst + i + H * W, 1), __builtin_prefetch(steps + i + H * W, 1);
+      M code = wide(load<Codes>(codes + i, count)), in = code == own, counts = code >= 0;
+      Best best = here[v].of(in);
+      if (r) best.offer(first[v].of(in), last[v].of(in), H * W);
+      for (int64_t k = 2; k <= r; k++)
+        best.offer(ring_row(d < k ? d : d - k, h)[v].of(in), ring_row(d + k < D ? d + k : d, h)[v].of(in), k * H * W);
+      V value = in ? -best.value : best.value;
+      store(worst + i, counts ? value : load<V>(z + i, count), count);
+      store(steps + i, __builtin_convertvector(best.step & counts, Few), count);
+    }
+  }
+  void run() {
+    const int64_t D = call.depth, r = call.along_height;
+    const int64_t first = top < r ? 0 : top - r, last = bottom + r < H ? bottom + r : H;
+    for (int64_t d = 0; d < D + call.along_depth; d++) {
+      for (int64_t h = first; d < D && h < last; h++) prepare(d, h);
+      for (int64_t h = first; d < D && h < last; h++) along_row(h);
+      for (int64_t h = top; h < bottom; h++) {
+        if (d < D) from_row_to_row(d, h);
+        if (d >= call.along_depth) from_slice_to_slice(d - call.along_depth, h);
+      }
+    }
   }
 };
 
-template <class Z, class S>
-static void plane(const Worst& call, const Z* z, const int16_t* codes, int16_t own, Z* worst, S* steps) {
-  const int64_t D = call.depth, H = call.height, W = call.width, r = call.along_width, slots = 2 * call.along_depth + 1;
-  Z* line = (Z*)malloc((W + 2 * r) * sizeof(Z));
-  int32_t* zeros = (int32_t*)calloc(W, 4);
-  for (int64_t k = 0; k < r; k++) line[k] = line[W + r + k] = NONE;
-  Rows<Z> flat[2], ring[2], found[2];
-  for (int side = 0; side < 2; side++)
-    flat[side] = Rows<Z>::of(H, W), ring[side] = Rows<Z>::of(slots * H, W), found[side] = Rows<Z>::of(1, W);
-  for (int64_t d = 0; d < D + call.along_depth; d++) {
-    for (int64_t h = 0; d < D && h < H; h++) {  // along the rows
-      const Z* logits = z + (d * H + h) * W;
-      const int16_t* code = codes + (d * H + h) * W;
-      for (int side = 0; side < 2; side++) {
-        bool any = false;
-        for (int64_t i = 0; i < W; i++) {
-          bool here = side ? code[i] != own && code[i] >= 0 : code[i] == own;
-          line[r + i] = here ? (side ? logits[i] : -logits[i]) : (Z)NONE;
-          any |= here;
-        }
-        flat[side].any[h] = any;
-        if (!any) continue;
-        Z* value = flat[side].value + h * W;
-        int32_t* step = flat[side].step + h * W;
-        memcpy(value, line + r, W * sizeof(Z));
-        memset(step, 0, W * 4);
-        for (int32_t k = 1; k <= r; k++) {
-          offer(value, step, line + r - k, zeros, -k, W);
-          offer(value, step, line + r + k, zeros, k, W);
-        }
-      }
-    }
-    for (int64_t h = 0; d < D && h < H; h++)  // from row to row
-      for (int side = 0; side < 2; side++) {
-        int64_t to = d % slots * H + h;
-        ring[side].set(to, flat[side], h);
-        for (int64_t k = 1; k <= call.along_height; k++) {
-          if (h >= k) ring[side].take(to, flat[side], h - k, -k * W);
-          if (h + k < H) ring[side].take(to, flat[side], h + k, k * W);
-        }
-      }
-    int64_t e = d - call.along_depth;
-    for (int64_t h = 0; e >= 0 && h < H; h++) {  // from slice to slice
-      for (int side = 0; side < 2; side++) {
-        found[side].set(0, ring[side], e % slots * H + h);
-        for (int64_t k = 1; k <= call.along_depth; k++) {
-          if (e >= k) found[side].take(0, ring[side], (e - k) % slots * H + h, -k * H * W);
-          if (e + k < D) found[side].take(0, ring[side], (e + k) % slots * H + h, k * H * W);
-        }
-      }
-      int64_t at = (e * H + h) * W;
-      for (int64_t i = 0; i < W; i++) {
-        bool inside = codes[at + i] == own, counts = codes[at + i] >= 0;
-        Z value = inside ? -found[0].value[i] : found[1].value[i];
-        int32_t step = inside ? found[0].step[i] : found[1].step[i];
-        worst[at + i] = counts ? value : z[at + i];
-        steps[at + i] = (S)(counts ? step : 0);
-      }
-    }
-  }
-  for (int side = 0; side < 2; side++) flat[side].release(), ring[side].release(), found[side].release();
-  free(line), free(zeros);
-}
-
 template <class Z, class S> static void planes(const Worst& call) {
-  int64_t voxels = call.depth * call.height * call.width;
-  in_parallel(call.planes, call.threads, [=](Turns& turns) {
-    for (int64_t p; (p = turns.next()) >= 0;) {
-      int64_t codes = call.labels ? p / call.classes : p;
-      int16_t own = call.labels ? p % call.classes : 1;
-      plane(call, (const Z*)call.z + p * voxels, (const int16_t*)call.codes + codes * voxels, own,
-            (Z*)call.worst + p * voxels, (S*)call.steps + p * voxels);
+  typedef Tile<Z, S> T;
+  typedef typename T::Sides Sides;
+  const int64_t H = call.height, voxels = call.depth * H * call.width;
+  const int64_t vectors = T::vectors_of(call), rows = T::rows_of(call), slots = 2 * call.along_depth + 1;
+  const int64_t above = rows + 2 * call.along_height, length = vectors * T::L + 2 * call.along_width;
+  const int64_t count = (H + rows - 1) / rows;
+  in_parallel(call.planes * count, call.threads, [=](Turns& turns) {
+    const int64_t sides = (above + slots * rows) * vectors, floats = above * 2 * length;
+    Sides* memory = (Sides*)aligned_alloc(64, (sides * sizeof(Sides) + floats * sizeof(Z) + 63) / 64 * 64);
+    Z* lines = (Z*)(memory + sides);
+    for (int64_t i = 0; i < floats; i++) lines[i] = -(Z)__builtin_inff();
+    for (int64_t task; (task = turns.next()) >= 0;) {
+      const int64_t p = task / count, top = task % count * rows, bottom = top + rows < H ? top + rows : H;
+      const int64_t codes = call.labels ? p / call.classes : p, own = call.labels ? p % call.classes : 1;
+      T{call, H, call.width, vectors, rows, slots, length, memory, memory + above * vectors, lines,
+        (const Z*)call.z + p * voxels, (const int16_t*)call.codes + codes * voxels, (typename T::I)own,
+        (Z*)call.worst + p * voxels, (S*)call.steps + p * voxels, top, bottom}.run();
     }
+    free(memory);
   });
 }
 
