@@ -325,7 +325,10 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("place", PLACES)
+FURTHER = ("while it plans", "in the two iterations", "in a validation")
+
+
+@pytest.mark.parametrize("place", [pytest.param(x, marks=pytest.mark.nightly if x in FURTHER else []) for x in PLACES])
 def test_killed_anywhere_it_ends_with_the_same_tables(
     start: Start, whole: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:

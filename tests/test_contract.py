@@ -13,7 +13,7 @@ from monai_segloss.testing.properties.module import compiles
 
 ENTRIES = monai_segloss.list_losses()
 FIRST_OF_FAMILY = list({info.family: info for info in reversed(ENTRIES)}.values())
-EXPENSIVE = ("compiles", "compiles_in_parts")
+EXPENSIVE = ("compiles", "compiles_in_parts", "nothing_hides", "tensor_arguments")
 PAIRS = [
     pytest.param(name, info, id=f"{name}-{info.key}", marks=[pytest.mark.expensive] if name in EXPENSIVE else [])
     for info in ENTRIES

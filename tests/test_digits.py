@@ -51,7 +51,7 @@ is the perimeter of it alone.  Persistence (``every``) takes no image of that le
 @pytest.mark.parametrize(
     "info",
     [
-        info
+        pytest.param(info, marks=[pytest.mark.expensive] if info.family == "learned" else [])
         for info in LOSSES
         if info.family not in SHORT and not info.needs and not {"iter_", "min_size", "every"} & info.parameters.keys()
     ],

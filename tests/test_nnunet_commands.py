@@ -167,6 +167,7 @@ FAMILIES = list(
 )
 
 
+@pytest.mark.expensive
 @pytest.mark.parametrize("info", FAMILIES, ids=lambda info: f"{info.family}-{info.key}")
 def test_a_loss_of_each_family(site: Workspace, images: str, info: monai_segloss.LossInfo) -> None:
     """Trained with nnU-Net's worker processes, which make what the loss needs, and predicted by another command."""

@@ -106,7 +106,10 @@ def wanted(name: str) -> list[str]:
     return [tap for tap in TAPS if tap != "skips" or name != "UNETR"]  # a transformer has no encoder at each grid
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+SLOW = ("SwinUNETR",)  # half a minute, for the edge of 64 that it needs
+
+
+@pytest.mark.parametrize("name", [pytest.param(x, marks=pytest.mark.nightly if x in SLOW else []) for x in NETWORKS])
 def test_taps_of_the_networks_that_people_train(name: str) -> None:
     build, edge, expected = NETWORKS[name]
     torch.manual_seed(0)
