@@ -216,9 +216,8 @@ class WeightedSum(Scheduled, SegLoss):
             as_read = read[self._own(name)]
             factor, unreduced = self.factor(name, as_read), term.loss(as_read)
             if isinstance(unreduced, Mapping):
-                for part, each in unreduced.items():
-                    self._parts[f"{name}/{part}"] = _constant(each.weight)
-                    out[f"{name}/{part}"] = Term(factor * each.weight, each.unreduced)
+                self._parts.update({f"{name}/{part}": _constant(t.weight) for part, t in unreduced.items()})
+                out.update({f"{name}/{part}": Term(factor * t.weight, t.unreduced) for part, t in unreduced.items()})
             else:
                 out[name] = Term(factor, unreduced)
         return {**out, **self.added(losses, batch)}
