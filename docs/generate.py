@@ -10,6 +10,7 @@ python docs/generate.py --check             # whether they are current
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shutil
 import sys
@@ -43,8 +44,12 @@ from pages import (  # noqa: E402, F401
     support_table,
 )
 
-TRACKED = ("losses.md", "differences.md", "benchmarks.md")
+TRACKED = ("losses.md", "differences.md", "benchmarks.md", "support.md")
 """Generated pages that can be read in the repository; adding a loss changes none of them before the next release."""
+TESTED = DOCS / "tested.json"
+"""Written by the tox environments of versions, such as py311-lowest."""
+TABLE = re.compile(r"(?<=<!-- tested: -->\n).*?(?=<!-- end -->)", re.DOTALL)
+"""The generated part of docs/support.md."""
 SITES = {"arXiv": "https://arxiv.org/abs/", "doi": "https://doi.org/", "openreview": "https://openreview.net/forum?id="}
 FIGURE = (
     "Value and gradient on a volume with 5 % foreground: every voxel with the same probability of its true class (left), "
@@ -154,7 +159,11 @@ def tracked(without: Collection[str] = ()) -> dict[str, str]:
         table_page([info for info in losses if info.key not in without]),
         differences_page(),
     )
-    return {**{name: NOTE + text for name, text in zip(TRACKED, texts, strict=False)}, "benchmarks.md": page()}
+    return {
+        **{name: NOTE + text for name, text in zip(TRACKED, texts, strict=False)},
+        "benchmarks.md": page(),
+        "support.md": support_page(),
+    }
 
 
 def waiting() -> list[str]:
@@ -170,6 +179,17 @@ def stale() -> list[str]:
     """The pages kept in git that are not as they would be written today."""
     wanted = tracked(waiting())
     return [name for name in TRACKED if (DOCS / name).read_text(encoding="utf-8") != wanted[name]]
+
+
+def support_page() -> str:
+    """docs/support.md with the table of versions that tests have run with."""
+    columns = {"python": "Python", "torch": "PyTorch", "monai": "MONAI", "nnunetv2": "nnU-Net", "numpy": "NumPy"}
+    columns |= {"passed": "tests passed", "day": "day"}
+    runs = json.loads(TESTED.read_text(encoding="utf-8")) if TESTED.exists() else {}
+    head = [f"| {' | '.join(['environment', *columns.values()])} |", f"| --- |{' --- |' * len(columns)}"]
+    lines = head if runs else ["None of them has been run to its end yet."]
+    lines += [f"| `{name}` | {' | '.join(str(run[column]) for column in columns)} |" for name, run in runs.items()]
+    return TABLE.sub("\n".join(["", *lines, "", ""]), (DOCS / "support.md").read_text(encoding="utf-8"))
 
 
 def table_page(losses: list[LossInfo]) -> str:

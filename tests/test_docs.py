@@ -85,7 +85,7 @@ def test_the_page_of_a_loss(info: LossInfo, site: Path) -> None:
         assert part in text
     assert all(f"| `{name}` |" in text for name in info.parameters)
     assert all(difference.ours in text for difference in DIFFERENCES if difference.key == info.key)
-    assert GENERATE.REASONS.get(info.key, "") in text
+    assert GENERATE.ALONE.get(info.key, "") in text
     assert f"| [{info.key}](losses/{info.key}.md) |" in (site / "docs" / "losses.md").read_text(encoding="utf-8")
 
 

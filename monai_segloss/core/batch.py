@@ -172,7 +172,7 @@ class SegBatch:
 
     def request(self, *which: Stat) -> None:
         """Compute statistics that are not there yet, all in one pass."""
-        if new := tuple(s for s in dict.fromkeys(which) if s not in self._sums):
+        if new := tuple(s for i, s in enumerate(which) if s not in self._sums and s not in which[:i]):
             self._sums.update(zip(new, self.statistics(new).unbind(2), strict=True))
 
     def statistics(self, which: tuple[Stat, ...]) -> Tensor:

@@ -99,7 +99,7 @@ class VoxelSum:
         return value if self.multilabel else value.sum(1, keepdim=True)
 
     def _combined(self, factors: Factors) -> Tensor:
-        sums = self.totals() | ({VOXELS: self._voxels()} if VOXELS in factors else {})
+        sums = {**self.totals(), **({VOXELS: self._voxels()} if VOXELS in factors else {})}
         found = [times(factor, sums[stat]) for stat, factor in factors.items()]
         total = found[0]
         for each in found[1:]:

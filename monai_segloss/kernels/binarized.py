@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from monai_segloss.core.counts import Activation, Stat, activate, is_labels, learned, mask_logits, soft_statistics
-from monai_segloss.kernels.statistics_cpu import Form, Inputs, definition, statistics
+from monai_segloss.kernels.statistics_cpu import Form, definition, statistics
 
 
 def binarized_statistics(
@@ -45,5 +45,5 @@ def binarized_statistics(
         z, t, w = (None if x is None else x.reshape(len(x), -1) for x in (logits, threshold, mask))
         z = logits.reshape(*logits.shape[:2], -1)
         y = target.reshape(len(z), -1) if is_labels(logits, target) else target.reshape(z.shape)
-        return definition(Inputs((z, t, y, w)), form, soft_statistics)
+        return definition((z, t, y, w), form, soft_statistics)
     return statistics(logits, threshold, target, mask, form)

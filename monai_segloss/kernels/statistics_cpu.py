@@ -56,7 +56,7 @@ class Inputs(tuple[Any, ...]):
         return Inputs(None if x is None else x[..., voxels] for x in self)
 
 
-def definition(x: Inputs, form: Form, statistics: Callable[..., Tensor] = plain_statistics) -> Tensor:
+def definition(x: tuple[Any, ...], form: Form, statistics: Callable[..., Tensor] = plain_statistics) -> Tensor:
     """The sums in ordinary tensor operations."""
     z, t, y, w = x
     if not form.sharpness:

@@ -216,11 +216,11 @@ class WeightedSum(Scheduled, SegLoss):
             as_read = read[self._own(name)]
             factor, unreduced = self.factor(name, as_read), term.loss(as_read)
             if isinstance(unreduced, Mapping):
-                self._parts |= {f"{name}/{part}": _constant(t.weight) for part, t in unreduced.items()}
-                out |= {f"{name}/{part}": Term(factor * t.weight, t.unreduced) for part, t in unreduced.items()}
+                self._parts.update({f"{name}/{part}": _constant(t.weight) for part, t in unreduced.items()})
+                out.update({f"{name}/{part}": Term(factor * t.weight, t.unreduced) for part, t in unreduced.items()})
             else:
                 out[name] = Term(factor, unreduced)
-        return out | self.added(losses, batch)
+        return {**out, **self.added(losses, batch)}
 
     def _own(self, name: str) -> int | None:
         return self.own_neighbors.get(name)

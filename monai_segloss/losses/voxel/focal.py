@@ -77,7 +77,7 @@ def focal(
     """-alpha (1 - p)^gamma log p of the true class; of regions also of the negative part."""
     view = batch.class_view(include_background)
     positive, negative = focal_factors(view.classes, view.first, alpha, weight, batch.multilabel, batch.masked_logits)
-    parts = {Stat("focal", gamma): positive} | ({Stat("focal_neg", gamma): negative} if batch.multilabel else {})
+    parts = {Stat("focal", gamma): positive, **({Stat("focal_neg", gamma): negative} if batch.multilabel else {})}
     return VoxelSum(batch, parts, first=view.first)
 
 
