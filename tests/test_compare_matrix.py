@@ -105,7 +105,7 @@ def test_files_and_options(tmp_path: Path) -> None:
     file.write_text("demo: true\narms: [dice, {name: steep, loss: focal_tversky, arguments: {gamma: 2}}]\nseeds: 3\n")
     found = _matrix(file, {"seeds": 4, "epochs": None})
     assert [arm.name for arm in found.arms] == ["dice", "steep"]
-    assert (found.seeds, found.epochs, found.lr) == (4, 6, 0.05)
+    assert (found.seeds, found.epochs, found.lr) == (4, 5, 0.05)
     assert found.arms[1].config == LossConfig(loss="focal_tversky", arguments={"gamma": 2})
     assert _arm('sum={"terms": {"dice": 1}}') == {"name": "sum", "terms": {"dice": 1}}
     assert _arm('x="dice"') == {"name": "x", "loss": "dice"}

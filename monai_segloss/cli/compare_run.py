@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 DEMO: Mapping[str, Any] = {
     "arms": ["dice_ce", "cross_entropy", "focal_tversky"],
-    "epochs": 6,
+    "epochs": 5,
     "iterations": 20,
     "tolerance": 1.2,
 }
