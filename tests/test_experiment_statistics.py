@@ -17,6 +17,7 @@ from monai_segloss.experiment.statistics import (
     compare,
     holm,
     interval,
+    least_patients,
     noise_band,
     signed_rank,
 )
@@ -195,3 +196,11 @@ def test_what_cannot_be_compared(
 def test_wrong_settings(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Settings(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("comparisons", [1, 2, 3, 7, 19])
+def test_the_least_patients_that_can_reject(comparisons: int) -> None:
+    """All patients on one side: with one patient less the corrected p is above 5 %."""
+    for patients, rejects in ((least_patients(comparisons), True), (least_patients(comparisons) - 1, False)):
+        p = stats.wilcoxon(np.arange(1, patients + 1)).pvalue
+        assert (p * comparisons <= 0.05) == rejects

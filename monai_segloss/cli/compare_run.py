@@ -200,7 +200,7 @@ def _print_plan(console: Console, comparison: Comparison, expected: Estimate) ->
     from rich.table import Table
 
     from monai_segloss.demo.report import duration
-    from monai_segloss.experiment.statistics import LEAST_PATIENTS
+    from monai_segloss.experiment.statistics import least_patients
 
     table = Table(title=f"runs in {comparison.work}", title_justify="left")
     for column in ("run", "trainer", "configuration", "time"):
@@ -219,9 +219,11 @@ def _print_plan(console: Console, comparison: Comparison, expected: Estimate) ->
     )
     splits = comparison.splits()
     cases = sum(len(splits[fold]["val"]) for fold in comparison.matrix.folds)
-    if cases < LEAST_PATIENTS:
+    others = len(comparison.matrix.arms) - 1
+    if cases < (least := least_patients(others)):
+        of = f", with {others} losses against the baseline," if others > 1 else ""
         console.print(
-            f"[yellow]note[/] {cases} cases are held out: with fewer than {LEAST_PATIENTS} no difference can be claimed; "
+            f"[yellow]note[/] {cases} cases are held out: with fewer than {least} no difference can be claimed{of}; "
             "more folds hold out more.",
             soft_wrap=True,
         )

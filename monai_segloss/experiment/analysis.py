@@ -10,7 +10,7 @@ import pandas as pd
 
 from monai_segloss.experiment.measures import MEASURES
 from monai_segloss.experiment.ranking import Ranks, not_the_best, ranks
-from monai_segloss.experiment.statistics import LEAST_PATIENTS, Array, Settings, TooFewError, compare
+from monai_segloss.experiment.statistics import LEAST_PATIENTS, Array, Settings, TooFewError, compare, least_patients
 from monai_segloss.experiment.tables import HALF, MEAN, OWN, Tables, measures_of
 
 STRATA = ("small", "medium", "large")
@@ -82,7 +82,7 @@ def analyze(tables: Tables, baseline: str | None = None, settings: Settings | No
                 if (label, point, stratum) == (MEAN, HALF, ALL):
                     found_ranks[measure] = ranks(values, settings)
                     found_best[measure] = not_the_best(values, settings)
-    warnings = _warnings(tables, baseline)
+    warnings = _warnings(tables, baseline, settings)
     if too_few:
         parts = [f"{words} ({', '.join(dict.fromkeys(labels))})" for words, labels in too_few.items()]
         warnings.append(
@@ -139,8 +139,14 @@ def _in_units(row: dict[str, object], measure: str) -> dict[str, object]:
     return {**row, "mean": -mean, "baseline_mean": -base, "difference": -difference, "low": -high, "high": -low}
 
 
-def _warnings(tables: Tables, baseline: str) -> list[str]:
+def _warnings(tables: Tables, baseline: str, settings: Settings) -> list[str]:
     runs, found = tables.runs, list[str]()
+    others, patients = runs["arm"].nunique() - 1, tables.cases["patient"].nunique()
+    if LEAST_PATIENTS <= patients < (least := least_patients(others, settings.alpha)):
+        found.append(
+            f"{patients} patients are too few to claim a difference of one of {others} arms, since Holm's correction "
+            f"multiplies the smallest p of the signed-rank test: it takes {least}."
+        )
     seeds = runs.groupby("arm", sort=False)["seed"].nunique()
     if seeds[baseline] < 2:
         found.append(

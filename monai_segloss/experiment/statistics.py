@@ -58,6 +58,19 @@ class Settings:
 DEFAULT = Settings()
 
 
+def least_patients(comparisons: int, alpha: float = DEFAULT.alpha) -> int:
+    """How many patients it takes so that one of several comparisons can be rejected after Holm's correction.
+
+    The signed-rank test of n patients has no p below 2^(1 - n), which Holm multiplies by the number of comparisons.
+
+    Example:
+        >>> from monai_segloss.experiment.statistics import least_patients
+        >>> least_patients(1), least_patients(7)
+        (6, 9)
+    """
+    return 1 + math.ceil(math.log2(comparisons / alpha))
+
+
 @dataclass(frozen=True)
 class Comparison:
     """One arm against the baseline.
