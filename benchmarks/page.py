@@ -19,7 +19,7 @@ from benchmarks.step import STOCK
 
 DOCS = FOLDER.parent.parent / "docs"
 IMAGES = Path("images") / "benchmarks"
-COMMANDS = ("losses", "busy", "memory", "scaling", "slices", "step", "learned", "distance", "topology")
+COMMANDS = ("losses", "busy", "memory", "scaling", "slices", "step", "learned", "distance", "topology", "neighbors")
 NOTE = "<!-- Written by `python -m benchmarks page` from benchmarks/results; do not edit. -->\n\n"
 HEAD = """# Benchmarks
 
@@ -91,6 +91,8 @@ def section(machine: str, found: dict[str, dict[str, Any]]) -> str:
         lines += distances(found["distance"]["rows"])
     if "topology" in found:
         lines += topology(found["topology"]["rows"])
+    if "neighbors" in found:
+        lines += neighbors(found["neighbors"]["rows"])
     return "\n".join(lines)
 
 
@@ -178,6 +180,17 @@ def multiple(row: Row) -> str:
     """Of the logits, and whether the pass was ended."""
     stopped = f", stopped after {row['stopped after']:.0f} s" if "stopped after" in row else ""
     return f"{times_logits(row):.1f}{stopped}"
+
+
+def neighbors(rows: list[Row]) -> list[str]:
+    """With and without the worst logits of neighbors."""
+    lines = ["### Worst logits of neighbors", "", "| loss | input | ms | neighbors=3: ms | ratio |"]
+    lines += ["| --- | --- | --- | --- | --- |"]
+    for row in rows:
+        plain, worst = (1e3 * row["seconds"][width]["least"] for width in ("1", "3"))
+        shape = f"({row['batch']}, {row['classes']}, {row['edge']}³)"
+        lines.append(f"| {row['loss']} | {shape} | {plain:.1f} | {worst:.1f} | {worst / plain:.2f} |")
+    return [*lines, ""]
 
 
 def slices(rows: list[Row]) -> list[str]:
