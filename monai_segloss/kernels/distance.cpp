@@ -6,13 +6,6 @@
 // then take the lower envelope of parabolas (Felzenszwalb & Huttenlocher, Theory of Computing 8, 2012), run by run of one label,
 // and show whether the others are done sooner by more offsets or by envelopes too.
 
-#if defined(__AVX512F__)
-enum { BYTES = 64 };
-#elif defined(__AVX__)
-enum { BYTES = 32 };
-#else
-enum { BYTES = 16 };
-#endif
 typedef float V __attribute__((vector_size(BYTES)));
 typedef int32_t M __attribute__((vector_size(BYTES)));
 

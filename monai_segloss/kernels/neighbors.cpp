@@ -4,14 +4,6 @@
 // class apart: the largest of -z where a voxel is of the class, of z where it is not, and -infinity where it is on the other side
 // or does not count.  A task takes a few rows through all slices, so that what it goes back to stays in cache.
 
-#if defined(__AVX512F__)
-enum { BYTES = 64 };
-#elif defined(__AVX__)
-enum { BYTES = 32 };
-#else
-enum { BYTES = 16 };
-#endif
-
 struct Worst {
   int64_t z, codes;       // addresses of (planes, voxels) floats or doubles, and of int16: -1 does not count
   int64_t worst, steps;   // addresses of what is found, the latter of int16 or int32

@@ -10,13 +10,6 @@
 //EMITTED CONSTANTS
 // typedef float T; typedef int32_t I; enum { BEFORE, K, TARGET, LABELS, SOFTMAX, SHARP, LOG_Q, PULLS, EACH, TRUE, EACH_SLOPES, TRUE_SLOPES };
 
-#if defined(__AVX512F__)
-enum { BYTES = 64 };
-#elif defined(__AVX__)
-enum { BYTES = 32 };
-#else
-enum { BYTES = 16 };
-#endif
 enum { SOFTMAX_BEFORE = 1, SIGMOID_BEFORE, NOTHING_BEFORE };
 enum { W = BYTES / sizeof(T), MOST_VOXELS = 512, BLOCK = 32768, FEW_CLASSES = 16 };
 enum { TASK_VOXELS = 2048, TASK = 1 << 17 };  // the least of a task and the numbers of one; tasks depend on the shape alone

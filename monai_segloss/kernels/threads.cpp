@@ -1,3 +1,5 @@
+// What all kernels share.
+//
 // Tasks for several threads: whoever is free takes the next one; a helper that the machine never lets run is not waited for.
 
 #include <pthread.h>
@@ -6,6 +8,15 @@
 #include <string.h>
 
 #define INLINE static inline __attribute__((always_inline))
+
+// Bytes of a vector register.
+#if defined(__AVX512F__)
+enum { BYTES = 64 };
+#elif defined(__AVX__)
+enum { BYTES = 32 };
+#else
+enum { BYTES = 16 };
+#endif
 
 struct Tasks {
   int64_t count, next, done, users;
