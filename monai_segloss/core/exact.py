@@ -34,7 +34,7 @@ def rounded(x: Tensor, device: torch.device) -> Tensor:
 def sum_by(values: Tensor, index: Tensor, size: int) -> Tensor:
     """Sums of values (P,) over groups, ``index`` (P,) from 0 to ``size`` - 1, (size,) in the widest type of the device."""
     numbers = exact(values)
-    return rounded(numbers.new_zeros(size).index_add(0, to_host(index), numbers), values.device)
+    return rounded(numbers.new_zeros(size).index_add(0, to_host(index).long(), numbers), values.device)
 
 
 def products(a: Tensor, b: Tensor) -> Tensor:
