@@ -11,31 +11,32 @@ from torch import Tensor
 from monai_segloss.core.arguments import shown
 
 
-def bays(offsets: Sequence[int], _: slice, p: Tensor, counted: Tensor | None) -> Tensor:
-    """Sum over lines, and their number, (B, K, 2)."""
-    axes = [axis for axis in range(2, p.ndim) if p.shape[axis] > 1]
-    total, number = p.new_zeros((2, *p.shape[:2]))
-    for direction in itertools.product((-1, 0, 1), repeat=len(axes)):
-        if direction <= (0,) * len(axes):  # of both directions of a line one
-            continue
-        for radius in offsets:
-            reach = [radius * abs(d) for d in direction]
-            if any(2 * r >= p.shape[axis] for axis, r in zip(axes, reach, strict=True)):
-                continue
+def steps(x: Tensor, offsets: Sequence[int]) -> list[tuple[int, ...]]:
+    """From the middle of a line to an end, for all lines that fit into maps (B, K, *S); of both directions one.
 
-            def part(x: Tensor, side: int, direction: tuple[int, ...] = direction, radius: int = radius) -> Tensor:
-                for axis, d in zip(axes, direction, strict=True):
-                    x = x.narrow(axis, radius * (abs(d) + side * d), x.shape[axis] - 2 * radius * abs(d))
-                return x
+    Where none fits the one to the voxel itself.
+    """
+    shape = x.shape[2:]
+    still = (0,) * len(shape)
+    ways = [way for way in itertools.product(*([-1, 0, 1] if n > 1 else [0] for n in shape)) if way > still]
+    found = [tuple(r * d for d in way) for way in ways for r in offsets]
+    return [step for step in found if all(2 * abs(d) < n for d, n in zip(step, shape, strict=True))] or [still]
 
-            one, middle, other = (part(p, side) for side in (-1, 0, 1))
-            depth = (torch.minimum(one, other) - middle).clamp_min(0)
-            kept = torch.ones_like(depth[:, :1])
-            if counted is not None:
-                kept = (part(counted, -1) & part(counted, 0) & part(counted, 1)).to(p.dtype)
-            total = total + (depth * kept).flatten(2).sum(2)
-            number = number + kept.flatten(2).sum(2)
-    return torch.stack((total, number), 2)
+
+def bays(step: tuple[int, ...], _: slice, p: Tensor, counted: Tensor | None) -> Tensor:
+    """Sum over the lines from i - step to i + step, and their number, (B, K, 2)."""
+
+    def end(x: Tensor, side: int) -> Tensor:
+        for axis, d in enumerate(step, 2):
+            x = x.narrow(axis, abs(d) + side * d, x.shape[axis] - 2 * abs(d))
+        return x
+
+    one, middle, other = (end(p, side) for side in (-1, 0, 1))
+    depth = (torch.minimum(one, other) - middle).clamp_min(0)
+    if counted is None:
+        return torch.stack([x.flatten(2).sum(2) for x in (depth, torch.ones_like(depth))], 2)
+    kept = (end(counted, -1) & end(counted, 0) & end(counted, 1)).to(p.dtype)
+    return torch.stack([x.flatten(2).sum(2) for x in (depth * kept, kept.expand_as(depth))], 2)
 
 
 def whole_numbers(offsets: Sequence[int]) -> tuple[int, ...]:
