@@ -179,6 +179,7 @@ def prior_of(info: LossInfo, folder: Path) -> dict[str, Any]:
     return {**deep, "loss_arguments": {"prior": str(file)}}
 
 
+@pytest.mark.expensive
 @pytest.mark.parametrize("info", LOSSES, ids=[info.key for info in LOSSES])
 def test_the_bundle_trains_evaluates_and_infers_with_every_loss(info: LossInfo, tmp_path: Path, dataset: Path) -> None:
     loss = {"loss_key": info.key, **prior_of(info, tmp_path)}

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from monai_segloss.experiment.ranking import not_the_best, ranks
+from monai_segloss.experiment.ranking import not_the_best, ranks, taus
 from monai_segloss.experiment.statistics import (
     Settings,
     TooFewError,
@@ -168,6 +168,14 @@ def test_ranks_and_their_stability() -> None:
 
 def test_arms_that_are_all_alike_have_no_order() -> None:
     assert ranks({"a": np.ones((2, 8)), "b": np.ones((2, 8))}, QUICK).tau == 0
+
+
+def test_tau_is_scipys() -> None:
+    rng = np.random.default_rng(1)
+    rows = stats.rankdata(rng.integers(0, 4, (200, 5)), axis=1)  # with ties
+    for own in rows[:3]:
+        np.testing.assert_allclose(taus(own, rows), [stats.kendalltau(own, row).statistic for row in rows], atol=1e-12)
+    assert np.isnan(taus(rows[0], np.full((1, 5), 3.0))).all()
 
 
 @pytest.mark.parametrize(

@@ -43,15 +43,27 @@ def ranks(arms: Mapping[str, Array], settings: Settings = DEFAULT) -> Ranks:
     means = np.array([per_patient(x).mean() for x in _common(arms).values()])
     resampled = stats.rankdata(-_resampled(arms, settings), axis=1)
     own = stats.rankdata(-means)
-    taus = [float(stats.kendalltau(own, row).statistic) for row in resampled] if len(names) > 1 else [1.0]
+    tau = float(np.nan_to_num(taus(own, resampled)).mean()) if len(names) > 1 else 1.0
     low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
     order = tuple(names[i] for i in np.argsort(-means, kind="stable"))
     return Ranks(
         order,
         dict(zip(names, low.tolist(), strict=True)),
         dict(zip(names, high.tolist(), strict=True)),
-        float(np.nan_to_num(taus).mean()),
+        tau,
     )
+
+
+def taus(own: Array, rows: Array) -> Array:
+    """Kendall's tau-b between ranks (arms,) and each row of ranks (resamples, arms); NaN where all of a row are alike.
+
+    That of SciPy, which takes one row at a time: minutes for the thousands of rows of each measure.
+    """
+    one, other = np.triu_indices(len(own), 1)
+    ours, theirs = np.sign(own[one] - own[other]), np.sign(rows[:, one] - rows[:, other])
+    with np.errstate(invalid="ignore"):
+        found: Array = theirs @ ours / np.sqrt((ours**2).sum() * (theirs**2).sum(1))
+    return found
 
 
 def _common(arms: Mapping[str, Array]) -> dict[str, Array]:
