@@ -42,6 +42,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         os._exit(config.stash[STATUS])
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Where only the real programs run, files without them are not imported: that takes half a minute."""
+    if not config.option.markexpr.startswith("real") or not collection_path.is_file():
+        return None
+    return "mark.real" not in collection_path.read_text(encoding="utf-8") or None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of a loss that is not representative are left out of the fast tier, expensive ones also out of the full tier."""

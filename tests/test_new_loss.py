@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -96,10 +98,10 @@ def python(project: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def passed(project: Path, *arguments: str) -> int:
-    """How many tests of the copy passed; none may fail."""
-    text = python(project, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments)
-    return int(text.split(" passed")[0].split()[-1])
+def passed(project: Path, *arguments: str) -> Counter[str]:
+    """How many tests of each file of the copy passed; none may fail."""
+    text = python(project, "-m", "pytest", "-v", "-p", "no:cacheprovider", *arguments)
+    return Counter(re.findall(r"^tests/test_(\w+)\.py::\S+ PASSED", text, re.MULTILINE))
 
 
 @repository.needed
@@ -107,16 +109,18 @@ def passed(project: Path, *arguments: str) -> int:
 def test_a_new_loss_takes_three_files(project: Path, tmp_path: Path) -> None:
     where = python(project, "-c", "import monai_segloss as m; print(m.__file__, m.SokalSneathLoss.__name__)")
     assert where.split() == [str(project / "monai_segloss" / "__init__.py"), "SokalSneathLoss"]
-    contract = passed(project, "tests/test_contract.py", "tests/test_reference.py", "-k", KEY)
-    assert contract > 50
-    surfaces = [
-        "trains_resumes_and_predicts",
-        "bundle_trains_evaluates_and_infers",
-        "page_of_a_loss",
-        "has_its_trainer",
-    ]
-    files = [f"tests/test_{name}.py" for name in ("nnunet_every_trainer", "bundle", "docs", "nnunet_trainers")]
-    assert passed(project, *files, "-k", f"{KEY} and ({' or '.join(surfaces)})") == len(surfaces)
+    surfaces = {
+        "nnunet_every_trainer": "trains_resumes_and_predicts",
+        "bundle": "bundle_trains_evaluates_and_infers",
+        "docs": "page_of_a_loss",
+        "nnunet_trainers": "has_its_trainer",
+    }
+    files = [f"tests/test_{name}.py" for name in ("contract", "reference", *surfaces)]
+    found = passed(
+        project, *files, "-k", f"{KEY} and ({' or '.join(('test_contract', 'test_reference', *surfaces.values()))})"
+    )
+    assert found["contract"] + found["reference"] > 50
+    assert {name: found[name] for name in surfaces} == dict.fromkeys(surfaces, 1)
     python(project, "docs/generate.py", str(tmp_path), "--only", KEY)
     assert (tmp_path / "docs" / "images" / "losses" / f"{KEY}.svg").read_text().startswith("<?xml")
     assert f"no row for {KEY} yet" in python(project, "docs/generate.py", "--check")
