@@ -320,11 +320,16 @@ def test_a_copy_and_its_overlays_are_right(tmp_path: Path) -> None:
     ("option", "message"),
     [
         (("--loss#alpah", "1"), "wrong while making the key 'loss': DiceLoss() got an unexpected argument 'alpah'"),
-        (
+        pytest.param(
             ("--loss#_target_", "monai_segloss.DicLoss"),
             "while making the key 'loss': Cannot locate class or function path",
+            marks=pytest.mark.nightly,
         ),
-        (("--loss#_target_", "monai_segloss.CrossEntropyLoss"), "unexpected argument 'include_background'"),
+        pytest.param(
+            ("--loss#_target_", "monai_segloss.CrossEntropyLoss"),
+            "unexpected argument 'include_background'",
+            marks=pytest.mark.nightly,
+        ),
     ],
 )
 def test_a_run_with_a_wrong_loss_ends_with_the_name_of_the_key(

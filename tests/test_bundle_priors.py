@@ -175,7 +175,7 @@ def in_a_process(rank: int, folder: str, dataset: str) -> None:
         dist.destroy_process_group()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_one_process_makes_it_and_the_other_waits(tmp_path: Path, dataset: Path) -> None:
     mp.spawn(in_a_process, (str(tmp_path), str(dataset)), nprocs=WORLD)
     first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(WORLD))

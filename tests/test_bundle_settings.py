@@ -210,18 +210,21 @@ def test_an_error_waits_for_the_threads_that_still_load(capsys: pytest.CaptureFi
     [
         (("--epochs", "ten"), "The configuration is wrong: epochs must be a whole number from 1, got 'ten'."),
         (("--epoch", "10"), "The configuration is wrong: nothing uses the key 'epoch'; did you mean 'epochs'?"),
-        (
+        pytest.param(
             ("--loss#alfa", "1"),
             "The configuration is wrong while making the key 'loss': DiceCELoss() got an unexpected",
+            marks=pytest.mark.nightly,
         ),
         (("--network_def#strides", "[2,2]"), "The configuration is wrong while making the key 'network_def'"),
-        (
+        pytest.param(
             ("--lr_scheduler#optimizer", "@optimiser"),
             "The configuration is wrong while making the key 'lr_scheduler': the",
+            marks=pytest.mark.nightly,
         ),
-        (
+        pytest.param(
             ("--patch_size", "[16,16,20]"),
             "The configuration is wrong: patch_size [16, 16, 20] with 1 channels does not go",
+            marks=pytest.mark.nightly,
         ),
     ],
 )

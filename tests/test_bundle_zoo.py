@@ -525,9 +525,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("name", "key", "options"),
     [
         ("swin_unetr_btcv", "dice_boundary", ()),
-        ("endoscopic_tool", "cc_dice_ce", ()),
+        pytest.param("endoscopic_tool", "cc_dice_ce", (), marks=pytest.mark.nightly),
         ("prostate_mri", "cc_dice_ce", tuple(f"--train#random_transforms#{index}#mode nearest" for index in (1, 2, 3))),
-        ("vista3d", "unified_focal", ()),
+        pytest.param("vista3d", "unified_focal", (), marks=pytest.mark.nightly),
     ],
 )
 def test_the_printed_command_trains(

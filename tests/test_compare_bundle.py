@@ -326,6 +326,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.real
+@pytest.mark.nightly
 def test_a_comparison_of_two_arms(whole: Path) -> None:
     found = tables.read(whole / "tables")
     assert found.runs["state"].tolist() == ["done"] * 4

@@ -162,13 +162,16 @@ def test_an_exported_model_predicts_without_this_package(
         export(trained)
 
 
-FAMILIES = list(
-    {info.family: info for info in reversed(monai_segloss.list_losses()) if "labels" in info.support}.values()
+FAMILIES = {info.family: info for info in reversed(monai_segloss.list_losses()) if "labels" in info.support}
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        pytest.param(info, marks=[] if family == "boundary" else pytest.mark.nightly, id=f"{family}-{info.key}")
+        for family, info in FAMILIES.items()
+    ],
 )
-
-
-@pytest.mark.expensive
-@pytest.mark.parametrize("info", FAMILIES, ids=lambda info: f"{info.family}-{info.key}")
 def test_a_loss_of_each_family(site: Workspace, images: str, info: monai_segloss.LossInfo) -> None:
     """Trained with nnU-Net's worker processes, which make what the loss needs, and predicted by another command."""
     name = f"nnUNetTrainer{camel(info.key)}_2epochs_3iterations"

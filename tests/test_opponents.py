@@ -588,7 +588,7 @@ def prepare_for_monai(rank: int, folder: str) -> None:
         torch.distributed.destroy_process_group()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_processes_of_monai_begin_with_one_opponent(tmp_path: Path) -> None:
     mp.start_processes(prepare_for_monai, args=(str(tmp_path),), nprocs=2, start_method="spawn")
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
