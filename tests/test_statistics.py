@@ -205,6 +205,16 @@ def test_sure_and_wrong(classes, margin):  # type: ignore[no-untyped-def]
     torch.testing.assert_close(found.double(), wide, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("function", [plain_statistics, soft_statistics])
+@pytest.mark.parametrize("name", ["fn", "fp", "tn", "pq", "fn_power"])
+def test_nearly_sure_and_right_keeps_its_digits(name, function):  # type: ignore[no-untyped-def]
+    """1 - p is the sum of the others where p rounds to 1, with and without a compiler."""
+    logits, labels = batch(3, (4, 5), dtype=torch.float64)
+    sure = 20 * torch.nn.functional.one_hot(labels, 3).movedim(-1, 1) + logits
+    found = function(sure.float(), labels, (Stat(name, 1.5),))
+    torch.testing.assert_close(found.double(), plain_statistics(sure, labels, (Stat(name, 1.5),)), rtol=1e-4, atol=0)
+
+
 def layouts() -> dict[str, Tensor]:
     base = 2 * torch.randn(2, 3, 6, 8, 10)
     return {

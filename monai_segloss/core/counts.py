@@ -69,7 +69,13 @@ class Voxels:
     @property
     def q(self) -> Tensor:
         """1 - p."""
-        return torch.sigmoid(-self.z) if self.activation == "sigmoid" else 1 - self.p
+        if self.activation == "sigmoid":
+            return torch.sigmoid(-self.z)
+        if self.activation != "softmax":
+            return 1 - self.p
+        p = activate(self.z, "softmax")
+        top = p > 0.5  # of at most one class, where 1 - p loses its digits
+        return torch.where(top, p.masked_fill(top, 0).sum(1, keepdim=True), 1 - p)[:, self.first :]
 
     @property
     def lp(self) -> Tensor:
