@@ -37,7 +37,7 @@ def register(parent: typer.Typer) -> None:
 
 @app.command("list")
 def list_() -> None:
-    """List the bundles of this installation; each trains with any loss.
+    """List the bundles of this package. Each can train with any loss.
 
     Example: segloss bundle list
     """
@@ -63,7 +63,7 @@ def show(key: Annotated[str, typer.Argument(help="Key of a loss (segloss list)."
 
 @app.command()
 def copy(folder: Folder, name: Name = "segloss_segmentation") -> None:
-    """Copy a bundle with all its losses into a folder of your own, where training writes its models.
+    """Copy a bundle with all its losses into your own folder. The training writes its models there.
 
     Example: segloss bundle copy my_bundle
     """
@@ -104,7 +104,7 @@ def overlay(
     config: Config = None,
     bundle: Annotated[
         Path | None,
-        typer.Option(help="The bundle's folder or its training configuration, to fit ids and reading to it."),
+        typer.Option(help="Folder of the bundle or its training configuration; the overlay is adapted to it."),
     ] = None,
     regions: Annotated[
         bool | None,
@@ -120,7 +120,7 @@ def overlay(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the file.")] = False,
 ) -> None:
-    """Print or write a configuration that makes a bundle of somebody else train with a loss.
+    """Print or write an overlay: a configuration that makes another author's bundle train with a loss.
 
     Example: segloss bundle overlay boundary --bundle spleen_ct_segmentation -o boundary.json
     """
@@ -159,9 +159,9 @@ def overlay(
 @app.command()
 def check(
     folder: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
-    configs: Annotated[list[Path] | None, typer.Argument(help="Configurations named after its train.json.")] = None,
+    configs: Annotated[list[Path] | None, typer.Argument(help="Configurations that you name after train.json.")] = None,
 ) -> None:
-    """Check metadata, ids, loss and overlays of a bundle before hours of training; nothing of it is run.
+    """Check metadata, ids, loss and overlays of a bundle before the training, without running it.
 
     Example: segloss bundle check my_bundle boundary.json
     """

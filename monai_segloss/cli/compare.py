@@ -12,7 +12,7 @@ from monai_segloss.cli import compare_run
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Compare losses: paired by patient, corrected for their number, against the noise of seeds.",
+    help="Compare losses on your data. The tests are paired by patient and corrected for the number of losses.",
 )
 
 
@@ -26,26 +26,30 @@ def register(parent: typer.Typer) -> None:
 def existing(
     folders: Annotated[
         list[str],
-        typer.Argument(help="Model folders of nnU-Net, or of predictions; ARM=FOLDER and ARM@SEED=FOLDER name them."),
+        typer.Argument(
+            help="Model folders of nnU-Net or folders of predictions; ARM=FOLDER or ARM@SEED=FOLDER names the arm."
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for tables and report.")] = Path("comparison"),
-    labels: Annotated[Path | None, typer.Option(help="Folder with the references; default: nnU-Net's own.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Folder with the reference labels; default: nnU-Net's own.")
+    ] = None,
     images: Annotated[
-        Path | None, typer.Option(help="Folder with the images, for figures; default: imagesTr by the labels.")
+        Path | None, typer.Option(help="Folder with the images, for figures; default: imagesTr next to the labels.")
     ] = None,
     baseline: Annotated[
         str | None, typer.Option(help="The arm to compare with; default: that with the most runs.")
     ] = None,
-    tolerance: Annotated[float, typer.Option(help="Of the surface Dice, in mm.")] = 1.0,
+    tolerance: Annotated[float, typer.Option(help="Tolerance of the surface Dice, in mm.")] = 1.0,
     sizes: Annotated[str, typer.Option(help="Edges of the size classes of components, in mm³: 100,1000.")] = "",
-    tubes: Annotated[bool, typer.Option(help="Also centerline Dice and Betti numbers.")] = False,
+    tubes: Annotated[bool, typer.Option(help="Also measure centerline Dice and Betti numbers.")] = False,
     patients: Annotated[Path | None, typer.Option(help="JSON file: name of a case -> name of its patient.")] = None,
     margin: Annotated[
-        float, typer.Option(help="Differences below it do not matter; 0: do not look for equivalence.")
+        float, typer.Option(help="Smallest difference that matters, for the verdict equivalent; 0: no such verdict.")
     ] = 0.0,
-    processes: Annotated[int, typer.Option("--processes", "-p", min=1, help="Cases measured side by side.")] = 1,
+    processes: Annotated[int, typer.Option("--processes", "-p", min=1, help="Cases to measure at a time.")] = 1,
 ) -> None:
-    """Compare trainings that are there already, whoever trained them.
+    """Compare finished trainings, also those that another program made.
 
     Example: segloss compare existing nnUNet_results/Dataset004_Hippocampus -o comparison
     """
@@ -77,15 +81,15 @@ def existing(
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="Of a comparison; it holds the folder tables.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of a comparison; it contains the folder tables.")],
     baseline: Annotated[
         str | None, typer.Option(help="The arm to compare with; default: that with the most runs.")
     ] = None,
     margin: Annotated[
-        float, typer.Option(help="Differences below it do not matter; 0: do not look for equivalence.")
+        float, typer.Option(help="Smallest difference that matters, for the verdict equivalent; 0: no such verdict.")
     ] = 0.0,
 ) -> None:
-    """Make the report again from the tables: report.html, report.md and the figures.
+    """Write the report again from the tables: report.html, report.md and the figures.
 
     Example: segloss compare report comparison --baseline dice_ce --margin 0.01
     """

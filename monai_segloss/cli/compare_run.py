@@ -24,13 +24,13 @@ DEMO: Mapping[str, Any] = {
     "tolerance": 1.2,
 }
 """What `--demo` compares unless other options say otherwise, beside what its backend sets."""
-PLAN = """Plan a comparison, train every arm for two iterations, and print the runs, their time and the disk they need.
+PLAN = """Plan a comparison, train every arm for two iterations, and print the runs, their time and their disk space.
 
 Example: segloss compare plan --data nnUNet_raw/Dataset004_Hippocampus --loss dice_ce --loss focal_tversky
 """
-RUN = """Train every loss with every seed through nnU-Net or the MONAI bundle, all alike, measure them and compare.
+RUN = """Train every loss with every seed in nnU-Net or the MONAI bundle, under the same conditions; measure and compare.
 
-Stopped or killed, the same command goes on; what is done is not done again.
+If it was stopped or killed, start the same command to continue. Finished work is kept.
 
 Example: segloss compare run --demo --jobs 2
 
@@ -46,7 +46,7 @@ def register(app: typer.Typer) -> None:
 
 
 def schema() -> None:
-    """Print the JSON schema of a comparison's file.
+    """Print the JSON schema of the file that describes a comparison.
 
     Example: segloss compare schema > comparison.schema.json
     """
@@ -60,10 +60,12 @@ def _command(action: Callable[[Console, Comparison], None]) -> Callable[..., Non
 
     def command(
         config: Annotated[
-            Path | None, typer.Option(help="YAML or JSON file (segloss compare schema); options replace what it says.")
+            Path | None, typer.Option(help="YAML or JSON file (segloss compare schema); options replace its values.")
         ] = None,
         data: Annotated[Path | None, typer.Option(help="nnU-Net raw data set; it is only read.")] = None,
-        demo: Annotated[bool, typer.Option("--demo", help="Generated volumes, three losses, 15 minutes.")] = False,
+        demo: Annotated[
+            bool, typer.Option("--demo", help="Compare three losses on generated volumes; takes 15 minutes.")
+        ] = False,
         protocol: Annotated[
             str | None,
             typer.Option(
@@ -77,38 +79,43 @@ def _command(action: Callable[[Console, Comparison], None]) -> Callable[..., Non
         backend: Annotated[
             str | None, typer.Option(help="nnunet, or bundle for the MONAI bundle of this package; default: nnunet.")
         ] = None,
-        output: Annotated[Path, typer.Option("--output", "-o", help="Folder of all that is made.")] = Path(
-            "comparison"
-        ),
+        output: Annotated[Path, typer.Option("--output", "-o", help="Folder for all results.")] = Path("comparison"),
         baseline: Annotated[str | None, typer.Option(help="The arm to compare with; default: the first.")] = None,
         seeds: Annotated[int | None, typer.Option(help="Trainings of each arm and fold; default: 2.")] = None,
-        baseline_seeds: Annotated[int | None, typer.Option(help="Of the baseline; default: two more.")] = None,
+        baseline_seeds: Annotated[
+            int | None, typer.Option(help="Trainings of the baseline per fold; default: two more than --seeds.")
+        ] = None,
         fold: Annotated[list[int] | None, typer.Option(help="Held-out fold; repeat for more; default: 0.")] = None,
         splits: Annotated[int | None, typer.Option(help="Folds of the cross-validation; default: 5.")] = None,
         patients: Annotated[
-            Path | None, typer.Option(help="JSON file: name of a case -> name of its patient, held out as one.")
+            Path | None, typer.Option(help="JSON file: case -> patient; the cases of a patient are held out together.")
         ] = None,
         configuration: Annotated[str | None, typer.Option(help="2d, 3d_fullres or 3d_lowres.")] = None,
-        epochs: Annotated[int | None, typer.Option(help="Length of a training; default: 100.")] = None,
+        epochs: Annotated[int | None, typer.Option(help="Epochs of a training; default: 100.")] = None,
         iterations: Annotated[int | None, typer.Option(help="Training steps per epoch; default: 250.")] = None,
         lr: Annotated[float | None, typer.Option(help="Initial learning rate; default: the backend's own.")] = None,
         optimizer: Annotated[str | None, typer.Option(help="adam; default: the backend's own.")] = None,
-        batch_size: Annotated[int | None, typer.Option(help="Samples of a batch; default: planned for a GPU.")] = None,
+        batch_size: Annotated[int | None, typer.Option(help="Batch size; default: as planned for a GPU.")] = None,
         patch_size: Annotated[
-            str | None, typer.Option(help="Voxels of a patch, as 32,40,32 in the plans' order; default: planned.")
+            str | None,
+            typer.Option(help="Patch size, such as 32,40,32, in the plans' order of axes; default: as planned."),
         ] = None,
         features: Annotated[
-            int | None, typer.Option(help="Channels of the network's first stage; default: planned, 32.")
+            int | None, typer.Option(help="Channels of the network's first stage; default: as planned, 32.")
         ] = None,
         device: Annotated[str | None, typer.Option(help="cpu, cuda or mps.")] = None,
-        tolerance: Annotated[float | None, typer.Option(help="Of the surface Dice, in mm; default: 1.")] = None,
+        tolerance: Annotated[
+            float | None, typer.Option(help="Tolerance of the surface Dice, in mm; default: 1.")
+        ] = None,
         sizes: Annotated[str | None, typer.Option(help="Edges of the size classes of components, in mm³.")] = None,
-        tubes: Annotated[bool, typer.Option("--tubes", help="Also centerline Dice and Betti numbers.")] = False,
-        margin: Annotated[float | None, typer.Option(help="Differences below it do not matter.")] = None,
+        tubes: Annotated[bool, typer.Option("--tubes", help="Also measure centerline Dice and Betti numbers.")] = False,
+        margin: Annotated[
+            float | None, typer.Option(help="Smallest difference that matters, for the verdict equivalent.")
+        ] = None,
         jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at a time, one thread each.")] = 1,
         cluster: Annotated[str | None, typer.Option(help="Ray cluster: auto or its address.")] = None,
-        cores: Annotated[int, typer.Option(min=1, help="Of a run on a cluster.")] = 1,
-        gpus: Annotated[float, typer.Option(min=0, help="Of a run on a cluster; half of one is 0.5.")] = 0.0,
+        cores: Annotated[int, typer.Option(min=1, help="CPU cores of a run on a cluster.")] = 1,
+        gpus: Annotated[float, typer.Option(min=0, help="GPUs of a run on a cluster; 0.5 is half a GPU.")] = 0.0,
     ) -> None:
         from rich.console import Console
 

@@ -23,34 +23,37 @@ def demo(
     out: Annotated[
         Path | None, typer.Option(help="Work folder; default: segloss-demo, or segloss-demo-NAME with --data.")
     ] = None,
-    loss: Annotated[str, typer.Option(help="Any loss that `segloss list` shows.")] = "focal_tversky",
+    loss: Annotated[str, typer.Option(help="Key of a loss (segloss list).")] = "focal_tversky",
     data: Annotated[
-        Path | None, typer.Option(help="nnU-Net raw data set to use in place of generated volumes; it is only read.")
+        Path | None, typer.Option(help="nnU-Net raw data set to use instead of generated volumes; it is not changed.")
     ] = None,
     baseline: Annotated[
-        bool, typer.Option("--baseline", help="Train nnU-Net's own loss (dice_ce) on the same split next to it.")
+        bool, typer.Option("--baseline", help="Also train nnU-Net's own loss (dice_ce) on the same split.")
     ] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
-    epochs: Annotated[int | None, typer.Option(min=1, help="Length of the training.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of the training.")] = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="Training steps per epoch.")] = None,
     lr: Annotated[
         float | None, typer.Option(min=1e-9, help="Initial learning rate; default: 0.05, nnU-Net's own with --data.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of volumes, weights and order of training.")] = 0,
-    fold: Annotated[int, typer.Option(min=0, max=4, help="Of the five-fold cross-validation.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Seed of volumes, weights and order of training.")
+    ] = 0,
+    fold: Annotated[int, typer.Option(min=0, max=4, help="Fold of the five-fold cross-validation.")] = 0,
     tolerance: Annotated[
-        float | None, typer.Option(min=0, help="Of the surface Dice in mm; default: the shortest voxel edge.")
+        float | None,
+        typer.Option(min=0, help="Tolerance of the surface Dice, in mm; default: the shortest voxel edge."),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Tiny volumes, 2 epochs of 2 steps: does it all work here?")
+        bool, typer.Option("--quick", help="Test the installation: tiny volumes, 2 epochs of 2 steps.")
     ] = False,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Remove the results of earlier runs in the work folder first.")
+        bool, typer.Option("--fresh", help="First remove the results of earlier runs from the work folder.")
     ] = False,
 ) -> None:
     """Train a loss in nnU-Net and see what it does: generate or read volumes, plan, train, predict, measure, report.
 
-    Takes a few minutes without a GPU and writes one HTML page. Stopped, it continues with the same command.
+    Takes a few minutes without a GPU and writes one HTML page. If it was stopped, start the same command to continue.
 
     Example: segloss demo --loss dice_topk --baseline
 

@@ -42,7 +42,7 @@ def list_(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
 ) -> None:
-    """List the losses: family, paper, what they need, when to use them; or the combinations that papers trained.
+    """List the losses with family, needs, paper and use; or the recipes, which are combinations that papers trained.
 
     Example: segloss list imbalance
     """
@@ -72,7 +72,7 @@ def list_(
 
 
 def show(
-    key: Annotated[str, typer.Argument(help="Key or alias of a loss, see segloss list; or key of a recipe.")],
+    key: Annotated[str, typer.Argument(help="Key or alias of a loss (segloss list), or key of a recipe.")],
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
 ) -> None:
     """Explain a loss or a recipe: formula, parameters, support, source, and how to use it on each surface.
@@ -148,14 +148,17 @@ def check(
     path: Annotated[
         Path, typer.Argument(help="An nnU-Net raw data set, a bundle folder, or a loss configuration file.")
     ],
-    loss: Annotated[str | None, typer.Option(help="Check a data set against the needs of this loss.")] = None,
+    loss: Annotated[str | None, typer.Option(help="Also check whether this loss can train on the data set.")] = None,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Processes that open the files of a data set; default: by their size.")
+        int | None,
+        typer.Option(
+            min=1, help="Processes that open the files of a data set; default: depends on the size of the files."
+        ),
     ] = None,
 ) -> None:
     """Check a data set, a bundle or a loss configuration before hours of training.
 
-    A data set gets nnU-Net's verdict where nnU-Net is installed, and every image and label is opened.
+    Every image and label of a data set is opened. If nnU-Net is installed, its own check runs too.
 
     Example: segloss check nnUNet_raw/Dataset004_Hippocampus --loss focal_tversky
     """

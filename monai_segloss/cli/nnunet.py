@@ -58,7 +58,7 @@ def disable() -> None:
 
 @app.command()
 def env(
-    path: Annotated[bool, typer.Option("--path", help="Print only the folder, e.g. for ENV in a Dockerfile.")] = False,
+    path: Annotated[bool, typer.Option("--path", help="Print the folder only, e.g. for ENV in a Dockerfile.")] = False,
 ) -> None:
     """Print the shell line that makes the trainers known, for containers and clusters.
 
@@ -86,17 +86,17 @@ def plan(
     plans: Annotated[str, typer.Option(help="Plans identifier.")] = "nnUNetPlans",
     replace: Annotated[bool, typer.Option(help="Replace a configuration of that name.")] = False,
     patch_size: Annotated[
-        str | None, typer.Option(help="Voxels of another patch, e.g. 48,64,48, for whole cases.")
+        str | None, typer.Option(help="Another patch size in voxels, e.g. 48,64,48, for whole cases.")
     ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Another batch size.")] = None,
     soft_labels: Annotated[
-        bool, typer.Option("--soft-labels", help="Train on soft labels, see segloss nnunet soft-labels.")
+        bool, typer.Option("--soft-labels", help="Train on soft labels (segloss nnunet soft-labels).")
     ] = False,
 ) -> None:
     """Add a plans configuration with a loss, to be trained with nnUNetTrainerSegLoss.
 
-    For settings that are no numbers and for sums of losses; numbers can stand in the name of a trainer. The stages of a
-    cascade are added together; the configurations that planning made stay as they are.
+    Use it for sums of losses and for settings that are not numbers. Numbers can be part of the name of a trainer. Both
+    stages of a cascade are added together. The configurations of nnU-Net's planning do not change.
 
     Example: segloss nnunet plan 4 3d_fullres weighted --loss cross_entropy --set weight=[1,2,5]
     """
@@ -127,13 +127,13 @@ def soft_labels(
         list[str] | None, typer.Argument(help="Configurations of the plans; default: all that are preprocessed.")
     ] = None,
     plans: Annotated[str, typer.Option(help="Plans identifier.")] = "nnUNetPlans",
-    processes: Annotated[int, typer.Option("-np", min=1, help="Processes at a time.")] = 4,
+    processes: Annotated[int, typer.Option("-np", min=1, help="Number of processes.")] = 4,
 ) -> None:
     """Preprocess the soft labels of a data set, after nnUNetv2_plan_and_preprocess.
 
-    Next to labelsTr lie labelsTr_raters/RATER/CASE.nii.gz (label maps, whose mean is the soft label) or
-    labelsTr_soft/CASE_0001.nii.gz (fractions of label 1). Only what is missing or changed is written, so that it can be run
-    again after an interruption.
+    Put labelsTr_raters/RATER/CASE.nii.gz (label maps, whose mean is the soft label) or labelsTr_soft/CASE_0001.nii.gz
+    (fractions of label 1) next to labelsTr. The command writes only files that are missing or changed. You can run it again
+    after an interruption.
 
     Example: segloss nnunet soft-labels 4 && nnUNetv2_train 4 3d_fullres 0 -tr nnUNetTrainerDiceCE_softlabels
     """
@@ -158,9 +158,9 @@ def soft_labels(
 @app.command()
 def export(
     model: Annotated[Path, typer.Argument(help="Model folder TRAINER__PLANS__CONFIGURATION.")],
-    output: Annotated[Path | None, typer.Option(help="New folder; default: below MODEL/exported.")] = None,
+    output: Annotated[Path | None, typer.Option(help="New folder; default: a folder in MODEL/exported.")] = None,
 ) -> None:
-    """Copy a trained model so that nnU-Net predicts with it where this package is not installed.
+    """Copy a trained model so that stock nnU-Net can predict with it, without this package.
 
     Example: segloss nnunet export $nnUNet_results/Dataset004_X/nnUNetTrainerFocalTversky__nnUNetPlans__3d_fullres
     """

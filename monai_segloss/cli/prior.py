@@ -27,16 +27,20 @@ def register(parent: typer.Typer) -> None:
 def train(
     dataset: Annotated[str, typer.Argument(help="Id or name of a data set that nnU-Net has preprocessed.")],
     kind: Annotated[str, typer.Option(help=f"Kind of the prior: {', '.join(KINDS)}.")],
-    fold: Annotated[str, typer.Option(help="Fold whose training cases it sees, or: all.")] = "0",
+    fold: Annotated[str, typer.Option(help="Fold whose training cases the prior is trained on, or: all.")] = "0",
     plans: Annotated[str, typer.Option(help="Plans identifier.")] = "nnUNetPlans",
-    configuration: Annotated[str, typer.Option(help="Configuration whose patch and spacing it has.")] = "3d_fullres",
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps; default: as many as usual for the kind.")] = None,
-    output: Annotated[Path | None, typer.Option(help="File; default: alongside the plans of the data set.")] = None,
+    configuration: Annotated[
+        str, typer.Option(help="Configuration that gives the patch and the spacing.")
+    ] = "3d_fullres",
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps; default: depends on the kind.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Output file; default: next to the plans of the data set.")
+    ] = None,
     device: Annotated[str, typer.Option(help="Device to train on, e.g. cpu or cuda.")] = "cpu",
 ) -> None:
-    """Train a prior on the labels of the training cases of one fold; a killed training goes on.
+    """Train a prior on the labels of the training cases of one fold. Run it again to continue a killed training.
 
-    The nnU-Net trainer of a loss with a prior does the same before its first epoch, where the loss is given no file.
+    If a loss has no prior file, its nnU-Net trainer does the same before the first epoch.
 
     Example: segloss prior train 4 --kind autoencoder --fold 0
     """
@@ -61,7 +65,9 @@ def bounds(
         str, typer.Argument(help="nnU-Net raw data set: its folder, id or name; or a Decathlon datalist.")
     ],
     fold: Annotated[str, typer.Option(help="Fold whose training cases are measured, or: all.")] = "0",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="File; default: print it.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Output file; default: print to the terminal.")
+    ] = None,
     lower: Annotated[float, typer.Option(min=0, max=1, help="Quantile that is the lower bound.")] = 0.0,
     upper: Annotated[float, typer.Option(min=0, max=1, help="Quantile that is the upper bound.")] = 1.0,
     axes: Annotated[str, typer.Option(help="Order of the axes: zyx, as nnU-Net has it, or xyz, as MONAI.")] = "zyx",
@@ -133,13 +139,15 @@ def splits_file(folder: Path) -> Path | None:
 @app.command()
 def adjacency(
     dataset: Annotated[str, typer.Argument(help="Id or name of a data set that nnU-Net has preprocessed.")],
-    fold: Annotated[str, typer.Option(help="Fold whose training cases are looked at, or: all.")] = "0",
-    radius: Annotated[int, typer.Option(min=1, help="Voxels to each side within which classes touch.")] = 1,
+    fold: Annotated[str, typer.Option(help="Fold whose training cases are read, or: all.")] = "0",
+    radius: Annotated[int, typer.Option(min=1, help="Largest distance in voxels at which two classes touch.")] = 1,
     plans: Annotated[str, typer.Option(help="Plans identifier.")] = "nnUNetPlans",
-    configuration: Annotated[str, typer.Option(help="Configuration whose spacing the labels have.")] = "3d_fullres",
-    output: Annotated[Path | None, typer.Option(help="File; default: alongside the plans of the data set.")] = None,
+    configuration: Annotated[str, typer.Option(help="Configuration that gives the spacing.")] = "3d_fullres",
+    output: Annotated[
+        Path | None, typer.Option(help="Output file; default: next to the plans of the data set.")
+    ] = None,
 ) -> None:
-    """Count which classes touch in the training labels of one fold, in whole volumes: what non_adjacency may forbid.
+    """Count which classes touch in the training labels of one fold, in whole volumes, for the loss non_adjacency.
 
     Example: segloss prior adjacency 4 --fold 0
     """

@@ -22,11 +22,11 @@ def register(app: typer.Typer) -> None:
 
 
 def recommend(
-    dataset: Annotated[Path, typer.Argument(help="nnU-Net raw data set or Decathlon datalist; it is only read.")],
+    dataset: Annotated[Path, typer.Argument(help="nnU-Net raw data set or Decathlon datalist; it is not changed.")],
     results: Annotated[
-        Path | None, typer.Option(help="Folder of a comparison: also what it measured of these losses.")
+        Path | None, typer.Option(help="Folder of a comparison; its results for these losses are shown too.")
     ] = None,
-    cases: Annotated[int, typer.Option(min=1, help="Labels to read, evenly spread over the cases.")] = 40,
+    cases: Annotated[int, typer.Option(min=1, help="Number of labels to read, evenly spread over the cases.")] = 40,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """List losses to compare with dice_ce on a data set, each with its reason, its source and the command that tests it.
