@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import torch
 from torch import Tensor
 
+from monai_segloss.kernels.recomputed import class_parts
 from monai_segloss.losses.boundary.neighborhood import Spacing
 
 SLACK = 1e-3
@@ -48,14 +50,37 @@ class Rays:
         self.length = lengths[self.chosen]
         self.reach = self.distance + SLACK * min(spacing)
 
-    def at(self, k: int) -> tuple[Tensor, Tensor]:
-        """Index of the voxel after k steps, (B, K, N), and whether the ray has one, (B, K, *S)."""
-        there, index = k * self.length <= self.reach, torch.zeros_like(self.chosen)
-        for axis, n in enumerate(self.shape):
-            place = self.grid[axis] + k * self.steps[:, axis][self.chosen]
-            there = there & (place >= 0) & (place < n)
-            index = index * n + place.clamp(0, n - 1)
-        return index.flatten(2), there & (self.steps.abs().sum() > 0)
+    def stride(self) -> Tensor:
+        """How far apart the voxels of a ray are in a flattened map, (B, K, *S)."""
+        flat = [math.prod(self.shape[axis + 1 :]) for axis in range(len(self.shape))]
+        return (self.steps * torch.tensor(flat, device=self.steps.device)).sum(1)[self.chosen]
+
+    def number(self, most: int) -> Tensor:
+        """How many voxels a ray has, at most ``most``; none where the centroid is outside of the class, (B, K, *S)."""
+        found = torch.zeros_like(self.chosen)
+        for k in range(1, most + 1 if self.steps.any() else 1):
+            there = k * self.length <= self.reach
+            for axis, n in enumerate(self.shape):
+                place = self.grid[axis] + k * self.steps[:, axis][self.chosen]
+                there = there & (place >= 0) & (place < n)
+            found = found + there
+        return found * self.inside.reshape(*self.inside.shape, *[1] * len(self.shape))
+
+
+@torch.no_grad()
+def strides(mask: Tensor, spacing: Spacing, most: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Stride of the ray of each voxel and its number of voxels, (B, K, *S), found for one class at a time."""
+    stride, number = torch.zeros_like(mask, dtype=torch.int32), torch.zeros_like(mask, dtype=torch.int16)
+    for _, where, _ in class_parts(mask, None):
+        rays = Rays(mask[where], spacing, dtype)
+        stride[where], number[where] = rays.stride().int(), rays.number(most).short()
+    return stride, number
+
+
+def after(k: int, stride: Tensor, there: Tensor) -> Tensor:
+    """Index of the voxel after k steps, (B, K, N); of the voxel itself where its ray has none."""
+    own = torch.arange(stride[0, 0].numel(), device=stride.device)
+    return own + (k * stride * there).flatten(2)
 
 
 def follow(x: Tensor, index: Tensor) -> Tensor:

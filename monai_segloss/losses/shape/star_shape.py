@@ -10,7 +10,7 @@ from monai_segloss.core.formula import SegBatch
 from monai_segloss.core.reduce import Unreduced
 from monai_segloss.kernels.recomputed import by_class
 from monai_segloss.losses.boundary.neighborhood import Spacing, by_spacing, class_view, mean_table, scored_maps, valid
-from monai_segloss.losses.shape.rays import Rays, follow
+from monai_segloss.losses.shape.rays import after, follow, strides
 
 
 @register("star_shape", tags=("shape", "unsupervised"), support=("labels", "regions", "ignore", "2-D", "3-D"))
@@ -65,24 +65,22 @@ class StarShapeLoss(SegLoss):
         p, g = scored_maps(batch, class_view(batch, self.background))
 
         def falls(spacing: Spacing, p: Tensor, g: Tensor, counted: Tensor | None) -> Tensor:
-            return by_class(partial(rising, spacing, self.steps, self.hinge), None, p, g, counted)
+            maps = p, g, counted, *strides(g, spacing, self.steps, p.dtype)
+            found = (by_class(partial(rising, k, self.hinge), None, *maps) for k in range(1, self.steps + 1))
+            return torch.stack(list(found)).sum(0)
 
         return mean_table(by_spacing(falls, batch, p, check.hard(g), valid(batch)), batch)
 
 
 def rising(
-    spacing: Spacing, steps: int, hinge: bool, _: slice, p: Tensor, mask: Tensor, counted: Tensor | None
+    k: int, hinge: bool, _: slice, p: Tensor, mask: Tensor, counted: Tensor | None, stride: Tensor, number: Tensor
 ) -> Tensor:
-    """Sum over voxels and their rays, (B, K)."""
-    with torch.no_grad():
-        rays = Rays(mask, spacing, p.dtype)
-    total, wrong = torch.zeros_like(p), (mask.to(p.dtype) - p).abs()
-    for k in range(1, steps + 1):
-        index, there = rays.at(k)
-        if counted is not None:
-            there = there & counted & follow(counted.expand_as(mask), index)
-        other = follow(p, index)
-        near = wrong * (mask == follow(mask, index))
-        cost = (p - other).clamp_min(0) if hinge else near * (p - other).abs()
-        total = total + cost * there
-    return total.flatten(2).sum(2) * rays.inside
+    """Sum over voxels of what the k-th voxel of their rays costs, (B, K)."""
+    there = number >= k
+    index = after(k, stride, there)
+    if counted is not None:
+        there = there & counted & follow(counted.expand_as(mask), index)
+    fall = p - follow(p, index)
+    near = (mask.to(p.dtype) - p).abs() * (mask == follow(mask, index))
+    cost = fall.clamp_min(0) if hinge else near * fall.abs()
+    return (cost * there).flatten(2).sum(2)
