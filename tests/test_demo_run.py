@@ -291,7 +291,7 @@ def test_changed_data_is_refused(start: Start, tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_seen_before_any_work(tmp_path: Path) -> None:
-    with pytest.raises(DemoError, match=r"needs 2\.0 GB of free disk space, 0\.5 GB are there"):
+    with pytest.raises(DemoError, match=r"needs 2\.0 GB of free disk space and has 0\.5 GB"):
         check_space(tmp_path / "not" / "there", 2 * 10**9, lambda path: 5 * 10**8)
 
 

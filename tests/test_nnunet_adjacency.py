@@ -44,4 +44,4 @@ def test_the_contacts_of_a_fold_and_a_training_that_forbids_the_rest(space: Work
     count(space, "fold_1.json", "--fold", "1")
     with pytest.raises(PriorError, match=r"forbidden: its file is from case_03, which fold 0 validates; make one with"):
         with_rules(space, space.root / "fold_1.json").initialize()
-    assert "'x' is no number and not all" in count(space, "none.json", "--fold", "x", fails=True)
+    assert "must be a number or 'all', got 'x'" in count(space, "none.json", "--fold", "x", fails=True)

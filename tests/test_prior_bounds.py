@@ -169,7 +169,7 @@ def test_labels_of_validation_cases_are_not_read(raw: Path, splits: bool, tmp_pa
     [
         (("1", "--fold", 7), "fold must be 'all' or 0 to 1"),
         (("7",), "has 0 data sets '7'; expected one of Dataset001_labels"),
-        (("1", "--fold", "first"), "is no number and not all"),
+        (("1", "--fold", "first"), "must be a number or 'all', got 'first'"),
         (("1", "--axes", "yxz"), "axes must be one of zyx, xyz, got 'yxz'"),
         (("1", "--lower", 0.9, "--upper", 0.1), "must rise from 0 to 1"),
     ],

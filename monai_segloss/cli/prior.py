@@ -90,7 +90,7 @@ def bounds(
     from monai_segloss.checking.bounds import bounds_of_fold
 
     if fold != "all" and not fold.isdecimal():
-        raise typer.BadParameter(f"{fold!r} is no number and not all.", param_hint="--fold")
+        raise typer.BadParameter(f"must be a number or 'all', got {fold!r}.", param_hint="--fold")
     folder = raw_folder(dataset)
     console = Console(stderr=True)
     try:
@@ -120,7 +120,9 @@ def raw_folder(dataset: str) -> Path:
         return Path(dataset)
     root = os.environ.get(RAW)
     if not root or not Path(root).is_dir():
-        fail(f"{dataset} is no folder with a dataset.json, and the variable nnUNet_raw names no folder with data sets.")
+        fail(
+            f"{dataset} is not a folder with a dataset.json, and the variable nnUNet_raw names no folder of data sets."
+        )
     names = sorted(each.parent.name for each in Path(root).glob("*/dataset.json"))
     wanted = f"Dataset{int(dataset):03d}_" if dataset.isdecimal() else f"{dataset}/"
     chosen = [name for name in names if f"{name}/".startswith(wanted)]
@@ -173,7 +175,7 @@ def adjacency(
 def planned(dataset: str, fold: str, plans: str, configuration: str) -> Path:
     """The plans file of a data set, once fold and configuration are known to be right."""
     if fold != "all" and not fold.isdecimal():
-        raise typer.BadParameter(f"{fold!r} is no number and not all.", param_hint="--fold")
+        raise typer.BadParameter(f"must be a number or 'all', got {fold!r}.", param_hint="--fold")
     if not installed("nnunetv2"):
         fail(MISSING)
     refuse_old()

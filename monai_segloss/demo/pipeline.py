@@ -256,6 +256,6 @@ def check_space(work: Path, needed: int, free: Callable[[Path], int] | None = No
     available = free(there) if free else shutil.disk_usage(there).free
     if available < needed:
         raise DemoError(
-            f"--out {work} needs {needed / 1e9:.1f} GB of free disk space, {available / 1e9:.1f} GB are there: make room "
-            "or choose another --out"
+            f"--out {work} needs {needed / 1e9:.1f} GB of free disk space and has {available / 1e9:.1f} GB: "
+            "delete files or choose another --out"
         )

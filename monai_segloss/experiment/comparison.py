@@ -228,7 +228,7 @@ class Comparison:
         if free(self.work) < expected.bytes:
             raise DemoError(
                 f"--output {self.work} needs {expected.bytes / 1e9:.1f} GB of free disk space for the runs that are not "
-                f"done, {free(self.work) / 1e9:.1f} GB are there: make room or choose another --output"
+                f"done, and has {free(self.work) / 1e9:.1f} GB: delete files or choose another --output"
             )
         tasks = [task for task in self.tasks() if task.state() not in (DONE, DIVERGED)]
         if self.cluster is not None:
