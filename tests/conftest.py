@@ -14,6 +14,7 @@ import torch
 from representatives import REPRESENTATIVES
 
 from monai_segloss.core.registry import LossInfo
+from monai_segloss.kernels import native
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("SEGLOSS_TEST_DATA", ROOT.parent / "shared" / "data"))
@@ -67,6 +68,13 @@ def data() -> Path:
     if not DATA.is_dir():
         pytest.skip(f"no test volumes at {DATA}: set SEGLOSS_TEST_DATA")
     return DATA
+
+
+@pytest.fixture
+def compiler() -> None:
+    """For tests of the compiled kernels; without a compiler losses take the plain formulas, which the other tests cover."""
+    if native.compiler() is None:
+        pytest.skip("no C++ compiler")
 
 
 @pytest.fixture(autouse=True)

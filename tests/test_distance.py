@@ -88,12 +88,11 @@ def test_the_nearest_source(shape: tuple[int, ...], surface: bool) -> None:
     np.testing.assert_allclose(min_plus(sources, spacing, surface), expected, rtol=1e-5)
 
 
+@pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("labels", [2, 5])
 @pytest.mark.parametrize("shape", [(40,), (3, 70), (40, 3), (7, 37, 50), (64, 2, 33)], ids=str)
 def test_far_from_everything_the_compiled_code_equals_scipy(shape: tuple[int, ...], labels: int, threads: int) -> None:
-    if native.compiler() is None:
-        pytest.skip("no C++ compiler")
     rng = np.random.default_rng(0)
     scales = np.array([1.0, 2.0, 8.0, 30.0, 500.0]).repeat(2)  # from noise to a single blob in an empty volume
     x = np.stack([ndimage.gaussian_filter(rng.random(shape), s / 4, mode="constant") for s in scales])

@@ -558,9 +558,7 @@ def half_step(loss: Any, seed: int, part: slice, junk: float = 1.0) -> Tensor:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "key", [pytest.param(key, marks=[pytest.mark.nightly] if i else []) for i, key in enumerate(KEYS)]
-)
+@pytest.mark.parametrize("key", ["adversarial", pytest.param("multi_scale_l1", marks=pytest.mark.nightly)])
 def test_two_processes_train_one_opponent(key: str, tmp_path: Path) -> None:
     """Equal weights in both, which are those of one process with the whole batch; an overflow in one is left out by both."""
     mp.start_processes(work, args=(str(tmp_path), key), nprocs=2, start_method="spawn")

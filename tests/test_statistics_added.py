@@ -51,12 +51,10 @@ def assert_cube(activation: str, kind: str) -> None:
     torch.testing.assert_close(torch.autograd.grad((found * factors).sum(), logits)[0], slope)
 
 
-@pytest.mark.usefixtures("added")
+@pytest.mark.usefixtures("added", "compiler")
 @pytest.mark.parametrize("kind", ["labels", "channels"])
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
 def test_an_added_statistic_in_cpp(activation: str, kind: str) -> None:
-    if native.compiler() is None:
-        pytest.skip("no C++ compiler")
     assert_cube(activation, kind)
 
 
@@ -163,9 +161,8 @@ def test_a_compiler_that_fails_is_told_once(compiler: str, warned: int, tmp_path
     assert done.stdout.split() == [str(warned)]
 
 
+@pytest.mark.usefixtures("compiler")
 def test_kernels_are_kept_where_only_the_user_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if native.compiler() is None:
-        pytest.skip("no C++ compiler")
     monkeypatch.setenv(native.CACHE, str(tmp_path / "kernels"))
     library = native.build('extern "C" int seven() { return 7; }')
     assert library.parent == tmp_path / "kernels"
@@ -215,9 +212,8 @@ def test_a_target_or_weight_that_learns_takes_the_definition(learned: str) -> No
         assert not soft_statistics(logits, target, which, "softmax", weight).requires_grad
 
 
+@pytest.mark.usefixtures("compiler")
 def test_the_kernels_are_used() -> None:
-    if native.compiler() is None:
-        pytest.skip("no C++ compiler")
     form = statistics_cpu.Form((Stat("tp"),), "softmax")
     formulas = (FORMULAS["tp"],)
     assert isinstance(statistics_cpu._way(form, formulas, True, torch.float32, False, "cpu"), Native)

@@ -56,26 +56,25 @@ class Voxels:
     def __init__(self, z: Tensor, g: Tensor, activation: Activation, first: int = 0) -> None:
         z, first, g = (z[:, first:], 0, g[:, first:]) if activation == "sigmoid" else (z, first, g[:, first:])
         self.z, self.g, self.activation, self.first = z, g, activation, first
-        self._p: Tensor | None = None
+        self._activated: Tensor | None = None
         self._lp: Tensor | None = None
 
     @property
     def p(self) -> Tensor:
         """Probability."""
-        if self._p is None:
-            self._p = activate(self.z, self.activation)[:, self.first :]
-        return self._p
+        return self._all[:, self.first :]
+
+    @property
+    def _all(self) -> Tensor:
+        """Probabilities of all classes, from which 1 - p is computed."""
+        if self._activated is None:
+            self._activated = activate(self.z, self.activation)
+        return self._activated
 
     @property
     def q(self) -> Tensor:
         """1 - p."""
-        if self.activation == "sigmoid":
-            return torch.sigmoid(-self.z)
-        if self.activation != "softmax":
-            return 1 - self.p
-        p = activate(self.z, "softmax")
-        top = p > 0.5  # of at most one class, where 1 - p loses its digits
-        return torch.where(top, p.masked_fill(top, 0).sum(1, keepdim=True), 1 - p)[:, self.first :]
+        return complement(self.z, self._all, self.activation)[:, self.first :]
 
     @property
     def lp(self) -> Tensor:
@@ -106,6 +105,19 @@ def log_activate(z: Tensor, activation: Activation) -> Tensor:
     if activation == "sigmoid":
         return F.logsigmoid(z)
     return _log(activate(z, activation))
+
+
+def complement(z: Tensor, p: Tensor, activation: Activation) -> Tensor:
+    """1 - p of the probabilities p of the logits z; for softmax exact near p = 1.
+
+    Only one class can have p above 1/2; there the sum of the others takes the place of 1 - p.
+    """
+    if activation == "sigmoid":
+        return torch.sigmoid(-z)
+    if activation != "softmax":
+        return 1 - p
+    top = p > 0.5
+    return torch.where(top, p.masked_fill(top, 0).sum(1, keepdim=True), 1 - p)
 
 
 def log_complement(z: Tensor, activation: Activation) -> Tensor:

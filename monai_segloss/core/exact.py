@@ -34,7 +34,8 @@ def rounded(x: Tensor, device: torch.device) -> Tensor:
 def sum_by(values: Tensor, index: Tensor, size: int) -> Tensor:
     """Sums of values (P,) over groups, ``index`` (P,) from 0 to ``size`` - 1, (size,) in the widest type of the device."""
     numbers = exact(values)
-    return rounded(numbers.new_zeros(size).index_add(0, to_host(index).long(), numbers), values.device)
+    rows = to_host(index).long()  # int32 has no derivative under vmap before torch 2.7
+    return rounded(numbers.new_zeros(size).index_add(0, rows, numbers), values.device)
 
 
 def products(a: Tensor, b: Tensor) -> Tensor:

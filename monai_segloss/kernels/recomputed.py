@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -109,6 +110,11 @@ def by_class(f: Callable[..., Tensor], halo: int | None, *maps: Tensor | None) -
     x = maps[0]
     assert x is not None
     return sums(f, class_parts(x, halo), x.shape[:2], *maps)
+
+
+def by_class_in_steps(f: Callable[..., Tensor], steps: Iterable[Any], *maps: Tensor | None) -> Tensor:
+    """Sum over steps of the tables (B, K, ...) of ``f(step, rows, *maps)``; one step at a time keeps its maps."""
+    return torch.stack([by_class(partial(f, step), None, *maps) for step in steps]).sum(0)
 
 
 def totals(rows: slice, counted: Tensor | None, *maps: Tensor) -> Tensor:

@@ -1,13 +1,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
-
-import torch
 
 from monai_segloss.core.card import Exempt, ReadingArgs, SegLoss, Unpack, register
 from monai_segloss.core.formula import SegBatch, Unreduced
-from monai_segloss.kernels.recomputed import by_class
+from monai_segloss.kernels.recomputed import by_class_in_steps
 from monai_segloss.losses.boundary.neighborhood import class_view, scored_maps, valid
 from monai_segloss.losses.shape.lines import bays, steps, whole_numbers
 
@@ -64,6 +61,5 @@ class ConvexityLoss(SegLoss):
     def loss(self, batch: SegBatch) -> Unreduced:
         counted, batch = valid(batch), batch.full_precision
         p, _ = scored_maps(batch, class_view(batch, self.background))
-        lines = (by_class(partial(bays, step), None, p, counted) for step in steps(p, self.offsets))
-        depth, number = torch.stack(list(lines)).sum(0).unbind(2)
+        depth, number = by_class_in_steps(bays, steps(p, self.offsets), p, counted).unbind(2)
         return Unreduced.table(depth / number.clamp_min(1), batch.voxels)

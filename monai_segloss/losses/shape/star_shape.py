@@ -2,13 +2,12 @@ from __future__ import annotations
 
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from monai_segloss.core.card import ReadingArgs, SegLoss, Unpack, check, register
 from monai_segloss.core.formula import SegBatch
 from monai_segloss.core.reduce import Unreduced
-from monai_segloss.kernels.recomputed import by_class
+from monai_segloss.kernels.recomputed import by_class_in_steps
 from monai_segloss.losses.boundary.neighborhood import Spacing, by_spacing, class_view, mean_table, scored_maps, valid
 from monai_segloss.losses.shape.rays import after, follow, strides
 
@@ -66,14 +65,13 @@ class StarShapeLoss(SegLoss):
 
         def falls(spacing: Spacing, p: Tensor, g: Tensor, counted: Tensor | None) -> Tensor:
             maps = p, g, counted, *strides(g, spacing, self.steps, p.dtype)
-            found = (by_class(partial(rising, k, self.hinge), None, *maps) for k in range(1, self.steps + 1))
-            return torch.stack(list(found)).sum(0)
+            return by_class_in_steps(partial(rising, self.hinge), range(1, self.steps + 1), *maps)
 
         return mean_table(by_spacing(falls, batch, p, check.hard(g), valid(batch)), batch)
 
 
 def rising(
-    k: int, hinge: bool, _: slice, p: Tensor, mask: Tensor, counted: Tensor | None, stride: Tensor, number: Tensor
+    hinge: bool, k: int, _: slice, p: Tensor, mask: Tensor, counted: Tensor | None, stride: Tensor, number: Tensor
 ) -> Tensor:
     """Sum over voxels of what the k-th voxel of their rays costs, (B, K)."""
     there = number >= k
