@@ -129,8 +129,9 @@ def protocol(tables: Tables, about: dict[str, Any]) -> str:
 def table(tables: Tables, analysis: Analysis) -> Iterator[str]:
     """A row per arm, best mean Dice first."""
     cases = tables.joined()
-    means = cases[cases["label"] == MEAN].groupby(["point", "arm"])
     shown = [name for name in MEASURED if name in cases.columns and cases[name].notna().any()]
+    patients = cases[cases["label"] == MEAN].groupby(["point", "arm", "patient"])[["dice", *shown]].mean()
+    means = patients.groupby(["point", "arm"]).mean().loc[HALF]
     half, own, minutes = (
         select(analysis, "dice"),
         select(analysis, "dice", point=OWN),
@@ -147,12 +148,12 @@ def table(tables: Tables, analysis: Analysis) -> Iterator[str]:
     ]
     yield f"| {' | '.join(head)} |"
     yield "| --- |" + " --- |" * (len(head) - 1)
-    dice = means["dice"].mean()[HALF].sort_values(ascending=False)
+    dice = means["dice"].sort_values(ascending=False)
     for arm, value in dice.items():
         found, other = (part[part["arm"] == arm] for part in (half, own))
         cells = [f"`{arm}`", f"{value:.3f}", _difference(found), *(found["verdict"] if len(found) else ["baseline"])]
         cells += [f"{_difference(other)} {'' if other.empty else other['verdict'].iloc[0]}".strip()]
-        cells += [plain(means[name].mean()[HALF].get(arm, float("nan")), _digits(name)) for name in shown]
+        cells += [plain(means[name][arm], _digits(name)) for name in shown]
         yield f"| {' | '.join([*cells, f'{minutes.mean()[arm]:.1f}'])} |"
 
 

@@ -262,6 +262,26 @@ def test_data_of_a_user(start: Start, tmp_path: Path) -> None:
         pass
 
 
+def test_the_plan_counts_patients_where_they_are_given(start: Start, tmp_path: Path) -> None:
+    """Six held-out cases of three patients: as cases they would be enough."""
+    data, patients, file = tmp_path / "Dataset042_Mine", tmp_path / "patients.json", tmp_path / "losses.json"
+    make_dataset(data, 0, SIZE)
+    patients.write_text(json.dumps({f"case_{i:03}": f"p{i // 2}" for i in range(6)}))
+    whole = {**CONTENT, "demo": False, "data": str(data), "splits": 3, "folds": [0, 1, 2]}
+    for folds, said in (
+        ([0, 1, 2], "3 patients are held out: with fewer than 6 no difference can be claimed"),
+        ([0], "1 patient is held out: with fewer than 6"),
+    ):
+        file.write_text(json.dumps({**whole, "folds": folds, "patients": str(patients)}))
+        result = CliRunner().invoke(app, ["compare", "plan", "--config", str(file), "-o", str(tmp_path / "patients")])
+        assert result.exit_code == 0, (result.output, result.exception)
+        assert said in " ".join(result.output.split())
+    file.write_text(json.dumps(whole))
+    result = CliRunner().invoke(app, ["compare", "plan", "--config", str(file), "-o", str(tmp_path / "cases")])
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert "held out" not in result.output
+
+
 def test_arms_on_soft_labels(start: Start, tmp_path: Path) -> None:
     data = tmp_path / "Dataset042_Mine"
     make_dataset(data, 0, dataclasses.replace(SIZE, train=4))

@@ -160,6 +160,11 @@ class Comparison:
             return generate.make_splits(cases, self._folds(len(cases)))
         return make_folds(cases, self._folds(len(cases)), self.patients)
 
+    def held_out_patients(self) -> set[str]:
+        """The patients that the runs are measured on; a case without a patient is its own."""
+        splits = self.splits()
+        return {self.patients.get(case, case) for fold in self.matrix.folds for case in splits[fold]["val"]}
+
     def held_out(self) -> list[dict[str, list[str]]]:
         """The folds, and one more that the two iterations hold out: at most two cases."""
         splits = self.splits()
