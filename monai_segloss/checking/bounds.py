@@ -67,7 +67,7 @@ def bounds_of_fold(
     found, content = datalist.read(folder), datalist.read_description(folder)
     items = {case_of(item): item for item in training_cases(found, fold, splits)}
     numbers = datalist.numbers_by_name(content["labels"])
-    classes = {name: each for name, each in numbers.items() if name not in ("background", "ignore")}
+    classes = {name: numbers[name] for name in datalist.Labels.read(content).names}
     first = next(iter(items.values()), None)
     if first is None:
         raise BoundsError(f"fold {fold} of {folder} has no training case.")
