@@ -131,7 +131,9 @@ def test_bounds_that_saw_a_validation_case_are_refused(space: Workspace, key: st
         file.write_text(json.dumps(bounds_of_fold(space.root / "raw" / "Dataset001_labels", fold, splits)))
         made = trainer(space, {"terms": {"dice_ce": 1, key: {"weight": 0.1, argument: str(file)}}}, WHOLE)
         if fold:
-            with pytest.raises(ValueError, match=r"measured on case_03, which fold 0 validates; .* --fold 0"):
+            with pytest.raises(
+                ValueError, match=rf"{argument}: its file is from case_03, which fold 0 validates; .* --fold 0`"
+            ):
                 made.initialize()
         else:
             made.initialize()

@@ -262,14 +262,15 @@ def test_betti_prior_takes_the_file(raw: Path, tmp_path: Path) -> None:
     assert segloss("prior", "bounds", 1, "--fold", "all", "-o", file).exit_code == 0
     loss = monai_segloss.BettiPriorLoss(betti=str(file), **READING)
     assert loss.whole_cases
-    assert loss.cases == ("case_00", "case_01", "case_02", "case_03")
+    cases = ("case_00", "case_01", "case_02", "case_03")
+    assert loss.from_labels == {"betti": (cases, "bounds")}
     assert loss.limits is not None
     assert loss.limits.tolist() == [
         each["betti"]["bounds"] for each in json.loads(file.read_text())["classes"].values()
     ]
     assert loss.limits[0].tolist() == [[1, 1], [0, 0], [1, 1]], "the ball has the core as its cavity, the core has none"
     assert loss.limits[1].tolist() == [[1, 1], [0, 0], [0, 0]]
-    for case in loss.cases:
+    for case in cases:
         logits, y = batch(raw, case)
         assert loss(logits, y).item() == pytest.approx(0, abs=1e-6)
     swapped = logits[:, [0, 2, 1]]

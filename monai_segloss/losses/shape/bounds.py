@@ -52,10 +52,10 @@ class Bounded(SegLoss):
         super().__init__(**common)
         self.on_patches = bool(on_patches)
         self.by_case: dict[str, Tensor] = {}
-        self.cases: tuple[str, ...] = ()
-        """Cases that the bounds were measured on."""
+        cases: tuple[str, ...] = ()
         if isinstance(bounds, str):
-            bounds, self.by_case, self.cases = read_bounds(bounds, quantity, self.argument)
+            bounds, self.by_case, cases = read_bounds(bounds, quantity, self.argument)
+        self.from_labels = {self.argument: (cases, "bounds")} if cases else {}
         self.register_buffer("limits", None if bounds is None else pairs(bounds, self.argument))
 
     @property
