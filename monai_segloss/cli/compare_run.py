@@ -224,7 +224,9 @@ def _print_plan(console: Console, comparison: Comparison, expected: Estimate) ->
         f"arm, which are slow ones; {expected.bytes / 1e9:.1f} GB of disk",
         soft_wrap=True,
     )
-    count, unit = len(comparison.held_out_patients()), "patient" if comparison.patients else "case"
+    if comparison.fewer_folds is not None:
+        console.print(f"[yellow]note[/] {comparison.fewer_folds}, so that there are as many folds.", soft_wrap=True)
+    count, unit = len(comparison.held_out_patients()), comparison.unit
     others = len(comparison.matrix.arms) - 1
     if count < (least := least_patients(others)):
         of = f", with {others} losses against the baseline," if others > 1 else ""
