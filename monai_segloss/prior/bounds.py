@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from monai_segloss.kernels.betti import betti_of
+
 FORMAT = "segloss bounds"
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
-MISSING = "Betti numbers need scikit-image: pip install 'monai-segloss[skeleton]'"
 Volume = tuple[NDArray[np.integer], tuple[float, ...]]
 Measures = dict[str, NDArray[np.float64]]
 
@@ -39,7 +40,7 @@ def measure_bounds(
         advance: called with the number of cases read and to read.
 
     Raises:
-        BoundsError: a class that none of the cases has, quantiles that are none, or no scikit-image.
+        BoundsError: a class that none of the cases has, or quantiles that are none.
     """
     low, high = between
     if not 0 <= low < high <= 1:
@@ -73,7 +74,7 @@ def measured(mask: NDArray[np.bool_], counted: NDArray[np.bool_], spacing: Seque
     found = {
         "size_mm": np.array(voxels * volume),
         "size_share": np.array(voxels / max(1.0, float(counted.sum()))),
-        "betti": np.array(betti_numbers(mask), float),
+        "betti": np.array(betti_of(mask)[: mask.ndim], float),
     }
     if not voxels:
         return found
@@ -83,25 +84,6 @@ def measured(mask: NDArray[np.bool_], counted: NDArray[np.bool_], spacing: Seque
     for name, values in moments.items():
         found[f"{name}_mm"], found[f"{name}_share"] = values * steps, values / extents
     return found
-
-
-def betti_numbers(mask: NDArray[np.bool_]) -> tuple[int, ...]:
-    """Components, tunnels (3-D) and cavities (holes in 2-D) of a mask whose voxels touch at corners, one per axis."""
-    try:
-        from skimage.measure import euler_number
-    except ImportError:
-        raise BoundsError(f"{MISSING}.") from None
-    from scipy import ndimage
-
-    if not mask.any():
-        return (0,) * mask.ndim
-    part = np.pad(mask[ndimage.find_objects(mask.astype(np.uint8))[0]], 1)
-    components = ndimage.label(part, np.ones((3,) * part.ndim))[1]
-    cavities = ndimage.label(~part)[1] - 1  # the rest is around it
-    if part.ndim == 2:
-        return int(components), int(cavities)
-    tunnels = components + cavities - euler_number(part, connectivity=part.ndim)
-    return int(components), int(tunnels), int(cavities)
 
 
 def _summary(cases: Sequence[Measures], between: tuple[float, float]) -> dict[str, Any]:
