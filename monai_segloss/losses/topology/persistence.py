@@ -13,7 +13,8 @@ from monai_segloss.core.arguments import shown
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.errors import LossShapeError
 from monai_segloss.core.reduce import Unreduced
-from monai_segloss.kernels.persistence import DIMENSIONS, complexes, persistence_pairs
+from monai_segloss.kernels.betti import DIMENSIONS
+from monai_segloss.kernels.persistence import complexes, persistence_pairs
 from monai_segloss.losses.boundary.neighborhood import require_spatial
 
 LARGEST = 64**3
