@@ -45,15 +45,23 @@ MEASURED = {
 DIGITS = 5
 HEAD = """# What we measured
 
-Trainings that are alike but for the loss, by `segloss compare run` ([how-to](how-to/compare.md)). Each loss has
-two seeds, the baseline `dice_ce` four. A difference is a mean over patients, paired with the baseline, with its
-bootstrap interval (95 %, BCa). It is called better or worse only if three things hold: the interval excludes 0,
-the signed-rank test rejects after Holm's correction over all losses, and the difference is larger than the noise,
-which is the largest that other seeds of the baseline give.
+These trainings differ only in the loss. `segloss compare run` made them ([how-to](how-to/compare.md)). Each loss was
+trained with two seeds, the baseline `dice_ce` with four. Each patient gives a difference to the baseline. The tables
+have the mean of these differences over the patients, and its bootstrap interval (95 %, BCa) in brackets.
 
-The networks are small and the trainings short, so that they end on two CPU cores. They show which losses train at
-this length and how large the noise is. They do not show which loss is best after nnU-Net's 250,000 iterations on
-your data: run the comparison there.
+A loss is called better or worse only if three conditions hold:
+
+- The interval excludes 0.
+- Wilcoxon's signed-rank test rejects after Holm's correction over all losses.
+- The difference is larger than the noise of the seed. The noise is the largest difference that other seeds of the
+  baseline would give.
+
+In the column "with own thresholds" each loss predicts at the threshold per class that has the best Dice on other
+held-out images. NSD is the normalized surface Dice. The lesion columns count connected components.
+
+The networks are small and the trainings are short, because they ran on two CPU cores. They show which losses train at
+this length, and how large the noise is. They do not show which loss is best after nnU-Net's 250,000 iterations on
+your data. For that, run the comparison on your data.
 """
 
 
@@ -102,9 +110,9 @@ def section(folder: Path) -> Iterator[str]:
     if best:
         leader = analysis.ranks["dice"].order[0]
         yield (
-            f"- The largest mean Dice has `{leader}`; the probability that another loss is better is {best[leader]:.2f}, by "
-            f"resampling patients and seeds. Kendall's tau between the order and its resamples is "
-            f"{analysis.ranks['dice'].tau:.2f}."
+            f"- `{leader}` has the largest mean Dice. The probability that another loss is better is {best[leader]:.2f} "
+            "(bootstrap over patients and seeds). Kendall's tau between the order of the losses and that in a bootstrap "
+            f"sample is {analysis.ranks['dice'].tau:.2f} on average."
         )
     yield from ("", *table(tables, analysis), "")
     yield f"The whole report: `segloss compare report benchmarks/results/comparisons/{folder.name}`."
@@ -129,8 +137,9 @@ def protocol(tables: Tables, about: dict[str, Any]) -> str:
 def table(tables: Tables, analysis: Analysis) -> Iterator[str]:
     """A row per arm, best mean Dice first."""
     cases = tables.joined()
-    means = cases[cases["label"] == MEAN].groupby(["point", "arm"])
     shown = [name for name in MEASURED if name in cases.columns and cases[name].notna().any()]
+    patients = cases[cases["label"] == MEAN].groupby(["point", "arm", "patient"])[["dice", *shown]].mean()
+    means = patients.groupby(["point", "arm"]).mean().loc[HALF]
     half, own, minutes = (
         select(analysis, "dice"),
         select(analysis, "dice", point=OWN),
@@ -147,12 +156,12 @@ def table(tables: Tables, analysis: Analysis) -> Iterator[str]:
     ]
     yield f"| {' | '.join(head)} |"
     yield "| --- |" + " --- |" * (len(head) - 1)
-    dice = means["dice"].mean()[HALF].sort_values(ascending=False)
+    dice = means["dice"].sort_values(ascending=False)
     for arm, value in dice.items():
         found, other = (part[part["arm"] == arm] for part in (half, own))
         cells = [f"`{arm}`", f"{value:.3f}", _difference(found), *(found["verdict"] if len(found) else ["baseline"])]
         cells += [f"{_difference(other)} {'' if other.empty else other['verdict'].iloc[0]}".strip()]
-        cells += [plain(means[name].mean()[HALF].get(arm, float("nan")), _digits(name)) for name in shown]
+        cells += [plain(means[name][arm], _digits(name)) for name in shown]
         yield f"| {' | '.join([*cells, f'{minutes.mean()[arm]:.1f}'])} |"
 
 

@@ -27,7 +27,7 @@ def hooked(taps: tuple[str, ...]) -> list[str]:
 
 def prepare(trainer: SegLossTrainer, loss: SegLoss) -> Taps | None:
     """Build what the loss brings along, for the network of the trainer; the hooks of its taps."""
-    prior.refuse_leaks(trainer, loss)
+    prior.refuse_measured(trainer, loss)
     taps = _prepare(trainer, loss) if loss.brings else None
     if "image" in loss.taps and not loss.brings:
         trainer.print_to_log_file(f"segloss tap image: {image_channels(trainer)} channels, at each scale")

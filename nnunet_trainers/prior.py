@@ -38,17 +38,13 @@ def supply(trainer: nnUNetTrainer, loss: SegLoss, shape: NetworkShape) -> None:
     core.refuse_leak(loss, training, validation, trainer.fold, advice)
 
 
-def refuse_leaks(trainer: nnUNetTrainer, loss: SegLoss) -> None:
-    """Refuse numbers from the labels of cases that the fold validates, of which a loss says what they are and come from.
+def refuse_measured(trainer: nnUNetTrainer, loss: SegLoss) -> None:
+    """Refuse bounds and rules that were measured on the label of a case that the fold validates.
 
     Raises:
-        PriorError: there are such cases.
+        PriorError: there are such.
     """
-    found = [each for module in loss.modules() for each in getattr(module, "from_labels", {}).items()]
-    training, validation = _split(trainer) if found else ([], [])
-    for name, (cases, command) in found:
-        advice = f"make one with `segloss prior {command} DATASET --fold {trainer.fold}`"
-        core.refuse_seen(cases, training, validation, trainer.fold, f"{name}: its file is from", advice)
+    core.refuse_measured(loss, lambda: _split(trainer), trainer.fold)
 
 
 def train_for_plans(

@@ -11,8 +11,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
 from monai_segloss.core.whole_cases import PatchError, refuse_patches, wants_no_mirroring, wants_whole_cases
-from monai_segloss.losses.shape.bounds import Bounded, CaseBounds
-from monai_segloss.prior.supply import refuse_seen
+from monai_segloss.losses.shape.bounds import CaseBounds
 from nnunet_trainers.plans import downsampling
 
 
@@ -42,18 +41,11 @@ class WholeCases(nnUNetTrainer):
         """The bounds of each case, where the loss was given a file that has them; after ``initialize`` made the loss.
 
         Raises:
-            ValueError: the file lacks a case of the data set, or was measured on validation cases.
+            ValueError: the file lacks a case of the data set.
         """
         found = CaseBounds.of(self.loss)
-        measured = {case for each in self.loss.modules() if isinstance(each, Bounded) for case in each.cases}
-        if found is None and not measured:
-            return None
-        training, validation = (set(map(str, part)) for part in self.do_split())
-        advice = f"measure them with `segloss prior bounds DATASET --fold {self.fold}`"
-        seen = (sorted(training), sorted(validation), self.fold)
-        refuse_seen(measured, *seen, "bounds: they were measured on", advice)
         if found is not None:
-            found.refuse_unknown(sorted(training | validation))
+            found.refuse_unknown(sorted({str(case) for part in self.do_split() for case in part}))
         return found
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> Any:  # noqa: N802

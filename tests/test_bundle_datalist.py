@@ -73,6 +73,35 @@ def test_nnunets_explicit_file_list(tmp_path: Path) -> None:
     assert found.training == ({"image": [str(tmp_path / "a/x.nii.gz")], "label": str(tmp_path / "b/x.nii.gz")},)
 
 
+def test_names_of_cases(tmp_path: Path) -> None:
+    """nnU-Net's identifier is the first; names that two cases share tell nothing apart."""
+    listed = {
+        "Anna": {"images": ["a/ct_0000.nii.gz"], "label": "a/seg.nii.gz"},
+        "Bert": {"images": ["b/ct_0000.nii.gz"], "label": "b/seg.nii.gz"},
+    }
+    touch(tmp_path, *(f"{folder}/{name}.nii.gz" for folder in "ab" for name in ("ct_0000", "seg")))
+    found = read(raw(tmp_path, 0, 1, dataset=listed))
+    label, image = str(tmp_path / "a/seg.nii.gz"), str(tmp_path / "a/ct_0000.nii.gz")
+    assert found.names(found.training[0]) == ("Anna", "ct", "ct_0000", "seg", label, image)
+    assert found.named(found.training) == dict(zip(("Anna", "Bert"), found.training, strict=True))
+    assert list(found.named(found.val_items(0))) == ["Bert"]
+    training, validation = found.split_names(0)
+    assert "Anna" in training - validation
+    assert "Bert" in validation - training
+    assert training & validation == {"ct", "ct_0000", "seg"}
+    alike = read(
+        decathlon(tmp_path, dataset={}, training=[{"image": x["images"], "label": x["label"]} for x in listed.values()])
+    )
+    assert list(alike.named(alike.training)) == [label, label.replace("a/seg", "b/seg")], "by their paths"
+
+
+def test_four_digits_that_are_no_channel_tell_cases_apart(tmp_path: Path) -> None:
+    files = [f"imagesTr/brats_{number:04}.nii.gz" for number in range(4)]
+    touch(tmp_path, *files)
+    found = read(decathlon(tmp_path, training=[{"image": file, "label": file} for file in files]))
+    assert list(found.named(found.train_items("all"))) == [f"brats_{number:04}" for number in range(4)]
+
+
 def decathlon(folder: Path, **changes: Any) -> Path:
     cases = [{"image": f"./imagesTr/c{case}.nii.gz", "label": f"./labelsTr/c{case}.nii.gz"} for case in (2, 0, 1)]
     labels = {"0": "background", "1": "organ", "2": "lesion"}

@@ -147,7 +147,7 @@ def test_cases_of_one_name_are_told_apart(tmp_path: Path, dataset: Path) -> None
     known = datalist.read(dataset)
     items = tuple({**item, "image": ["somewhere/image.nii.gz"]} for item in known.training)
     found = DatalistPrior(datalist.Datalist(items, (), (), 1, known.labels), "all", [], tmp_path).labels()
-    assert found.cases == tuple(item["label"] for item in known.training)
+    assert found.cases == ("case_00", "case_01", "case_02", "case_03"), "by the files of their labels"
 
 
 def in_a_process(rank: int, folder: str, dataset: str) -> None:

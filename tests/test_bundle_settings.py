@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 from multiprocessing.pool import ThreadPool
@@ -18,18 +19,21 @@ from monai.networks.nets import UNet
 from monai.transforms import Compose, RandFlipd, RandSpatialCropd, RandZoomd, SpatialPadd
 
 import monai_segloss
-from monai_segloss import engine
+from monai_segloss import datalist, engine
 from monai_segloss.bundle.keys import STATEMENTS, unused
 from monai_segloss.bundle.settings import (
     SETTINGS,
     SettingError,
     _explain,
     check_keys,
+    check_measured,
     check_network,
     check_settings,
     check_whole_cases,
 )
+from monai_segloss.checking.bounds import bounds_of_fold
 from monai_segloss.engine import DataError
+from monai_segloss.prior.adjacency import Adjacency, Contact, write_adjacency
 
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file")
 
@@ -274,4 +278,113 @@ def test_the_bundle_refuses_before_it_trains(tmp_path: Path, dataset: Path) -> N
     with pytest.raises(RuntimeError) as caught, workflow(tmp_path, dataset, fold="all", **loss) as flow:
         flow.initialize()
     assert "SizePenaltyLoss is about whole cases, and patches of 16 x 16 x 16 voxels" in causes(caught.value)
+    assert not (tmp_path / "models").exists()
+
+
+def measured(file: Path, *cases: str) -> str:
+    """A file of bounds that names cases."""
+    pairs = {"size_mm": {"bounds": [1, 2]}, "betti": {"bounds": [[1, 1], [0, 0], [0, 0]]}}
+    content = {"format": "segloss bounds", "cases": cases, "classes": {"ball": pairs, "core": pairs}}
+    file.write_text(json.dumps(content))
+    return str(file)
+
+
+def split(dataset: Path) -> tuple[str, str]:
+    """The training case and the validation case of fold 0."""
+    known = datalist.read(dataset)
+    (training,), (validation,) = known.named(known.train_items(0)), known.named(known.val_items(0))
+    return training, validation
+
+
+@pytest.mark.parametrize(("key", "argument"), [("size_penalty", "bounds"), ("betti_prior", "betti")])
+def test_bounds_that_saw_a_validation_case_are_refused(key: str, argument: str, tmp_path: Path, dataset: Path) -> None:
+    training, validation = split(dataset)
+    known = datalist.read(dataset)
+
+    def check(fold: int | str, *cases: str) -> None:
+        file = measured(tmp_path / "bounds.json", *cases)
+        check_measured(monai_segloss.WeightedSum({"dice": 1, key: {"weight": 1, argument: file}}), known, fold)
+
+    said = (
+        f"{argument}: its file is from {validation}, which fold 0 validates; make one with `segloss prior bounds DATASET "
+        "--fold 0 --axes xyz`."
+    )
+    with pytest.raises(SettingError) as caught:
+        check(0, training, validation)
+    assert str(caught.value) == said
+    check(0, training)
+    check(0, "of_another_data_set")
+    check(0)
+    check("all", training, validation)
+    check_measured(monai_segloss.create(key, **{argument: None} if key == "size_penalty" else {}), known, 0)
+    check_measured(torch.nn.functional.cross_entropy, known, 0)
+
+
+def test_rules_that_saw_a_validation_case_are_refused(tmp_path: Path, dataset: Path) -> None:
+    training, validation = split(dataset)
+    for cases, refused in (((training,), False), ((training, validation), True)):
+        found = Adjacency(1, 3, ("background", "ball", "core"), cases, (9, 4, 3), (Contact((0, 1), 5, 1),))
+        write_adjacency(found, tmp_path / "rules.json")
+        loss = engine.DeepSupervision(monai_segloss.NonAdjacencyLoss(forbidden=str(tmp_path / "rules.json")))
+        if refused:
+            message = f"forbidden: its file is from {validation}, which .* `segloss prior adjacency DATASET --fold 0`"
+            with pytest.raises(SettingError, match=message):
+                check_measured(loss, datalist.read(dataset), 0)
+        else:
+            check_measured(loss, datalist.read(dataset), 0)
+
+
+def test_a_file_names_cases_as_nnunet_or_by_their_files(tmp_path: Path, dataset: Path) -> None:
+    """Of a data set that lists its files, whose names are not those of the cases; shared names say nothing."""
+    raw = shutil.copytree(dataset, tmp_path / "raw")
+    listed = {}
+    for number, name in enumerate(("Anna", "Bert")):
+        (raw / name).mkdir()
+        image = shutil.move(raw / "imagesTr" / f"case_{number:02}_0000.nii.gz", raw / name / "ct.nii.gz")
+        label = shutil.move(raw / "labelsTr" / f"case_{number:02}.nii.gz", raw / name / f"{name.lower()}_seg.nii.gz")
+        listed[name] = {"images": [str(image)], "label": str(label)}
+    about = json.loads((raw / "dataset.json").read_text())
+    (raw / "dataset.json").write_text(json.dumps({**about, "dataset": listed}))
+    known = datalist.read(raw)
+    (held_out,) = known.named(known.val_items(0))
+    (kept,) = {"Anna", "Bert"} - {held_out}
+    for name in (held_out, f"{held_out.lower()}_seg", known.val_items(0)[0]["label"]):
+        with pytest.raises(SettingError, match=f"its file is from {name}, which"):
+            check_measured(monai_segloss.SizePenaltyLoss(bounds=measured(tmp_path / "b.json", kept, name)), known, 0)
+    for name in (kept, f"{kept.lower()}_seg", "ct"):
+        check_measured(monai_segloss.SizePenaltyLoss(bounds=measured(tmp_path / "b.json", name)), known, 0)
+    assert bounds_of_fold(raw, 0, axes="xyz")["cases"] == [kept], "the command names them alike"
+
+
+def test_the_bundle_refuses_what_validation_cases_were_measured_for(tmp_path: Path, dataset: Path) -> None:
+    """Before anything else of the training, and takes what the advice makes."""
+    file = tmp_path / "bounds.json"
+    loss = {"loss_key": "size_penalty", "loss_arguments": {"bounds": str(file), "on_patches": True}}
+    file.write_text(json.dumps(bounds_of_fold(dataset, "all", axes="xyz")))
+    one_process = {"initialize#0": "$None", "initialize#1": "$None", "device": "$torch.device('cpu')"}
+    for overlays, more in (((), {}), (("multi_gpu_train.json",), one_process)):
+        more = {**more, "network_def": "no network"}  # nothing has asked for it
+        with (
+            pytest.raises(RuntimeError) as caught,
+            workflow(tmp_path / "refused", dataset, *overlays, **loss, **more) as flow,
+        ):
+            flow.initialize()
+        assert f"bounds: its file is from {split(dataset)[1]}, which fold 0 validates" in causes(caught.value)
+    file.write_text(json.dumps(bounds_of_fold(dataset, 0, axes="xyz")))
+    with workflow(tmp_path, dataset, **loss) as flow:
+        flow.initialize()
+
+
+@pytest.mark.real
+def test_the_command_refuses_bounds_in_one_sentence(tmp_path: Path, dataset: Path) -> None:
+    training, validation = split(dataset)
+    about = {"config_file": CONFIGS / "train.json", "bundle_root": tmp_path, "dataset_dir": dataset}
+    arguments = {"bounds": measured(tmp_path / "bounds.json", training, validation)}
+    done = monai_bundle("run", loss_key="size_penalty", loss_arguments=arguments, **about)
+    assert done.returncode == 1
+    assert done.stdout.strip().splitlines()[-1] == (
+        f"The configuration is wrong: bounds: its file is from {validation}, which fold 0 validates; make one with "
+        "`segloss prior bounds DATASET --fold 0 --axes xyz`."
+    )
+    assert "Traceback" not in done.stdout
     assert not (tmp_path / "models").exists()

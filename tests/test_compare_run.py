@@ -262,6 +262,54 @@ def test_data_of_a_user(start: Start, tmp_path: Path) -> None:
         pass
 
 
+def test_the_plan_counts_patients_where_they_are_given(start: Start, tmp_path: Path) -> None:
+    """Six held-out cases of three patients: as cases they would be enough."""
+    data, patients, file = tmp_path / "Dataset042_Mine", tmp_path / "patients.json", tmp_path / "losses.json"
+    make_dataset(data, 0, SIZE)
+    patients.write_text(json.dumps({f"case_{i:03}": f"p{i // 2}" for i in range(6)}))
+    whole = {**CONTENT, "demo": False, "data": str(data), "splits": 3, "folds": [0, 1, 2]}
+    for folds, said in (
+        ([0, 1, 2], "3 patients are held out: with fewer than 6 no difference can be claimed"),
+        ([0], "1 patient is held out: with fewer than 6"),
+    ):
+        file.write_text(json.dumps({**whole, "folds": folds, "patients": str(patients)}))
+        result = CliRunner().invoke(app, ["compare", "plan", "--config", str(file), "-o", str(tmp_path / "patients")])
+        assert result.exit_code == 0, (result.output, result.exception)
+        assert said in " ".join(result.output.split())
+    file.write_text(json.dumps(whole))
+    result = CliRunner().invoke(app, ["compare", "plan", "--config", str(file), "-o", str(tmp_path / "cases")])
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert "held out" not in result.output
+
+
+def test_there_are_no_more_folds_than_patients(start: Start, tmp_path: Path) -> None:
+    """Six cases of three patients, of whom five folds are asked for; nnU-Net would split them into five."""
+    data, patients, file = tmp_path / "Dataset042_Mine", tmp_path / "patients.json", tmp_path / "losses.json"
+    make_dataset(data, 0, SIZE)
+    whose = {f"case_{i:03}": f"p{i // 2}" for i in range(6)}
+    patients.write_text(json.dumps(whose))
+    asked = {"demo": False, "data": str(data), "patients": str(patients), "folds": [2]}
+    file.write_text(json.dumps({**CONTENT, **asked}))
+    result = CliRunner().invoke(app, ["compare", "plan", "--config", str(file), "-o", str(tmp_path / "plan")])
+    assert result.exit_code == 0, (result.output, result.exception)
+    said = "--splits 5 asks for 5 folds and the data set has 3 patients"
+    assert f"note {said}, so that there are as many folds." in " ".join(result.output.split())
+    made = start(tmp_path / "plan", **asked)
+    assert sorted(sorted(whose[case] for case in fold["val"]) for fold in made.splits()) == [
+        [f"p{i}"] * 2 for i in range(3)
+    ]
+    with pytest.raises(DemoError, match=f"--fold 3: the 3 folds are 0 to 2, since {said}"):
+        start(**{**asked, "folds": [3]})
+    with pytest.raises(DemoError, match=r"--fold 3: the 3 folds are 0 to 2$"):
+        start(**{**asked, "folds": [3], "splits": 3})
+    with pytest.raises(DemoError, match=r"--fold 6: .* asks for 7 folds and the data set has 6 cases"):
+        start(**{**asked, "folds": [6], "splits": 7, "patients": None})
+    patients.write_text(json.dumps(dict.fromkeys(whose, "p0")))
+    message = "needs two folds or more: there is 1, since --splits 5 asks for 5 folds and the data set has 1 patient$"
+    with pytest.raises(DemoError, match=message):
+        start(**asked)
+
+
 def test_arms_on_soft_labels(start: Start, tmp_path: Path) -> None:
     data = tmp_path / "Dataset042_Mine"
     make_dataset(data, 0, dataclasses.replace(SIZE, train=4))

@@ -161,6 +161,21 @@ def test_own_operating_points_are_chosen_on_other_cases(results: Path, tmp_path:
     assert halves[halves["label"] == "lesion"]["ece"].between(0.001, 0.2).all()
 
 
+def test_own_operating_points_are_chosen_on_other_patients(results: Path, tmp_path: Path) -> None:
+    """Another image of a patient says too much about the threshold of this one."""
+    folder = model(results, "nnUNetTrainerSoft", 0, probabilities=True)
+    validation = folder / "fold_0" / "validation"
+    for i, case in enumerate(CASES[:6]):  # one patient, whose lesion has 0.8 and its surroundings 0.5
+        lesion, counted = label(i) == 2, label(i) != 3
+        soft = np.stack([~lesion * 0.5, lesion * 0.2, np.where(lesion, 0.8, 0.5)]).astype(np.float32) * counted
+        np.savez_compressed(validation / f"{case}.npz", probabilities=soft)
+    two = {case: "p" if case in CASES[:6] else "q" for case in CASES}
+    for patients, thresholds in ((two, {0.3}), (dict.fromkeys(CASES, "p"), set())):
+        cases = measure_runs(find([str(folder)]), tmp_path / "out", patients=patients).cases
+        own = cases[(cases["point"] == OWN) & (cases["label"] == "lesion") & cases["case"].isin(CASES[:6])]
+        assert set(own["threshold"] if len(own) else ()) == thresholds
+
+
 def test_a_run_without_foreground_has_collapsed(results: Path, tmp_path: Path) -> None:
     folder = model(results, "nnUNetTrainerNothing", 0)
     for case in CASES:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from comparison_tables import ARMS, PATIENTS, SEEDS, rows
 
 from monai_segloss.experiment.analysis import Analysis, analyze, with_strata
+from monai_segloss.experiment.sections import points_section
 from monai_segloss.experiment.statistics import Settings
 from monai_segloss.experiment.tables import HALF, MEAN, TableError, Tables, read
 
@@ -107,6 +109,23 @@ def test_a_patient_with_several_images_counts_once() -> None:
     ]
     found = row(analyze(Tables.of(runs, cases + again), settings=QUICK), measure="dice", arm="tversky")
     assert found["patients"] == PATIENTS
+
+
+def test_operating_points_are_means_over_patients_too() -> None:
+    """Two more images of one patient, of 0.2 more Dice, move the mean by 0.2 * 2 / 3 / 12 and not by 0.2 * 2 / 14."""
+    runs, cases = rows(ARMS, SEEDS)
+    again = [
+        {**each, "case": each["case"] + new, "dice": each["dice"] + 0.2}
+        for each in cases
+        if each["patient"] == "p00"
+        for new in "bc"
+    ]
+    shown = []
+    for part in (cases, cases + again):
+        tables = Tables.of(runs, part)
+        section = points_section(tables, analyze(tables, settings=QUICK), tables.joined())
+        shown.append([float(row[1].text) for row in section.tables[0].rows])
+    assert np.subtract(shown[1], shown[0]) == pytest.approx(np.full(len(ARMS), 0.4 / 3 / PATIENTS), abs=1.1e-3)
 
 
 @pytest.mark.parametrize(

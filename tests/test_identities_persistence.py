@@ -58,6 +58,74 @@ def test_a_faint_ring_is_a_faint_hole(squared: bool, power: int) -> None:
         assert loss(p, p).item() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("mask", "betti", "expected"),
+    [
+        (TWO, ([1, 2],), 0), (TWO, ([2, 9],), 0), (TWO, ([0, 1],), 1), (TWO, ([3, 4],), 1), (TWO, ([5, None],), 3),
+        (TWO, ([None, 0],), 2), (NONE, ([1, 2],), 1), (NONE, ([0, 2],), 0), (RING, (1, [0, 1]), 0), (DISC, (1, [0, 1]), 0),
+        (RING, (1, [0, None]), 0), (RING, (1, [2, 3]), 1), (RING, ([1, 2], 0), 1),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("squared", [True, False])
+def test_numbers_between_bounds_are_free(mask: Tensor, betti: Any, expected: float, squared: bool) -> None:
+    assert prior(mask, betti, squared=squared) == expected
+
+
+@pytest.mark.parametrize(("squared", "power"), [(True, 2), (False, 1)])
+def test_two_faint_components_by_hand(squared: bool, power: int) -> None:
+    """Of 0.9 and 0.6: up to the lower bound 1 - Delta, beyond the upper one Delta, between them nothing."""
+    p = maps(0.9 * (TWO & box((9, 11), (0, 5), (0, 11))) + 0.6 * (TWO & box((9, 11), (5, 9), (0, 11))))
+    one, two = 0.9**power, 0.6**power
+    for bounds, expected in (
+        ([0, 0], one + two),
+        ([0, 1], two),
+        ([0, 2], 0),
+        ([1, 1], 1 - one + two),
+        ([1, 2], 1 - one),
+        ([2, 5], 1 - one + 1 - two),
+        ([4, 5], 1 - one + 1 - two + 2),
+    ):
+        leaf = p.clone().requires_grad_()
+        value = monai_segloss.BettiPriorLoss(betti=(bounds,), squared=squared)(leaf, p)
+        assert value.item() == pytest.approx(expected), bounds
+        slopes = torch.autograd.grad(value, leaf)[0][p > 0]  # not of the voxel at which the two meet
+        signs = [-1 if i < bounds[0] else 1 if i >= bounds[1] else 0 for i in range(2)]
+        raw = [sign * (power * x ** (power - 1)) for sign, x in zip(signs, (0.9, 0.6), strict=True)]
+        assert sorted(slopes[slopes != 0].tolist()) == pytest.approx(sorted(x for x in raw if x))
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+def test_equal_bounds_are_a_number(axes: int) -> None:
+    z = torch.randn(2, 3, *(7, 6, 5)[:axes], generator=torch.Generator().manual_seed(0)).double().requires_grad_()
+    y = torch.zeros(2, 1, *z.shape[2:], dtype=torch.long)
+    for number, pair in (
+        ((2, 1), ([2, 2], [1, 1])),
+        ({"1+2": (1,), "1": (3, 2)}, {"1+2": ([1, 1],), "1": ([3, 3], 2)}),
+    ):
+        one, other = (monai_segloss.BettiPriorLoss(betti=betti, **READING)(z, y) for betti in (number, pair))
+        assert one.item() == other.item() > 0
+        slopes = [torch.autograd.grad(value, z)[0] for value in (one, other)]
+        assert torch.equal(*slopes)
+        assert slopes[0].any()
+
+
+def test_numbers_of_each_sample_come_with_the_call() -> None:
+    """The keyword comes before the argument; what is not whole is rounded outwards."""
+    p = torch.cat([maps(TWO), maps(RING)])
+    loss = monai_segloss.BettiPriorLoss(betti=(7,), reduction="none")
+    right = torch.tensor([[[[2.0, 2.0], [0.0, 0.0]]], [[[1.0, 1.0], [1.0, 1.0]]]])
+    assert not loss(p, p, bounds=right).any()
+    assert loss(p, p, bounds=right.flip(0)).flatten().tolist() == [2, 2]
+    assert loss(p, p, bounds=torch.tensor([[0.6, 1.2]] * 2)).flatten().tolist() == [0, 0], "0 to 2"
+    with pytest.raises(ValueError, match=r"bounds has shape \(2, 3, 2\); with 1 scored classes expected"):
+        loss(p, p, bounds=torch.zeros(2, 3, 2))
+
+
+def test_the_numbers_are_of_whole_cases() -> None:
+    assert monai_segloss.BettiPriorLoss().whole_cases
+    assert not monai_segloss.BettiPriorLoss(on_patches=True).whole_cases
+
+
 def test_unions_have_numbers_of_their_own() -> None:
     """A ring and its middle: each is one piece, only the ring has a hole, and their union has none."""
     y = label(RING.long() + 2 * (DISC & ~RING).long())
@@ -72,17 +140,22 @@ def test_unions_have_numbers_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("betti", "reading", "message"),
     [
-        ("1", READING, "betti must be numbers of components"),
+        ("1", READING, "betti: there is no file '1'"),
         (7, READING, "betti must be numbers"),
         ((1, 0, 0, 0), READING, "betti must be"),
         ((-1,), READING, "betti must be"),
         ((1.5,), READING, "betti must be"),
+        (([2, 1],), READING, r"each a number or \[lower, upper\].*got \(\[2, 1\],\)"),
+        (([1, 2, 3],), READING, "betti must be"),
+        (([0, 1.5],), READING, "betti must be"),
+        (("12",), READING, "betti must be"),
         ({}, READING, "betti must be"),
         ({"one": (1,)}, READING, "got the key 'one'"),
         ({"1+1": (1,)}, READING, "got the key"),
         ({"1": (1,), 1: (1,)}, READING, "each once"),
         ({"3": (1,)}, READING, "names the class 3, but input has 3 channels"),
         ((1, 0, 1), READING, "axes has no cavities"),
+        ((1, 0, [0, None]), READING, "asks for cavities, but an image of 2 axes has no cavities"),
         ({"0+1": (1,)}, {"sigmoid": True, "to_onehot_y": True}, r"union 0\+1.*sigmoid"),
     ],
 )

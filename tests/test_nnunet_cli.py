@@ -431,7 +431,7 @@ def test_doctor_tells_of_a_folder_of_others_that_fails(monkeypatch: pytest.Monke
     monkeypatch.setenv(VARIABLE, os.pathsep.join([str(tmp_path), discovery_dir()]))
     (failed,) = doctor.discovery()
     assert (failed.ok, failed.found) == (False, "ModuleNotFoundError: No module named 'no_such_module'")
-    assert failed.fix.endswith("mend or remove the one that fails")
+    assert failed.fix.endswith("fix or remove the one that fails")
     monkeypatch.setenv(VARIABLE, str(tmp_path / "empty"))
     (missing,) = doctor.discovery()
     assert (missing.ok, missing.fix.split(" (")[0]) == (False, "segloss nnunet enable")
@@ -447,7 +447,7 @@ def test_doctor_says_in_one_line_that_nothing_compiles(compiler: str, tmp_path: 
     why = "there is no C++ compiler" if compiler == "none" else "false failed: "
     assert line.startswith("kernels on the CPU None ")
     assert why in line
-    assert "sums by the plain formula, distances by" in line
+    assert "statistics by PyTorch, distances by" in line
 
 
 def test_doctor_fails_when_a_check_fails(segloss: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,6 +52,8 @@ def test_patches_that_are_smaller_than_the_cases_are_refused(space: Workspace) -
         trainer(space, terms).initialize()
     with pytest.raises(PatchError, match="SymmetryLoss is about whole cases"):
         space.trainer("nnUNetTrainerSymmetry_1epochs_2iterations").initialize()
+    with pytest.raises(PatchError, match="BettiPriorLoss is about whole cases"):
+        space.trainer("nnUNetTrainerBettiPrior_1epochs_2iterations").initialize()
     with pytest.raises(
         PatchError, match=r"16 x 16 voxels .* 24 x 20 x 20: train a 3-D configuration instead of 'tiny_own'"
     ):
@@ -119,19 +121,46 @@ def test_the_trainer_hands_over_the_bounds_of_each_case(space: Workspace, tmp_pa
         trainer(space, loss, WHOLE).initialize()
 
 
-def test_bounds_that_saw_a_validation_case_are_refused(space: Workspace) -> None:
+@pytest.mark.parametrize(("key", "argument"), [("size_penalty", "bounds"), ("betti_prior", "betti")])
+def test_bounds_that_saw_a_validation_case_are_refused(space: Workspace, key: str, argument: str) -> None:
     from monai_segloss.checking.bounds import bounds_of_fold
 
     file = space.root / "bounds.json"
     for fold in (0, 1):
         splits = space.plans().parent / "splits_final.json"
         file.write_text(json.dumps(bounds_of_fold(space.root / "raw" / "Dataset001_labels", fold, splits)))
-        made = trainer(space, {"loss": "size_penalty", "arguments": {"bounds": str(file)}}, WHOLE)
+        made = trainer(space, {"terms": {"dice_ce": 1, key: {"weight": 0.1, argument: str(file)}}}, WHOLE)
         if fold:
-            with pytest.raises(ValueError, match=r"measured on case_03, which fold 0 validates; .* --fold 0"):
+            with pytest.raises(
+                ValueError, match=rf"{argument}: its file is from case_03, which fold 0 validates; .* --fold 0`"
+            ):
                 made.initialize()
         else:
             made.initialize()
+
+
+def test_betti_numbers_from_a_file_are_trained(space: Workspace) -> None:
+    """A step on whole cases, whose labels cost nothing; on patches only where the loss says so."""
+    from monai_segloss.checking.bounds import bounds_of_fold
+
+    file = space.root / "bounds.json"
+    splits = space.plans().parent / "splits_final.json"
+    file.write_text(json.dumps(bounds_of_fold(space.root / "raw" / "Dataset001_labels", 0, splits)))
+    loss = {"loss": "betti_prior", "arguments": {"betti": str(file)}}
+    with pytest.raises(PatchError, match="BettiPriorLoss is about whole cases, and patches of 16 x 16 x 16"):
+        trainer(space, loss).initialize()
+    trainer(space, {**loss, "arguments": {**loss["arguments"], "on_patches": True}}).initialize()
+    made = trainer(space, loss, WHOLE)
+    made.initialize()
+    made.on_train_start()
+    batch = next(made.dataloader_train)
+    found = made.train_step(dict(batch))
+    assert np.isfinite(found["loss"])
+    y = batch["target"][0].long()
+    logits = 40.0 * torch.nn.functional.one_hot(y[:, 0], 3).movedim(-1, 1)
+    term = next(each for each in made.loss.modules() if type(each).__name__ == "BettiPriorLoss")
+    assert term(logits, y).item() == pytest.approx(0, abs=1e-6)
+    assert term(-logits, y).item() > 0.1
 
 
 @pytest.mark.slow

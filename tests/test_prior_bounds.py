@@ -13,13 +13,15 @@ import pytest
 import torch
 from boundary_shapes import READING
 from nnunet_data import write_raw
+from scipy import ndimage
 from typer.testing import CliRunner, Result
 
 import monai_segloss
 from monai_segloss.checking.bounds import bounds_of_fold
 from monai_segloss.cli import app
+from monai_segloss.kernels.betti import betti_of
 from monai_segloss.losses.shape.bounds import CaseBounds
-from monai_segloss.prior.bounds import BoundsError, betti_numbers, measure_bounds, measured
+from monai_segloss.prior.bounds import BoundsError, measure_bounds, measured
 
 SPLITS = [
     {"train": ["case_00", "case_01", "case_02"], "val": ["case_03"]},
@@ -63,20 +65,49 @@ def test_betti_numbers() -> None:
     """Of a box; of one with a cavity, with a tunnel, with both; of two that touch at a corner; of a ring."""
     cavity, tunnel = (slice(3, 5), slice(3, 5), slice(3, 5)), (slice(None), slice(3, 5), slice(7, 8))
     shape = (8, 9, 10)
-    assert betti_numbers(solid(shape)) == (1, 0, 0)
-    assert betti_numbers(np.ones(shape, bool)) == (1, 0, 0), "up to the border"
-    assert betti_numbers(solid(shape, cavity)) == (1, 0, 1)
-    assert betti_numbers(solid(shape, tunnel)) == (1, 1, 0)
-    assert betti_numbers(solid(shape, tunnel, cavity)) == (1, 1, 1)
+    assert betti_of(solid(shape)) == [1, 0, 0]
+    assert betti_of(np.ones(shape, bool)) == [1, 0, 0], "up to the border"
+    assert betti_of(solid(shape, cavity)) == [1, 0, 1]
+    assert betti_of(solid(shape, tunnel)) == [1, 1, 0]
+    assert betti_of(solid(shape, tunnel, cavity)) == [1, 1, 1]
     corner = np.zeros((4, 4, 4), bool)
     corner[:2, :2, :2] = corner[2:, 2:, 2:] = True
-    assert betti_numbers(corner) == (1, 0, 0)
+    assert betti_of(corner) == [1, 0, 0]
     corner[1, 1, 1] = False
-    assert betti_numbers(corner) == (2, 0, 0)
-    assert betti_numbers(solid((7, 7), (slice(3, 4), slice(3, 4)))) == (1, 1)
+    assert betti_of(corner) == [2, 0, 0]
+    assert betti_of(solid((7, 7), (slice(3, 4), slice(3, 4)))) == [1, 1, 0]
     slab = np.zeros((3, 7, 7), bool)
     slab[1] = solid((7, 7), (slice(3, 4), slice(3, 4)))
-    assert betti_numbers(slab) == (1, 1, 0)
+    assert betti_of(slab) == [1, 1, 0]
+
+
+@pytest.mark.parametrize("shape", [(9, 8), (7, 6, 5), (7, 1, 5)])
+def test_betti_numbers_against_scikit_image(shape: tuple[int, ...]) -> None:
+    """Its Euler characteristic, with components over corners and what of the background is not around the mask."""
+    euler_number = pytest.importorskip("skimage.measure", reason="scikit-image is not installed").euler_number
+    rng, loops = np.random.default_rng(0), 0
+    for share in np.linspace(0, 1, 25):
+        mask = np.pad(rng.random(shape) < share, 1)
+        components, enclosed = ndimage.label(mask, np.ones((3,) * mask.ndim))[1], ndimage.label(~mask)[1] - 1
+        cavities = enclosed if mask.ndim == 3 else 0
+        expected = [components, components + cavities - euler_number(mask, mask.ndim), cavities]
+        assert betti_of(mask) == betti_of(mask[(slice(1, -1),) * mask.ndim]) == expected
+        loops += expected[1]
+    assert loops
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+def test_betti_numbers_are_counted_as_by_the_loss(axes: int) -> None:
+    """Foreground connects over corners in both, background over faces."""
+    rng = np.random.default_rng(0)
+    corners = 0
+    for share in np.linspace(0.05, 0.95, 12):
+        mask = rng.random((7, 6, 5)[:axes]) < share
+        loss = monai_segloss.BettiPriorLoss(betti=betti_of(mask)[:axes])
+        p = torch.from_numpy(mask)[None, None].double()
+        assert loss(p, p) == 0
+        corners += ndimage.label(mask)[1] != ndimage.label(mask, np.ones((3,) * axes))[1]
+    assert corners, "masks of which the connectivity matters"
 
 
 def test_sizes_and_moments_of_a_box() -> None:
@@ -90,7 +121,8 @@ def test_sizes_and_moments_of_a_box() -> None:
     np.testing.assert_allclose(found["centroid_mm"], [-2.5 * 3, -1.0, 0.5 * 0.5])
     np.testing.assert_allclose(found["centroid_share"], [-0.25, -1 / 12, 0.5 / 8])
     np.testing.assert_allclose(found["spread_mm"], [3 * math.sqrt(8 / 12), math.sqrt(35 / 12), 0])
-    assert set(measured(mask & False, counted, (1.0, 1.0, 1.0))) == {"size_mm", "size_share"}
+    nothing = measured(mask & False, counted, (1.0, 1.0, 1.0))
+    assert {name: x.tolist() for name, x in nothing.items()} == {"size_mm": 0, "size_share": 0, "betti": [0, 0, 0]}
     assert measured(mask[1], counted[1], (1.0, 0.5))["size_mm"] == 3.0, "mm^2 in a slice"
 
 
@@ -111,6 +143,7 @@ def test_quantiles_are_over_cases_and_an_absent_class_has_the_size_0() -> None:
     assert found["cases"] == 3
     assert found["size_mm"]["bounds"] == [0, 64]
     assert found["size_mm"]["quantiles"]["0.5"] == (8 + 27) / 2
+    assert found["betti"]["bounds"] == [[0, 1], [0, 0], [0, 0]], "an absent class has no components"
     assert found["spread_mm"]["bounds"][0] == pytest.approx([math.sqrt(3 / 12), math.sqrt(15 / 12)])
     middle = measure_bounds(list("acd"), load, {"cube": [1]}, between=(0.5, 1.0))["classes"]["cube"]
     assert middle["size_mm"]["bounds"] == [27, 64]
@@ -141,6 +174,15 @@ def test_the_bounds_are_those_of_the_training_labels(raw: Path, tmp_path: Path) 
     turned = bounds_of_fold(raw, "all", axes="xyz")["classes"]["ball"]["centroid_mm"]["quantiles"]["0.5"]
     straight = bounds_of_fold(raw, "all")["classes"]["ball"]["centroid_mm"]["quantiles"]["0.5"]
     assert turned == pytest.approx(straight[::-1])
+
+
+def test_classes_are_in_the_order_of_the_channels(raw: Path) -> None:
+    """Whatever their order in dataset.json."""
+    file = raw / "dataset.json"
+    about = json.loads(file.read_text())
+    before = bounds_of_fold(raw, "all")["classes"]
+    file.write_text(json.dumps({**about, "labels": dict(reversed(about["labels"].items()))}))
+    assert list(bounds_of_fold(raw, "all")["classes"].items()) == list(before.items())
 
 
 @pytest.mark.parametrize("splits", [True, False])
@@ -230,12 +272,84 @@ def test_a_loss_takes_the_file(raw: Path, tmp_path: Path, key: str, arguments: d
             loss(torch.zeros(1, other, 4, 4, 4), torch.zeros(1, 1, 4, 4, 4))
 
 
+def test_betti_prior_takes_the_file(raw: Path, tmp_path: Path) -> None:
+    """It costs nothing on the cases that were measured; a case cut in two, or without the class, costs something."""
+    file = tmp_path / "bounds.json"
+    assert segloss("prior", "bounds", 1, "--fold", "all", "-o", file).exit_code == 0
+    loss = monai_segloss.BettiPriorLoss(betti=str(file), **READING)
+    assert loss.whole_cases
+    cases = ("case_00", "case_01", "case_02", "case_03")
+    assert loss.from_labels == {"betti": (cases, "bounds")}
+    assert loss.limits is not None
+    assert loss.limits.tolist() == [
+        each["betti"]["bounds"] for each in json.loads(file.read_text())["classes"].values()
+    ]
+    assert loss.limits[0].tolist() == [[1, 1], [0, 0], [1, 1]], "the ball has the core as its cavity, the core has none"
+    assert loss.limits[1].tolist() == [[1, 1], [0, 0], [0, 0]]
+    for case in cases:
+        logits, y = batch(raw, case)
+        assert loss(logits, y).item() == pytest.approx(0, abs=1e-6)
+    swapped = logits[:, [0, 2, 1]]
+    assert loss(swapped, y).item() == pytest.approx(1, abs=1e-6), (
+        "a cavity too many in one class, one too few in the other"
+    )
+    assert loss(0 * logits + 40 * (torch.arange(3) == 0).view(1, 3, 1, 1, 1), y).item() == pytest.approx(1.5, abs=1e-6)
+    numbers = {str(c + 1): [list(map(int, pair)) for pair in rows] for c, rows in enumerate(loss.limits.tolist())}
+    by_hand = monai_segloss.BettiPriorLoss(betti=numbers, **READING)
+    z = torch.randn(2, 3, 6, 5, 4, dtype=torch.float64)
+    assert loss(z, 0 * z[:, :1].long()) == by_hand(z, 0 * z[:, :1].long()) > 0
+    with pytest.raises(ValueError, match=r"betti has shape \(2, 3, 2\); with 3 scored classes expected .*\(3, 3, 2\)"):
+        loss(torch.zeros(1, 4, 4, 4, 4), torch.zeros(1, 1, 4, 4, 4))
+
+
+def test_numbers_of_volumes_are_none_of_slices(tmp_path: Path) -> None:
+    """And the other way round: a hole is no tunnel.  Quantiles are rounded outwards."""
+    file, rng = tmp_path / "bounds.json", np.random.default_rng(0)
+
+    def load(case: str) -> Any:
+        return (rng.random((9, 8, 7)[:axes]) < 0.5).astype(int), (1.0,) * axes
+
+    for axes in (2, 3):
+        content = measure_bounds(list("abcd"), load, {"noise": [1]}, between=(0.1, 0.9))
+        bounds = np.array(content["classes"]["noise"]["betti"]["bounds"])
+        assert (bounds % 1).any()
+        file.write_text(json.dumps(content))
+        loss = monai_segloss.BettiPriorLoss(betti=str(file), **READING)
+        z, y = torch.randn(1, 2, *(6, 5, 4)[:axes]).double(), torch.zeros(1, 1, *(6, 5, 4)[:axes], dtype=torch.long)
+        whole = [[math.floor(low), math.ceil(high)] for low, high in bounds.tolist()]
+        assert loss(z, y) == monai_segloss.BettiPriorLoss(betti=whole, **READING)(z, y) > 0
+        other = (1, 2, *[4] * (5 - axes))
+        message = f"betti has {axes} numbers for each class, as of images of {axes} axes, but input has {5 - axes}"
+        with pytest.raises(ValueError, match=message):
+            loss(torch.zeros(other), torch.zeros(1, 1, *other[2:]))
+
+
+def test_betti_numbers_of_each_case(tmp_path: Path) -> None:
+    file = tmp_path / "bounds.json"
+    own = {"a": {"betti": [[[1, 1], [0, 2]]]}, "b": {"betti": [[[2, 3], [0, None]]]}}
+    file.write_text(json.dumps({"format": "segloss bounds", "by_case": own}))
+    loss = monai_segloss.BettiPriorLoss(betti=str(file), **READING)
+    assert loss.whole_cases
+    bounds = CaseBounds.of(loss)
+    assert bounds is not None
+    z, y = torch.randn(2, 2, 6, 8, dtype=torch.float64), torch.zeros(2, 1, 6, 8, dtype=torch.long)
+    alone = [
+        monai_segloss.BettiPriorLoss(betti=own[case]["betti"][0], **READING)(z[b : b + 1], y[b : b + 1])
+        for b, case in enumerate(own)
+    ]
+    torch.testing.assert_close(loss(z, y, bounds=bounds.rows(["a", "b"])), torch.stack(alone).mean())
+    with pytest.raises(ValueError, match="betti has bounds of single cases only: send those of the batch"):
+        loss(z, y)
+
+
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     for content in ({"format": "another"}, {"format": "segloss bounds", "classes": {"a": {"size_mm": {}}}}, [1]):
         file = tmp_path / "bounds.json"
         file.write_text(json.dumps(content))
         with pytest.raises(ValueError, match="is no file of `segloss prior bounds` with size_mm"):
             monai_segloss.SizePenaltyLoss(bounds=str(file))
+        with pytest.raises(ValueError, match=r"betti: .* is no file of `segloss prior bounds` with betti"):
+            monai_segloss.BettiPriorLoss(betti=str(file))
 
 
 def test_bounds_of_each_case(tmp_path: Path) -> None:

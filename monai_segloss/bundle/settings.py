@@ -26,9 +26,12 @@ from monai_segloss.bundle.paths import bundles
 from monai_segloss.core.arguments import SCIENTIFIC
 from monai_segloss.core.errors import nearest
 from monai_segloss.core.hashing import content_hash
+from monai_segloss.core.prior import PriorError
 from monai_segloss.core.whole_cases import PatchError, refuse_patches, wants_no_mirroring, wants_whole_cases
+from monai_segloss.datalist import Datalist
 from monai_segloss.engine.errors import DataError, NotFiniteError
 from monai_segloss.engine.targets import WHICH
+from monai_segloss.prior.supply import refuse_measured
 
 RESIZING = ("RandRotated", "RandRotate90d", "RandZoomd", "RandAffined", "Rand2DElasticd", "Rand3DElasticd")
 MIRRORING = ("RandFlipd", "RandAxisFlipd")
@@ -183,6 +186,27 @@ def check_network(network: nn.Module, in_channels: int, num_classes: int, patch_
         raise SettingError(
             f"network_def makes {tuple(first.shape)} of a patch of patch_size {list(patch_size)}; expected {wanted}{HINT}."
         )
+
+
+def check_measured(loss: Any, datalist: Datalist, fold: int | str) -> None:
+    """Refuse a loss whose file of bounds or rules was measured on the label of a case that the fold validates.
+
+    A case is found by any of its names (`Datalist.names`).  A file that names no cases passes.
+
+    Args:
+        loss: that is trained.
+        datalist: of the data set.
+        fold: of the run.
+
+    Raises:
+        SettingError: there is such a case; the sentence names it, and the command that makes another file.
+    """
+    if not isinstance(loss, nn.Module):
+        return
+    try:
+        refuse_measured(loss, lambda: datalist.split_names(fold), fold, {"bounds": " --axes xyz"})
+    except PriorError as error:
+        raise SettingError(str(error)) from None
 
 
 def check_whole_cases(

@@ -16,29 +16,24 @@ AXES = ("zyx", "xyz")
 Item = dict[str, Any]
 
 
-def training_cases(found: datalist.Datalist, fold: int | str, splits: Path | None) -> list[Item]:
-    """The training cases of a fold: of nnU-Net's file of splits, else those of its default split.
+def training_cases(found: datalist.Datalist, fold: int | str, splits: Path | None) -> dict[str, Item]:
+    """The training cases of a fold by name: of nnU-Net's file of splits, else those of its default split.
 
     Raises:
         BoundsError: the file has no such fold, or names a case that the data set has not.
         ValueError: there is no such fold.
     """
     if splits is None or fold == "all":
-        return found.train_items(fold)
+        return found.named(found.train_items(fold))
     folds = read_json(splits)
     if int(fold) not in range(len(folds)):
         raise BoundsError(f"fold must be 'all' or 0 to {len(folds) - 1}, as in {splits}, got {fold}.")
-    known = {case_of(item): item for item in found.training}
+    known = found.named(found.training)
     names = list(map(str, folds[int(fold)]["train"]))
     missing = [name for name in names if name not in known]
     if missing:
         raise BoundsError(f"{splits} names the case {missing[0]!r}, which the data set has not.")
-    return [known[name] for name in names]
-
-
-def case_of(item: Item) -> str:
-    """Name of a case."""
-    return datalist.case_name({"filename_or_obj": item["image"][0]})
+    return {name: known[name] for name in names}
 
 
 def bounds_of_fold(
@@ -65,9 +60,9 @@ def bounds_of_fold(
     if axes not in AXES:
         raise BoundsError(f"axes must be one of {', '.join(AXES)}, got {axes!r}.")
     found, content = datalist.read(folder), datalist.read_description(folder)
-    items = {case_of(item): item for item in training_cases(found, fold, splits)}
+    items = training_cases(found, fold, splits)
     numbers = datalist.numbers_by_name(content["labels"])
-    classes = {name: each for name, each in numbers.items() if name not in ("background", "ignore")}
+    classes = {name: numbers[name] for name in datalist.Labels.read(content).names}
     first = next(iter(items.values()), None)
     if first is None:
         raise BoundsError(f"fold {fold} of {folder} has no training case.")

@@ -14,10 +14,11 @@ def register(app: typer.Typer) -> None:
 
 def cite(
     key: Annotated[
-        str | None, typer.Argument(help="Key or alias of a loss or key of a recipe; none: the package.")
+        str | None,
+        typer.Argument(help="Key or alias of a loss, or key of a recipe. Default: only this package is cited."),
     ] = None,
 ) -> None:
-    """Print BibTeX of the papers of a loss or recipe, and of this package.
+    """Print BibTeX entries of the papers behind a loss or recipe, and of this package.
 
     Example: segloss cite focal_tversky >> references.bib
     """

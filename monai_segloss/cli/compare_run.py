@@ -224,14 +224,15 @@ def _print_plan(console: Console, comparison: Comparison, expected: Estimate) ->
         f"arm, which are slow ones; {expected.bytes / 1e9:.1f} GB of disk",
         soft_wrap=True,
     )
-    splits = comparison.splits()
-    cases = sum(len(splits[fold]["val"]) for fold in comparison.matrix.folds)
+    if comparison.fewer_folds is not None:
+        console.print(f"[yellow]note[/] {comparison.fewer_folds}, so that there are as many folds.", soft_wrap=True)
+    count, unit = len(comparison.held_out_patients()), comparison.unit
     others = len(comparison.matrix.arms) - 1
-    if cases < (least := least_patients(others)):
+    if count < (least := least_patients(others)):
         of = f", with {others} losses against the baseline," if others > 1 else ""
         console.print(
-            f"[yellow]note[/] {cases} cases are held out: with fewer than {least} no difference can be claimed{of}; "
-            "more folds hold out more.",
+            f"[yellow]note[/] {count} {unit}{' is' if count == 1 else 's are'} held out: with fewer than {least} no "
+            f"difference can be claimed{of}; more folds hold out more.",
             soft_wrap=True,
         )
 

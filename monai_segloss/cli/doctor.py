@@ -44,7 +44,10 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor() -> None:
-    """Check the whole chain from this Python to a training with nnU-Net, and say how to mend what is broken.
+    """Check that this Python environment can train with nnU-Net and the losses of this package.
+
+    It checks versions, imports, nnU-Net's folders, the discovery of trainers, the C++ kernels, the GPU and torch.compile.
+    For each check that fails it prints how to fix it. The exit code is 1 if a check fails.
 
     Example: segloss doctor
     """
@@ -73,7 +76,8 @@ def examine() -> Iterator[Check]:
     nnunet = versions("nnunetv2", ".".join(map(str, LEAST)))
     yield nnunet
     vision = imports(
-        "torchvision", "install the torch and torchvision of one index, e.g. pip install -U torch torchvision"
+        "torchvision",
+        "install torch and torchvision from the same package index, e.g. pip install -U torch torchvision",
     )
     yield vision
     yield from folders()
@@ -114,9 +118,9 @@ def folders() -> Iterator[Check]:
         if value is None:
             yield Check(name, False, "not set", f"export {name}=/path/to/{name.removeprefix('nnUNet_')}")
         elif not Path(value).is_dir():
-            yield Check(name, False, f"{value} is no folder", f"mkdir -p {value}")
+            yield Check(name, False, f"{value} is not a folder", f"mkdir -p {value}")
         elif write and not os.access(value, os.W_OK):
-            yield Check(name, False, f"{value} cannot be written", "choose a folder of your own")
+            yield Check(name, False, f"{value} is not writable", "choose a folder that you can write to")
         else:
             yield Check(name, True, value)
 
@@ -129,7 +133,7 @@ def discovery() -> Iterator[Check]:
     if done.returncode != 0:
         fix = 'segloss nnunet enable (or, for this shell: eval "$(segloss nnunet env)")'
         if NOT_FOUND not in output:
-            fix = f"nnU-Net imports every module in the folders of {VARIABLE}: mend or remove the one that fails"
+            fix = f"nnU-Net imports every module in the folders of {VARIABLE}: fix or remove the one that fails"
         yield Check(name, False, last_line(output) if os.environ.get(VARIABLE) else f"{TRAINER} was not found", fix)
         return
     yield Check(name, True, TRAINER)
@@ -146,10 +150,10 @@ def kernels() -> Check:
 
     name, failure = "kernels on the CPU", native.failure()
     if failure is None:
-        return Check(name, True, f"C++ by {native.compiler()}, kept in {native.folder()}")
-    found = f"{failure}: sums by the plain formula, distances by {cpu_backend()}"
+        return Check(name, True, f"C++, compiled by {native.compiler()}, cached in {native.folder()}")
+    found = f"{failure}: statistics by PyTorch, distances by {cpu_backend()}"
     return Check(
-        name, None, found, f"install g++ or clang++ ({native.COMPILER} names another) for a fraction of the time"
+        name, None, found, f"install g++ or clang++ for faster losses ({native.COMPILER} names another compiler)"
     )
 
 
@@ -159,9 +163,7 @@ def gpu() -> Check:
 
     if torch.cuda.is_available():
         return Check("GPU", True, torch.cuda.get_device_name())
-    fix = "nnU-Net trains with -device cpu, only good for trying" + (
-        " (or -device mps)" if platform.system() == "Darwin" else ""
-    )
+    fix = "train with -device cpu, which is slow" + (" (or -device mps)" if platform.system() == "Darwin" else "")
     return Check("GPU", None, "no CUDA device", fix)
 
 

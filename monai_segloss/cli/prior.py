@@ -78,7 +78,8 @@ def bounds(
 ) -> None:
     """Measure sizes, moments and Betti numbers of the labels of the training cases of one fold, as JSON.
 
-    Labels of validation cases are not opened. The losses size_penalty, log_barrier and moment_constraint take the file.
+    Labels of validation cases are not opened. The losses size_penalty, log_barrier and moment_constraint take the file as
+    the argument bounds, betti_prior as the argument betti.
 
     Example: segloss prior bounds 4 --fold 0 --output bounds.json
     """
@@ -111,7 +112,10 @@ def bounds(
         return
     write_json(output, found)
     count = len(found["cases"])
-    typer.echo(f"Wrote {output}: {count} training cases of fold {fold}. Use it with --set 'bounds=\"{output}\"'")
+    typer.echo(
+        f"Wrote {output}: {count} training cases of fold {fold}. Use it with --set 'bounds=\"{output}\"', "
+        f"with betti_prior --set 'betti=\"{output}\"'"
+    )
 
 
 def raw_folder(dataset: str) -> Path:

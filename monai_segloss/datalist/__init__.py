@@ -3,16 +3,15 @@
 from monai_segloss.datalist.cases import (
     ENDINGS,
     Datalist,
-    case_name,
     file_names,
     list_images,
-    output_name,
     read,
     read_description,
     training_items,
     unlabeled_items,
 )
 from monai_segloss.datalist.labels import Labels, numbers_by_name
+from monai_segloss.datalist.names import case_name, output_name
 
 __all__ = [
     "ENDINGS",

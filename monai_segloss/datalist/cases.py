@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from monai_segloss.datalist.forms import check_entries
 from monai_segloss.datalist.labels import Labels
+from monai_segloss.datalist.names import names_of, telling_kind, without_channel
 
 Item = dict[str, Any]
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
@@ -29,6 +30,7 @@ class Datalist:
         test: cases without a label.
         channels: input channels of an image.
         labels: what the label maps hold.
+        identifiers: file of a label -> nnU-Net's name of the case, where ``dataset.json`` lists the files of each.
     """
 
     training: tuple[Item, ...]
@@ -36,6 +38,7 @@ class Datalist:
     test: tuple[Item, ...]
     channels: int
     labels: Labels
+    identifiers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:
@@ -72,6 +75,21 @@ class Datalist:
             raise FileNotFoundError("the data set has no test images: name a folder of images as images_dir.")
         return [dict(item) for item in self.test]
 
+    def names(self, item: Item) -> tuple[str, ...]:
+        """Every name that a file may have for a labeled case, see `names_of`."""
+        return names_of(item["image"][0], item["label"], self.identifiers)
+
+    def named(self, items: Iterable[Item]) -> dict[str, Item]:
+        """Items by the first kind of their `names` that tells all labeled cases of the data set apart."""
+        kind = telling_kind({self.names(item) for item in (*self.training, *self.validation)})
+        return {self.names(item)[kind]: item for item in items}
+
+    def split_names(self, fold: int | str = 0) -> tuple[set[str], set[str]]:
+        """All `names` of the cases to train on, and of those to validate on."""
+        split = (self.train_items(fold), self.val_items(fold))
+        training, validation = ({name for item in items for name in self.names(item)} for items in split)
+        return training, validation
+
     def _held_out(self, fold: int | str, folds: int) -> set[int]:
         if self.validation or fold == "all":
             return set()
@@ -103,7 +121,7 @@ def read(dataset_dir: str | Path, labeled: bool = True) -> Datalist:
             f"dataset_dir must be a folder with a dataset.json (nnU-Net raw or Decathlon), got {str(dataset_dir)!r}."
         )
     content = read_description(folder)
-    _check_entries(description, content)
+    check_entries(description, content)
     if isinstance(content.get("training"), list):
         training, validation, test = (_listed(folder, content.get(key, [])) for key in _DECATHLON)
     elif "file_ending" in content:
@@ -115,7 +133,7 @@ def read(dataset_dir: str | Path, labeled: bool = True) -> Datalist:
     if labeled:
         _check_files(description, [*training, *validation])
         _check_channels(str(description), [*training, *validation], channels)
-    return Datalist(tuple(training), tuple(validation), tuple(test), channels, labels)
+    return Datalist(tuple(training), tuple(validation), tuple(test), channels, labels, _identifiers(folder, content))
 
 
 _DECATHLON = ("training", "validation", "test")
@@ -147,8 +165,15 @@ def training_items(folder: Path, content: Mapping[str, Any]) -> list[Item]:
     ending = content["file_ending"]
     items = _images(folder / "imagesTr", (ending,))
     for item in items:
-        item["label"] = str(folder / "labelsTr" / f"{_case(Path(item['image'][0]).name, ending)}{ending}")
+        case = without_channel(Path(item["image"][0]).name.removesuffix(ending))
+        item["label"] = str(folder / "labelsTr" / f"{case}{ending}")
     return items
+
+
+def _identifiers(folder: Path, content: Mapping[str, Any]) -> dict[str, str]:
+    """Of nnU-Net's explicit list of files: file of a label -> name of the case."""
+    listed = content.get("dataset", {}).items() if "file_ending" in content else ()
+    return {str(folder / os.path.expandvars(case.get("label", ""))): name for name, case in listed}
 
 
 def unlabeled_items(folder: Path, content: Mapping[str, Any]) -> list[Item]:
@@ -190,20 +215,6 @@ def list_images(images_dir: str | Path, file_ending: str | None = None, channels
     return items
 
 
-def case_name(meta: Mapping[str, Any] | None) -> str:
-    """Name of the case of a loaded image, from its metadata: its file or DICOM folder without nnU-Net's channel number."""
-    path = Path(str((meta or {}).get("filename_or_obj", "prediction")))
-    # the name of a DICOM folder may well be a UID, of which nothing is an ending
-    ending = "" if path.is_dir() else "".join(re.findall(r"\.nii\.gz$|\.[^.]+$", path.name))
-    return _case(path.name, ending)
-
-
-def output_name(meta: Mapping[str, Any] | None, saver: Any) -> dict[str, Any]:
-    """Name of a saved prediction for MONAI's ``SaveImaged``: the case."""
-    # MONAI takes an ending off, and would take the last part of a UID
-    return {"subject": f"{case_name(meta)}.nii.gz", "idx": None}
-
-
 def _is_series(folder: Path) -> bool:
     """Whether a folder holds a DICOM file: the mark at byte 128."""
     return any(is_dicom(path) for path in sorted(folder.iterdir()) if path.is_file()) if folder.is_dir() else False
@@ -229,43 +240,9 @@ def _volumes(folder: Path, endings: tuple[str, ...]) -> Iterator[tuple[Path, str
         if path.name.startswith("."):
             continue
         if path.is_dir() and _is_series(path):
-            yield path, _case(path.name, "")
+            yield path, without_channel(path.name)
         elif ending is not None and path.is_file():
-            yield path, _case(path.name, ending)
-
-
-def _case(file: str, file_ending: str) -> str:
-    return re.sub(r"_\d{4}$", "", file.removesuffix(file_ending))
-
-
-def _check_entries(description: Path, content: Mapping[str, Any]) -> None:
-    """Refuse a description whose parts have other forms than the two layouts know."""
-    for key, kinds, wanted in _FORMS:
-        if key in content and not isinstance(content[key], kinds):
-            raise ValueError(f"{description}: {key} must be {wanted}, got {content[key]!r}.")
-    listed = [*content.get("validation", ()), *content.get("test", ())]
-    listed += content["training"] if isinstance(content.get("training"), list) else []
-    entries = [{"image": each} if isinstance(each, str) else each for each in listed]
-    entries += [
-        {"image": case.get("images"), "label": case.get("label", "")} if isinstance(case, Mapping) else case
-        for case in content.get("dataset", {}).values()
-    ]
-    for each in entries:
-        images = each.get("image") if isinstance(each, Mapping) else None
-        files = [images] if isinstance(images, str) else images
-        label = each.get("label", "") if isinstance(each, Mapping) else None
-        if not files or not isinstance(files, list) or not all(isinstance(file, str) for file in (*files, label)):
-            raise ValueError(f"{description}: a case must name its image (one file or a list) and label, got {each!r}.")
-
-
-_FORMS: tuple[tuple[str, type | tuple[type, ...], str], ...] = (
-    ("file_ending", str, "text, as '.nii.gz'"),
-    ("channel_names", (dict, list), "a mapping of numbers to names"),
-    ("modality", (dict, list), "a mapping of numbers to names"),
-    ("dataset", dict, "a mapping of cases to images and label"),
-    ("validation", list, "a list of cases"),
-    ("test", list, "a list of cases"),
-)
+            yield path, without_channel(path.name.removesuffix(ending))
 
 
 def _listed(folder: Path, entries: list[Any]) -> list[Item]:

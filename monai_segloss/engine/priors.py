@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from monai_segloss.core.sync import is_distributed
 from monai_segloss.core.taps import NetworkShape
-from monai_segloss.datalist import Datalist, case_name
+from monai_segloss.datalist import Datalist
 from monai_segloss.prior import patches
 from monai_segloss.prior.supply import file_of, found_or_made, refuse_leak, supply
 
@@ -77,13 +77,15 @@ class DatalistPrior:
             return found_or_made(kind, shape, self.labels(), *more)
 
         supply(loss, made)
-        training, validation = (list(_named(items)) for items in self._split())
-        refuse_leak(loss, training, validation, self.fold, ADVICE)
+        refuse_leak(loss, *self.datalist.split_names(self.fold), self.fold, ADVICE)
 
     def labels(self) -> patches.Labels:
         """The labels of the training cases, each read once and then kept compressed."""
         known, transform = self.datalist.labels, Compose(list(self.transforms))
-        items, kept = _named(self._split()[0]), dict[str, tuple[bytes, tuple[int, ...]]]()
+        items, kept = (
+            self.datalist.named(self.datalist.train_items(self.fold)),
+            dict[str, tuple[bytes, tuple[int, ...]]](),
+        )
 
         def load(case: str) -> NDArray[np.integer]:
             if case not in kept:
@@ -98,12 +100,3 @@ class DatalistPrior:
         channels = known.regions or tuple((label,) for label in range(known.channels))
         ignored = () if known.ignore is None else (known.ignore,)
         return patches.Labels(tuple(items), load, channels, bool(known.regions), ignored)
-
-    def _split(self) -> tuple[list[Any], list[Any]]:
-        return self.datalist.train_items(self.fold), self.datalist.val_items(self.fold)
-
-
-def _named(items: Sequence[Any]) -> dict[str, Any]:
-    """Items by the names of their cases, or by the files of their labels where names are not unique."""
-    named = {case_name({"filename_or_obj": item["image"][0]}): item for item in items}
-    return named if len(named) == len(items) else {str(item["label"]): item for item in items}

@@ -90,11 +90,13 @@ class Comparison:
         from nnunet_trainers.building import DatasetProperties, refuse_unsupported
 
         self.backend.refuse(self.matrix, self.source)
-        folds = self._folds(len(self.source.cases) if self.source else HEADS.train)
+        folds, why = self._folds(), "" if self.fewer_folds is None else f", since {self.fewer_folds}"
+        if folds < 2:
+            raise DemoError(f"a comparison needs two folds or more: there is {folds}{why}")
         if self.matrix.validation_fold and folds < 3:
-            raise DemoError(f"validation_fold needs three folds or more, which take as many cases: there are {folds}")
+            raise DemoError(f"validation_fold needs three folds or more: there are {folds}{why}")
         if max(self.matrix.folds) >= folds:
-            raise DemoError(f"--fold {max(self.matrix.folds)}: the {folds} folds are 0 to {folds - 1}")
+            raise DemoError(f"--fold {max(self.matrix.folds)}: the {folds} folds are 0 to {folds - 1}{why}")
         regions, ignore = (False, None) if self.source is None else (self.source.regions, self.source.ignore_label)
         dimensions = 2 if self.matrix.configuration == "2d" else 3
         for arm in self.matrix.arms:
@@ -139,8 +141,24 @@ class Comparison:
         """Plans, splits and preprocessed volumes."""
         return self.work / "nnUNet_preprocessed" / self.name
 
-    def _folds(self, cases: int) -> int:
-        return DEMO_FOLDS if self.source is None and self.matrix.demo != "head" else min(self.matrix.splits, cases)
+    @property
+    def unit(self) -> str:
+        """What a fold holds out: patients where they are given, else cases."""
+        return "patient" if self.patients else "case"
+
+    @property
+    def fewer_folds(self) -> str | None:
+        """Why there are fewer folds than ``--splits`` asks for, as part of a sentence; None if there are not."""
+        folds, asked = self._folds(), self.matrix.splits
+        if self.source is None or folds == asked:
+            return None
+        return f"--splits {asked} asks for {asked} folds and the data set has {folds} {self.unit}{'s' * (folds != 1)}"
+
+    def _folds(self) -> int:
+        """At most as many as there are patients; a case without a patient is its own."""
+        if self.source is None:
+            return min(self.matrix.splits, HEADS.train) if self.matrix.demo == "head" else DEMO_FOLDS
+        return min(self.matrix.splits, len({self.patients.get(case, case) for case in self.source.cases}))
 
     def splits(self) -> list[dict[str, list[str]]]:
         """Cases of each fold, maybe without those of the next one in training."""
@@ -157,8 +175,13 @@ class Comparison:
         """As nnU-Net splits; the generated body in three folds."""
         cases = list(read_dataset(self.raw, 2, None).cases)
         if self.source is None:
-            return generate.make_splits(cases, self._folds(len(cases)))
-        return make_folds(cases, self._folds(len(cases)), self.patients)
+            return generate.make_splits(cases, self._folds())
+        return make_folds(cases, self._folds(), self.patients)
+
+    def held_out_patients(self) -> set[str]:
+        """The patients that the runs are measured on; a case without a patient is its own."""
+        splits = self.splits()
+        return {self.patients.get(case, case) for fold in self.matrix.folds for case in splits[fold]["val"]}
 
     def held_out(self) -> list[dict[str, list[str]]]:
         """The folds, and one more that the two iterations hold out: at most two cases."""

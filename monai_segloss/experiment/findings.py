@@ -37,14 +37,14 @@ def arms(tables: Tables) -> list[str]:
 
 
 def summary(tables: Tables, analysis: Analysis, settings: Settings) -> list[str]:
-    """Three sentences: claimed differences, what is inside the noise, what cannot be said."""
+    """Claimed differences, what is within the noise, and what the comparison does not show; a text for each."""
     names = headline(tables)
     found = select(analysis, names[0]) if names else pd.DataFrame()
     base = quoted(analysis.baseline)
     if found.empty:
         return [
             f"No difference to {base} can be claimed.",
-            "Nothing is known to be inside the noise of the seed.",
+            "No arm is known to be within the noise of the seed.",
             f"No arm could be compared with {base}: {_why_none(tables, analysis)}.",
         ]
     words = MEASURES[names[0]].words
@@ -68,7 +68,7 @@ def _claims(found: pd.DataFrame, measure: str, analysis: Analysis) -> str:
     base, words, places = quoted(analysis.baseline), MEASURES[measure].words, digits(measure)
     claimed = found[found["verdict"].isin(("better", "worse"))]
     if claimed.empty:
-        return f"On {words}, no arm differs from {base} by more than chance and the noise of the seed explain."
+        return f"No difference in {words} to {base} can be claimed."
     parts = []
     for verdict in ("better", "worse"):
         part = claimed[claimed["verdict"] == verdict].sort_values("difference", key=lambda x: -x.abs(), kind="stable")
@@ -78,14 +78,14 @@ def _claims(found: pd.DataFrame, measure: str, analysis: Analysis) -> str:
             for row in part.head(4).to_dict("records")
         ]
         if len(part) > len(shown):
-            shown.append(f"{len(part) - len(shown)} more")
+            shown.append(f"and {len(part) - len(shown)} more")
         if shown:
             parts.append(f"{verdict} {'is' if len(part) == 1 else 'are'} {', '.join(shown)}")
     own = select(analysis, measure, point=OWN)
     holds = own[own["arm"].isin(claimed["arm"])].set_index("arm")["verdict"] if len(own) else pd.Series(dtype=str)
     kept = sum(holds.get(row["arm"]) == row["verdict"] for row in claimed.to_dict("records"))
-    also = f"; {kept} of {len(claimed)} also at thresholds of their own" if len(own) else ""
-    return f"On {words}, compared with {base}, {'; '.join(parts)}{also}."
+    also = f" With own thresholds the verdict is the same for {kept} of {len(claimed)}."
+    return f"In {words}, compared with {base}, {'; '.join(parts)}.{also if len(own) else ''}"
 
 
 def _noise(found: pd.DataFrame, words: str, measure: str, settings: Settings) -> str:
@@ -93,14 +93,14 @@ def _noise(found: pd.DataFrame, words: str, measure: str, settings: Settings) ->
     same = list(found[found["verdict"] == "equivalent"]["arm"])
     noise = found["noise"].max()
     if pd.isna(noise):
-        first = "How large the noise of the seed is, is not known, since the baseline has one seed"
+        first = "The noise of the seed is not known, since the baseline has one seed"
     elif inside:
         first = (
-            f"Inside the noise of the seed, ±{plain(noise, digits(measure))} {words} at most, "
+            f"Within the noise of the seed (at most ±{plain(noise, digits(measure))} {words}) "
             f"{'is' if len(inside) == 1 else 'are'} {listed(inside)}"
         )
     else:
-        first = f"No arm is inside the noise of the seed, ±{plain(noise, digits(measure))} {words} at most"
+        first = f"No arm is within the noise of the seed (at most ±{plain(noise, digits(measure))} {words})"
     if same:
         first += f"; equivalent within ±{settings.margin:g} {'is' if len(same) == 1 else 'are'} {listed(same)}"
     return first + "."
@@ -111,11 +111,13 @@ def _unsaid(found: pd.DataFrame, words: str, tables: Tables, analysis: Analysis)
     absent = [arm for arm in arms(tables) if arm not in set(found["arm"]) | {analysis.baseline}]
     parts = []
     if open_:
-        parts.append(f"whether {listed(open_)} {'differs' if len(open_) == 1 else 'differ'} in {words}")
+        parts.append(
+            f"It is undecided whether {listed(open_)} {'differs' if len(open_) == 1 else 'differ'} in {words}."
+        )
     if absent:
-        parts.append(f"anything about {listed(absent)}, without values that could be compared")
-    parts.append("anything about other data, longer training or other architectures")
-    return f"Cannot be said: {'; '.join(parts)}."
+        parts.append(f"There are no values to compare of {listed(absent)}.")
+    parts.append("The comparison says nothing about other data, longer training or other architectures.")
+    return " ".join(parts)
 
 
 def failures(tables: Tables) -> list[str]:

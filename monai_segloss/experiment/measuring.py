@@ -84,8 +84,9 @@ def measure_runs(
     with _pool(processes) if processes > 1 else contextlib.nullcontext() as pool:
         for source in runs:
             lost = {"cases": [], "bins": [], "curves": sources.curves(source)}
-            make = partial(_measured, source, options, pool)
-            found = lost if source.state in LOST else _kept(source, folder / "measured", options, make)
+            whose = {case: (patients or {}).get(case, case) for case in source.cases}
+            make = partial(_measured, source, options, whose, pool)
+            found = lost if source.state in LOST else _kept(source, folder / "measured", options, whose, make)
             for name, each in found.items():
                 rows[name] += each
             about.append(_run(source, rows["cases"]))
@@ -133,12 +134,16 @@ def _run(source: Source, cases: Iterable[Row]) -> Row:
 
 
 def _kept(
-    source: Source, folder: Path, options: Options, make: Callable[[], dict[str, list[Row]]]
+    source: Source,
+    folder: Path,
+    options: Options,
+    whose: Mapping[str, str],
+    make: Callable[[], dict[str, list[Row]]],
 ) -> dict[str, list[Row]]:
-    """The rows of a run from its file, if that is of the same files and options; else made and written."""
+    """The rows of a run from its file, if that is of the same files, options and patients; else made and written."""
     files = [*source.predictions.iterdir(), *(source.labels / f"{case}{source.ending}" for case in source.cases)]
     facts = sorted(f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files)
-    about = json.dumps([VERSION, asdict(options), source.run, facts])
+    about = json.dumps([VERSION, asdict(options), source.run, facts, whose])
     mark = sha256(about.encode()).hexdigest()
     file = folder / f"{sha256(source.run.encode()).hexdigest()[:16]}.json"
     with contextlib.suppress(OSError, ValueError):
@@ -151,11 +156,13 @@ def _kept(
     return found
 
 
-def _measured(source: Source, options: Options, pool: ProcessPoolExecutor | None) -> dict[str, list[Row]]:
+def _measured(
+    source: Source, options: Options, whose: Mapping[str, str], pool: ProcessPoolExecutor | None
+) -> dict[str, list[Row]]:
     work = partial(_measure_case, source, options)
     done = list(pool.map(work, source.cases) if pool else map(work, source.cases))
     cases = [row for found in done for row in found["half"]]
-    own = _own_points(source, done)
+    own = _own_points(source, done, whose)
     if own:
         again = partial(_measure_at, source, options)
         second = [own[case] for case in source.cases]
@@ -234,15 +241,21 @@ def _dice_at_thresholds(truth: Array, probability: Array, counted: Array | None)
     return list(map(float, np.where(total > 0, 2 * common / np.maximum(total, 1), 1.0)))
 
 
-def _own_points(source: Source, done: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Case -> class -> threshold with the best mean Dice over the other cases; nothing without probabilities."""
-    if len(done) < 2 or not all(found["overlaps"] for found in done):
+def _own_points(
+    source: Source, done: Sequence[Mapping[str, Any]], whose: Mapping[str, str]
+) -> dict[str, dict[str, float]]:
+    """Case -> class -> threshold with the best mean Dice over the cases of the other patients.
+
+    Nothing without probabilities, or with one patient.
+    """
+    patients = np.array([whose[found["case"]] for found in done])
+    if len(set(patients)) < 2 or not all(found["overlaps"] for found in done):
         return {}
     chosen: dict[str, dict[str, float]] = {found["case"]: {} for found in done}
     for name in source.classes:
         table = np.array([found["overlaps"][name] for found in done])
-        for i, found in enumerate(done):
-            others = np.delete(table, i, 0).mean(0)
+        for found, patient in zip(done, patients, strict=True):
+            others = table[patients != patient].mean(0)
             best = np.flatnonzero(others >= others.max() - 1e-12)
             middle = best[np.abs(np.array(THRESHOLDS)[best] - 0.5).argmin()]  # of several the nearest to 1/2
             chosen[found["case"]][name] = THRESHOLDS[int(middle)]

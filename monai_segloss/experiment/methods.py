@@ -108,8 +108,8 @@ def _points(tables: Tables) -> Sequence[str]:
     out = ["All arms are compared at a common operating point: the largest probability, or 1/2 of a region."]
     if OWN in found:
         out.append(
-            "Alongside it each arm is measured at a threshold per class with the best mean Dice over the other held-out "
-            "cases of the run, never over the case that it is applied to."
+            "Alongside it each arm is measured at a threshold per class with the best mean Dice over the images of the "
+            "other held-out patients of the run, never over those of the patient that it is applied to."
         )
     elif HALF in found:
         out.append("Thresholds of their own were not chosen, since there are no probabilities.")

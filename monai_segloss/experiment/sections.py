@@ -264,7 +264,8 @@ def points_section(tables: Tables, analysis: Analysis, cases: pd.DataFrame) -> S
     if OWN not in set(cases["point"]) or "dice" not in cases.columns:
         why = "No run has probabilities, so that all arms are compared at the largest probability (1/2 of a region)."
         return Section("points", title, (why,))
-    mean = cases[cases["label"] == MEAN].groupby(["arm", "point"])["dice"].mean()
+    each = cases[cases["label"] == MEAN].groupby(["arm", "point", "patient"])["dice"].mean()
+    mean = each.groupby(["arm", "point"]).mean()
     chosen = cases[cases["point"] == OWN]
     thresholds = chosen.groupby("arm")["threshold"].median() if "threshold" in chosen.columns else {}
     verdicts = {row["arm"]: row["verdict"] for row in select(analysis, "dice", point=OWN).to_dict("records")}
@@ -287,5 +288,8 @@ def points_section(tables: Tables, analysis: Analysis, cases: pd.DataFrame) -> S
     svg = figures.groups(values, ("common point", "own thresholds"), "Dice, mean over classes")
     caption = "A large gain means that a part of a difference was a shift of the operating point."
     figure = Figure("points", alt("Dice at the common point and at own thresholds", said), caption, svg)
-    text = ("Own thresholds are chosen per class on the other cases, never on the case that they are applied to.",)
+    text = (
+        "Means over patients.",
+        "Own thresholds are chosen per class on the other patients, never on the patient that they are applied to.",
+    )
     return Section("points", title, text, (figure,), (Table("Dice at both operating points", columns, rows),))

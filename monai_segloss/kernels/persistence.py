@@ -1,25 +1,21 @@
-"""Persistent homology of maps, on the CPU: features by gudhi's cubical complexes (MIT), Betti numbers of masks by SciPy.
+"""Persistent homology of maps, on the CPU: features by gudhi's cubical complexes (MIT), Betti numbers of masks.
 
 A voxel is a closed cube, so that the foreground is connected over corners and the background over faces.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor
 
 from monai_segloss.core.packages import require
 from monai_segloss.kernels.arrays import volumes
-
-DIMENSIONS = 3
-"""Of features in space: components, tunnels (in a slice: holes), cavities."""
+from monai_segloss.kernels.betti import DIMENSIONS, betti_of
 
 
 def persistence_pairs(maps: Tensor, wanted: Tensor | None = None) -> Tensor:
@@ -95,35 +91,6 @@ def _betti_numbers(masks: Tensor) -> Tensor:
 @_betti_numbers.register_fake
 def _(masks: Tensor) -> Tensor:
     return torch.empty((masks.shape[0], DIMENSIONS), dtype=torch.int64, device=masks.device)
-
-
-def betti_of(mask: NDArray[np.bool_]) -> list[int]:
-    """Of one mask: components are counted, holes are parts of the background off the edge, tunnels what Euler leaves."""
-    if not mask.any():
-        return [0] * DIMENSIONS
-    components = ndimage.label(mask, np.ones((3,) * mask.ndim))[1]
-    background, count = ndimage.label(~mask)
-    edge = np.ones(mask.shape, dtype=bool)
-    edge[(slice(1, -1),) * mask.ndim] = False
-    holes = count - len(np.setdiff1d(background[edge], 0))
-    if mask.ndim < 3:
-        return [components, holes if mask.ndim == 2 else 0, 0]
-    return [components, components + holes - euler(mask), holes]
-
-
-def euler(mask: NDArray[np.bool_]) -> int:
-    """Vertices - edges + faces - cubes of the voxels of a mask: along each axis voxels, and the planes that bound them."""
-    total = 0
-    for inner in itertools.product((True, False), repeat=mask.ndim):
-        cells = mask
-        for axis, is_inner in enumerate(inner):
-            if not is_inner:
-                ends = [(0, 0)] * mask.ndim
-                ends[axis] = (1, 1)
-                wide = np.pad(cells, ends)
-                cells = np.delete(wide, -1, axis) | np.delete(wide, 0, axis)
-        total += (-1) ** sum(inner) * int(cells.sum())
-    return total
 
 
 def _spanned(x: NDArray[Any]) -> NDArray[Any]:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from monai_segloss.kernels.betti import betti_of
+
 FORMAT = "segloss bounds"
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
-MISSING = "Betti numbers need scikit-image: pip install 'monai-segloss[skeleton]'"
 Volume = tuple[NDArray[np.integer], tuple[float, ...]]
 Measures = dict[str, NDArray[np.float64]]
 
@@ -39,7 +40,7 @@ def measure_bounds(
         advance: called with the number of cases read and to read.
 
     Raises:
-        BoundsError: a class that none of the cases has, quantiles that are none, or no scikit-image.
+        BoundsError: a class that none of the cases has, or quantiles that are none.
     """
     low, high = between
     if not 0 <= low < high <= 1:
@@ -63,14 +64,18 @@ def measure_bounds(
 
 
 def measured(mask: NDArray[np.bool_], counted: NDArray[np.bool_], spacing: Sequence[float]) -> Measures:
-    """Size, and where there is any centroid, spread and Betti numbers, of a mask (*S).
+    """Size and Betti numbers of a mask (*S), and where there is any voxel its centroid and spread.
 
     Centroids count from the center of the image, in mm or as shares of its extent; a spread is the standard deviation along
     an axis.
     """
     volume = math.prod(step for step, n in zip(spacing, mask.shape, strict=True) if n > 1)
     voxels = float(mask.sum())
-    found = {"size_mm": np.array(voxels * volume), "size_share": np.array(voxels / max(1.0, float(counted.sum())))}
+    found = {
+        "size_mm": np.array(voxels * volume),
+        "size_share": np.array(voxels / max(1.0, float(counted.sum()))),
+        "betti": np.array(betti_of(mask)[: mask.ndim], float),
+    }
     if not voxels:
         return found
     places = [np.nonzero(mask)[axis] - (n - 1) / 2 for axis, n in enumerate(mask.shape)]
@@ -78,29 +83,12 @@ def measured(mask: NDArray[np.bool_], counted: NDArray[np.bool_], spacing: Seque
     moments = {"centroid": np.array([x.mean() for x in places]), "spread": np.array([x.std() for x in places])}
     for name, values in moments.items():
         found[f"{name}_mm"], found[f"{name}_share"] = values * steps, values / extents
-    return {**found, "betti": np.array(betti_numbers(mask), float)}
-
-
-def betti_numbers(mask: NDArray[np.bool_]) -> tuple[int, ...]:
-    """Components, tunnels (3-D) and cavities (holes in 2-D) of a mask whose voxels touch at corners, one per axis."""
-    try:
-        from skimage.measure import euler_number
-    except ImportError:
-        raise BoundsError(f"{MISSING}.") from None
-    from scipy import ndimage
-
-    part = np.pad(mask[ndimage.find_objects(mask.astype(np.uint8))[0]], 1)
-    components = ndimage.label(part, np.ones((3,) * part.ndim))[1]
-    cavities = ndimage.label(~part)[1] - 1  # the rest is around it
-    if part.ndim == 2:
-        return int(components), int(cavities)
-    tunnels = components + cavities - euler_number(part, connectivity=part.ndim)
-    return int(components), int(tunnels), int(cavities)
+    return found
 
 
 def _summary(cases: Sequence[Measures], between: tuple[float, float]) -> dict[str, Any]:
-    """Quantiles of each quantity: of sizes over all cases, of what only a class has over those that have it."""
-    there = [each for each in cases if "betti" in each]
+    """Quantiles of each quantity: of sizes and Betti numbers over all cases, of moments over those that have the class."""
+    there = [each for each in cases if "centroid_mm" in each]
     names = list(there[0])
     tables = {name: np.stack([each[name] for each in cases if name in each]) for name in names}
     return {"cases": len(there), **{name: _quantiles(table, between) for name, table in tables.items()}}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -65,12 +65,12 @@ def file_of(kind: str, folder: Path) -> Path:
     return folder / f"prior_{kind}.safetensors"
 
 
-def refuse_leak(loss: Any, training: Sequence[str], validation: Sequence[str], fold: int | str, advice: str) -> None:
+def refuse_leak(loss: Any, training: Iterable[str], validation: Iterable[str], fold: int | str, advice: str) -> None:
     """Refuse a prior that has seen a case of the validation.
 
     Args:
         loss: with its priors.
-        training, validation: names of the cases of the fold.
+        training, validation: names of the cases of the fold; a case may have several.
         fold: of the run.
         advice: what to do, with the kind of the prior as ``{kind}``.
 
@@ -81,19 +81,44 @@ def refuse_leak(loss: Any, training: Sequence[str], validation: Sequence[str], f
         if not isinstance(header, Header):
             continue
         advised = advice.format(kind=header.kind)
-        refuse_seen(
-            (*header.cases, *header.held_back), training, validation, fold, "prior: it was trained with", advised
-        )
+        seen = (*header.cases, *header.held_back)
+        _refuse_seen(seen, training, validation, fold, "prior: it was trained with", advised)
 
 
-def refuse_seen(
-    cases: Iterable[str], training: Sequence[str], validation: Sequence[str], fold: int | str, what: str, advice: str
+def refuse_measured(
+    loss: Any,
+    split: Callable[[], tuple[Iterable[str], Iterable[str]]],
+    fold: int | str,
+    options: Mapping[str, str] | None = None,
 ) -> None:
-    """Refuse what was made of a case that a fold validates.
+    """Refuse bounds and rules that were measured on the label of a case that the fold validates.
+
+    A loss says as ``from_labels`` which of its arguments are a file of such: argument -> the cases that the file names, and
+    the command of ``segloss prior`` that makes it.
+
+    Args:
+        loss: with its terms.
+        split: gives the names of the training and of the validation cases of the fold; a case may have several.  It is
+            called for a loss with such a file only.
+        fold: of the run.
+        options: command -> further options, for the advice.
 
     Raises:
-        PriorError: it was; ``what`` begins the sentence, ``advice`` ends it.
+        PriorError: there is such a case.
     """
+    files = [item for module in loss.modules() for item in getattr(module, "from_labels", {}).items()]
+    if not files:
+        return
+    training, validation = split()
+    for argument, (cases, command) in files:
+        more = (options or {}).get(command, "")
+        advice = f"make one with `segloss prior {command} DATASET --fold {fold}{more}`"
+        _refuse_seen(cases, training, validation, fold, f"{argument}: its file is from", advice)
+
+
+def _refuse_seen(
+    cases: Iterable[str], training: Iterable[str], validation: Iterable[str], fold: int | str, what: str, advice: str
+) -> None:
     seen = sorted(set(cases) & (set(validation) - set(training)))
     if seen:
         raise PriorError(

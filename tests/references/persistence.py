@@ -98,7 +98,10 @@ def persistence_matching(
 
 @reference("betti_prior", betti=(1,), squared=True, every=1)
 def betti_prior(r: Reading, betti: Any, squared: bool, every: int, reduction: str) -> Array:
-    """Clough 2020, equation 6, and Byrne 2022 without squares; the first step of a training."""
+    """Clough 2020, equation 6, and Byrne 2022 without squares; the first step of a training.
+
+    Of an interval of numbers what lies below its lower end is asked for, and what lies above its upper one is too much.
+    """
     first = 0 if not r.exclusive else 1
     entries = betti if isinstance(betti, dict) else {(c,): betti for c in range(first, r.p.shape[1])}
     table = np.zeros((len(r.p), len(entries)))
@@ -106,7 +109,8 @@ def betti_prior(r: Reading, betti: Any, squared: bool, every: int, reduction: st
         u, still = ((x.p * x.valid)[b, list(classes)].sum(axis=0) for x in (r, r.still))
         for k in range(3):
             wanted = numbers[k] if k < len(numbers) else 0
+            low, high = wanted if isinstance(wanted, (tuple, list)) else (wanted, wanted)
             lengths = [x - y for x, y in values(u, ranked(still, k))]
             costs = [x**2 if squared else x for x in lengths]
-            table[b, i] += sum(1 - x if i < wanted else x for i, x in enumerate(costs)) + max(wanted - len(costs), 0)
+            table[b, i] += sum(1 - x for x in costs[:low]) + sum(costs[high:]) + max(low - len(costs), 0)
     return reduce_table(r, every * table, reduction)

@@ -7,7 +7,7 @@ from monai_segloss.core.card import ReadingArgs, Unpack, register
 from monai_segloss.core.formula import SegBatch, Unreduced
 from monai_segloss.losses.compound.scheduled import term_schedule
 from monai_segloss.losses.shape.barriers import barriers
-from monai_segloss.losses.shape.bounds import Bounded, Bounds, sizes
+from monai_segloss.losses.shape.bounds import BoundedInUnits, Bounds, sizes
 from monai_segloss.schedules import TermWeight
 from monai_segloss.schedules.base import whole
 
@@ -17,7 +17,7 @@ from monai_segloss.schedules.base import whole
     tags=("size", "shape", "weak labels", "schedule"),
     exempt={"perfect_prediction_is_zero": "a barrier has no zero: within its bounds a value lies above or below 0"},
 )
-class LogBarrierLoss(Bounded):
+class LogBarrierLoss(BoundedInUnits):
     r"""Log-barrier extension that keeps the size of each class within bounds, steeper in each epoch.
 
     Formula: \psi_t(V / u - 1) + \psi_t((l - V) / u),\quad \psi_t(z) = -\tfrac{1}{t} \log(-z)\ \mathrm{if}\ z \le -1/t^2,\

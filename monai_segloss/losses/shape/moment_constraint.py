@@ -5,7 +5,7 @@ import torch
 from monai_segloss.core.card import ReadingArgs, Unpack, register
 from monai_segloss.core.formula import SegBatch, Unreduced
 from monai_segloss.losses.boundary.neighborhood import class_view, require_spatial, scored_maps
-from monai_segloss.losses.shape.bounds import Bounded, Bounds
+from monai_segloss.losses.shape.bounds import BoundedInUnits, Bounds
 from monai_segloss.losses.shape.moments import moments
 from monai_segloss.losses.shape.size_penalty import outside
 
@@ -15,7 +15,7 @@ from monai_segloss.losses.shape.size_penalty import outside
     tags=("shape", "position", "weak labels"),
     exempt={"shards_equal_the_batch": "under DDP each process takes the mean over its own samples and classes"},
 )
-class MomentConstraintLoss(Bounded):
+class MomentConstraintLoss(BoundedInUnits):
     r"""Square of how far the centroid, or the spread along each axis, of each class lies outside of its bounds.
 
     Formula: \sum_k \max(\mu_k - u_k, 0)^2 + \max(l_k - \mu_k, 0)^2,\quad \mu_k = \frac{\sum_i p_i x_{ik}}{\sum_i p_i},\

@@ -4,11 +4,11 @@ from torch import Tensor
 
 from monai_segloss.core.card import ReadingArgs, Unpack, register
 from monai_segloss.core.formula import SegBatch, Unreduced
-from monai_segloss.losses.shape.bounds import Bounded, Bounds, sizes
+from monai_segloss.losses.shape.bounds import BoundedInUnits, Bounds, sizes
 
 
 @register("size_penalty", tags=("size", "shape", "weak labels"))
-class SizePenaltyLoss(Bounded):
+class SizePenaltyLoss(BoundedInUnits):
     r"""Square of how far the size of each class lies outside of its bounds.
 
     Formula: \max(V - u, 0)^2 + \max(l - V, 0)^2,\quad V = \frac{1}{N} \sum_i p_i

@@ -67,7 +67,8 @@ class NonAdjacencyLoss(SegLoss):
         refuse_sigmoid(self.reader.sigmoid)
         self.radius, self.include_center = whole_radius(radius), bool(include_center)
         self.rule = None if forbidden is None else rule_of(forbidden, self.radius)
-        self.from_labels = {} if self.rule is None else {"forbidden": (self.rule.cases, "adjacency")}
+        cases = () if self.rule is None else self.rule.cases
+        self.from_labels = {"forbidden": (cases, "adjacency")} if cases else {}
 
     def loss(self, batch: SegBatch) -> Unreduced:
         require_spatial(batch)

@@ -13,7 +13,8 @@ from monai_segloss.core.arguments import shown
 from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.errors import LossShapeError
 from monai_segloss.core.reduce import Unreduced
-from monai_segloss.kernels.persistence import DIMENSIONS, complexes, persistence_pairs
+from monai_segloss.kernels.betti import DIMENSIONS
+from monai_segloss.kernels.persistence import complexes, persistence_pairs
 from monai_segloss.losses.boundary.neighborhood import require_spatial
 
 LARGEST = 64**3
@@ -46,19 +47,20 @@ class Features:
     maps: int
     asked: Tensor
 
-    def cost(self, betti: Tensor, kept: Tensor, extra: Tensor, missing: float) -> Tensor:
+    def cost(self, least: Tensor, most: Tensor, kept: Tensor, extra: Tensor, missing: float) -> Tensor:
         """The cost of each map, (N,).
 
         Args:
-            betti: how many features each map is to have, (N, 3); the most persistent ones are kept.
+            least, most: how many features each map is to have, (N, 3), the most persistent ones first. Those between the
+                two cost nothing.
             kept, extra: the cost of each feature, where it is kept and where it is one too many, (M,).
             missing: the cost of one that a map lacks.
         """
-        there = self.rank < betti[self.of, self.dimension]
-        each = torch.where(there, kept, extra) * self.asked[self.dimension]
+        few, many = (self.rank < betti[self.of, self.dimension] for betti in (least, most))
+        each = torch.where(few, kept, torch.where(many, 0, extra)) * self.asked[self.dimension]
         cell = self.of * DIMENSIONS + self.dimension
-        found = torch.zeros_like(betti.flatten()).index_add(0, cell, torch.ones_like(cell)).view_as(betti)
-        absent = ((betti - found).clamp_min(0) * self.asked).sum(1)
+        found = torch.zeros_like(least.flatten()).index_add(0, cell, torch.ones_like(cell)).view_as(least)
+        absent = ((least - found).clamp_min(0) * self.asked).sum(1)
         return each.new_zeros(self.maps).index_add(0, self.of, each) + missing * absent.to(each.dtype)
 
 

@@ -79,4 +79,4 @@ class PersistenceMatchingLoss(SegLoss):
 def persistence_matching(found: persistence.Features, betti: Tensor) -> Tensor:
     """(1 - b)^2 + d^2 of as many features as the target has, (b - d)^2 / 2 of the others, (N,)."""
     b, d = found.birth, found.death
-    return found.cost(betti, (1 - b) ** 2 + d**2, (b - d) ** 2 / 2, 1 / 2)
+    return found.cost(betti, betti, (1 - b) ** 2 + d**2, (b - d) ** 2 / 2, 1 / 2)

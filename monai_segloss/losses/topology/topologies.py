@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from monai_segloss.core.arguments import shown
@@ -15,59 +15,51 @@ from monai_segloss.kernels.persistence import DIMENSIONS
 from monai_segloss.losses.boundary.neighborhood import class_view
 
 WANTED = (
-    "betti must be numbers of components, tunnels and cavities, (1, 0), or these by class or union, "
-    '{"1": (1,), "1+2": (1, 1)}'
+    "betti must be numbers of components, tunnels and cavities, each a number or [lower, upper], (1, 0), these by class or "
+    'union, {"1": (1,), "1+2": (1, [0, 2])}, or a file'
 )
+NAMES = ("components", "tunnels", "cavities")
 Classes = tuple[int, ...]
+Numbers = list[tuple[int | None, ...]]
+"""(lower, upper) of components, tunnels and cavities; None is no bound."""
 
 
-@dataclass(frozen=True)
-class Betti:
-    """Numbers of components, tunnels and cavities; what is left out is 0."""
-
-    given: tuple[int, ...]
-
-    def numbers(self, axes: int, device: torch.device) -> Tensor:
-        """(3,) int64.
-
-        Raises:
-            ValueError: an image of so many axes has no such features.
-        """
-        if any(self.given[axes:]):
-            raise ValueError(f"betti asks for {shown(self.given)}, but an image of {axes} axes has no cavities.")
-        return torch.tensor([*self.given, 0, 0, 0][:DIMENSIONS], device=device)
-
-
-Topologies = Betti | dict[Classes, Betti]
-
-
-def topologies(given: Any) -> Topologies:
-    """The argument ``betti``, checked: for all classes, or by the labels of each union of classes.
+def topologies(given: Any) -> tuple[tuple[Classes, ...] | None, Numbers | list[Numbers]]:
+    """The argument ``betti``, checked: the unions of classes, None for all scored classes, and the numbers of each.
 
     Raises:
-        TypeError, ValueError: it is neither.
+        TypeError, ValueError: it has no numbers, or numbers of something else.
     """
-    if isinstance(given, Mapping):
-        found = {_classes(key): _numbers(value) for key, value in given.items()}
-        if len(found) < max(len(given), 1):
-            raise ValueError(f"{WANTED}: each once, got {shown(given)}.")
-        return found
-    return _numbers(given)
+    if not isinstance(given, Mapping):
+        return None, _numbers(given)
+    found = {_classes(key): _numbers(value) for key, value in given.items()}
+    if len(found) < max(len(given), 1):
+        raise ValueError(f"{WANTED}: each once, got {shown(given)}.")
+    return tuple(found), list(found.values())
 
 
-def maps_and_numbers(betti: Topologies, batch: SegBatch) -> tuple[Tensor, Tensor]:
-    """The probabilities (B, K, *S) of the classes or unions, 0 where ignored, and how many features each has, (B * K, 3).
+def scored_unions(unions: Sequence[Classes] | None, batch: SegBatch) -> Tensor:
+    """The probabilities (B, K, *S) of unions of classes, or of all scored classes, 0 where ignored.
 
     Raises:
-        ValueError: there is no such class or feature, or the classes of a union may overlap.
+        ValueError: there is no such class, or the classes of a union may overlap.
     """
     p = batch.prob if batch.mask is None else batch.prob.masked_fill(~batch.mask[:, None], 0)
-    if isinstance(betti, Betti):
-        p = p[:, class_view(batch, None).first :]
-        wanted = [betti] * p.shape[1]
-    else:
-        p, wanted = torch.cat([union(p, each, batch.multilabel) for each in betti], 1), list(betti.values())
-    return p, torch.stack([each.numbers(batch.ndim - 2, p.device) for each in wanted]).repeat(len(p), 1)
+    if unions is None:
+        return p[:, class_view(batch, None).first :]
+    return torch.cat([union(p, each, batch.multilabel) for each in unions], 1)
+
+
+def required_axes(numbers: Numbers | list[Numbers]) -> int:
+    """How many axes an image must have, so that it can have such features."""
+    rows = [numbers] if isinstance(numbers[0], tuple) else numbers
+    return max(k + 1 for row in rows for k, pair in enumerate(row) if k == 0 or pair != (0, 0))
+
+
+def whole_numbers(limits: Tensor) -> tuple[Tensor, Tensor]:
+    """Bounds (B, K, axes, 2), rounded outwards, as the least and the largest numbers of each map, (B * K, 3) int64."""
+    numbers = F.pad(limits.clamp(0, 2.0**40).flatten(0, 1), (0, 0, 0, DIMENSIONS - limits.shape[2]))
+    return numbers[..., 0].floor().long(), numbers[..., 1].ceil().long()
 
 
 def union(p: Tensor, classes: Classes, multilabel: bool) -> Tensor:
@@ -86,13 +78,19 @@ def union(p: Tensor, classes: Classes, multilabel: bool) -> Tensor:
     return p[:, list(classes)].sum(1, keepdim=True)
 
 
-def _numbers(given: Any) -> Betti:
+def _numbers(given: Any) -> Numbers:
     if isinstance(given, str) or not isinstance(given, Sequence):
         raise TypeError(f"{WANTED}, got {shown(given)}.")
-    whole = all(isinstance(x, int) and not isinstance(x, bool) and 0 <= x <= 1e6 for x in given)
-    if not whole or not 0 < len(given) <= DIMENSIONS:
+    found = [tuple(x) if isinstance(x, Sequence) and not isinstance(x, str) else (x, x) for x in given]
+    if not 0 < len(found) <= DIMENSIONS or not all(len(pair) == 2 and _is_interval(*pair) for pair in found):
         raise ValueError(f"{WANTED}, got {shown(given)}.")
-    return Betti(tuple(given))
+    return [*found, (0, 0), (0, 0)][:DIMENSIONS]
+
+
+def _is_interval(lower: Any, upper: Any) -> bool:
+    known = [x for x in (lower, upper) if x is not None]
+    whole = all(isinstance(x, int) and not isinstance(x, bool) and 0 <= x <= 1e6 for x in known)
+    return whole and known == sorted(known)
 
 
 def _classes(key: Any) -> Classes:

@@ -70,7 +70,7 @@ OTHER: dict[str, Callable[[Case], Any]] = {
     "distance_type": lambda case: "l2",
     "dimensions": lambda case: (0,),
     "patch_size": lambda case: 3,
-    "betti": lambda case: (2, 1),
+    "betti": lambda case: (2, (0, 1)),
     "iter_": lambda case: 0,
     "bounds": lambda case: (0.02, 0.05),
     "unit": lambda case: "share",
