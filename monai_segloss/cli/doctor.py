@@ -144,10 +144,10 @@ def kernels() -> Check:
     from monai_segloss.kernels import native
     from monai_segloss.kernels.distance import cpu_backend
 
-    name, failure = "kernels on the CPU", native.failure()
-    if failure is None:
-        return Check(name, True, f"C++ by {native.compiler()}, kept in {native.folder()}")
-    found = f"{failure}: sums by the plain formula, distances by {cpu_backend()}"
+    name, (there, found) = "kernels on the CPU", native.used()
+    if there:
+        return Check(name, True, found)
+    found = f"{found}: sums by the plain formula, distances by {cpu_backend()}"
     return Check(
         name, None, found, f"install g++ or clang++ ({native.COMPILER} names another) for a fraction of the time"
     )
