@@ -36,6 +36,7 @@ def problems(wheel: Path, sdist: Path) -> list[str]:
         names = set(archive.namelist())
         entry = next(name for name in names if name.endswith("entry_points.txt"))
         commands = archive.read(entry).decode()
+        about = archive.read(entry.replace("entry_points.txt", "WHEEL")).decode()
     found = [f"{wheel.name} lacks {name}" for name in sorted(expected() - names)]
     tops = {name.partition("/")[0] for name in names}
     strangers = {top for top in tops if top not in ("monai_segloss", "nnunet_trainers") and ".dist-info" not in top}
@@ -43,6 +44,9 @@ def problems(wheel: Path, sdist: Path) -> list[str]:
     found += [f"{wheel.name} has {name}" for name in sorted(names) if "__pycache__" in name]
     found += [] if "segloss = monai_segloss.cli:main" in commands else [f"{wheel.name} has no command segloss"]
     found += [] if any(name.endswith("licenses/LICENSE") for name in names) else [f"{wheel.name} has no LICENSE"]
+    found += [f"{wheel.name} has compiled kernels"] if any(name.endswith(".so") for name in names) else []
+    pure = wheel.name.endswith("-py3-none-any.whl") and "Root-Is-Purelib: true" in about
+    found += [] if pure else [f"{wheel.name} is not for all platforms"]
     with tarfile.open(sdist) as archive:
         sources = {name.partition("/")[2] for name in archive.getnames()}
     return found + [f"{sdist.name} lacks {name}" for name in sorted(tracked() - sources)]

@@ -148,10 +148,10 @@ def kernels() -> Check:
     from monai_segloss.kernels import native
     from monai_segloss.kernels.distance import cpu_backend
 
-    name, failure = "kernels on the CPU", native.failure()
-    if failure is None:
-        return Check(name, True, f"C++, compiled by {native.compiler()}, cached in {native.folder()}")
-    found = f"{failure}: statistics by PyTorch, distances by {cpu_backend()}"
+    name, (there, found) = "kernels on the CPU", native.used()
+    if there:
+        return Check(name, True, found)
+    found = f"{found}: statistics by PyTorch, distances by {cpu_backend()}"
     return Check(
         name, None, found, f"install g++ or clang++ for faster losses ({native.COMPILER} names another compiler)"
     )
