@@ -46,7 +46,7 @@ def without_compiler(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @fits
 def test_what_is_compiled_here_goes_first(folder: Path) -> None:
     assert native.load(SOURCE).seven() == 7
-    assert native.used()[1].startswith("C++ by ")
+    assert native.used()[1].startswith("C++, compiled by ")
 
 
 @fits
