@@ -34,6 +34,11 @@ def test_gradients_of_dilation(
         value = dilation(case, radius)
         assert torch.equal(value, dilation(case.detach(), radius))
         assert torch.equal(torch.autograd.grad((weight * value).sum(), case)[0], whole)
+        monkeypatch.setattr(kernel, "CHUNK", 1)  # parts of the rows
+        monkeypatch.setattr(kernel, "LEAST_ROWS", 1)
+        value = dilation(case, radius)
+        assert torch.equal(value, dilation(case.detach(), radius))
+        torch.testing.assert_close(torch.autograd.grad((weight * value).sum(), case)[0], whole)
         monkeypatch.undo()
 
 

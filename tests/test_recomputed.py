@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import monai_segloss
+from monai_segloss.kernels import dilation as dilations
 from monai_segloss.kernels import recomputed
 from monai_segloss.kernels.dilation import dilation
 from monai_segloss.kernels.recomputed import by_class, class_parts, sums, totals, voxel_parts
@@ -67,10 +68,17 @@ def agree(found: Tensor, whole: Tensor, at: list[Tensor]) -> None:
         torch.testing.assert_close(mine, others)
 
 
-@pytest.mark.parametrize("key", ["boundary", "cc_dice_ce", "structural_similarity", "surface_dice"])
+IN_PARTS = """
+boundary cb_dice cc_dice_ce cl_ce component_tversky convexity inverse_weighted_dice non_adjacency
+soft_cldice star_shape structural_similarity surface_dice
+"""
+
+
+@pytest.mark.parametrize("key", IN_PARTS.split())
 def test_a_loss_in_parts_is_the_loss(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     """Labels, an ignored class and two samples, of which each has a spacing."""
-    loss = monai_segloss.create(key, softmax=True, to_onehot_y=True, ignore_index=3)
+    info = monai_segloss.find(key)
+    loss = monai_segloss.create(key, **{**info.example, "softmax": True, "to_onehot_y": True, "ignore_index": 3})
     generator = torch.Generator().manual_seed(1)
     z = torch.randn(2, 3, 9, 8, 7, dtype=torch.float64, generator=generator, requires_grad=True)
     label = torch.randint(0, 4, (2, 1, 9, 8, 7), generator=generator)
@@ -78,6 +86,10 @@ def test_a_loss_in_parts_is_the_loss(monkeypatch: pytest.MonkeyPatch, key: str) 
     results = []
     for most in (2**18, 100):
         monkeypatch.setitem(recomputed.MOST, "cpu", most)
+        if most == 100:
+            monkeypatch.setattr(recomputed, "LEAST_ROWS", 1)
+            monkeypatch.setattr(dilations, "CHUNK", most)
+            monkeypatch.setattr(dilations, "LEAST_ROWS", 1)
         value = loss(z, label, spacing=spacing)
         results.append((value.detach(), *torch.autograd.grad(value, z)))
     for whole, parts in zip(*results, strict=True):

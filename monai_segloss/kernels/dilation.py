@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from monai_segloss.kernels.slabs import Part, slabs
+
 CHUNK = 2**17
-"""Most voxels that a dilation on the CPU handles at once."""
+"""Voxels that a dilation on the CPU handles at once, where its reach allows it."""
+LEAST_ROWS = 6
+"""Least rows of a part for each row of its reach, of which twice as many are computed once more."""
 
 
 def neighbor(x: Tensor, axis: int, step: int, fill: Any = None) -> Tensor:
@@ -46,7 +50,7 @@ class _Dilation(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, steps: tuple[int, ...]) -> Tensor:
-        return by_chunks(dilate_along, steps, x)
+        return by_chunks(dilate_along, steps, x, reach=reach_of(steps))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, tuple[int, ...]], output: Tensor) -> None:
@@ -55,17 +59,59 @@ class _Dilation(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return by_chunks(dilate_along_backward, ctx.steps, grad, ctx.saved_tensors[0].detach()), None
+        maps = grad, ctx.saved_tensors[0].detach()
+        return gradient_by_chunks(dilate_along_backward, ctx.steps, *maps, reach=reach_of(ctx.steps)), None
 
 
-def by_chunks(f: Callable[..., Tensor], steps: tuple[Any, ...], *maps: Tensor) -> Tensor:
-    """``f(steps, *maps)`` of maps (B, K, *S); on the CPU of so many (sample, class) at once that they stay in cache."""
-    shape, space = maps[0].shape, maps[0].shape[2:]
-    each = max(1, CHUNK // space.numel())
-    if maps[0].device.type != "cpu" or torch.compiler.is_compiling() or each >= shape[:2].numel():
+def reach_of(steps: tuple[int, ...]) -> int:
+    """How many rows away a dilation looks."""
+    return steps.count(2)
+
+
+def by_chunks(f: Callable[..., Tensor], steps: tuple[Any, ...], *maps: Tensor, reach: int) -> Tensor:
+    """``f(steps, *maps)`` of maps (B, K, *S), each voxel of which depends on those at most ``reach`` rows away.
+
+    On the CPU of so many (sample, class) at once that they stay in cache, or of some rows of a large one.
+    """
+    x = maps[0]
+    if _at_once(x):
         return f(steps, *maps)
-    parts = zip(*(torch.split(x.reshape(-1, 1, *space), each) for x in maps), strict=True)
+    if (each := CHUNK // x.shape[2:].numel()) >= 1:
+        return _by_classes(f, steps, each, maps)
+    out = torch.empty_like(x)
+    for part, around, start in _row_parts(x, reach):
+        out[part] = f(steps, *(each[around] for each in maps)).narrow(2, start, out[part].shape[2])
+    return out
+
+
+def gradient_by_chunks(
+    f: Callable[..., Tensor], steps: tuple[Any, ...], grad: Tensor, *maps: Tensor, reach: int
+) -> Tensor:
+    """``f(steps, grad, *maps)``, the gradient of what `by_chunks` computes, linear in that of its result."""
+    if _at_once(grad):
+        return f(steps, grad, *maps)
+    if (each := CHUNK // grad.shape[2:].numel()) >= 1:
+        return _by_classes(f, steps, each, (grad, *maps))
+    out = torch.zeros_like(grad)
+    for part, around, start in _row_parts(grad, reach):
+        own = torch.zeros_like(grad[around])
+        own.narrow(2, start, grad[part].shape[2]).copy_(grad[part])
+        out[around] += f(steps, own, *(each[around] for each in maps))
+    return out
+
+
+def _at_once(x: Tensor) -> bool:
+    return x.device.type != "cpu" or torch.compiler.is_compiling() or x.numel() <= CHUNK
+
+
+def _by_classes(f: Callable[..., Tensor], steps: tuple[Any, ...], each: int, maps: tuple[Tensor, ...]) -> Tensor:
+    shape = maps[0].shape
+    parts = zip(*(torch.split(x.reshape(-1, 1, *shape[2:]), each) for x in maps), strict=True)
     return torch.cat([f(steps, *part) for part in parts]).view(shape)
+
+
+def _row_parts(x: Tensor, reach: int) -> Iterator[tuple[Part, Part, int]]:
+    return slabs(x.shape, reach, max(CHUNK, LEAST_ROWS * reach * x.shape[3:].numel()))
 
 
 def dilate_along(steps: tuple[int, ...], x: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from monai_segloss.kernels.recomputed import row_parts, sums
+
 Step = tuple[int, ...]
 SLAB = 2**22
 """Most pairs that are counted at once."""
@@ -76,8 +78,12 @@ def adjacency(p: Tensor, radius: int, include_center: bool = True) -> Tensor:
     """
     reach = [radius if n > 1 else 0 for n in p.shape[2:]]
     box = [2 * r + 1 for r in reach]
-    around = F.pad(p, [r for r in reversed(reach) for _ in range(2)])
-    near = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[len(box) - 1](around, box, 1)
-    if not include_center:
-        near = (near * math.prod(box) - p) / max(math.prod(box) - 1, 1)
-    return p.flatten(2) @ near.flatten(2).mT
+    pool = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[len(box) - 1]
+
+    def table(rows: slice, p: Tensor) -> Tensor:
+        near = pool(F.pad(p, [r for r in reversed(reach) for _ in range(2)]), box, 1)
+        if not include_center:
+            near = (near * math.prod(box) - p) / max(math.prod(box) - 1, 1)
+        return p[:, :, rows].flatten(2) @ near[:, :, rows].flatten(2).mT
+
+    return sums(table, row_parts(p, reach[0]), (len(p),), p)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,12 +18,12 @@ MOST = {"cpu": 2**18}
 LEAST_ROWS = 8
 """Least rows of a part for each row of its halo, which is computed twice."""
 Index = tuple[slice, ...]
-Part = tuple[Index, Index, slice]
-"""Where a part belongs in the table, where it lies in the maps, and the rows of it that count."""
+Part = tuple[Index, Index, Any]
+"""Where a part belongs in the table, where it lies in the maps, and what of it counts, e.g. a slice of its rows."""
 
 
 def sums(f: Callable[..., Tensor], parts: Sequence[Part], shape: Sequence[int] | None, *maps: Tensor | None) -> Tensor:
-    """Table to which each part adds ``f(rows, *maps of the part)`` at its place; its first axes have a shape.
+    """Table to which each part adds ``f(what counts, *maps of the part)`` at its place; its first axes have a shape.
 
     Differentiable in the maps, twice too; f holds no other tensors that have a gradient.  A map may be None, and one with a
     single channel goes with all classes.
@@ -66,10 +65,10 @@ class _Sums(torch.autograd.Function):
                 found = dict(zip(wanted, whole, strict=True))
             else:
                 found = {i: torch.zeros_like(maps[i]) for i in wanted}
-                for place, where, rows in ctx.parts:
+                for place, where, what in ctx.parts:
                     at: list[Any] = [_given(x, where) for x in maps]
                     slopes = pulled(
-                        lambda *x, at=at, rows=rows: f(rows, *given(at, x)), grad[place], *(at[i] for i in wanted)
+                        lambda *x, at=at, what=what: f(what, *given(at, x)), grad[place], *(at[i] for i in wanted)
                     )
                     for i, slope in zip(wanted, slopes, strict=True):
                         _part(found[i], where).add_(slope)
@@ -81,8 +80,8 @@ def _sums(
 ) -> Tensor:
     total: Tensor | None = None
     kind = None
-    for place, where, rows in parts:
-        value = f(rows, *(_given(x, where) for x in maps))
+    for place, where, what in parts:
+        value = f(what, *(_given(x, where) for x in maps))
         kind = value.dtype
         if total is None:
             total = torch.zeros(_whole(value, shape), dtype=widest_dtype(value.device), device=value.device)
@@ -112,9 +111,12 @@ def by_class(f: Callable[..., Tensor], halo: int | None, *maps: Tensor | None) -
     return sums(f, class_parts(x, halo), x.shape[:2], *maps)
 
 
-def by_class_in_steps(f: Callable[..., Tensor], steps: Iterable[Any], *maps: Tensor | None) -> Tensor:
-    """Sum over steps of the tables (B, K, ...) of ``f(step, rows, *maps)``; one step at a time keeps its maps."""
-    return torch.stack([by_class(partial(f, step), None, *maps) for step in steps]).sum(0)
+def by_class_in_steps(f: Callable[..., Tensor], steps: Sequence[Any], *maps: Tensor | None) -> Tensor:
+    """Sum over steps of the tables (B, K, ...) of ``f(step, *maps)``; one step at a time keeps its maps."""
+    x = maps[0]
+    assert x is not None
+    parts = [(place, where, step) for place, where, _ in class_parts(x, None) for step in steps]
+    return sums(f, parts, x.shape[:2], *maps)
 
 
 def totals(rows: slice, counted: Tensor | None, *maps: Tensor) -> Tensor:
@@ -131,6 +133,17 @@ def voxel_parts(x: Tensor, by_sample: bool = False) -> list[Part]:
         ((slice(b, b + 1),) if by_sample else (), (slice(b, b + 1), whole, slice(start, start + size)), whole)
         for b in range(x.shape[0])
         for start in range(0, max(1, x.shape[2]), size)
+    ]
+
+
+def row_parts(x: Tensor, halo: int) -> list[Part]:
+    """Rows of all classes of (B, C, *S) with so many rows alongside them, for one row per sample of a table."""
+    whole, plane = slice(None), x.shape[3:].numel()
+    most = max(MOST.get(x.device.type, 2**26) // x.shape[1], LEAST_ROWS * halo * plane)
+    most = x.shape[2] * plane if torch.compiler.is_compiling() else most
+    return [
+        (part[:1], (around[0], whole, around[2]), slice(start, start + part[2].stop - part[2].start))
+        for part, around, start in slabs(torch.Size((len(x), 1, *x.shape[2:])), halo, most)
     ]
 
 

@@ -71,6 +71,8 @@ def _merged(ids: Tensor) -> Tensor:
     """One channel in place of several, where no voxel has two instances."""
     if len(ids) == 1 or bool(((ids > 0).sum(0) > 1).any()):
         return ids
-    before = ids.flatten(1).amax(1).cumsum(0).roll(1)
-    before[0] = 0
-    return (ids + before.view(-1, *(1,) * (ids.ndim - 1)) * (ids > 0)).sum(0, keepdim=True)
+    merged, before = torch.zeros_like(ids[:1]), 0
+    for channel in ids:
+        merged += torch.where(channel > 0, channel + before, 0)
+        before += int(channel.amax())
+    return merged

@@ -92,6 +92,7 @@ def signed_distance_map(
         inside.masked_fill_(inner_boundary(mask, valid), 0)
     nothing = distance.isinf()
     signed = torch.where(mask, inside, distance)
+    del inside, distance
     if empty == full == "zero":
         signed.masked_fill_(nothing, 0)
     else:
@@ -218,9 +219,9 @@ def _extremes_of_labels(depth: Tensor, labels: Tensor, classes: int) -> tuple[Te
 
 def normalized(signed: Tensor) -> Tensor:
     """Each side divided by its largest distance in the (sample, class); a side that is 0 stays 0."""
-    outside, inside = signed.clamp_min(0), signed.clamp_max(0)
-    top, bottom = _over_space(outside, "amax"), -_over_space(inside, "amin")
-    return outside / torch.where(top > 0, top, 1) + inside / torch.where(bottom > 0, bottom, 1)
+    top, bottom = _over_space(signed, "amax").clamp_min(0), _over_space(signed, "amin").clamp_max(0).neg()
+    side = torch.where(signed > 0, torch.where(top > 0, top, 1), torch.where(bottom > 0, bottom, 1))
+    return signed / side
 
 
 def clipping(clip: Clip) -> tuple[float, float] | None:

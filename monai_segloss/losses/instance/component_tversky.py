@@ -5,10 +5,16 @@ from torch import Tensor
 
 from monai_segloss.core.card import ReadingArgs, SegLoss, Unpack, Weight, non_negative, register
 from monai_segloss.core.exact import widest_dtype
-from monai_segloss.core.formula import FORMULAS, Counts, MapSpec, SegBatch, Stat, Unreduced
+from monai_segloss.core.formula import Counts, MapSpec, SegBatch, Stat, Unreduced
 from monai_segloss.kernels.components import Segments
 from monai_segloss.losses.boundary.neighborhood import require_spatial
-from monai_segloss.losses.instance.instances import components, connectivity, first_class, refuse_fractions
+from monai_segloss.losses.instance.instances import (
+    components,
+    connectivity,
+    first_class,
+    refuse_fractions,
+    weighted_sums,
+)
 from monai_segloss.losses.region.tversky import tversky
 
 
@@ -90,14 +96,17 @@ class ComponentTverskyLoss(SegLoss):
             return batch.nothing()
         batch, first = batch.full_precision, first_class(batch)
         view, weight = batch.class_view(not first, self.batch), self.weights(batch.classes)
-        w = component_weights(Segments.of(components(batch, self.map)), self.offset, self.background).to(batch.voxels)
-        tp, fp, fn = (view.reduce_batch(batch.total(w * FORMULAS[name](view.voxels, 0))) for name in ("tp", "fp", "fn"))
+        w = component_weights(
+            Segments.of(components(batch, self.map)), self.offset, self.background, batch.voxels.dtype
+        )
+        tp, fp, fn = weighted_sums(("tp", "fp", "fn"), view, w)
         table = tversky(Counts(tp, fp, fn, view.voxel_count), self.alpha, self.beta, self.smooth_nr, self.smooth_dr)
         return Unreduced.table(table, view.sums(Stat("g"))[0], view.foreground(weight))
 
 
-def component_weights(segments: Segments, offset: float, background: float) -> Tensor:
+def component_weights(segments: Segments, offset: float, background: float, dtype: torch.dtype) -> Tensor:
     """1 / (size + offset) in a component, ``background`` outside, (B, C', *S)."""
     sizes = segments.sizes.to(widest_dtype(segments.owner.device))
     values = torch.cat((1 / (sizes + offset), sizes.new_full((1,), background)))  # where the number -1 leads
+    values = values.to(dtype)
     return torch.stack([values[number] for number in segments.number])

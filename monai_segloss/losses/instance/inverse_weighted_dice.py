@@ -5,8 +5,15 @@ from collections.abc import Sequence
 import torch
 
 from monai_segloss.core.card import FormulaArgs, SegLoss, Unpack, register
-from monai_segloss.core.formula import FORMULAS, MapSpec, SegBatch, Unreduced
-from monai_segloss.losses.instance.instances import COMPONENTS, clipping, components, first_class, refuse_fractions
+from monai_segloss.core.formula import MapSpec, SegBatch, Unreduced
+from monai_segloss.losses.instance.instances import (
+    COMPONENTS,
+    clipping,
+    components,
+    first_class,
+    refuse_fractions,
+    weighted_sums,
+)
 from monai_segloss.losses.instance.inverse_weights import inverse_weights
 from monai_segloss.losses.region.dice_form import dice
 
@@ -64,7 +71,6 @@ class InverseWeightedDiceLoss(SegLoss):
         if first_class(batch):
             ids = torch.cat(((batch.one_hot[:, :1] > 0.5).long(), ids), 1)
         weights = inverse_weights(batch, ids[:, view.first :], self.clip)
-        v = view.voxels
-        tp, error = (view.reduce_batch(batch.total(weights * FORMULAS[name](v, 0))) for name in ("tp", "se"))
+        tp, error = weighted_sums(("tp", "se"), view, weights)
         table = dice(tp, error, self.smooth_nr, self.smooth_dr)
         return Unreduced.table(table, view.voxel_count, self.weights(view.classes))

@@ -23,7 +23,7 @@ def steps(x: Tensor, offsets: Sequence[int]) -> list[tuple[int, ...]]:
     return [step for step in found if all(2 * abs(d) < n for d, n in zip(step, shape, strict=True))] or [still]
 
 
-def bays(step: tuple[int, ...], _: slice, p: Tensor, counted: Tensor | None) -> Tensor:
+def bays(step: tuple[int, ...], p: Tensor, counted: Tensor | None) -> Tensor:
     """Sum over the lines from i - step to i + step, and their number, (B, K, 2)."""
 
     def end(x: Tensor, side: int) -> Tensor:

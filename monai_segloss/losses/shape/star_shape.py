@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import product
 
 from torch import Tensor
 
@@ -9,7 +10,7 @@ from monai_segloss.core.formula import SegBatch
 from monai_segloss.core.reduce import Unreduced
 from monai_segloss.kernels.recomputed import by_class_in_steps
 from monai_segloss.losses.boundary.neighborhood import Spacing, by_spacing, class_view, mean_table, scored_maps, valid
-from monai_segloss.losses.shape.rays import after, follow, strides
+from monai_segloss.losses.shape.rays import after, follow, row_parts, strides
 
 
 @register("star_shape", tags=("shape", "unsupervised"), support=("labels", "regions", "ignore", "2-D", "3-D"))
@@ -65,20 +66,29 @@ class StarShapeLoss(SegLoss):
 
         def falls(spacing: Spacing, p: Tensor, g: Tensor, counted: Tensor | None) -> Tensor:
             maps = p, g, counted, *strides(g, spacing, self.steps, p.dtype)
-            return by_class_in_steps(partial(rising, self.hinge), range(1, self.steps + 1), *maps)
+            parts = list(product(range(1, self.steps + 1), row_parts(g)))
+            return by_class_in_steps(partial(rising, self.hinge), parts, *maps)
 
         return mean_table(by_spacing(falls, batch, p, check.hard(g), valid(batch)), batch)
 
 
 def rising(
-    hinge: bool, k: int, _: slice, p: Tensor, mask: Tensor, counted: Tensor | None, stride: Tensor, number: Tensor
+    hinge: bool,
+    step: tuple[int, slice],
+    p: Tensor,
+    mask: Tensor,
+    counted: Tensor | None,
+    stride: Tensor,
+    number: Tensor,
 ) -> Tensor:
-    """Sum over voxels of what the k-th voxel of their rays costs, (B, K)."""
-    there = number >= k
-    index = after(k, stride, there)
+    """Sum over some rows of what the k-th voxel of the rays of their voxels costs, (B, K)."""
+    k, rows = step
+    there = number[:, :, rows] >= k
+    index = after(k, stride[:, :, rows], there, rows)
     if counted is not None:
-        there = there & counted & follow(counted.expand_as(mask), index)
-    fall = p - follow(p, index)
-    near = (mask.to(p.dtype) - p).abs() * (mask == follow(mask, index))
+        there = there & counted[:, :, rows] & follow(counted.expand_as(mask), index).view_as(there)
+    own, own_mask = p[:, :, rows], mask[:, :, rows]
+    fall = own - follow(p, index).view_as(own)
+    near = (own_mask.to(p.dtype) - own).abs() * (own_mask == follow(mask, index).view_as(own))
     cost = fall.clamp_min(0) if hinge else near * fall.abs()
     return (cost * there).flatten(2).sum(2)

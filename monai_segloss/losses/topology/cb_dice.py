@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from functools import partial
+
 import torch
+from torch import Tensor
 
 from monai_segloss.core.card import ReadingArgs, SegLoss, Unpack, register
 from monai_segloss.core.formula import SegBatch, Unreduced
+from monai_segloss.kernels.recomputed import by_class, totals
 from monai_segloss.losses.boundary.neighborhood import class_view, scored_maps, valid
-from monai_segloss.losses.topology.depths import depth_and_thinness
+from monai_segloss.losses.topology.depths import depths, thinness
 from monai_segloss.losses.topology.soft_cldice import cldice
 from monai_segloss.losses.topology.soft_skeletons import BOUNDS, Skeletons
 
@@ -65,14 +69,36 @@ class CbDiceLoss(SegLoss):
     def loss(self, batch: SegBatch) -> Unreduced:
         view = class_view(batch, None, self.batch)
         p, g = scored_maps(batch, view)
-        masks = [(x > 0.5).to(p.dtype) for x in (p.detach(), g)]
-        lines = self.skeletons(batch, masks[0]), self.skeletons.of_target(batch, masks[1])
         facts = batch.required_spacing if self.skeletons.use_spacing else None, valid(batch)
-        weights = [depth_and_thinness(mask, line, *facts) for mask, line in zip(masks, lines, strict=True)]
-        (depth_p, thin_p), (depth_g, thin_g) = (weights[0][0] * p, weights[0][1] * p), weights[1]
-        larger = torch.maximum(depth_p, depth_g)
-        reach_p, reach_g = torch.where(lines[1] > 0, depth_g, larger), torch.where(lines[0] > 0, depth_p, larger)
-        terms = thin_p * (reach_p - depth_g), thin_p * reach_p, thin_g * (reach_g - depth_p), thin_g * reach_g
-        sums = [view.reduce_batch(batch.total(x)) for x in terms]
+        tubes = [
+            depths(mask, find(batch, mask.to(p.dtype)), *facts)
+            for mask, find in ((p.detach() > 0.5, self.skeletons), (g > 0.5, self.skeletons.of_target))
+        ]
+        maps = [x.expand_as(p) for tube in tubes for x in tube]
+        terms = partial(_terms, sum(n > 1 for n in p.shape[2:]))
+        sums = [view.reduce_batch(x) for x in by_class(terms, 0, p, *maps).unbind(2)]
         table = cldice(*sums, smooth_nr=self.smooth_nr, smooth_dr=self.smooth_dr, smooth=0.0)
         return Unreduced.table(table, view.voxel_count)
+
+
+def _terms(
+    axes: int,
+    rows: slice,
+    p: Tensor,
+    depth_p: Tensor,
+    line_p: Tensor,
+    thinnest_p: Tensor,
+    depth_g: Tensor,
+    line_g: Tensor,
+    thinnest_g: Tensor,
+) -> Tensor:
+    """What misses and what there is, of both ratios, (B, K, 4)."""
+    thin_p, thin_g = (
+        thinness(depth_p, line_p, thinnest_p, axes) * p,
+        thinness(depth_g, line_g, thinnest_g, axes),
+    )
+    depth_p = depth_p * p
+    larger = torch.maximum(depth_p, depth_g)
+    reach_p, reach_g = torch.where(line_g, depth_g, larger), torch.where(line_p, depth_p, larger)
+    terms = thin_p * (reach_p - depth_g), thin_p * reach_p, thin_g * (reach_g - depth_p), thin_g * reach_g
+    return totals(rows, None, *terms)

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from monai_segloss.core.card import ReadingArgs, SegLoss, Unpack, non_negative, register
 from monai_segloss.core.formula import SegBatch, Unreduced, quotient
+from monai_segloss.kernels.recomputed import by_class, totals
 from monai_segloss.losses.boundary.neighborhood import scored_maps
 from monai_segloss.losses.topology.soft_skeletons import BOUNDS, Skeletons
 
@@ -75,13 +76,17 @@ class SoftclDiceLoss(SegLoss):
     def loss(self, batch: SegBatch) -> Unreduced:
         view = batch.class_view(self.include_background, self.batch)
         p, g = scored_maps(batch, view)
-        g = g.to(p.dtype)
-        line_p, line_g = self.skeletons(batch, p), self.skeletons.of_target(batch, g)
-        sums = [view.reduce_batch(batch.total(x)) for x in (line_p * (1 - g), line_p, line_g * (1 - p), line_g)]
+        lines = self.skeletons(batch, p), self.skeletons.of_target(batch, g.to(p.dtype))
+        sums = [view.reduce_batch(x) for x in by_class(_shares, 0, p, g, *lines).unbind(2)]
         if not self.per_class:
             sums = [x.sum(1, keepdim=True) for x in sums]
         table = cldice(*sums, smooth_nr=self.smooth_nr, smooth_dr=self.smooth_dr, smooth=self.smooth)
         return Unreduced.table(table, view.voxel_count)
+
+
+def _shares(rows: slice, p: Tensor, g: Tensor, line_p: Tensor, line_g: Tensor) -> Tensor:
+    """Sums of each skeleton outside of the other mask and of all of it, (B, K, 4)."""
+    return totals(rows, None, line_p * (1 - g.to(p.dtype)), line_p, line_g * (1 - p), line_g)
 
 
 def cldice(
