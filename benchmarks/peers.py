@@ -144,8 +144,10 @@ OURS: dict[str, dict[str, Any]] = {
 }
 
 
-def ours(key: str, axes: int = 3, classes: int = 3, **given: Tensor) -> partial[Tensor]:
+def ours(key: str, axes: int = 3, classes: int = 3, like_peers: bool = True, **given: Tensor) -> partial[Tensor]:
     """Our loss at 1 mm, foreground scored where it scores classes and its peers can; ``given`` maps alongside the label.
+
+    ``like_peers`` gives it the arguments at which they compute the same, else those of its default.
 
     One that brings networks along reads features that are made from the logits.
     """
@@ -154,7 +156,8 @@ def ours(key: str, axes: int = 3, classes: int = 3, **given: Tensor) -> partial[
 
     info = monai_segloss.find(key)
     background = {"include_background": False} if "include_background" in info.parameters else {}
-    loss = monai_segloss.create(key, **{**info.reading, **info.example, **background, **OURS.get(key, {})})
+    more = OURS.get(key, {}) if like_peers else {}
+    loss = monai_segloss.create(key, **{**info.reading, **info.example, **background, **more})
     loss = prepared(loss, torch.zeros(1, classes, *(16,) * axes))
     return partial(loss, spacing=SPACING[:axes], **given)
 
