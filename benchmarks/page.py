@@ -33,7 +33,7 @@ and the same gradient.
 - **Memory** is the peak beyond logits, labels, maps and gradient, on the CPU in a process of its own. The table "Memory" has
   the peak of all losses beyond logits and labels only, gradient and maps included, in multiples of the float32 logits.
 - **Settings** are those at which all compute the same: without the background where peers leave it out, `hausdorff_er` with
-  kornia's norm, which costs several times the default (`OURS` in `benchmarks/peers.py`). The table "Memory" has our defaults.
+  kornia's norm, which costs several times the default (`OURS` in `benchmarks/peers.py`). Table "Memory" has our defaults.
 - **Maps given**: a loss on distances or components makes its maps from the label; a loader can make them ahead of time.
 
 ```text

@@ -8,13 +8,8 @@ from monai_segloss.core.exact import widest_dtype
 from monai_segloss.core.formula import Counts, MapSpec, SegBatch, Stat, Unreduced
 from monai_segloss.kernels.components import Segments
 from monai_segloss.losses.boundary.neighborhood import require_spatial
-from monai_segloss.losses.instance.instances import (
-    components,
-    connectivity,
-    first_class,
-    refuse_fractions,
-    weighted_sums,
-)
+from monai_segloss.losses.instance.instances import components, connectivity, first_class, refuse_fractions
+from monai_segloss.losses.instance.weighted_sums import weighted_sums
 from monai_segloss.losses.region.tversky import tversky
 
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from monai_segloss.core.arguments import numbers, shown
-from monai_segloss.core.batch import ClassView, SegBatch
+from monai_segloss.core.batch import SegBatch
 from monai_segloss.core.check import hard
-from monai_segloss.core.counts import FORMULAS, Voxels
+from monai_segloss.core.counts import Voxels
 from monai_segloss.core.errors import LossShapeError
 from monai_segloss.core.exact import sum_by
 from monai_segloss.core.maps import MapSpec, cached
@@ -122,25 +122,6 @@ def component_sums(
 
     found = sums(table, voxel_parts(maps[0]), None, *maps)
     return tuple(found)
-
-
-def weighted_sums(names: Sequence[str], view: ClassView, weights: Tensor) -> list[Tensor]:
-    """Statistics of the scored classes with the weights (B, C', *S) of their voxels, which the gradient computes again.
-
-    Returns:
-        (B, C') for each name, or (1, C') of a view over the batch.
-    """
-    batch = view.batch
-    z, activation = by_name(batch.masked_logits, batch.activation)
-    counted = None if batch.mask is None else batch.mask[:, None].flatten(2)
-
-    def table(_: slice, z: Tensor, g: Tensor, w: Tensor, counted: Tensor | None) -> Tensor:
-        v, w = Voxels(z, g.to(z.dtype), activation, view.first), w if counted is None else w * counted
-        return torch.stack([(w * FORMULAS[name](v, 0)).sum(2) for name in names], 2)
-
-    z, g, w = (x.flatten(2) for x in (z, batch.one_hot, weights))
-    found = sums(table, voxel_parts(z, by_sample=True), (len(z),), z, g, w, counted)
-    return [view.reduce_batch(x) for x in found.unbind(2)]
 
 
 def instance_table(segments: Segments, values: Tensor, batch: SegBatch, weight: Tensor | None) -> tuple[Tensor, Tensor]:

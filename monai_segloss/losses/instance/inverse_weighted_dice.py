@@ -6,15 +6,9 @@ import torch
 
 from monai_segloss.core.card import FormulaArgs, SegLoss, Unpack, register
 from monai_segloss.core.formula import MapSpec, SegBatch, Unreduced
-from monai_segloss.losses.instance.instances import (
-    COMPONENTS,
-    clipping,
-    components,
-    first_class,
-    refuse_fractions,
-    weighted_sums,
-)
+from monai_segloss.losses.instance.instances import COMPONENTS, clipping, components, first_class, refuse_fractions
 from monai_segloss.losses.instance.inverse_weights import inverse_weights
+from monai_segloss.losses.instance.weighted_sums import weighted_sums
 from monai_segloss.losses.region.dice_form import dice
 
 
