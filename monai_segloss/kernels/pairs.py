@@ -62,13 +62,14 @@ def meeting(labels: Tensor, apart: Tensor, radius: int, faces: bool = False) -> 
         labels: classes (B, *S).
         apart: symmetric, (classes, classes) bool.
     """
-    found, n = torch.zeros_like(labels, dtype=torch.bool), apart.shape[0]
+    # in bytes, since TorchInductor for AVX2 makes no code of slices of bool
+    found, n = torch.zeros_like(labels, dtype=torch.uint8), apart.shape[0]
     for step in steps(labels.shape[1:], radius, faces):
         here, there = ends(labels, step)
-        meet = apart.flatten()[here * n + there]
+        meet = apart.flatten()[here * n + there].to(torch.uint8)
         for end in ends(found, step):
-            end.logical_or_(meet)
-    return found
+            end.bitwise_or_(meet)
+    return found.bool()
 
 
 def adjacency(p: Tensor, radius: int, include_center: bool = True) -> Tensor:
