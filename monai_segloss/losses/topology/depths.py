@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
@@ -28,19 +26,15 @@ def depths(mask: Tensor, line: Tensor, spacing: Tensor | None, counted: Tensor |
         (B, K, *S), (B, K, *S) bool and (B, K, 1, ...), 1 without a skeleton.
     """
     depth, on_line, thinnest = torch.zeros_like(line), line > 0, line.new_ones(*line.shape[:2], *(1,) * (line.ndim - 2))
+    space = tuple(range(2, mask.ndim))
     for _, where, _ in class_parts(mask, None):
         outside = ~mask[where]
         h = spacing if spacing is None or spacing.ndim == 1 else spacing[where[0]]
         distance = distance_to(outside if counted is None else outside & counted[where[0]], h).to(line.dtype)
-        widest = _over_space(torch.where(on_line[where], distance, 0), "amax")
+        widest = torch.where(on_line[where], distance, 0).amax(space, keepdim=True)
         depth[where] = quotient(torch.minimum(distance, widest), widest).masked_fill_(outside, 0)
-        thinnest[where[:2]] = _over_space(torch.where(on_line[where], depth[where], 1), "amin")
+        thinnest[where[:2]] = torch.where(on_line[where], depth[where], 1).amin(space, keepdim=True)
     return depth, on_line, thinnest
-
-
-def _over_space(x: Tensor, how: Literal["amax", "amin"]) -> Tensor:
-    found: Tensor = getattr(x, how)(tuple(range(2, x.ndim)), keepdim=True)
-    return found
 
 
 def thinness(depth: Tensor, on_line: Tensor, thinnest: Tensor, axes: int) -> Tensor:
