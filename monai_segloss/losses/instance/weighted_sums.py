@@ -20,12 +20,12 @@ def weighted_sums(names: Sequence[str], view: ClassView, weights: Tensor) -> lis
     """
     batch = view.batch
     z, activation = by_name(batch.masked_logits, batch.activation)
-    counted = None if batch.mask is None else batch.mask[:, None].flatten(2)
+    maps = z, batch.one_hot, weights, None if batch.mask is None else batch.mask[:, None]
 
     def table(_: slice, z: Tensor, g: Tensor, w: Tensor, counted: Tensor | None) -> Tensor:
         v, w = Voxels(z, g.to(z.dtype), activation, view.first), w if counted is None else w * counted
         return torch.stack([(w * FORMULAS[name](v, 0)).sum(2) for name in names], 2)
 
-    z, g, w = (x.flatten(2) for x in (z, batch.one_hot, weights))
-    found = sums(table, voxel_parts(z, by_sample=True), (len(z),), z, g, w, counted)
+    flat = [None if x is None else x.reshape(*x.shape[:2], -1) for x in maps]
+    found = sums(table, voxel_parts(z.reshape(*z.shape[:2], -1), by_sample=True), (len(z),), *flat)
     return [view.reduce_batch(x) for x in found.unbind(2)]
