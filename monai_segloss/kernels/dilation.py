@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from monai_segloss.kernels.slabs import Part, slabs
+from monai_segloss.kernels.slabs import in_slabs, slabs
 
 CHUNK = 2**17
 """Voxels that a dilation on the CPU handles at once, where its reach allows it."""
@@ -73,45 +74,40 @@ def by_chunks(f: Callable[..., Tensor], steps: tuple[Any, ...], *maps: Tensor, r
 
     On the CPU of so many (sample, class) at once that they stay in cache, or of some rows of a large one.
     """
-    x = maps[0]
-    if _at_once(x):
-        return f(steps, *maps)
-    if (each := CHUNK // x.shape[2:].numel()) >= 1:
-        return _by_classes(f, steps, each, maps)
-    out = torch.empty_like(x)
-    for part, around, start in _row_parts(x, reach):
-        out[part] = f(steps, *(each[around] for each in maps)).narrow(2, start, out[part].shape[2])
-    return out
+    found = _by_classes(f, steps, maps)
+    return in_slabs(partial(f, steps), reach, _most(reach, maps[0]), *maps) if found is None else found
 
 
 def gradient_by_chunks(
     f: Callable[..., Tensor], steps: tuple[Any, ...], grad: Tensor, *maps: Tensor, reach: int
 ) -> Tensor:
     """``f(steps, grad, *maps)``, the gradient of what `by_chunks` computes, linear in that of its result."""
-    if _at_once(grad):
-        return f(steps, grad, *maps)
-    if (each := CHUNK // grad.shape[2:].numel()) >= 1:
-        return _by_classes(f, steps, each, (grad, *maps))
+    found = _by_classes(f, steps, (grad, *maps))
+    if found is not None:
+        return found
     out = torch.zeros_like(grad)
-    for part, around, start in _row_parts(grad, reach):
+    for part, around, start in slabs(grad.shape, reach, _most(reach, grad)):
         own = torch.zeros_like(grad[around])
         own.narrow(2, start, grad[part].shape[2]).copy_(grad[part])
         out[around] += f(steps, own, *(each[around] for each in maps))
     return out
 
 
-def _at_once(x: Tensor) -> bool:
-    return x.device.type != "cpu" or torch.compiler.is_compiling() or x.numel() <= CHUNK
+def _by_classes(f: Callable[..., Tensor], steps: tuple[Any, ...], maps: tuple[Tensor, ...]) -> Tensor | None:
+    """All at once, or so many (sample, class) at a time; None on the CPU where one of these is too large."""
+    x = maps[0]
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or x.numel() <= CHUNK:
+        return f(steps, *maps)
+    each = CHUNK // x.shape[2:].numel()
+    if not each:
+        return None
+    parts = zip(*(torch.split(x.reshape(-1, 1, *x.shape[2:]), each) for x in maps), strict=True)
+    return torch.cat([f(steps, *part) for part in parts]).view(x.shape)
 
 
-def _by_classes(f: Callable[..., Tensor], steps: tuple[Any, ...], each: int, maps: tuple[Tensor, ...]) -> Tensor:
-    shape = maps[0].shape
-    parts = zip(*(torch.split(x.reshape(-1, 1, *shape[2:]), each) for x in maps), strict=True)
-    return torch.cat([f(steps, *part) for part in parts]).view(shape)
-
-
-def _row_parts(x: Tensor, reach: int) -> Iterator[tuple[Part, Part, int]]:
-    return slabs(x.shape, reach, max(CHUNK, LEAST_ROWS * reach * x.shape[3:].numel()))
+def _most(reach: int, x: Tensor) -> int:
+    """Voxels of some rows, without those that only their neighbors see."""
+    return max(CHUNK, LEAST_ROWS * reach * x.shape[3:].numel())
 
 
 def dilate_along(steps: tuple[int, ...], x: Tensor) -> Tensor:

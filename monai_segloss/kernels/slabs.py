@@ -21,10 +21,16 @@ def by_slabs(f: Callable[..., Tensor], halo: int, mask: Tensor | None, *maps: Te
     x = maps[0]
     if x.device.type != "cpu" or torch.compiler.is_compiling() or x.numel() <= SLAB:
         return f(*maps, mask)
-    out = torch.empty_like(x)
-    for part, around, start in slabs(x.shape, halo, SLAB):
-        rows = None if mask is None else mask[around[0], around[2]]
-        out[part] = f(*(each[around] for each in maps), rows).narrow(2, start, out[part].shape[2])
+    if mask is None:
+        return in_slabs(lambda *x: f(*x, None), halo, SLAB, *maps)
+    return in_slabs(lambda *x: f(*x[:-1], x[-1][:, 0]), halo, SLAB, *maps, mask[:, None].expand_as(x))
+
+
+def in_slabs(f: Callable[..., Tensor], halo: int, most: int, *maps: Tensor) -> Tensor:
+    """``f(*maps)`` of maps (B, C, *S), rows of ``most`` voxels at a time, each with ``halo`` rows around them."""
+    out = torch.empty_like(maps[0])
+    for part, around, start in slabs(out.shape, halo, most):
+        out[part] = f(*(x[around] for x in maps)).narrow(2, start, out[part].shape[2])
     return out
 
 

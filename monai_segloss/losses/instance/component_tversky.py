@@ -9,7 +9,7 @@ from monai_segloss.core.formula import Counts, MapSpec, SegBatch, Stat, Unreduce
 from monai_segloss.kernels.components import Segments
 from monai_segloss.losses.boundary.neighborhood import require_spatial
 from monai_segloss.losses.instance.instances import components, connectivity, first_class, refuse_fractions
-from monai_segloss.losses.instance.weighted_sums import weighted_sums
+from monai_segloss.losses.instance.weighted_statistics import weighted_statistics
 from monai_segloss.losses.region.tversky import tversky
 
 
@@ -94,7 +94,7 @@ class ComponentTverskyLoss(SegLoss):
         w = component_weights(
             Segments.of(components(batch, self.map)), self.offset, self.background, batch.voxels.dtype
         )
-        tp, fp, fn = weighted_sums(("tp", "fp", "fn"), view, w)
+        tp, fp, fn = weighted_statistics(("tp", "fp", "fn"), view, w)
         table = tversky(Counts(tp, fp, fn, view.voxel_count), self.alpha, self.beta, self.smooth_nr, self.smooth_dr)
         return Unreduced.table(table, view.sums(Stat("g"))[0], view.foreground(weight))
 

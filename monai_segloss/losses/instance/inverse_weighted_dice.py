@@ -8,7 +8,7 @@ from monai_segloss.core.card import FormulaArgs, SegLoss, Unpack, register
 from monai_segloss.core.formula import MapSpec, SegBatch, Unreduced
 from monai_segloss.losses.instance.instances import COMPONENTS, clipping, components, first_class, refuse_fractions
 from monai_segloss.losses.instance.inverse_weights import inverse_weights
-from monai_segloss.losses.instance.weighted_sums import weighted_sums
+from monai_segloss.losses.instance.weighted_statistics import weighted_statistics
 from monai_segloss.losses.region.dice_form import dice
 
 
@@ -65,6 +65,6 @@ class InverseWeightedDiceLoss(SegLoss):
         if first_class(batch):
             ids = torch.cat(((batch.one_hot[:, :1] > 0.5).long(), ids), 1)
         weights = inverse_weights(batch, ids[:, view.first :], self.clip)
-        tp, error = weighted_sums(("tp", "se"), view, weights)
+        tp, error = weighted_statistics(("tp", "se"), view, weights)
         table = dice(tp, error, self.smooth_nr, self.smooth_dr)
         return Unreduced.table(table, view.voxel_count, self.weights(view.classes))

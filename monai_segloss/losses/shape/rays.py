@@ -78,7 +78,7 @@ def _centroid(mask: Tensor, way: Tensor) -> Tensor:
     return total.reshape(*total.shape, *[1] * (mask.ndim - 2))
 
 
-def row_parts(x: Tensor) -> list[slice]:
+def row_slices(x: Tensor) -> list[slice]:
     """The rows of (B, K, *S) in a few parts, so that a step keeps the maps of one."""
     rows = max(1, -(-x.shape[2] // PARTS))
     return [slice(start, min(start + rows, x.shape[2])) for start in range(0, x.shape[2], rows)]

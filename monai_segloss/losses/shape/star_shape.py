@@ -10,7 +10,7 @@ from monai_segloss.core.formula import SegBatch
 from monai_segloss.core.reduce import Unreduced
 from monai_segloss.kernels.recomputed import by_class_in_steps
 from monai_segloss.losses.boundary.neighborhood import Spacing, by_spacing, class_view, mean_table, scored_maps, valid
-from monai_segloss.losses.shape.rays import after, follow, row_parts, strides
+from monai_segloss.losses.shape.rays import after, follow, row_slices, strides
 
 
 @register("star_shape", tags=("shape", "unsupervised"), support=("labels", "regions", "ignore", "2-D", "3-D"))
@@ -66,7 +66,7 @@ class StarShapeLoss(SegLoss):
 
         def falls(spacing: Spacing, p: Tensor, g: Tensor, counted: Tensor | None) -> Tensor:
             maps = p, g, counted, *strides(g, spacing, self.steps, p.dtype)
-            parts = list(product(range(1, self.steps + 1), row_parts(g)))
+            parts = list(product(range(1, self.steps + 1), row_slices(g)))
             return by_class_in_steps(partial(rising, self.hinge), parts, *maps)
 
         return mean_table(by_spacing(falls, batch, p, check.hard(g), valid(batch)), batch)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from monai_segloss.core.arguments import shown
 from monai_segloss.core.batch import SegBatch
-from monai_segloss.kernels.persistence import DIMENSIONS
+from monai_segloss.kernels.betti import DIMENSIONS
 from monai_segloss.losses.boundary.neighborhood import class_view
 
 WANTED = (

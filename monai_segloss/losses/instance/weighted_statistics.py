@@ -12,7 +12,7 @@ from monai_segloss.core.counts import FORMULAS, Voxels
 from monai_segloss.kernels.recomputed import by_name, sums, voxel_parts
 
 
-def weighted_sums(names: Sequence[str], view: ClassView, weights: Tensor) -> list[Tensor]:
+def weighted_statistics(names: Sequence[str], view: ClassView, weights: Tensor) -> list[Tensor]:
     """Statistics of the scored classes with the weights (B, C', *S) of their voxels, which the gradient computes again.
 
     Returns:
@@ -20,12 +20,12 @@ def weighted_sums(names: Sequence[str], view: ClassView, weights: Tensor) -> lis
     """
     batch = view.batch
     z, activation = by_name(batch.masked_logits, batch.activation)
-    maps = z, batch.one_hot, weights, None if batch.mask is None else batch.mask[:, None]
 
     def table(_: slice, z: Tensor, g: Tensor, w: Tensor, counted: Tensor | None) -> Tensor:
         v, w = Voxels(z, g.to(z.dtype), activation, view.first), w if counted is None else w * counted
         return torch.stack([(w * FORMULAS[name](v, 0)).sum(2) for name in names], 2)
 
-    flat = [None if x is None else x.reshape(*x.shape[:2], -1) for x in maps]
-    found = sums(table, voxel_parts(z.reshape(*z.shape[:2], -1), by_sample=True), (len(z),), *flat)
+    z, g, w = (x.reshape(*x.shape[:2], -1) for x in (z, batch.one_hot, weights))
+    counted = None if batch.mask is None else batch.mask.reshape(len(z), 1, -1)
+    found = sums(table, voxel_parts(z, by_sample=True), (len(z),), z, g, w, counted)
     return [view.reduce_batch(x) for x in found.unbind(2)]
